@@ -1,0 +1,1 @@
+"""What every room needs: errors, registries, files, data, devices and base models."""

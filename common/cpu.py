@@ -1,0 +1,26 @@
+"""Which instructions this CPU has, as far as they decide how quantized models behave. Light: no torch."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Lower-case instruction-set names as Linux lists them; empty where they cannot be read."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.partition(":")[0].strip() in ("flags", "Features"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def int8_saturates() -> bool:
+    """Whether u8 x s8 products are summed in 16 bits and can overflow: x86 without VNNI (``vpmaddubsw``)."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+    return x86 and not cpu_flags() & {"avx512_vnni", "avx_vnni"}

@@ -1,0 +1,46 @@
+"""ImageFolder: one sub-folder a class, images inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sousvit.common.data.source import decode_image, require_labels
+from sousvit.common.errors import UserError
+from sousvit.common.files import content_hash
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+
+class FolderSource:
+    """Classes in the alphabetical order of their folders, as torchvision's ImageFolder numbers them."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UserError("image-folder data must be a folder", path, "correct the path")
+        self.name = str(path)
+        folders = (entry.name for entry in path.iterdir() if entry.is_dir())
+        self.class_names = sorted(name for name in folders if not name.startswith("."))
+        pairs = [
+            (file, label)
+            for label, name in enumerate(self.class_names)
+            for file in sorted((path / name).rglob("*"))
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
+        self._files = [file for file, _ in pairs]
+        self.labels = require_labels(np.array([label for _, label in pairs], dtype=np.int64), self.name)
+        stamps = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
+        self.fingerprint = content_hash(stamps)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode file ``index``."""
+        file = self._files[index]
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise UserError(
+                "every image must be readable", f"{file}: {error.strerror}", "repair or remove it"
+            ) from error
+        return decode_image(data, str(file))

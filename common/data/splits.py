@@ -1,0 +1,130 @@
+"""Train, validation and test, kept apart: a :class:`~sousvit.common.specs.DataSpec` opens into :class:`Splits`.
+
+The search works on ``train`` and ``validation``. ``open_test`` reads the test split and counts how
+often it did, so that a run can show that it was read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from sousvit.common.data.folder import FolderSource
+from sousvit.common.data.idx import IdxSource
+from sousvit.common.data.parquet import ParquetSource
+from sousvit.common.data.source import ImageSet, Source
+from sousvit.common.data.torchvision_sets import TorchvisionSource
+from sousvit.common.errors import UserError
+from sousvit.common.files import content_hash
+from sousvit.common.specs import DataSpec, LastRows
+
+
+class Splits:
+    """The three parts of a data set at one model's input size.
+
+    Args:
+        spec: resolved data specification.
+        size: (height, width) of the model's input.
+        channels: input channels of the model.
+
+    Raises:
+        UserError: a part is missing, empty, corrupt, or too small to be split.
+    """
+
+    def __init__(self, spec: DataSpec, size: tuple[int, int], channels: int) -> None:
+        self.spec, self._size, self._channels = spec, size, channels
+        source = _open(spec, "train")
+        train, held_out = _split(spec, source)
+        if held_out is None:
+            assert isinstance(spec.validation, str)
+            if spec.validation in (spec.train, spec.test):
+                raise UserError(
+                    "validation must be data of its own", spec.validation, "name another path or a fraction"
+                )
+            other = self._same_classes(_open_path(spec, spec.validation), source)
+            self.validation = self._set(other, np.arange(len(other.labels)))
+        else:
+            self.validation = self._set(source, held_out)
+        if spec.limit_train is not None:
+            train = _draw(train, min(spec.limit_train, len(train)), spec.split_seed)
+        self.train = self._set(source, train)
+        self._source = source
+        self.test_reads = 0
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label."""
+        return int(max(self.train.labels.max(), self.validation.labels.max())) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Content identity of what the search sees."""
+        return content_hash(self.train.fingerprint, self.validation.fingerprint)
+
+    def calibration(self) -> ImageSet:
+        """Training images for calibration-only repair and quantization."""
+        return self.train.spread(self.spec.calibration, self.spec.split_seed)
+
+    def open_test(self) -> ImageSet:
+        """Read the test split (counted in ``test_reads``)."""
+        source = self._same_classes(_open(self.spec, "test"), self._source)
+        self.test_reads += 1
+        return self._set(source, np.arange(len(source.labels)))
+
+    @staticmethod
+    def _same_classes(part: Source, train: Source) -> Source:
+        """``part``, if it numbers its classes as ``train`` does (folders number them by name)."""
+        if part.class_names and train.class_names and part.class_names != train.class_names:
+            differing = sorted(set(part.class_names) ^ set(train.class_names)) or part.class_names
+            raise UserError(
+                "every part of the data has the same classes",
+                f"{', '.join(differing[:3])} in one of {part.name} and {train.name}",
+                "give both the same class folders",
+            )
+        return part
+
+    def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
+        return ImageSet(source, indices, self._size, self._channels)
+
+
+def _open(spec: DataSpec, part: Literal["train", "test"]) -> Source:
+    if spec.format == "torchvision":
+        if not spec.name or not spec.root:
+            raise UserError("torchvision data needs name and root", f"name={spec.name}, root={spec.root}", "add them")
+        return TorchvisionSource(spec.name, Path(spec.root), part == "train")
+    path = spec.train if part == "train" else spec.test
+    if path is None:
+        raise UserError(f"data needs a {part} path", "none", f"add data.{part}")
+    return _open_path(spec, path)
+
+
+def _open_path(spec: DataSpec, path: str) -> Source:
+    if not Path(path).exists():
+        raise UserError("data must exist", path, "correct the path under data")
+    kinds: dict[str, Callable[[Path], Source]] = {"idx": IdxSource, "parquet": ParquetSource, "folder": FolderSource}
+    return kinds[spec.format](Path(path))
+
+
+def _draw(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(indices)[:count])
+
+
+def _split(spec: DataSpec, source: Source) -> tuple[np.ndarray, np.ndarray | None]:
+    """Training rows and held-out rows (None when validation has a path of its own)."""
+    rows = np.arange(len(source.labels))
+    validation = spec.validation
+    if isinstance(validation, str):
+        return rows, None
+    if isinstance(validation, LastRows):
+        count = validation.last
+    else:
+        count = validation if isinstance(validation, int) else max(1, round(validation * len(rows)))
+    if count >= len(rows):
+        raise UserError("validation must leave images to train on", f"{count} of {len(rows)}", "hold out fewer")
+    if isinstance(validation, LastRows):
+        return rows[:-count], rows[-count:]
+    held_out = _draw(rows, count, spec.split_seed)
+    return np.setdiff1d(rows, held_out), held_out

@@ -1,0 +1,82 @@
+"""The errors that a user can cause, each told in one clear line.
+
+Asserts elsewhere are for our own mistakes; everything here reaches the command line as exit code 2
+(or 3 where no recipe fits), without a traceback.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+#: An unknown name without a close match lists at most this many known ones.
+MOST_NAMES = 24
+
+
+class UserError(ValueError):
+    """Input that breaks a rule. Its message is one line: the rule; what was received; what to do.
+
+    Args:
+        rule: what must hold.
+        received: what was given instead.
+        action: what the user can do about it.
+    """
+
+    def __init__(self, rule: str, received: object = None, action: str = "") -> None:
+        self.rule, self.received, self.action = rule, received, action
+        parts = [rule.rstrip(".")]
+        if received is not None:
+            parts.append(f"received {received}")
+        if action:
+            parts.append(action.rstrip("."))
+        super().__init__(" ".join("; ".join(parts).split()))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None, str]]:
+        # As text: what was received (an exception, a parser node) may not pickle, and workers send errors home.
+        return type(self), (self.rule, None if self.received is None else str(self.received), self.action)
+
+
+class UnknownNameError(UserError):
+    """A name that no registry entry has; the message lists close matches, or all names."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        close = get_close_matches(str(name), self.known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else _choices(self.known)
+        super().__init__(f"{kind} must be a known name", repr(name), hint)
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, list[str]]]:  # type: ignore[override]
+        return type(self), (self.kind, self.name, self.known)
+
+
+def _choices(names: list[str]) -> str:
+    """All names when they fit in a line, otherwise the first ones and the count."""
+    if not names:
+        return "none is registered"
+    shown = names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"... ({len(names)} in all)"]
+    return f"choose one of {', '.join(shown)}"
+
+
+class MissingPackageError(UserError):
+    """An optional package that the request needs is not installed."""
+
+    def __init__(self, package: str, needed_for: str, extra: str) -> None:
+        self.args_ = (package, needed_for, extra)
+        super().__init__(
+            f"{needed_for} needs the package {package}", "none installed", f'pip install "sousvit[{extra}]"'
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), self.args_
+
+
+class TrialError(RuntimeError):
+    """A trial could not be finished for a reason of its own; it is recorded as failed and the search goes on."""
+
+
+class TrainingDivergedError(TrialError):
+    """The training loss became NaN or infinite."""

@@ -1,0 +1,189 @@
+"""What a user writes about a model and its data. Light: checked YAML only, no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError, safe_open
+
+from sousvit.common.errors import UserError
+from sousvit.common.schema import validated
+
+METADATA_KEY = "sousvit"
+_DESCRIBED = ("name", "args", "mean", "std")
+#: Keys of a description that are figures or notes; everything else in a flat sidecar goes to timm.
+_FIGURES = frozenset(
+    {"epoch", "epochs", "training", "figures", "params", "seed", "date", "dataset", "notes", "license"}
+)
+_FIGURE_ENDINGS = ("top1", "top5", "accuracy", "_acc", "_loss", "_seconds", "_params", "_macs")
+
+
+class ModelSpec(BaseModel):
+    """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
+
+    ``name`` and ``args`` go to ``timm.create_model``; ``mean`` and ``std`` normalise pixels in [0, 1], one
+    value a channel; the model's own are the default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    name: str | None = None
+    args: dict[str, Any] = {}
+    checkpoint: str | None = None
+    pretrained: bool = False
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> ModelSpec:
+        if self.pretrained and self.checkpoint is not None:
+            raise UserError(
+                "a model's weights come from one place", "pretrained: true and a checkpoint", "remove one of the two"
+            )
+        return self
+
+    def resolved(self, folder: Path) -> ModelSpec:
+        """The same with an absolute checkpoint path and the checkpoint's own description filled in.
+
+        The description stands in the file's metadata (``sousvit train`` writes it) or in ``<stem>.json`` beside it.
+
+        Raises:
+            UserError: the checkpoint is missing or no safetensors file, its description is broken, or nothing
+                names the model.
+        """
+        spec = self
+        if self.checkpoint is not None:
+            path = (folder / Path(self.checkpoint).expanduser()).resolve()
+            own = read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
+            fields = {key: own[key] for key in _DESCRIBED if own.get(key) is not None}
+            missing = {key: value for key, value in fields.items() if not getattr(self, key)}
+            spec = validated(ModelSpec, {**self.model_dump(), "checkpoint": str(path), **missing}, str(path))
+        if not spec.name:
+            raise UserError("a model needs a name", "none", "add model.name, or a checkpoint written by sousvit train")
+        return spec
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+StrictCount = Annotated[int, Field(ge=1, strict=True)]
+
+
+class LastRows(BaseModel):
+    """Hold out the last rows of the training data, in file order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    last: Count
+
+
+class DataSpec(BaseModel):
+    """Where the data is and how it is split.
+
+    ``validation`` is a fraction or a count (drawn at random with ``split_seed``), ``{last: N}`` rows of the
+    training data, or the path of data of its own. Paths are relative to the file that holds this spec.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal["idx", "parquet", "folder", "torchvision"]
+    train: str | None = None
+    test: str | None = None
+    validation: StrictCount | Fraction | LastRows | str = 0.1
+    name: str | None = Field(default=None, description="torchvision class name")
+    root: str | None = Field(default=None, description="torchvision folder")
+    limit_train: Count | None = Field(default=None, description="use at most this many training images")
+    calibration: Count = Field(default=512, description="training images for calibration and repair")
+    split_seed: int = 0
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> DataSpec:
+        """Refuse keys that the format would pass over."""
+        foreign = ("train", "test") if self.format == "torchvision" else ("name", "root")
+        ignored = [key for key in foreign if getattr(self, key) is not None]
+        if self.format == "torchvision" and isinstance(self.validation, str):
+            ignored.append("validation (a path)")
+        if ignored:
+            raise UserError(f"data keys must suit format {self.format}", ", ".join(ignored), "remove them")
+        return self
+
+    def resolved(self, folder: Path) -> DataSpec:
+        """The same with absolute paths."""
+
+        def absolute(text: str | None) -> str | None:
+            return None if text is None else str((folder / Path(text).expanduser()).resolve())
+
+        validation = absolute(self.validation) if isinstance(self.validation, str) else self.validation
+        changes = {"train": absolute(self.train), "test": absolute(self.test), "root": absolute(self.root)}
+        return self.model_copy(update={**changes, "validation": validation})
+
+
+def open_checkpoint(path: Path, framework: str = "numpy") -> Any:
+    """A safetensors file, opened for ``framework`` (``numpy``, ``pt``).
+
+    Raises:
+        UserError: no file, or not safetensors.
+    """
+    if not path.is_file():
+        raise UserError("a checkpoint must exist", path, "correct model.checkpoint")
+    try:
+        return safe_open(path, framework=framework)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            "a checkpoint is a safetensors file (pickles are never opened)",
+            f"{path}: {error}",
+            "convert it to safetensors",
+        ) from error
+
+
+def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
+    """The description that ``sousvit train`` put into a checkpoint, or an empty dict.
+
+    Raises:
+        UserError: no file, or not safetensors.
+    """
+    with open_checkpoint(path) as checkpoint:
+        text = (checkpoint.metadata() or {}).get(METADATA_KEY)
+    return {} if text is None else _json_mapping(text, path)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Name, args, mean and std from a JSON file beside a checkpoint, or an empty dict when it describes no model.
+
+    The model is called ``name`` or ``model_name``; timm's arguments stand under ``args`` or at the top level,
+    where known figures (epochs, accuracies) are passed over.
+
+    Raises:
+        UserError: not JSON, or no mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        values = _json_mapping(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            "a checkpoint's description must be readable JSON", f"{path}: {error}", "repair or remove it"
+        ) from error
+    name = values.get("name") or values.get("model_name")
+    if not isinstance(name, str):
+        return {}
+    flat = {
+        key: value for key, value in values.items() if key not in {*_DESCRIBED, "model_name"} and not _is_figure(key)
+    }
+    described: dict[str, Any] = {key: values[key] for key in ("mean", "std") if key in values}
+    return {**described, "name": name, "args": values.get("args", flat)}
+
+
+def _is_figure(key: str) -> bool:
+    return key in _FIGURES or key.lower().endswith(_FIGURE_ENDINGS)
+
+
+def _json_mapping(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError("a checkpoint's description must be JSON", f"{path}: {error}", "repair or remove it") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            "a checkpoint's description must be a JSON object", f"{path}: {type(values).__name__}", "repair it"
+        )
+    return values

@@ -1,0 +1,1 @@
+"""Runtimes: what runs an artifact. The contract is in runtime.py; one file per runtime."""

@@ -1,0 +1,54 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from sousvit.common.errors import TrialError
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session, first_line
+
+if TYPE_CHECKING:
+    from sousvit.spaces.artifact import Artifact
+
+
+class OnnxRuntime(Runtime):
+    """CPU provider, sequential, all graph optimisations, threads that do not spin when idle."""
+
+    name: ClassVar[str] = "onnxruntime"
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
+        """See :class:`Runtime`; the batch size makes no difference."""
+        ort = self.require()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        # Spinning workers would take their cores from whatever is measured in turn with this session.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in artifact.options.items():
+            options.add_session_config_entry(key, str(value))
+        try:
+            session = ort.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exception classes are not public
+            raise TrialError(f"ONNX Runtime could not open the model: {first_line(error)}") from error
+        return _Session(session)
+
+
+class _Session(Session):
+    def __init__(self, session: Any) -> None:
+        self._session: Any = session
+        self._input = session.get_inputs()[0].name
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(self._session.run(None, {self._input: batch})[0])
+        except Exception as error:  # as above
+            raise TrialError(f"ONNX Runtime failed: {first_line(error)}") from error
+
+    def close(self) -> None:
+        self._session = None
+
+
+RUNTIMES.add(OnnxRuntime.name, OnnxRuntime())

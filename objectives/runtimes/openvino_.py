@@ -1,0 +1,61 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from sousvit.common.errors import TrialError
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session, first_line
+
+if TYPE_CHECKING:
+    from sousvit.spaces.artifact import Artifact
+
+
+class OpenVino(Runtime):
+    """One latency stream; computes in fp32 unless the artifact says otherwise.
+
+    Left alone, OpenVINO computes fp32 models in bf16 on CPUs that have it, which nobody asked for.
+    """
+
+    name: ClassVar[str] = "openvino"
+    packages: ClassVar[tuple[str, ...]] = ("openvino",)
+    extra: ClassVar[str] = "openvino"
+
+    def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
+        """See :class:`Runtime`; a fixed batch size was measured 6 to 10% faster than a free one (ViT-Tiny)."""
+        openvino = self.require()
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            **artifact.options,
+        }
+        try:
+            core = openvino.Core()
+            model = core.read_model(artifact.path)
+            if batch is not None:
+                model.reshape({0: [batch, *artifact.input_shape[1:]]})
+            return _Session(core.compile_model(model, "CPU", settings).create_infer_request())
+        except Exception as error:  # OpenVINO raises RuntimeError for everything
+            raise TrialError(f"OpenVINO could not open the model: {first_line(error)}") from error
+
+
+class _Session(Session):
+    def __init__(self, request: Any) -> None:
+        self._request: Any = request
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            # The input is read in place; the output is copied, because the next run overwrites it.
+            return np.asarray(self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)[0])
+        except Exception as error:  # as above
+            raise TrialError(f"OpenVINO failed: {first_line(error)}") from error
+
+    def close(self) -> None:
+        self._request = None
+
+
+RUNTIMES.add(OpenVino.name, OpenVino())

@@ -1,0 +1,81 @@
+"""PyTorch itself, running an exported program (``.pt2``) eagerly on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from sousvit.common.errors import TrialError
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session, first_line
+
+if TYPE_CHECKING:
+    from sousvit.spaces.artifact import Artifact
+
+
+class Torch(Runtime):
+    """Eager PyTorch in inference mode; the thread count holds only while it runs."""
+
+    name: ClassVar[str] = "torch"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
+        """See :class:`Runtime`; the batch size makes no difference."""
+        try:
+            return _Session(load_program(artifact.path), threads)
+        except Exception as error:  # torch.export raises many kinds
+            raise TrialError(f"torch could not open the model: {first_line(error)}") from error
+
+
+def load_program(path: Path) -> Any:
+    """The module in a ``.pt2`` file; tensors load as weights only, a pickle of anything else is refused."""
+    import torch
+
+    with _weights_only():
+        return torch.export.load(path).module()
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """``torch.export.load`` falls back to full pickles without this switch."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class _Session(Session):
+    def __init__(self, module: Any, threads: int) -> None:
+        self._module: Any = module
+        self._threads = threads
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        import torch
+
+        before = torch.get_num_threads()
+        if before != self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            with torch.inference_mode():
+                return np.asarray(self._module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
+        except Exception as error:  # the model's own code can raise anything
+            raise TrialError(f"torch failed: {first_line(error)}") from error
+        finally:
+            if before != self._threads:
+                torch.set_num_threads(before)
+
+    def close(self) -> None:
+        self._module = None
+
+
+RUNTIMES.add(Torch.name, Torch())

@@ -1,0 +1,1 @@
+"""Tasks: what predictions are judged by. Image classification lives in classification.py."""

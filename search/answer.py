@@ -1,0 +1,155 @@
+"""The answer of a search: the returned recipe, the rows of the final table, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sousvit.common.files import write_atomic
+from sousvit.search.archive import Archive, violations
+from sousvit.search.budget import Budget, Limit
+from sousvit.search.record import TrialRecord, Value
+from sousvit.search.selection import Preference, best, best_single, nearest_miss
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table, everything on it measured in the same session.
+
+    ``role`` is ``base``, ``best single``, ``recipe`` or ``without <technique>``; ``values`` are on the test split.
+    """
+
+    role: str
+    recipe: dict[str, Any]
+    values: dict[str, Value]
+    artifact: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = asdict(self)
+        plain["values"] = {name: [v.value, v.low, v.high] for name, v in self.values.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Row:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**plain, "values": {name: Value(*entry) for name, entry in plain["values"].items()}})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a budget gets.
+
+    Attributes:
+        feasible: whether the recipe holds every limit (on validation).
+        chosen: the returned trial, or the nearest miss; None when nothing finished at all.
+        violated: per broken limit a phrase with the value and the bound.
+        rows: the final table; empty when only the archive was asked.
+        notes: what a reader must know besides.
+    """
+
+    feasible: bool
+    chosen: TrialRecord | None
+    single: TrialRecord | None
+    violated: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    cost: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "status": "feasible" if self.feasible else "infeasible",
+            "recipe": None if self.chosen is None else self.chosen.to_dict(),
+            "single": None if self.single is None else self.single.to_dict(),
+            "violated": list(self.violated),
+            "rows": [row.to_dict() for row in self.rows],
+            "notes": list(self.notes),
+            "cost": self.cost,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Answer:
+        """The inverse of :meth:`to_dict`."""
+
+        def trial(name: str) -> TrialRecord | None:
+            return None if plain[name] is None else TrialRecord.from_dict(plain[name])
+
+        rows = tuple(Row.from_dict(row) for row in plain["rows"])
+        feasible = plain["status"] == "feasible"
+        return cls(feasible, trial("recipe"), trial("single"), tuple(plain["violated"]), rows, tuple(plain["notes"]), plain["cost"])
+
+
+def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float], rejected: frozenset[str] = frozenset()) -> Answer:
+    """Answer from the archive alone.
+
+    Args:
+        rejected: keys of trials that failed their last verification.
+    """
+    assert archive.base is not None
+    preference = Preference(weights, archive.base.values)
+    pool = [trial for trial in archive if trial.key not in rejected]
+    single = best_single(archive, limits, preference)
+    chosen = best(pool, limits, preference)
+    if chosen is not None:
+        return Answer(True, chosen, single)
+    miss = nearest_miss(pool, limits, preference)
+    return Answer(False, miss, single, () if miss is None else phrases(miss, limits))
+
+
+def phrases(trial: TrialRecord, limits: Sequence[Limit]) -> tuple[str, ...]:
+    """For instance ``latency_ratio 0.31, limit <= 0.25``; one a violated limit."""
+    broken = violations(trial, limits)
+    return tuple(
+        f"{limit.name} {trial.get(limit.name):.4g}, limit {'>=' if limit.maximise else '<='} {limit.bound:g}"
+        if limit.name in trial.values
+        else f"{limit.name} was not measured, limit {'>=' if limit.maximise else '<='} {limit.bound:g}"
+        for limit in limits
+        if limit.name in broken
+    )
+
+
+def recipe_yaml(answer: Answer, budget: Budget) -> str:
+    """The text of ``recipe.yaml``: all that ``sousvit apply`` needs, and what was measured."""
+    assert answer.chosen is not None
+    test = next((row for row in answer.rows if row.role == "recipe"), None)
+    content: dict[str, Any] = {
+        "status": "feasible" if answer.feasible else "infeasible",
+        **({} if answer.feasible else {"violated": list(answer.violated)}),
+        "recipe": answer.chosen.recipe,
+        "fidelity": answer.chosen.fidelity,
+        "seed": answer.chosen.seed,
+        "model": budget.model.model_dump(mode="json", exclude_defaults=True),
+        "data": budget.data.model_dump(mode="json", exclude_defaults=True),
+        "target": budget.target.model_dump(mode="json"),
+        "validation": plain_values(answer.chosen.values),
+        **({} if test is None else {"test": plain_values(test.values)}),
+    }
+    head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
+    return head + yaml.safe_dump(content, sort_keys=False)
+
+
+def plain_values(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Rounded figures, ``[value, low, high]`` where there is an interval."""
+
+    def short(number: float | None) -> float | None:
+        return None if number is None else float(f"{number:.6g}")
+
+    return {
+        name: short(v.value) if v.low is None else [short(v.value), short(v.low), short(v.high)] for name, v in values.items()
+    }
+
+
+def write_answer(answer: Answer, budget: Budget, folder: Path) -> None:
+    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe)."""
+    write_atomic(folder / "answer.json", json.dumps(answer.to_dict(), indent=1))
+    names = ("recipe.yaml", "nearest-miss.yaml")
+    right, stale = names if answer.feasible else reversed(names)
+    if answer.chosen is not None:
+        write_atomic(folder / right, recipe_yaml(answer, budget))
+    (folder / stale).unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""``sousvit apply`` and ``sousvit measure``: one recipe to its artifact, one artifact to its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sousvit.common.data import ImageSet, Splits
+from sousvit.common.device import available_cores
+from sousvit.common.errors import UserError
+from sousvit.common.model import LoadedModel, load
+from sousvit.common.schema import read_yaml, validated
+from sousvit.common.specs import DataSpec, ModelSpec
+from sousvit.objectives.memory import peak_memory
+from sousvit.objectives.runtimes.agreement import check_agreement
+from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.targets.target import load_target
+from sousvit.objectives.tasks.classification import evaluate, interval
+from sousvit.objectives.timing import CAREFUL, compare
+from sousvit.search.executors.executor import Progress
+from sousvit.search.subject import JUDGING_BATCH
+from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.builder import ModelBuilder
+from sousvit.spaces.export import make_artifact
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.teacher import TeacherLogits
+from sousvit.spaces.technique import Context
+
+
+def apply_recipe(
+    path: Path, out: Path, model: str | None = None, data: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Build a recipe's artifact in ``out`` and judge it on validation, and on test where there is one.
+
+    Args:
+        path: a recipe file as a search writes it (or with at least ``recipe``, ``model`` and ``data``).
+        model: a safetensors checkpoint, a timm name, or a YAML file with ``model``.
+        data: a YAML file with ``data``.
+
+    Raises:
+        UserError: a wrong file, model or data.
+        TrialError: the recipe cannot be built on this model.
+    """
+    import torch
+
+    torch.set_num_threads(available_cores())
+    value = read_yaml(path)
+    if not isinstance(value.get("recipe"), dict):
+        raise UserError("a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}", "see a run's recipe.yaml")
+    recipe = Recipe.from_dict(value["recipe"])
+    base = load(_model_spec(value, path, model))
+    splits = Splits(_data_spec(value, path, data), base.size, base.channels)
+    context = Context(
+        normalise=base.normalise,
+        calibration=splits.calibration(),
+        train=splits.train,
+        teacher=TeacherLogits(base, splits.train, progress=progress),
+        seed=_number(value, "seed", 0, int),
+        progress=progress,
+    )
+    compressed = ModelBuilder(base, context).build(recipe, _number(value, "fidelity", 1.0, float))
+    shape = (1, base.channels, *base.size)
+    artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
+    figures = _judge(artifact, compressed, base, splits, recipe)
+    return {"artifact": str(out), "recipe": recipe.to_dict(), "figures": figures}
+
+
+def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Splits, recipe: Recipe) -> dict[str, Any]:
+    with open_session(artifact, available_cores()) as session:
+        probe = base.normalise(splits.validation.head(16).images()).numpy()
+        check_agreement(session, compressed, probe, quantized=recipe.deploy_step is not None)
+        parts: dict[str, ImageSet] = {"validation": splits.validation}
+        if splits.spec.test is not None or splits.spec.format == "torchvision":
+            parts["test"] = splits.open_test()
+        figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}
+        for name, images in parts.items():
+            found = evaluate(session, images, base.normalise, batch=1 if artifact.batch_dependent else JUDGING_BATCH)
+            figures[f"{name}_top1"] = [found.top1, *interval(found)]
+    return figures
+
+
+def _model_spec(value: dict[str, Any], path: Path, model: str | None) -> ModelSpec:
+    if model is None:
+        return validated(ModelSpec, value.get("model") or {}, f"{path}: model").resolved(path.parent)
+    if model.endswith((".yaml", ".yml")):
+        other = Path(model)
+        return validated(ModelSpec, read_yaml(other).get("model") or {}, f"{model}: model").resolved(other.parent)
+    if model.endswith(".safetensors"):
+        own = value.get("model") if isinstance(value.get("model"), dict) else {}
+        kept = {key: entry for key, entry in (own or {}).items() if key in ("name", "args", "mean", "std")}
+        return ModelSpec(**{**kept, "checkpoint": model}).resolved(Path())
+    return ModelSpec(name=model, pretrained=True)
+
+
+def _data_spec(value: dict[str, Any], path: Path, data: Path | None) -> DataSpec:
+    source, folder = (value, path.parent) if data is None else (read_yaml(data), data.parent)
+    if not source.get("data"):
+        raise UserError("a recipe needs data for calibration and recovery", "none", "give --data a YAML file with data")
+    return validated(DataSpec, source["data"], f"{data or path}: data").resolved(folder)
+
+
+def _number(value: dict[str, Any], name: str, default: Any, kind: type) -> Any:
+    try:
+        return kind(value.get(name, default))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is a number", repr(value.get(name)), "correct the recipe file") from error
+
+
+def measure_artifact(folder: Path, baseline: Path | None, target_name: str) -> dict[str, Any]:
+    """Latency (with interval), size and memory of an artifact; with a baseline also the interleaved ratio.
+
+    Raises:
+        UserError: no artifact there, or a target with another runtime.
+    """
+    target = load_target(target_name)
+    artifact = Artifact.open(folder)
+    other = artifact if baseline is None else Artifact.open(baseline)
+    if other.input_shape != artifact.input_shape:
+        raise UserError("artifact and baseline take the same input", f"{artifact.input_shape} and {other.input_shape}", "compare others")
+    shape = (target.batch, *artifact.input_shape[1:])
+    with open_session(artifact, target.threads, target.batch) as one, open_session(other, target.threads, target.batch) as two:
+        timing = compare(one, two, shape, CAREFUL)
+    figures: dict[str, Any] = {
+        "runtime": artifact.runtime,
+        "target": str(target),
+        "latency_p50_ms": [timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms],
+        "latency_p95_ms": timing.p95_ms,
+        "size_mb": artifact.size_bytes / 1e6,
+        "memory_mb": peak_memory(artifact, target.threads, target.batch) / 1e6,
+    }
+    if baseline is not None:
+        figures["baseline_p50_ms"] = timing.baseline_p50_ms
+        figures["ratio"] = [timing.ratio, timing.ratio_low, timing.ratio_high]
+        figures["speed_up"] = timing.speedup
+        figures["size_ratio"] = artifact.size_bytes / other.size_bytes
+    if timing.noisy:
+        figures["warning"] = "noisy: the machine was busy, measure again"
+    return {"artifact": str(folder), "figures": figures}

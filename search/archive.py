@@ -1,0 +1,176 @@
+"""The archive: every finished trial of a run, its Pareto front, and answers to new budgets without a search.
+
+``events.jsonl`` is the durable log: one JSON line an event, flushed to disk before anything else learns of
+it. A line torn by a crash is dropped on reading. The tables (``trials.parquet``, ``pareto.csv``) are written
+from it and can be lost without harm. One writer: only the driver opens a run for writing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from sousvit.common.errors import UserError
+from sousvit.common.files import disk_errors_as_user_errors
+from sousvit.search.budget import Limit
+from sousvit.search.pareto import Front
+from sousvit.search.record import BaseRecord, TrialRecord
+
+EVENTS = "events.jsonl"
+
+
+class Archive:
+    """Finished trials by key, in the order they finished.
+
+    Args:
+        folder: the run folder.
+        writable: open the log for appending (and lock out a second driver).
+
+    Raises:
+        UserError: the folder cannot be written, or another search is writing to it.
+    """
+
+    def __init__(self, folder: Path, writable: bool = False) -> None:
+        self.folder = folder
+        self.trials: dict[str, TrialRecord] = {}
+        self.base: BaseRecord | None = None
+        self.header: dict[str, Any] = {}
+        self.events_seen = 0
+        self.core_seconds = 0.0
+        self._ended_seconds = 0.0
+        self._open_seconds = 0.0
+        self._stream: IO[bytes] | None = None
+        if writable:
+            self._open_log()
+        for event in read_events(folder / EVENTS):
+            self._take(event)
+
+    def _open_log(self) -> None:
+        path = self.folder / EVENTS
+        with disk_errors_as_user_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("ab")
+        _lock(self._stream, self.folder)
+        _end_torn_line(path, self._stream)
+
+    def append(self, kind: str, **content: Any) -> None:
+        """Write an event and wait until it is on disk.
+
+        Raises:
+            UserError: the disk is full; the log stays readable.
+        """
+        assert self._stream is not None, "the archive was opened for reading"
+        event = {"event": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}
+        line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
+        with disk_errors_as_user_errors(self.folder):
+            self._stream.write(line)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        self._take(event)
+
+    def add(self, record: TrialRecord) -> bool:
+        """Record a finished trial; a second result for the same work is dropped, and False returned."""
+        if record.key in self.trials:
+            return False
+        self.append("trial", trial=record.to_dict())
+        return True
+
+    def close(self) -> None:
+        """Release the log."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        self.events_seen += 1
+        kind = event["event"]
+        if kind == "trial":
+            record = TrialRecord.from_dict(event["trial"])
+            self.trials.setdefault(record.key, record)
+            self._open_seconds += sum(record.seconds.values())
+        elif kind == "base":
+            self.base = BaseRecord.from_dict(event["base"])
+        elif kind == "run":
+            self.header = dict(event)
+        elif kind == "session":
+            self._ended_seconds += float(event["seconds"])
+            self._open_seconds = 0.0
+            self.core_seconds += float(event["core_seconds"])
+
+    @property
+    def spent_seconds(self) -> float:
+        """Wall time of the sessions so far; of a killed one, the time of its finished trials."""
+        return self._ended_seconds + self._open_seconds
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def __iter__(self) -> Iterator[TrialRecord]:
+        return iter(self.trials.values())
+
+    @property
+    def finals(self) -> list[TrialRecord]:
+        """Complete trials at full fidelity, the only ones an answer may come from."""
+        return [trial for trial in self if trial.is_final]
+
+    def feasible(self, limits: Sequence[Limit]) -> list[TrialRecord]:
+        """Final trials that hold every limit."""
+        return [trial for trial in self.finals if not violations(trial, limits)]
+
+    def front(self, limits: Sequence[Limit], senses: Mapping[str, bool]) -> list[TrialRecord]:
+        """Feasible, final, non-dominated trials; ``senses`` maps objectives to whether more is better."""
+        front: Front[TrialRecord] = Front(senses.values())
+        for trial in self.feasible(limits):
+            point = [trial.get(name) for name in senses]
+            if not any(math.isnan(value) for value in point):
+                front.add(point, trial)
+        return front.items
+
+
+def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:
+    """The violated limits by name; one that was not measured counts as violated without bound."""
+    found = {limit.name: limit.violation(trial.get(limit.name)) for limit in limits}
+    return {name: value for name, value in found.items() if value > 0}
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a log; lines torn by a crash are skipped."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and "event" in event:
+                yield event
+
+
+def _end_torn_line(path: Path, stream: IO[bytes]) -> None:
+    """After a crash in the middle of a line, start the next event on a line of its own."""
+    size = path.stat().st_size
+    if size:
+        with path.open("rb") as reader:
+            reader.seek(size - 1)
+            if reader.read(1) != b"\n":
+                stream.write(b"\n")
+                stream.flush()
+
+
+def _lock(stream: IO[bytes], folder: Path) -> None:
+    """An advisory lock that dies with the process: a killed search leaves nothing stale."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no fcntl; there two drivers are the user's own care
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise UserError("one search writes to a run at a time", f"{folder} is in use", "wait for it, or use another --run name") from error

@@ -1,0 +1,232 @@
+"""The budget: what the user asks for, as checked YAML, and the hard limits it sets."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from sousvit.common.errors import UserError
+from sousvit.common.files import content_hash
+from sousvit.common.schema import read_yaml, validated
+from sousvit.common.specs import DataSpec, ModelSpec
+from sousvit.objectives.objective import Objective, get_objective
+from sousvit.objectives.plugins import load_objective
+from sousvit.objectives.targets.target import Target, load_target
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)")
+
+
+def parse_duration(value: object) -> object:
+    """Seconds from a number or from text such as ``30m``, ``1h30m``, ``90s``.
+
+    Raises:
+        UserError: neither.
+    """
+    if not isinstance(value, str):
+        return value
+    parts = _DURATION.findall(value)
+    if not parts or _DURATION.sub("", value).strip():
+        raise UserError("a duration is a number with s, m, h or d", repr(value), "write for instance 30m or 1h30m")
+    return sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+
+
+class SearchLimits(BaseModel):
+    """When a search ends, and what one trial may take.
+
+    ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted to all of
+    them; ``explore_share`` is the share of trials and time spent before promotions begin. ``leave_one_out``
+    measures at the end what each technique of the recipe bought.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    trials: int = Field(default=100, ge=1)
+    time: Duration | None = None
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    trial_timeout: Duration = 3600.0
+    trial_memory_gb: float | None = Field(default=None, gt=0)
+    explore_fidelity: float = Field(default=0.25, gt=0, le=1)
+    explore_share: float = Field(default=0.6, gt=0, le=1)
+    leave_one_out: bool = True
+
+
+class Plugins(BaseModel):
+    """Files with a user's own classes, as ``file.py:ClassName``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    objectives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A hard limit: ``value <= bound`` for a minimised objective, ``value >= bound`` for a maximised one."""
+
+    name: str
+    bound: float
+    maximise: bool
+
+    def violation(self, value: float) -> float:
+        """Signed relative violation, above 0 where broken; what Optuna gets as a constraint value."""
+        if math.isnan(value):
+            return math.inf
+        scale = abs(self.bound) or 1.0
+        return (self.bound - value if self.maximise else value - self.bound) / scale
+
+    def __str__(self) -> str:
+        return f"{self.name} {'>=' if self.maximise else '<='} {self.bound:g}"
+
+
+class Budget(BaseModel):
+    """The user's request.
+
+    ``limits`` maps an objective (or its ``_ratio`` / ``_drop`` form) to a number, with or without the unit.
+    ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: ModelSpec
+    data: DataSpec
+    targets: tuple[Target, ...] = (Target(),)
+    limits: dict[str, float | str] = {}
+    optimize: dict[str, float]
+    space: str | dict[str, Any] = "default"
+    search: SearchLimits = SearchLimits()
+    plugins: Plugins = Plugins()
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _target_names(cls, value: Any) -> Any:
+        entries = value if isinstance(value, list | tuple) else [value]
+        if len(entries) != 1:
+            raise UserError("a search has one target in this release", f"{len(entries)} targets", "run one search a target")
+        return [load_target(entry) if isinstance(entry, str) else entry for entry in entries]
+
+    @field_validator("optimize", mode="before")
+    @classmethod
+    def _optimize_weights(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if isinstance(names, list | tuple):
+            if len(set(map(str, names))) != len(names):
+                raise UserError("optimize names an objective once", names, "remove the repetition")
+            names = {name: 1.0 for name in names}
+        if not names:
+            raise UserError("optimize names at least one objective", value, "add for instance optimize: [latency]")
+        return names
+
+    @field_validator("optimize")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if not weight > 0 or math.isinf(weight):
+                raise UserError("an optimize weight is a positive number", f"{name}: {weight}", "correct or remove it")
+        return value
+
+    @model_validator(mode="after")
+    def _known_limits(self) -> Budget:
+        for name in self.optimize:
+            get_objective(name)
+        self.hard_limits  # noqa: B018 - parsing checks names and units
+        return self
+
+    @property
+    def target(self) -> Target:
+        """The one target."""
+        return self.targets[0]
+
+    @cached_property
+    def hard_limits(self) -> tuple[Limit, ...]:
+        """The limits, parsed and checked against each other."""
+        limits = parse_limits(self.limits)
+        _check_contradictions(limits)
+        return limits
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What is optimised, in the user's order."""
+        return [get_objective(name) for name in self.optimize]
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
+        content = self.model_dump(mode="json", exclude={"search": {"trials", "time", "leave_one_out", "explore_share"}})
+        return content_hash(content)
+
+
+def parse_limits(values: Mapping[str, float | str]) -> tuple[Limit, ...]:
+    """Limits from a budget's mapping.
+
+    Raises:
+        UnknownNameError: no such objective.
+        UserError: no number, or another unit than the objective's.
+    """
+    return tuple(_limit(name, value) for name, value in values.items())
+
+
+def _limit(name: str, value: float | str) -> Limit:
+    objective = get_objective(name)
+    number = value
+    if isinstance(value, str):
+        match = _QUANTITY.fullmatch(value.strip())
+        if match is None:
+            raise UserError("a limit is a number, with or without its unit", f"{name}: {value!r}", f"write for instance 1.5 {objective.unit}")
+        number = float(match[1])
+        if match[2] == "%" and objective.unit in ("share", "ratio"):
+            number /= 100
+        elif match[2] and match[2].lower() != objective.unit.lower():
+            raise UserError(f"{name} is measured in {objective.unit}", f"{match[2]!r}", f"give the limit in {objective.unit}")
+    if isinstance(number, bool) or not math.isfinite(float(number)):
+        raise UserError("a limit is a finite number", f"{name}: {value!r}", "correct the limit")
+    return Limit(name, float(number), objective.direction == "maximize")
+
+
+def _check_contradictions(limits: tuple[Limit, ...]) -> None:
+    """Limits that no model can meet, whatever it is."""
+    for limit in limits:
+        never_negative = not limit.name.endswith("_drop")
+        if never_negative and not limit.maximise and limit.bound <= 0:
+            raise UserError("a limit must be reachable", str(limit), "give a bound above 0")
+        if limit.name == "accuracy" and not 0 <= limit.bound <= 1:
+            raise UserError("accuracy is a share between 0 and 1", str(limit), "write for instance 0.91 or 91%")
+        if limit.name == "accuracy_drop" and limit.bound >= 1:
+            raise UserError("accuracy_drop is a share below 1", str(limit), "write for instance 0.01 for one point")
+
+
+def read_budget(path: Path) -> Budget:
+    """Read and check a budget file; paths in it are relative to it.
+
+    Raises:
+        UserError: anything wrong, in one line.
+    """
+    value = read_yaml(path)
+    return make_budget(value, path.parent, str(path))
+
+
+def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget") -> Budget:
+    """A checked budget from plain values, with its plug-ins loaded and its paths made absolute."""
+    value = dict(value)
+    plugins = validated(Plugins, value.get("plugins") or {}, f"{where}: plugins")
+    references = tuple(_absolute(reference, folder) for reference in plugins.objectives)
+    for reference in references:
+        load_objective(reference)
+    budget = validated(Budget, {**value, "plugins": {"objectives": list(references)}}, where)
+    space = budget.space
+    if isinstance(space, str) and space.endswith((".yaml", ".yml")):
+        space = read_yaml(folder / space)
+    resolved = {"model": budget.model.resolved(folder), "data": budget.data.resolved(folder), "space": space}
+    return budget.model_copy(update=resolved)
+
+
+def _absolute(reference: str, folder: Path) -> str:
+    path, _, name = reference.rpartition(":")
+    return f"{(folder / path).resolve()}:{name}" if path else reference

@@ -1,0 +1,337 @@
+"""The engine: asks, gates, runs, records, tells, until the budget's trials or time are spent.
+
+One trial's way: the proposer's recipe is made canonical; a finished key is replayed from the archive; the
+analytic gate rejects by shape alone; the executor gates the untrained artifact, recovers, exports and
+judges; the result goes to the archive first and to Optuna second. A recovered model's other deployments are
+asked next (fan-out), because its weights are already paid for.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sousvit.common.errors import UserError
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget
+from sousvit.search.executors.executor import Executor, Job, Outcome
+from sousvit.search.fidelity import FULL, TwoRungs
+from sousvit.search.gate import analytic_values, broken_limits, explain
+from sousvit.search.proposer import Proposal, Proposer
+from sousvit.search.record import TrialRecord, trial_key
+from sousvit.search.selection import is_single
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.space import Option, Space
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, get_technique
+
+if TYPE_CHECKING:
+    from sousvit.search.record import BaseRecord
+    from sousvit.spaces.shape import VitShape
+
+#: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
+DUPLICATES_BEFORE_MUTATION = 3
+DUPLICATES_BEFORE_END = 200
+#: One promotion in this many goes to a single technique.
+SINGLES_SHARE = 4
+
+
+@dataclass
+class Counts:
+    """What the search did so far in this session and before."""
+
+    finished: int = 0
+    gated_analytic: int = 0
+    gated_measured: int = 0
+    failed: int = 0
+    replayed: int = 0
+    fanned: int = 0
+    promoted: int = 0
+
+
+@dataclass
+class Watcher:
+    """What the engine tells as it goes; every hook may be left out."""
+
+    trial: Callable[[TrialRecord, Counts], None] = lambda record, counts: None
+    begin: Callable[[str, Recipe, float], None] = lambda origin, recipe, fidelity: None
+    counts: Counts = field(default_factory=Counts)
+
+
+class Engine:
+    """Runs one search.
+
+    Args:
+        budget: the request.
+        archive: open for writing; results of an earlier session are kept and count.
+        proposer: over the same space, limits and objectives.
+        executor: started.
+        base: the base's figures.
+        shape: the base's shape, or None when it is no plain Vision Transformer.
+        policy: fidelity of trials.
+        watcher: told of every trial.
+        clock: seconds; the simulated executor brings its own.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        archive: Archive,
+        proposer: Proposer,
+        executor: Executor,
+        base: BaseRecord,
+        shape: VitShape | None,
+        policy: TwoRungs,
+        watcher: Watcher | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
+        self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
+        self._watcher = watcher or Watcher()
+        self._limits = budget.hard_limits
+        self._begun, self._spent_before = clock(), archive.spent_seconds
+        self._duplicates_in_row = 0
+        self._origins: dict[str, str] = {}
+        self.counts = self._watcher.counts
+        self.stopped_because = ""
+
+    @property
+    def seconds(self) -> float:
+        """Search time spent, earlier sessions included."""
+        return self._spent_before + self._clock() - self._begun
+
+    def run(self) -> None:
+        """Search until the budget is spent.
+
+        Raises:
+            UserError: the disk is full, or every trial so far failed.
+        """
+        self._proposer.reconcile(list(self._archive))
+        if not len(self._archive) and self._shape is not None:
+            self._enqueue_singles(self._shape)
+        while not self._is_over():
+            promotion = self._promotion()
+            if promotion is not None:
+                self._promote(promotion)
+            elif not self._propose():
+                self.stopped_because = "the space is exhausted"
+                while (promotion := self._promotion(exhausted=True)) is not None and not self._is_over():
+                    self._promote(promotion)
+                break
+            self._check_not_hopeless()
+
+    def _is_over(self) -> bool:
+        limits = self._budget.search
+        if len(self._archive) >= limits.trials:
+            self.stopped_because = f"{limits.trials} trials"
+        elif limits.time is not None and self.seconds >= limits.time:
+            self.stopped_because = f"{limits.time:.0f} s"
+        else:
+            return False
+        return True
+
+    def _spent_share(self) -> float:
+        limits = self._budget.search
+        shares = [len(self._archive) / limits.trials]
+        if limits.time is not None:
+            shares.append(self.seconds / limits.time)
+        return max(shares)
+
+    def _promotion(self, exhausted: bool = False) -> TrialRecord | None:
+        if not exhausted and not self._policy.promotes(self._spent_share()):
+            return None
+        if self._policy.low >= FULL:
+            return None
+        limits = self._budget.search
+        left = float("inf") if limits.time is None else limits.time - self.seconds
+        waiting: list[TrialRecord] = list(self._archive)
+        if self.counts.promoted % SINGLES_SHARE == 1:
+            # The best single technique is what a hybrid must beat: it gets its full training too.
+            single = self._policy.next([trial for trial in waiting if is_single(trial)], left)
+            if single is not None:
+                return single
+        return self._policy.next(waiting, left)
+
+    def _promote(self, trial: TrialRecord) -> None:
+        self.counts.promoted += 1
+        self._run(Recipe.from_dict(trial.recipe), FULL, "promoted", None)
+
+    def _propose(self) -> bool:
+        """Ask for a recipe and finish it; False when nothing new is left."""
+        for asked in range(DUPLICATES_BEFORE_END):
+            if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
+                self._proposer.enqueue_mutation()
+            proposal = self._proposer.ask()
+            fidelity = self._policy.rung(proposal.recipe.trains)
+            known = self._known(proposal.recipe, fidelity)
+            if known is None:
+                self._finish(proposal, fidelity)
+                return True
+            self.counts.replayed += 1
+            self._proposer.tell(proposal, known)
+        return False
+
+    def _known(self, recipe: Recipe, fidelity: float) -> TrialRecord | None:
+        seed = self._budget.search.seed
+        return self._archive.trials.get(trial_key(recipe.to_dict(), fidelity, seed))
+
+    def _finish(self, proposal: Proposal, fidelity: float) -> None:
+        origin = self._origins.pop(proposal.recipe.hash, "proposed")
+        record = self._gate(proposal, fidelity, origin)
+        if record is None:
+            record = self._run(proposal.recipe, fidelity, origin, proposal)
+        else:
+            self.counts.gated_analytic += 1
+            self._record(record, proposal)
+        if record.status == "complete" and proposal.recipe.trains and origin != "fanned":
+            self._fan_out(proposal.recipe)
+
+    def _gate(self, proposal: Proposal, fidelity: float, origin: str) -> TrialRecord | None:
+        """A gated record if shapes alone break a limit (or do not fit together), otherwise None."""
+        if self._shape is None:
+            return None
+        recipe = proposal.recipe
+        try:
+            values = analytic_values(recipe, self._shape, self._base.values)
+        except UserError as error:
+            return self._new_record(recipe, fidelity, origin, proposal, "failed", message=str(error))
+        broken = broken_limits(values, self._limits)
+        if not broken:
+            return None
+        message = f"gated by shape: {explain(broken, values, self._limits)}"
+        return self._new_record(recipe, fidelity, origin, proposal, "gated", values=values, message=message)
+
+    def _run(self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None) -> TrialRecord:
+        self._watcher.begin(origin, recipe, fidelity)
+        limits = self._budget.search
+        job = Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout)
+        self._executor.submit(job)
+        outcome = self._executor.wait()
+        while outcome.attempt != job.attempt:  # a late result of a lost attempt
+            outcome = self._executor.wait()
+        record = self._from_outcome(recipe, fidelity, origin, proposal, outcome)
+        self.counts.gated_measured += record.status == "gated"
+        self._record(record, proposal)
+        return record
+
+    def _record(self, record: TrialRecord, proposal: Proposal | None) -> None:
+        """Archive first, then tell: a crash in between is mended on resume."""
+        self._archive.add(record)
+        if proposal is not None:
+            self._proposer.tell(proposal, record)
+        self.counts.finished += 1
+        self.counts.failed += record.status == "failed"
+        self._watcher.trial(record, self.counts)
+
+    def _new_record(
+        self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None, status: str, **more: object
+    ) -> TrialRecord:
+        plain, seed = recipe.to_dict(), self._budget.search.seed
+        number = None if proposal is None else proposal.number
+        key = trial_key(plain, fidelity, seed)
+        return TrialRecord(key, plain, fidelity, seed, status, origin=origin, number=number, **more)  # type: ignore[arg-type]
+
+    def _from_outcome(
+        self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None, outcome: Outcome
+    ) -> TrialRecord:
+        return self._new_record(
+            recipe,
+            fidelity,
+            origin,
+            proposal,
+            outcome.status,
+            values=outcome.values,
+            attempt=outcome.attempt,
+            seconds=outcome.seconds,
+            message=outcome.message,
+            artifact=outcome.artifact,
+        )
+
+    def _fan_out(self, recipe: Recipe) -> None:
+        """Enqueue the recovered model's other deployments."""
+        for runtime, option in self._proposer.space.deploys.values():
+            if option is None:
+                sibling = Recipe(recipe.model_steps, runtime)
+            else:
+                sibling = Recipe((*recipe.model_steps, option.default_step()), runtime)
+            known = self._known(sibling, self._policy.rung(sibling.trains))
+            if known is None and not self._has_lost(sibling) and self._proposer.enqueue(sibling):
+                self._origins.setdefault(sibling.hash, "fanned")
+                self.counts.fanned += 1
+
+    def _has_lost(self, sibling: Recipe) -> bool:
+        """Whether this deployment was tried twice or more and was worse than another of the same model each time."""
+        deploy = _deploy_name(sibling.to_dict())
+        tried = [trial for trial in self._archive if _deploy_name(trial.recipe) == deploy and trial.status == "complete"]
+        names = [objective.name for objective in self._budget.objectives]
+        senses = [objective.direction == "maximize" for objective in self._budget.objectives]
+
+        def beaten(trial: TrialRecord) -> bool:
+            rivals = (other for other in self._archive if other.model_key == trial.model_key and other.key != trial.key)
+            return any(_dominates(other, trial, names, senses) for other in rivals if other.status == "complete")
+
+        return len(tried) >= 2 and all(beaten(trial) for trial in tried)
+
+    def _enqueue_singles(self, shape: VitShape) -> None:
+        """Every technique alone (with recovery where it changes the model): the baseline that a hybrid must beat."""
+        space = self._proposer.space
+        singles, hybrids = single_recipes(space, shape), hybrid_recipes(space, shape)
+        # A third of a small budget at most: the search itself must have its share.
+        for origin, recipes in (("single", singles[: self._budget.search.trials // 3]), ("prior", hybrids)):
+            for recipe in recipes:
+                if self._proposer.enqueue(recipe):
+                    self._origins.setdefault(recipe.canonical(shape).hash, origin)
+
+    def _check_not_hopeless(self) -> None:
+        trials = list(self._archive)
+        if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
+            raise UserError("some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl")
+
+
+def single_recipes(space: Space, shape: VitShape) -> list[Recipe]:
+    """Every technique alone, with the space's recovery where it changes the model: first a middle setting of each."""
+    tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
+    samples = [option.samples(shape) for option in space.options() if _reshapes(option)]
+    first = [Recipe((steps[0], *tail), runtime) for steps in samples if steps]
+    more = [Recipe((step, *tail), runtime) for steps in samples for step in steps[1:]]
+    deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
+    return first + deploys + more
+
+
+def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
+    """Combinations that tend to work, quantized: patches, all structure together, and both; at middle settings."""
+    tail = _recovery(space, shape)
+    steps = {option.technique: option.samples(shape)[0] for option in space.options() if _reshapes(option) and option.samples(shape)}
+    deploys = list(space.deploys.values())
+    runtime, deploy = next((pair for pair in deploys if pair[1] is not None), deploys[0])
+    last = () if deploy is None else (deploy.default_step(),)
+    kinds = [{Stage.INPUT}, {Stage.STRUCTURE}, {Stage.INPUT, Stage.STRUCTURE}]
+    found = []
+    for stages in kinds:
+        chosen = tuple(step for step in steps.values() if step.handler.stage in stages)
+        if chosen:
+            found.append(Recipe((*chosen, *tail, *last), runtime))
+    return found
+
+
+def _reshapes(option: Option) -> bool:
+    return isinstance(option.handler, ModelTechnique) and not option.handler.trains
+
+
+def _recovery(space: Space, shape: VitShape) -> tuple[Step, ...]:
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.trains)[:1]
+
+
+def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:
+    steps = recipe["steps"]
+    assert isinstance(steps, list)
+    last = steps[-1]["technique"] if steps else ""
+    return recipe["runtime"], last if last and isinstance(get_technique(last), DeployTechnique) else ""
+
+
+def _dominates(one: TrialRecord, other: TrialRecord, names: list[str], maximise: list[bool]) -> bool:
+    pairs = [(one.get(name), other.get(name), more) for name, more in zip(names, maximise, strict=True)]
+    no_worse = all(a >= b if more else a <= b for a, b, more in pairs)
+    return no_worse and any(a != b for a, b, _ in pairs)

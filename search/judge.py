@@ -1,0 +1,284 @@
+"""Judges recipes for real: gate on the untrained artifact, recovery, export, agreement, accuracy in the runtime."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sousvit.common.data import ImageSet, Splits
+from sousvit.common.device import available_cores
+from sousvit.common.errors import TrialError, UserError
+from sousvit.common.files import content_hash
+from sousvit.common.model import load
+from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objective
+from sousvit.objectives.runtimes.agreement import check_agreement
+from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.targets.machine import machine_facts
+from sousvit.objectives.timing import CAREFUL, DEFAULT, measure_many
+from sousvit.search.answer import Row
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.executors.executor import Job, Outcome, Progress
+from sousvit.search.gate import broken_limits, explain
+from sousvit.search.record import BaseRecord, Value
+from sousvit.search.subject import MeasuredSubject, measure
+from sousvit.spaces.builder import ModelBuilder, skeleton
+from sousvit.spaces.export import make_artifact
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.shape import VitShape, unsupported_reason
+from sousvit.spaces.teacher import TeacherLogits
+from sousvit.spaces.technique import Context
+
+#: Measured only where a budget asks for them: each costs a process per trial.
+ON_REQUEST = frozenset({"memory"})
+BASE_RECIPE = Recipe((), "onnxruntime")
+#: Progress is passed on at most this often, in seconds.
+PROGRESS_PERIOD = 0.25
+
+
+class Judge:
+    """Holds what all trials of a run share: base, data, teacher, the base's session.
+
+    Args:
+        setup: ``budget`` (plain values) and ``folder`` (the run folder).
+        progress: told what is being done.
+    """
+
+    def __init__(self, setup: dict[str, Any], progress: Progress) -> None:
+        torch.set_num_threads(available_cores())
+        self._folder = Path(setup["folder"])
+        self._budget: Budget = make_budget(setup["budget"], self._folder)
+        self._target = self._budget.target
+        self._progress = _Throttled(progress)
+        self._progress("loading model and data", 0, 0)
+        self._base = load(self._budget.model)
+        self._splits = Splits(self._budget.data, self._base.size, self._base.channels)
+        if self._splits.num_classes > self._base.num_classes:
+            raise UserError(
+                "the model needs a class for every label",
+                f"{self._base.num_classes} classes for {self._splits.num_classes} labels",
+                "correct model or data",
+            )
+        cache = self._folder / "cache"
+        teacher = TeacherLogits(self._base, self._splits.train, cache / "teacher", self._progress)
+        self._context = Context(
+            normalise=self._base.normalise,
+            calibration=self._splits.calibration(),
+            train=self._splits.train,
+            teacher=teacher,
+            seed=self._budget.search.seed,
+            progress=self._progress,
+        )
+        self._builder = ModelBuilder(self._base, self._context, cache / "models")
+        self._objectives = trial_objectives(self._budget)
+        self._structures: dict[str, MeasuredSubject] = {}
+        self._base_subject: MeasuredSubject
+
+    def start(self, known: BaseRecord | None) -> BaseRecord:
+        """Export the base and open its session; measure it unless it is ``known``."""
+        folder = self._folder / "artifacts" / "base"
+        artifact = self._artifact(self._base.module, BASE_RECIPE, folder, self._context)
+        self._base_subject = self._subject(self._base.module, artifact, None)
+        found = check_agreement(self._base_subject.session, self._base.module, self._probe_images(), quantized=False)
+        if known is not None:
+            return known
+        self._progress("measuring the base", 0, 0)
+        shape = None
+        if unsupported_reason(self._base.module) is None:
+            shape = asdict(VitShape.of(self._base.module))
+        return BaseRecord(measure(self._base_subject, self._objectives), shape, machine_facts(), found.relative)
+
+    def judge(self, job: Job) -> Outcome:
+        """One trial.
+
+        Raises:
+            TrialError: it failed.
+        """
+        recipe = Recipe.from_dict(job.recipe)
+        deadline = time.monotonic() + job.timeout
+        seconds: dict[str, float] = {}
+        with _clocked(seconds, "gate"):
+            structure = self._structure(recipe)
+            values = measure(structure, self._at(Stage.STRUCTURE, Stage.ARTIFACT))
+        limits = self._budget.hard_limits
+        broken = broken_limits(values, limits)
+        if broken:
+            structure.close()
+            return Outcome(job.attempt, "gated", values, seconds, f"gated untrained: {explain(broken, values, limits)}")
+        name = content_hash(job.recipe, job.fidelity, job.seed)
+        subject = self._trained(recipe, job.fidelity, deadline, seconds, self._folder / "artifacts" / name, structure)
+        with _clocked(seconds, "judge"):
+            values = measure(subject, self._objectives)
+        subject.close()
+        return Outcome(job.attempt, "complete", values, seconds, artifact=name)
+
+    def _trained(
+        self,
+        recipe: Recipe,
+        fidelity: float,
+        deadline: float | None,
+        seconds: dict[str, float],
+        folder: Path,
+        structure: MeasuredSubject | None,
+    ) -> MeasuredSubject:
+        """The finished model and its artifact, checked through its session; timings of the structure are kept."""
+        with _clocked(seconds, "recover" if recipe.trains else "build"):
+            model = self._builder.build(recipe, fidelity, deadline)
+        with _clocked(seconds, "export"):
+            artifact = self._artifact(model, recipe, folder, self._context)
+        subject = self._subject(model, artifact, structure)
+        with open_session(artifact, available_cores()) as session:
+            check_agreement(session, model, self._probe_images(), quantized=recipe.deploy_step is not None)
+        return subject
+
+    def _structure(self, recipe: Recipe) -> MeasuredSubject:
+        """The untrained artifact with its measured latency; the same structure is exported and timed once."""
+        key = recipe.structure().hash
+        if key not in self._structures:
+            model = skeleton(self._base, recipe.structure())
+            folder = self._folder / "cache" / "structures" / key
+            self._progress("measuring the untrained artifact", 0, 0)
+            # Random inputs calibrate a quantizer well enough where only its speed is looked at.
+            artifact = self._artifact(model, recipe, folder, replace(self._context, calibration=None))
+            subject = self._subject(model, artifact, None)
+            subject.timing  # noqa: B018 - measured here, before the files go
+            if "memory" in {objective.name.split("_")[0] for objective in self._objectives}:
+                subject.memory_bytes  # noqa: B018
+            measure(subject, self._at(Stage.STRUCTURE, Stage.ARTIFACT))
+            self._structures[key] = subject
+            subject.close()
+        return self._structures[key]
+
+    def _artifact(self, model: torch.nn.Module, recipe: Recipe, folder: Path, context: Context) -> Any:
+        base = self._base
+        shape = (1, base.channels, *base.size)
+        self._progress("exporting", 0, 0)
+        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
+
+    def _subject(self, model: torch.nn.Module, artifact: Any, structure: MeasuredSubject | None) -> MeasuredSubject:
+        reference = getattr(self, "_base_subject", None)
+        subject = MeasuredSubject(
+            model, artifact, self._target, self._splits.validation, self._base.normalise, reference, DEFAULT
+        )
+        if structure is not None:
+            subject.timing_ = structure.timing
+            subject.memory_bytes_ = structure.__dict__.get("memory_bytes")
+        return subject
+
+    def _probe_images(self) -> Any:
+        images = self._splits.validation.head(16).images()
+        return self._base.normalise(images).numpy()
+
+    def _at(self, *stages: Stage) -> list[Objective]:
+        return [objective for objective in self._objectives if objective.stage in stages]
+
+    def call_verify(self, recipe: dict[str, Any], fidelity: float) -> dict[str, Any]:
+        """Measure a finished recipe once more, with care: latency and size, not accuracy."""
+        chosen = Recipe.from_dict(recipe)
+        with self._finished(chosen, fidelity, "verify") as subject:
+            subject.plan = CAREFUL
+            values = measure(subject, self._at(Stage.ARTIFACT, Stage.STRUCTURE))
+        return {name: [v.value, v.low, v.high] for name, v in values.items()}
+
+    @contextmanager
+    def _finished(self, recipe: Recipe, fidelity: float, role: str) -> Iterator[MeasuredSubject]:
+        folder = self._folder / "cache" / "answer" / role.replace(" ", "-")
+        subject = self._trained(recipe, fidelity, None, {}, folder, None)
+        try:
+            yield subject
+        finally:
+            subject.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def call_answer(
+        self,
+        recipe: dict[str, Any],
+        fidelity: float,
+        single: dict[str, Any] | None,
+        single_fidelity: float,
+        leave_one_out: bool,
+    ) -> list[dict[str, Any]]:
+        """The rows of the final table: one interleaved session, one read of the test split."""
+        chosen = Recipe.from_dict(recipe)
+        wanted = [("recipe", chosen, fidelity)]
+        if single is not None and single != recipe:
+            wanted.append(("best single", Recipe.from_dict(single), single_fidelity))
+        if leave_one_out and len([step for step in chosen.steps if not step.handler.trains]) > 1:
+            wanted += [(f"without {step.technique}", chosen.without(step.technique), fidelity) for step in chosen.steps if self._can_stand(chosen, step.technique)]
+        subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
+        recipes = {"base": BASE_RECIPE}
+        for role, one, level in wanted:
+            self._progress(f"building: {role}", 0, 0)
+            folder = self._folder / "artifacts" / role.replace(" ", "-")
+            try:
+                subjects[role] = self._trained(one, level, None, {}, folder, None)
+            except TrialError:
+                if role == "recipe":
+                    raise
+                continue  # a part that cannot stand alone has no row
+            recipes[role] = one
+        return [row.to_dict() for row in self._rows(subjects, recipes)]
+
+    def _can_stand(self, recipe: Recipe, technique: str) -> bool:
+        """Whether the recipe without one step is still a recipe of its own."""
+        try:
+            shape = VitShape.of(self._base.module)
+            return bool(recipe.without(technique).canonical(shape).steps)
+        except UserError:
+            return False
+
+    def _rows(self, subjects: dict[str, MeasuredSubject], recipes: dict[str, Recipe]) -> Iterable[Row]:
+        self._progress("timing all rows, interleaved", 0, 0)
+        sessions = {role: subject.session for role, subject in subjects.items()}
+        shape = (self._target.batch, *self._base_subject.input_shape[1:])
+        timings = measure_many(sessions, "base", shape, CAREFUL)
+        self._progress("judging on the test split", 0, 0)
+        test: ImageSet = self._splits.open_test()
+        base = replace(self._base_subject, images=test, timing_=timings.get("base"), _sessions=[])
+        extra = [get_objective(name) for name in ("memory",) if name in OBJECTIVES]
+        for role, subject in subjects.items():
+            reference = None if role == "base" else base
+            judged = base if role == "base" else replace(subject, images=test, timing_=timings[role], reference=reference, _sessions=[])
+            values: dict[str, Value] = measure(judged, list({o.name: o for o in [*self._objectives, *extra]}.values()))
+            yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name)
+            if role != "base":
+                subject.close()
+
+
+def trial_objectives(budget: Budget) -> list[Objective]:
+    """What every trial measures: all cheap registered objectives, their forms relative to the base, and what the budget names."""
+    import sousvit.objectives.builtin  # noqa: F401 - registers ours
+
+    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST]
+    named = [*budget.optimize, *budget.limits]
+    names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
+    relative = [f"{name}_drop" if get_objective(name).direction == "maximize" else f"{name}_ratio" for name in names]
+    return [get_objective(name) for name in dict.fromkeys([*names, *relative, *named])]
+
+
+class _Throttled:
+    """Passes progress on a few times a second, and every new kind of work at once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._last, self._what = progress, 0.0, ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what or now - self._last >= PROGRESS_PERIOD:
+            self._last, self._what = now, what
+            self._progress(what, done, total)
+
+
+@contextmanager
+def _clocked(seconds: dict[str, float], part: str) -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[part] = seconds.get(part, 0.0) + time.monotonic() - begun

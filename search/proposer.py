@@ -1,0 +1,171 @@
+"""The proposer: Optuna 5 by ask and tell, several objectives, every hard limit told as a constraint on every path."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState
+
+from sousvit.common.files import disk_errors_as_user_errors
+from sousvit.search.budget import Limit
+from sousvit.search.record import TrialRecord
+from sousvit.spaces.space import Space
+
+if TYPE_CHECKING:
+    from sousvit.spaces.recipe import Recipe
+    from sousvit.spaces.shape import VitShape
+
+#: Optuna ignores nothing louder than this of what it would print.
+logging.getLogger("optuna").setLevel(logging.ERROR)
+#: Constraint values stay finite, so that the sampler can add them up.
+WORST_VIOLATION = 1e6
+STUDY = "sousvit"
+NSGA_TRIALS = 1000
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An asked trial and its canonical recipe."""
+
+    trial: optuna.Trial
+    recipe: Recipe
+
+    @property
+    def number(self) -> int:
+        """Optuna's trial number."""
+        return int(self.trial.number)
+
+
+class Proposer:
+    """Asks for recipes and tells results.
+
+    Args:
+        space: what may be combined.
+        shape: the base's shape, for canonical recipes (None: recipes stay as asked).
+        senses: per optimised objective, whether more is better.
+        limits: hard limits, told as constraints.
+        seed: of the sampler.
+        path: SQLite file of the study, or None to keep it in memory.
+        expected_trials: TPE below :data:`NSGA_TRIALS`, NSGA-II from there on (TPE's ask grows with the trials).
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        shape: VitShape | None,
+        senses: Mapping[str, bool],
+        limits: Sequence[Limit],
+        seed: int,
+        path: Path | None = None,
+        expected_trials: int = 100,
+    ) -> None:
+        self.space, self._shape, self._senses, self._limits = space, shape, senses, limits
+        storage = None if path is None else f"sqlite:///{path}"
+        with disk_errors_as_user_errors(path or Path()):
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=STUDY,
+                load_if_exists=True,
+                directions=["maximize" if more else "minimize" for more in senses.values()],
+            )
+        started = len(self.study.trials)
+        self._random = random.Random(seed * 1_000_003 + started)
+        self.study.sampler = _sampler(seed + 7919 * started, expected_trials)
+
+    def ask(self) -> Proposal:
+        """The next recipe, canonical; enqueued ones come first."""
+        trial = self.study.ask()
+        recipe = self.space.suggest(trial)
+        return Proposal(trial, recipe if self._shape is None else recipe.canonical(self._shape))
+
+    def enqueue(self, recipe: Recipe) -> bool:
+        """Ask for ``recipe`` next; False when the space does not hold it."""
+        parameters = self.space.parameters(recipe, self._shape) if self._shape is not None else None
+        if parameters is None:
+            return False
+        self.study.enqueue_trial(parameters)
+        return True
+
+    def enqueue_mutation(self) -> None:
+        """Ask next for a trial so far with one parameter drawn anew (all of them in a young study)."""
+        told = [trial.params for trial in self.study.trials if trial.state.is_finished()]
+        parent = self._random.choice(told) if told and self._random.random() < 0.8 else {}
+        drawn = _RandomTrial(self._random, dict(parent))
+        if parent:
+            drawn.known.pop(self._random.choice(list(parent)))
+        self.space.suggest(drawn)
+        self.study.enqueue_trial(drawn.asked)
+
+    def tell(self, proposal: Proposal, record: TrialRecord) -> None:
+        """Tell a finished trial, its constraints first."""
+        self._tell(proposal.trial, record)
+
+    def reconcile(self, records: Sequence[TrialRecord]) -> int:
+        """After a crash: tell what the archive has of RUNNING trials, fail the others and enqueue them again.
+
+        Returns:
+            How many trials will be tried again.
+        """
+        known = {record.number: record for record in records if record.number is not None}
+        again = 0
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            trial = optuna.Trial(self.study, frozen._trial_id)
+            if frozen.number in known:
+                self._tell(trial, known[frozen.number])
+                continue
+            self._set_constraints(trial, {})
+            self.study.tell(frozen.number, state=TrialState.FAIL)
+            if frozen.params:
+                self.study.enqueue_trial(frozen.params)
+                again += 1
+        return again
+
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        measured = record.status != "failed"
+        values = {limit.name: limit.violation(record.get(limit.name)) for limit in self._limits if limit.name in record.values}
+        self._set_constraints(trial, values if measured else {})
+        point = [record.get(name) for name in self._senses]
+        if record.status == "complete" and all(math.isfinite(value) for value in point):
+            self.study.tell(trial, point)
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
+
+    def _set_constraints(self, trial: optuna.Trial, violations: Mapping[str, float]) -> None:
+        """Every limit gets a value: a failed trial breaks all of them, an unmeasured figure breaks none."""
+        known = set(trial.constraints if hasattr(trial, "constraints") else {})
+        for limit in self._limits:
+            if limit.name not in known:
+                value = violations.get(limit.name, 0.0 if violations else 1.0)
+                trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
+
+
+class _RandomTrial:
+    """Answers with known parameters where they fit, otherwise at random."""
+
+    def __init__(self, generator: random.Random, known: dict[str, Any]) -> None:
+        self._random, self.known = generator, known
+        self.asked: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of ``choices``."""
+        value = self.known.get(name)
+        self.asked[name] = value if value in choices else self._random.choice(list(choices))
+        return self.asked[name]
+
+
+def _sampler(seed: int, expected_trials: int) -> optuna.samplers.BaseSampler:
+    if expected_trials >= NSGA_TRIALS:
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    startup = min(20, max(5, expected_trials // 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are; their behaviour is tested
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)

@@ -1,0 +1,122 @@
+"""What is known of one trial: :class:`TrialRecord`, and :class:`BaseRecord` for the uncompressed model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from sousvit.common.files import content_hash
+
+Status = Literal["complete", "gated", "failed"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured figure with the ends of its 95% interval, where it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished trial at one fidelity.
+
+    Attributes:
+        key: recipe, fidelity and seed in one hash; a finished key is never paid again.
+        recipe: plain values of the recipe.
+        fidelity: share of the recovery epochs it got; 1.0 is final.
+        status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
+        values: figures by objective name, those measured before the trial ended.
+        origin: who asked: ``proposed``, ``seed`` (a single technique), ``fanned`` or ``promoted``.
+        number: the Optuna trial, or None for promotions.
+        attempt: identifies the attempt that gave the result.
+        seconds: wall time by part (build, gate, recover, export, judge).
+        message: why it failed, or which limits gated it.
+        artifact: folder name under ``artifacts/``, or "".
+    """
+
+    key: str
+    recipe: dict[str, Any]
+    fidelity: float
+    seed: int
+    status: Status
+    values: dict[str, Value] = field(default_factory=dict)
+    origin: str = "proposed"
+    number: int | None = None
+    attempt: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    artifact: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it counts for the answer: complete, at full fidelity."""
+        return self.status == "complete" and self.fidelity >= 1.0
+
+    @property
+    def techniques(self) -> tuple[str, ...]:
+        """Names of the recipe's steps."""
+        return tuple(step["technique"] for step in self.recipe["steps"])
+
+    @property
+    def recipe_key(self) -> str:
+        """Identity of the recipe."""
+        return content_hash(self.recipe)
+
+    @property
+    def model_key(self) -> str:
+        """Identity of the recipe's model before deployment: siblings share its recovered weights."""
+        steps = self.recipe["steps"]
+        trained = max((place for place, step in enumerate(steps) if step["technique"] == "distill"), default=-1)
+        return content_hash(steps[: trained + 1] if trained >= 0 else steps)
+
+    def get(self, name: str) -> float:
+        """The value of an objective, NaN where it was not measured."""
+        found = self.values.get(name)
+        return math.nan if found is None else found.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = asdict(self)
+        plain["values"] = {name: [v.value, v.low, v.high] for name, v in self.values.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
+        """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
+        known = {entry.name for entry in fields(cls)}
+        kept = {name: value for name, value in plain.items() if name in known}
+        kept["values"] = {name: Value(*entry) for name, entry in plain["values"].items()}
+        return cls(**kept)
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
+
+    ``shape`` is the plain form of :class:`sousvit.spaces.shape.VitShape`, or None for other models.
+    """
+
+    values: dict[str, Value]
+    shape: dict[str, Any] | None
+    machine: dict[str, Any]
+    agreement: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = {name: [v.value, v.low, v.high] for name, v in self.values.items()}
+        return {"values": values, "shape": self.shape, "machine": self.machine, "agreement": self.agreement}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> BaseRecord:
+        """The inverse of :meth:`to_dict`."""
+        values = {name: Value(*entry) for name, entry in plain["values"].items()}
+        return cls(values, plain["shape"], plain["machine"], plain.get("agreement", 0.0))
+
+
+def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:
+    """Identity of the work that a trial pays for."""
+    return content_hash(recipe, float(fidelity), seed)

@@ -1,0 +1,252 @@
+"""The terminal view: live progress of a search, and the tables at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sousvit.search.answer import Answer, Row
+from sousvit.search.archive import violations
+from sousvit.search.budget import Budget
+from sousvit.search.engine import Counts, Watcher
+from sousvit.search.record import BaseRecord, TrialRecord, Value
+from sousvit.spaces.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sousvit.spaces.space import Space
+
+
+def console(stderr: bool = False) -> Console:
+    """A console; without a terminal lines are wide enough for a log."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, soft_wrap=True, width=None if stream.isatty() else 160)
+
+
+class SearchView:
+    """Live progress on stderr: a line a trial, and what is being done right now.
+
+    Args:
+        quiet: print nothing (``--json``).
+    """
+
+    def __init__(self, budget: Budget, folder: Path, quiet: bool = False) -> None:
+        self._console = console(stderr=True)
+        self._budget, self._folder, self._quiet = budget, folder, quiet
+        self._bar = _bar(self._console, disable=quiet or not self._console.is_terminal)
+        self._task = self._bar.add_task("starting", total=None)
+        self._what, self._current, self._best = "", "", -float("inf")
+        self.watcher = Watcher(trial=self._trial, begin=self._begin)
+
+    def __enter__(self) -> SearchView:
+        self._bar.start()
+        limits = ", ".join(map(str, self._budget.hard_limits)) or "none"
+        self.say(f"run {self._folder}; target {self._budget.target}; limits: {limits}; optimise {', '.join(self._budget.optimize)}")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if not self._quiet:
+            self._bar.console.print(text, highlight=False, markup=False)
+
+    def ready(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
+        """Tell the base's figures and the space."""
+        figures = ", ".join(f"{name} {show(base.values[name])}" for name in ("accuracy", "latency", "size", "macs") if name in base.values)
+        self.say(f"base (ONNX Runtime fp32, validation): {figures}")
+        for name, reason in left_out.items():
+            self.say(f"left out: {name} ({reason})")
+        self.say(f"space: {space.size:,} combinations")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """What the worker is doing."""
+        self._bar.update(self._task, description=f"{self._current} {what}".strip()[:70], completed=done, total=total or None)
+        if what != self._what and not self._console.is_terminal and what in ("loading model and data", "teacher", "timing all rows, interleaved"):
+            self.say(f"  ... {what}")
+        if what.startswith("building: ") and what != self._what:
+            self.say(f"  ... {what}")
+        self._what = what
+
+    def _begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
+        self._current = f"[{origin}]"
+
+    def _trial(self, record: TrialRecord, counts: Counts) -> None:
+        self.say(trial_line(record, counts, self._budget))
+
+
+def trial_line(record: TrialRecord, counts: Counts, budget: Budget) -> str:
+    """For instance ``#12 ok 14 s accuracy 0.912 latency 0.41 ... | prune_mlp(keep=0.5) + onnxruntime``."""
+    broken = violations(record, budget.hard_limits) if record.status == "complete" else {}
+    mark = {"gated": "gated", "failed": "FAILED"}.get(record.status) or (f"breaks {', '.join(broken)}" if broken else "fits")
+    rung = "" if record.fidelity >= 1 else f" at {record.fidelity:.0%} of the training"
+    figures = " ".join(f"{name} {show(record.values[name])}" for name in ("accuracy", "latency_ratio", "size_ratio") if name in record.values)
+    reason = f" [{record.message}]" if record.status == "failed" else ""
+    seconds = sum(record.seconds.values())
+    return f"#{counts.finished:<3d} {seconds:5.1f} s  {mark}{rung}: {figures} | {short_recipe(record.recipe)} ({record.origin}){reason}"
+
+
+def short_recipe(plain: Mapping[str, Any]) -> str:
+    """A recipe with the parameters that matter, on one line."""
+    words = []
+    for step in plain["steps"]:
+        telling = [str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step]
+        words.append(step["technique"] + (f"({', '.join(telling)})" if telling else ""))
+    return " + ".join([*words, str(plain["runtime"])])
+
+
+def show(value: Value, digits: int = 4) -> str:
+    """A figure with its interval, if any."""
+    text = f"{value.value:.{digits}g}"
+    return text if value.low is None or value.high is None else f"{text} [{value.low:.3g}-{value.high:.3g}]"
+
+
+def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, report: Path) -> None:
+    """The final table and where everything lies."""
+    if answer.chosen is None:
+        out.print("infeasible: no trial finished", highlight=False)
+        return
+    out.print(answer_table(answer.rows, budget))
+    _print_verdict(out, answer)
+    for note in answer.notes:
+        out.print(f"note: {note}", highlight=False, markup=False)
+    name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
+    out.print(f"recipe   {folder / name}", highlight=False)
+    out.print(f"model    {folder / 'artifacts' / 'recipe'}", highlight=False)
+    out.print(f"report   {report}", highlight=False)
+    cost = answer.cost
+    if cost:
+        out.print(f"cost     {cost['wall_seconds'] / 60:.1f} min, {cost['core_hours']:.2f} core-hours, {cost['trials']:.0f} trials", highlight=False)
+
+
+def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
+    """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
+    table = Table(title=f"measured in one session on the test split; {budget.target}", title_justify="left")
+    for heading in ("", "top-1 %", "drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    table.add_column("recipe", overflow="fold")
+    for row in rows:
+        table.add_row(row.role, *row_cells(row.values), short_recipe(row.recipe), style="bold" if row.role == "recipe" else "")
+    return table
+
+
+def row_cells(values: Mapping[str, Value]) -> list[str]:
+    """The figures of one row as text: drop and speed-up with their 95% intervals."""
+    drop, ratio = values["accuracy_drop"], values["latency_ratio"]
+    return [
+        f"{100 * values['accuracy'].value:.2f}",
+        _interval(100 * drop.value, drop, lambda value: 100 * value, "{:+.2f}"),
+        f"{values['latency'].value:.3f}",
+        _interval(1 / ratio.value, ratio, lambda value: 1 / value, "{:.2f}"),
+        f"{values['size'].value:.3f}",
+        f"{1 / values['size_ratio'].value:.2f}x",
+        f"{values['params'].value:.3f}",
+        f"{values['macs'].value:.1f}",
+        f"{values['eer'].value:.3f}",
+    ]
+
+
+def _interval(shown: float, value: Value, convert: Callable[[float], float], pattern: str) -> str:
+    text = pattern.format(shown)
+    if value.low is None or value.high is None:
+        return text
+    low, high = sorted((convert(value.low), convert(value.high)))
+    return f"{text} [{pattern.format(low)}, {pattern.format(high)}]"
+
+
+def _print_verdict(out: Console, answer: Answer) -> None:
+    if not answer.feasible:
+        out.print(f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}", highlight=False, markup=False)
+
+
+def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
+    """An answer from the archive: figures on the validation split."""
+    if answer.chosen is None:
+        out.print("infeasible: the archive holds no finished trial", highlight=False)
+        return
+    table = Table(title=f"from the archive, on the validation split; {budget.target}", title_justify="left")
+    names = list(dict.fromkeys(["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]))
+    for heading in ("", *names, "recipe"):
+        table.add_column(heading)
+    for role, trial in (("recipe" if answer.feasible else "nearest miss", answer.chosen), ("best single", answer.single)):
+        if trial is not None:
+            figures = [show(trial.values[name]) if name in trial.values else "-" for name in names]
+            table.add_row(role, *figures, short_recipe(trial.recipe))
+    out.print(table)
+    _print_verdict(out, answer)
+
+
+def print_applied(out: Console, result: Mapping[str, Any]) -> None:
+    """What ``sousvit apply`` wrote."""
+    _print_pairs(out, {"artifact": result["artifact"], "recipe": short_recipe(result["recipe"]), **result["figures"]})
+
+
+def print_measured(out: Console, result: Mapping[str, Any]) -> None:
+    """What ``sousvit measure`` measured."""
+    _print_pairs(out, result["figures"])
+
+
+def _print_pairs(out: Console, pairs: Mapping[str, Any]) -> None:
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        shown = value if isinstance(value, str) else show(Value(*value)) if isinstance(value, list) else f"{value:.5g}"
+        out.print(f"{name:<{width}}  {shown}", highlight=False, markup=False)
+
+
+def print_listing(out: Console, what: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Rows as a table."""
+    if not rows:
+        out.print(f"no {what}", highlight=False)
+        return
+    table = Table()
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    out.print(table)
+
+
+class Spinner:
+    """A bar on stderr for one-off commands; silent without a terminal, but for :meth:`say`."""
+
+    def __init__(self, bar: Progress, task: Any, quiet: bool) -> None:
+        self._bar, self._task, self._quiet = bar, task, quiet
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=what, completed=done, total=total or None)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if not self._quiet:
+            self._bar.console.print(text, highlight=False, markup=False)
+
+
+@contextmanager
+def spinner(what: str, quiet: bool = False) -> Iterator[Spinner]:
+    """Shows that something goes on."""
+    out = console(stderr=True)
+    with _bar(out, disable=quiet or not out.is_terminal) as bar:
+        yield Spinner(bar, bar.add_task(what, total=None), quiet)
+
+
+def training_progress(spinner_: Spinner) -> Callable[[int, int, int, float], None]:
+    """Bar a step, line an epoch."""
+
+    def progress(epoch: int, step: int, steps: int, loss: float) -> None:
+        spinner_(f"epoch {epoch + 1} loss {loss:.3f}", step + 1, steps)
+        if step + 1 == steps:
+            spinner_.say(f"epoch {epoch + 1}: loss {loss:.3f}")
+
+    return progress
+
+
+def _bar(out: Console, disable: bool) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TimeElapsedColumn())
+    return Progress(*columns, console=out, transient=True, disable=disable)

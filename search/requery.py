@@ -1,0 +1,36 @@
+"""Another budget, answered from a run's archive without a new search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sousvit.common.errors import UserError
+from sousvit.common.schema import read_yaml
+from sousvit.search.answer import Answer, choose
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.run import open_run
+
+#: Parts of a budget that an archive's figures hang on.
+FIXED = ("model", "data", "targets")
+
+
+def answer_other_budget(folder: Path, path: Path) -> tuple[Answer, Budget]:
+    """The best archived recipe for the budget at ``path``, which may leave out model, data and targets.
+
+    Raises:
+        UserError: another model, data or target than the run's; an objective that the run did not measure.
+    """
+    own, archive = open_run(folder)
+    value = read_yaml(path)
+    plain = own.model_dump(mode="json")
+    other = make_budget({**{name: plain[name] for name in FIXED}, **value}, path.parent, str(path))
+    for name in FIXED:
+        if getattr(other, name) != getattr(own, name):
+            raise UserError(
+                f"an archive answers for its own {name} only", f"another {name} in {path}", "leave it out, or run a new search"
+            )
+    assert archive.base is not None
+    missing = sorted({*other.optimize, *other.limits} - set(archive.base.values))
+    if missing:
+        raise UserError("an archive knows what its run measured", f"no {', '.join(missing)}", "run a search with this budget")
+    return choose(archive, other.hard_limits, other.optimize), other

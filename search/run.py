@@ -1,0 +1,211 @@
+"""One search from budget to answer: opens (or resumes) the run folder, runs the engine, writes what it found."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from sousvit.common.errors import UserError
+from sousvit.common.files import write_atomic
+from sousvit.search.answer import Answer, Row, choose, write_answer
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget, Limit, read_budget
+from sousvit.search.engine import Engine, Watcher
+from sousvit.search.executors.executor import Executor
+from sousvit.search.fidelity import TwoRungs
+from sousvit.search.proposer import Proposer
+from sousvit.search.record import BaseRecord, Value
+from sousvit.search.selection import Preference
+from sousvit.search.tables import write_tables
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.space import Space, make_space, read_space
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
+VERIFICATIONS = 5
+
+
+@dataclass
+class Hooks:
+    """What a run tells its user.
+
+    ``say`` takes a line of text, ``ready`` the base and the space before the search begins.
+    """
+
+    say: Callable[[str], None] = lambda text: None
+    ready: Callable[[BaseRecord, Space, dict[str, str]], None] = lambda base, space, left_out: None
+    watcher: Watcher = field(default_factory=Watcher)
+
+
+def run_folder(root: Path, name: str) -> Path:
+    """The folder of run ``name``.
+
+    Raises:
+        UserError: the name could not be a folder's.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError("a run name has letters, digits, dots, dashes", repr(name), "choose another --run name")
+    return root / name
+
+
+def search(
+    budget: Budget,
+    folder: Path,
+    make_executor: Callable[[Budget, Path], Executor],
+    hooks: Hooks | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answer:
+    """Run (or resume) the search in ``folder`` and return its answer.
+
+    Raises:
+        UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
+        KeyboardInterrupt: passed on after the state is written; the same call resumes.
+    """
+    hooks = hooks or Hooks()
+    archive = Archive(folder, writable=True)
+    begun = clock()
+    try:
+        _open_run(archive, budget, folder)
+        with make_executor(budget, folder) as executor:
+            try:
+                return _search(archive, budget, folder, executor, hooks, clock)
+            finally:
+                archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
+    finally:
+        archive.close()
+
+
+def _open_run(archive: Archive, budget: Budget, folder: Path) -> None:
+    known = archive.header.get("identity")
+    if known is not None and known != budget.identity:
+        raise UserError(
+            "a run keeps its budget (only trials and time may change)",
+            f"another budget for {folder.name}",
+            "use another --run name, or sousvit recipe to ask this run's archive",
+        )
+    if known is None:
+        archive.append("run", identity=budget.identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
+    write_atomic(folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
+
+
+def _search(
+    archive: Archive, budget: Budget, folder: Path, executor: Executor, hooks: Hooks, clock: Callable[[], float]
+) -> Answer:
+    begun, spent = clock(), (archive.spent_seconds, archive.core_seconds)
+    base = executor.start(archive.base)
+    if archive.base is None:
+        archive.append("base", base=base.to_dict())
+    _check_measured(budget, base)
+    shape = None if base.shape is None else TypeAdapter(VitShape).validate_python(base.shape)
+    space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
+    hooks.ready(base, space, left_out)
+    engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
+    engine.run()
+    hooks.say(f"search over ({engine.stopped_because}); measuring the answer on the test split")
+    answer = _final(archive, budget, executor, hooks)
+    cost = {
+        "wall_seconds": spent[0] + clock() - begun,
+        "core_hours": (spent[1] + executor.core_seconds()) / 3600,
+        "trials": float(len(archive)),
+    }
+    answer = Answer(answer.feasible, answer.chosen, answer.single, answer.violated, answer.rows, answer.notes, cost)
+    write_answer(answer, budget, folder)
+    write_tables(archive, budget.hard_limits, senses(budget), folder)
+    return answer
+
+
+def make_engine(
+    budget: Budget,
+    archive: Archive,
+    executor: Executor,
+    base: BaseRecord,
+    shape: VitShape | None,
+    space: Space,
+    folder: Path | None,
+    watcher: Watcher,
+    clock: Callable[[], float] = time.monotonic,
+) -> Engine:
+    """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
+    limits, search_limits = budget.hard_limits, budget.search
+    path = None if folder is None else folder / "study.db"
+    proposer = Proposer(space, shape, senses(budget), limits, search_limits.seed, path, search_limits.trials)
+    trains = any(option.handler.trains for option in space.options())
+    low = search_limits.explore_fidelity if trains else 1.0
+    policy = TwoRungs(low, search_limits.explore_share, limits, Preference(budget.optimize, base.values))
+    return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
+
+
+def senses(budget: Budget) -> dict[str, bool]:
+    """Per optimised objective whether more is better."""
+    return {objective.name: objective.direction == "maximize" for objective in budget.objectives}
+
+
+def _check_measured(budget: Budget, base: BaseRecord) -> None:
+    missing = [name for name in {*budget.optimize, *budget.limits} if name not in base.values]
+    if missing:
+        raise UserError("every objective must be measurable on the base", f"{', '.join(sorted(missing))} is not", "leave it out")
+
+
+def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
+    """Choose, verify the choice by measuring it again, then judge it (and its parts) on the test split."""
+    rejected: set[str] = set()
+    for _ in range(VERIFICATIONS):
+        answer = choose(archive, budget.hard_limits, budget.optimize, frozenset(rejected))
+        if answer.chosen is None or not answer.feasible:
+            break
+        again = executor.call("verify", recipe=answer.chosen.recipe, fidelity=answer.chosen.fidelity)
+        broken = _broken(again, budget.hard_limits)
+        if not broken:
+            break
+        hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
+        archive.append("rejected", key=answer.chosen.key, broken=broken)
+        rejected.add(answer.chosen.key)
+    if answer.chosen is None:
+        return answer
+    rows = executor.call(
+        "answer",
+        recipe=answer.chosen.recipe,
+        fidelity=answer.chosen.fidelity,
+        single=None if answer.single is None else answer.single.recipe,
+        single_fidelity=1.0,
+        leave_one_out=budget.search.leave_one_out and answer.feasible,
+    )
+    archive.append("test_read", recipe=answer.chosen.recipe)
+    return Answer(answer.feasible, answer.chosen, answer.single, answer.violated, tuple(Row.from_dict(row) for row in rows), _notes(answer))
+
+
+def _broken(values: Mapping[str, Any], limits: tuple[Limit, ...]) -> list[str]:
+    measured = {name: Value(*entry) for name, entry in values.items()}
+    return [limit.name for limit in limits if limit.name in measured and limit.violation(measured[limit.name].value) > 0]
+
+
+def _notes(answer: Answer) -> tuple[str, ...]:
+    notes = []
+    if answer.chosen is not None and answer.single is not None and answer.chosen.key == answer.single.key:
+        notes.append("the best recipe found is a single technique: no hybrid was better")
+    if answer.single is not None and not answer.single.is_final:
+        notes.append("no single technique holds the limits; the one that misses them least is shown")
+    return tuple(notes)
+
+
+def open_run(folder: Path) -> tuple[Budget, Archive]:
+    """A run's budget and archive, for reading.
+
+    Raises:
+        UserError: no run there, or it has no base figures yet.
+    """
+    path = folder / "budget.yaml"
+    if not path.is_file():
+        raise UserError("a run must exist", folder, "see sousvit list runs")
+    budget = read_budget(path)
+    archive = Archive(folder)
+    if archive.base is None or not len(archive):
+        raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
+    return budget, archive

@@ -1,0 +1,80 @@
+"""Which recipe is returned: the feasible one with the largest weighted log gain over the base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sousvit.objectives.objective import get_objective
+from sousvit.search.archive import Archive, violations
+from sousvit.search.budget import Limit
+from sousvit.search.record import TrialRecord, Value
+
+#: Steps that repair; a recipe with one other technique is still a single technique.
+REPAIRS = frozenset({"distill"})
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Orders recipes by what the budget optimises.
+
+    The score is ``sum_i w_i log(gain_i)``: ``base / value`` for what is minimised, ``value / base`` for what
+    is maximised; for shares such as accuracy the ratio of the errors ``(1 - base) / (1 - value)``, because near 1
+    only the error tells recipes apart. 0 is the base, more is better. One objective: simply its order.
+    """
+
+    weights: Mapping[str, float]
+    base: Mapping[str, Value]
+
+    def score(self, trial: TrialRecord) -> float:
+        """The weighted log gain; minus infinity where an objective is missing."""
+        total = 0.0
+        for name, weight in self.weights.items():
+            value = trial.get(name)
+            if math.isnan(value):
+                return -math.inf
+            total += weight * self._gain(name, value)
+        return total
+
+    def _gain(self, name: str, value: float) -> float:
+        objective = get_objective(name)
+        reference = self.base[name].value if name in self.base else 1.0
+        if name.endswith("_drop"):
+            return -value if objective.direction == "minimize" else value
+        if objective.direction == "maximize" and objective.unit == "share":
+            return math.log(max(1 - reference, 1e-6) / max(1 - value, 1e-6))
+        ratio = max(value, 1e-12) / max(reference, 1e-12)
+        return math.log(ratio) if objective.direction == "maximize" else -math.log(ratio)
+
+
+def best(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+    """The feasible trial with the highest score, or None."""
+    feasible = [trial for trial in trials if trial.is_final and not violations(trial, limits)]
+    return max(feasible, key=preference.score, default=None)
+
+
+def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+    """The trial whose worst violation is smallest: among final ones, else low-rung ones, else gated ones."""
+
+    def distance(trial: TrialRecord) -> tuple[float, float]:
+        return max(violations(trial, limits).values(), default=0.0), -preference.score(trial)
+
+    pool = list(trials)
+    groups = (
+        [trial for trial in pool if trial.is_final],
+        [trial for trial in pool if trial.status == "complete"],
+        [trial for trial in pool if trial.status == "gated"],
+    )
+    return min(next((group for group in groups if group), []), key=distance, default=None)
+
+
+def is_single(trial: TrialRecord) -> bool:
+    """Whether the recipe is one compression technique (with or without recovery) and nothing else."""
+    return len([name for name in trial.techniques if name not in REPAIRS]) == 1
+
+
+def best_single(archive: Archive, limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+    """The best single technique; where none holds the limits, the one that misses them least."""
+    singles = [trial for trial in archive if is_single(trial)]
+    return best(singles, limits, preference) or nearest_miss(singles, limits, preference)

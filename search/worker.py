@@ -1,0 +1,95 @@
+"""The worker process: loads the base once, then judges recipes (a function of recipe, fidelity and seed)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from sousvit.common.errors import TrialError, UserError
+from sousvit.search.executors.executor import Job, Outcome
+
+
+def serve(connection: Connection, setup: dict[str, Any]) -> None:
+    """Answer requests until told to stop or the driver is gone."""
+    _end_with_driver()
+    judge: Any = None
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        if message[0] == "stop":
+            return
+
+        def progress(*content: Any) -> None:
+            connection.send(("progress", content))
+
+        try:
+            if message[0] == "start":
+                from sousvit.search.judge import Judge
+
+                judge = Judge(setup, progress)
+                answer = judge.start(message[1])
+            elif message[0] == "job":
+                answer = _judged(judge, message[1])
+            else:
+                answer = getattr(judge, f"call_{message[1]}")(**message[2])
+            connection.send(("answer", answer))
+        except UserError as error:
+            connection.send(("error", error))
+        except (BrokenPipeError, ConnectionError):
+            return
+        except Exception as error:
+            if message[0] == "job":
+                connection.send(("answer", Outcome(message[1].attempt, "failed", message=_last_line(error))))
+            else:
+                connection.send(("error", _sendable(error)))
+
+
+def _judged(judge: Any, job: Job) -> Outcome:
+    """Judge a job; whatever goes wrong in it is its own failure. A full disk is everybody's."""
+    begun = time.monotonic()
+    try:
+        return judge.judge(job)  # type: ignore[no-any-return]
+    except TrialError as error:
+        message = str(error)
+    except UserError as error:
+        if "disk" in error.rule or "writable" in error.rule:
+            raise
+        message = str(error)
+    except MemoryError:
+        message = "out of memory"
+    return Outcome(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
+
+
+def _last_line(error: BaseException) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(_last_line(error))
+    return error
+
+
+def _end_with_driver() -> None:
+    """Ctrl-C is the driver's to handle; on Linux a killed driver takes its worker along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            sys.exit(1)

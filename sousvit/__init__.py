@@ -1,0 +1,3 @@
+"""sousvit: automated compression search for Vision Transformers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,200 @@
+"""The command line. Every command takes ``--json``; user errors are one line on stderr and exit code 2.
+
+Exit codes: 0 done; 2 bad input; 3 no feasible recipe (the nearest miss is written); 130 interrupted (resumable).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sousvit import __version__
+from sousvit.common.errors import TrialError, UserError
+
+BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="sousvit",
+    help="Compress a Vision Transformer to a hardware budget: the best hybrid recipe, exported and measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the run folders")]
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """Entry point: typer with our exit codes."""
+    try:
+        app()
+    except UserError as error:
+        print(f"sousvit: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except TrialError as error:
+        print(f"sousvit: the recipe could not be built; {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("search")
+def search_command(
+    budget: Annotated[Path, typer.Argument(help="budget YAML")],
+    run: Annotated[str | None, typer.Option(help="run name; the same name again resumes")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="most trials")] = None,
+    time: Annotated[str | None, typer.Option(help="most search time, such as 30m")] = None,
+    executor: Annotated[str, typer.Option(help="where trials run: local")] = "local",
+    seed: Annotated[int | None, typer.Option(min=0, help="seed of everything random")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Search for the best recipe; live progress, then the recipe table. Exit code 3: nothing fits."""
+    from sousvit.cli_search import run_search
+
+    sys.exit(run_search(budget, run, {"trials": trials, "time": time, "seed": seed}, executor, runs, as_json))
+
+
+@app.command("recipe")
+def recipe_command(
+    run: Annotated[str, typer.Argument(help="a finished or interrupted run")],
+    budget: Annotated[Path, typer.Argument(help="another budget: limits, optimize")],
+    out: Annotated[Path | None, typer.Option(help="write the recipe here")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Answer another budget from a run's archive at once, without a new search."""
+    from sousvit.common.files import write_atomic
+    from sousvit.search.answer import recipe_yaml
+    from sousvit.search.report.terminal import console, print_archive_answer
+    from sousvit.search.requery import answer_other_budget
+
+    answer, other = answer_other_budget(_folder(runs, run), budget)
+    if out is not None and answer.chosen is not None:
+        write_atomic(out, recipe_yaml(answer, other))
+    if as_json:
+        _print_json(answer.to_dict())
+    else:
+        print_archive_answer(console(), answer, other)
+    sys.exit(0 if answer.feasible else INFEASIBLE)
+
+
+@app.command("apply")
+def apply_command(
+    recipe: Annotated[Path, typer.Argument(help="recipe YAML, as a search writes it")],
+    out: Annotated[Path, typer.Option(help="folder for the artifact")],
+    model: Annotated[str | None, typer.Option(help="checkpoint, or YAML with model; default: the recipe's")] = None,
+    data: Annotated[Path | None, typer.Option(help="YAML with data; default: the recipe's")] = None,
+    as_json: Json = False,
+) -> None:
+    """Reproduce the compressed, exported model of a recipe."""
+    from sousvit.search.apply import apply_recipe
+    from sousvit.search.report.terminal import console, print_applied, spinner
+
+    with spinner("applying the recipe", quiet=as_json) as progress:
+        result = apply_recipe(recipe, out, model, data, progress)
+    if as_json:
+        _print_json(result)
+    else:
+        print_applied(console(), result)
+
+
+@app.command("measure")
+def measure_command(
+    artifact: Annotated[Path, typer.Argument(help="artifact folder")],
+    baseline: Annotated[Path | None, typer.Option(help="artifact folder to compare with")] = None,
+    target: Annotated[str, typer.Option(help="target profile, or a YAML file")] = "local-1-thread",
+    as_json: Json = False,
+) -> None:
+    """Measure an artifact's latency, size and memory with intervals, interleaved with a baseline."""
+    from sousvit.search.apply import measure_artifact
+    from sousvit.search.report.terminal import console, print_measured, spinner
+
+    with spinner("measuring", quiet=as_json):
+        result = measure_artifact(artifact, baseline, target)
+    if as_json:
+        _print_json(result)
+    else:
+        print_measured(console(), result)
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[str, typer.Argument(help="a run")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run folder")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Write a run's self-contained HTML report."""
+    from sousvit.search.report.html import write_report
+
+    path = write_report(_folder(runs, run), out)
+    _print_json({"report": str(path)}) if as_json else print(path)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="techniques, objectives, targets, spaces or runs")],
+    budget: Annotated[Path | None, typer.Option(help="a budget whose plug-ins are listed too")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """List what there is, plug-ins included."""
+    from sousvit.search.listing import listing
+    from sousvit.search.report.terminal import console, print_listing
+
+    rows = listing(what, budget, runs)
+    if as_json:
+        _print_json(rows)
+    else:
+        print_listing(console(), what, rows)
+
+
+@app.command("train")
+def train_command(
+    config: Annotated[Path, typer.Argument(help="YAML with model, data and training")],
+    out: Annotated[Path, typer.Option(help="safetensors file to write")],
+    data_root: Annotated[Path | None, typer.Option(help="where relative data paths start; default: the YAML's folder")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="instead of the YAML's")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train or fine-tune a base model."""
+    from sousvit.search.report.terminal import spinner, training_progress
+    from sousvit.spaces.base_training import read_training, train_base
+
+    spec = read_training(config, data_root, epochs)
+    with spinner("training", quiet=as_json) as progress:
+        description = train_base(spec, out, training_progress(progress), say=progress.say)
+    if as_json:
+        _print_json({"checkpoint": str(out), **description})
+    else:
+        figures = ", ".join(f"{name} {description[name]:.2%}" for name in ("validation_top1", "test_top1") if name in description)
+        print(f"{out}: {figures}")
+
+
+def _folder(runs: Path, name: str) -> Path:
+    from sousvit.search.run import run_folder
+
+    return run_folder(runs, name)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""``sousvit search``: the live view around a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from sousvit.common.errors import UserError
+from sousvit.common.schema import read_yaml
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.executors.executor import Executor, Progress
+from sousvit.search.executors.local import LocalExecutor
+from sousvit.search.report.terminal import SearchView, console, print_answer
+from sousvit.search.run import Hooks, run_folder, search
+from sousvit.search.worker import serve
+
+
+def run_search(
+    path: Path, name: str | None, overrides: dict[str, Any], executor: str, runs: Path, as_json: bool
+) -> int:
+    """Run the search and print its answer; returns the exit code."""
+    if executor != "local":
+        raise UserError("an executor must be known", repr(executor), "use local (ray comes in a later release)")
+    budget = _with_overrides(path, overrides)
+    folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    view = SearchView(budget, folder, quiet=as_json)
+    hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
+    try:
+        with view:
+            answer = search(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
+    except KeyboardInterrupt:
+        console(stderr=True).print(f"interrupted; resume with: sousvit search {path} --run {folder.name}", highlight=False)
+        return 130
+    from sousvit.search.report.html import write_report
+
+    report = write_report(folder)
+    if as_json:
+        print(json.dumps({"run": str(folder), **answer.to_dict()}, indent=1, default=str))
+    else:
+        print_answer(console(), answer, budget, folder, report)
+    return 0 if answer.feasible else 3
+
+
+def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
+    """One worker process on this machine."""
+    memory = budget.search.trial_memory_gb
+    setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}
+    return LocalExecutor(serve, setup, None if memory is None else memory * 1e9, progress)
+
+
+def _with_overrides(path: Path, overrides: dict[str, Any]) -> Budget:
+    value = read_yaml(path)
+    given = {name: entry for name, entry in overrides.items() if entry is not None}
+    if given and isinstance(value.get("search", {}), dict):
+        value["search"] = {**(value.get("search") or {}), **given}
+    return make_budget(value, path.parent, str(path))

@@ -1,0 +1,123 @@
+"""``sousvit train``: trains or fine-tunes a base model from a YAML file of model, data and training."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from sousvit.common.data import DataSpec, ImageSet, Splits
+from sousvit.common.data.augment import Policy
+from sousvit.common.device import Precision
+from sousvit.common.errors import UserError
+from sousvit.common.files import disk_errors_as_user_errors
+from sousvit.common.model import LoadedModel, ModelSpec, load, save_checkpoint
+from sousvit.common.schema import read_yaml, validated
+from sousvit.spaces.training import Progress, TrainingPlan, fit, predict
+
+
+class TrainingSpec(BaseModel):
+    """How a base model is trained (see :class:`sousvit.spaces.training.TrainingPlan`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=128, ge=1)
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    augmentation: Policy = "crop_flip"
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+class TrainSpec(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+
+
+def top1(model: torch.nn.Module, data: ImageSet, base: LoadedModel, precision: Precision = "auto") -> float:
+    """Share of images whose largest logit is the label's."""
+    logits = predict(model, data, base.normalise, precision=precision)
+    return float((logits.argmax(1) == data.labels).double().mean())
+
+
+def train_base(
+    spec: TrainSpec, out: Path, progress: Progress | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Train, judge on validation and (once) on test, and write the checkpoint with its description.
+
+    Args:
+        spec: model, data (paths resolved) and training.
+        out: the checkpoint to write.
+        progress: called after every step.
+        say: takes lines for the user.
+
+    Returns:
+        The description written into the checkpoint: name, args, mean, std, figures.
+
+    Raises:
+        UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
+    """
+    _require_writable(out)
+    torch.manual_seed(spec.training.seed)
+    base = load(spec.model)
+    splits = Splits(spec.data, base.size, base.channels)
+    if splits.num_classes > base.num_classes:
+        raise UserError(
+            "the model needs a class for every label",
+            f"{base.num_classes} classes for {splits.num_classes} labels",
+            "set model.args.num_classes",
+        )
+    say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
+    plan = TrainingPlan(**spec.training.model_dump())
+    fit(base.module, splits.train, base.normalise, plan, progress=progress)
+    description: dict[str, Any] = {
+        "name": spec.model.name,
+        "args": spec.model.args,
+        "mean": base.mean,
+        "std": base.std,
+        "training": spec.training.model_dump(),
+        "validation_top1": round(top1(base.module, splits.validation, base, plan.precision), 4),
+    }
+    save_checkpoint(out, base.module, description)
+    if spec.data.test is not None or spec.data.format == "torchvision":
+        description["test_top1"] = round(top1(base.module, splits.open_test(), base, plan.precision), 4)
+        save_checkpoint(out, base.module, description)
+    return description
+
+
+def _require_writable(out: Path) -> None:
+    """Learn before the training, not after it, that the checkpoint cannot be written."""
+    with disk_errors_as_user_errors(out):
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+
+
+def read_training(path: Path, data_root: Path | None = None, epochs: int | None = None) -> TrainSpec:
+    """The training file at ``path``.
+
+    Args:
+        path: YAML of model, data and training.
+        data_root: where relative data paths start; the file's folder by default.
+        epochs: instead of the file's.
+
+    Raises:
+        UserError: anything wrong in it.
+    """
+    spec = validated(TrainSpec, read_yaml(path), str(path))
+    training = spec.training
+    if epochs is not None:
+        training = validated(TrainingSpec, {**training.model_dump(), "epochs": epochs}, "the option")
+    resolved = {"model": spec.model.resolved(path.parent), "data": spec.data.resolved(data_root or path.parent)}
+    return spec.model_copy(update={**resolved, "training": training})

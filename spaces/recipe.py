@@ -1,0 +1,181 @@
+"""A recipe: the runtime and the ordered, checked list of technique settings. A pure value, YAML and JSON both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sousvit.common.errors import UserError
+from sousvit.common.files import content_hash
+from sousvit.common.schema import validated
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
+
+if TYPE_CHECKING:
+    from sousvit.spaces.shape import VitShape
+
+RUNTIMES = ("onnxruntime", "openvino", "torch")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One technique with its parameters."""
+
+    technique: str
+    config: StepConfig
+
+    @classmethod
+    def make(cls, technique: str, /, **parameters: Any) -> Step:
+        """Check ``parameters`` against the technique's own schema.
+
+        Raises:
+            UserError: unknown technique or wrong parameters.
+        """
+        handler = get_technique(technique)
+        return cls(technique, validated(handler.config, parameters, f"technique {technique}"))
+
+    @property
+    def handler(self) -> Technique:
+        """The technique itself."""
+        return get_technique(self.technique)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, every parameter written out."""
+        return {"technique": self.technique, **self.config.model_dump(mode="json")}
+
+    def __str__(self) -> str:
+        parameters = ", ".join(f"{key}={_short(value)}" for key, value in self.config.model_dump(mode="json").items())
+        return f"{self.technique}({parameters})"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps in order, and the runtime that the artifact is made for.
+
+    Raises:
+        UserError: a technique twice, conflicting techniques, a step before an earlier stage, two deploy
+            steps, or a deploy step that does not exist for the runtime.
+    """
+
+    steps: tuple[Step, ...] = ()
+    runtime: str = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise UserError("a recipe's runtime must be known", repr(self.runtime), f"choose one of {', '.join(RUNTIMES)}")
+        names = [step.technique for step in self.steps]
+        for position, step in enumerate(self.steps):
+            handler = step.handler
+            if step.technique in names[:position]:
+                raise UserError("a recipe names a technique once", step.technique, "merge the two steps")
+            clash = handler.conflicts.intersection(names)
+            if clash:
+                raise UserError("conflicting techniques exclude each other", f"{step.technique} with {min(clash)}", "drop one")
+            if position and handler.stage < self.steps[position - 1].handler.stage:
+                raise UserError(
+                    "steps go input, structure, tokens, recovery, deploy",
+                    f"{step.technique} after {names[position - 1]}",
+                    "reorder the steps",
+                )
+            if isinstance(handler, DeployTechnique):
+                if position != len(self.steps) - 1:
+                    raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
+                if self.runtime not in handler.runtimes:
+                    raise UserError(
+                        f"{step.technique} must suit the runtime",
+                        self.runtime,
+                        f"use one of {', '.join(sorted(handler.runtimes))}",
+                    )
+
+    @property
+    def model_steps(self) -> tuple[Step, ...]:
+        """The steps that change the PyTorch model."""
+        return tuple(step for step in self.steps if isinstance(step.handler, ModelTechnique))
+
+    @property
+    def deploy_step(self) -> Step | None:
+        """The step that decides the artifact's numbers, if any (otherwise plain fp32)."""
+        return next((step for step in self.steps if step.handler.stage is Stage.DEPLOY), None)
+
+    @property
+    def trains(self) -> bool:
+        """Whether some step updates weights by gradient."""
+        return any(step.handler.trains for step in self.steps)
+
+    def structure(self) -> Recipe:
+        """The recipe without training: what latency, memory, MACs and size depend on."""
+        return replace(self, steps=tuple(step for step in self.steps if not step.handler.trains))
+
+    def without(self, technique: str) -> Recipe:
+        """The recipe with one step left out."""
+        return replace(self, steps=tuple(step for step in self.steps if step.technique != technique))
+
+    def canonical(self, shape: VitShape) -> Recipe:
+        """Steps that change nothing dropped; equal behaviour gives equal recipes.
+
+        Training stays only where something was changed that needs it.
+        """
+        kept: list[Step] = []
+        current = shape
+        for step in self.steps:
+            handler = step.handler
+            if handler.is_identity(step.config, current):
+                continue
+            if handler.trains and not kept:
+                continue
+            kept.append(step)
+            if isinstance(handler, ModelTechnique):
+                current = handler.reshape(current, step.config)
+        return replace(self, steps=tuple(kept))
+
+    def reshape(self, shape: VitShape) -> VitShape:
+        """The shape of the compressed model.
+
+        Raises:
+            UserError: a step's parameters or needs do not fit.
+        """
+        for step in self.model_steps:
+            handler = step.handler
+            assert isinstance(handler, ModelTechnique)
+            unmet = handler.unmet_need(shape)
+            if unmet:
+                raise UserError(f"{step.technique} needs a model that fits", unmet, "leave the technique out")
+            shape = handler.reshape(shape, step.config)
+        return shape
+
+    @property
+    def hash(self) -> str:
+        """Content identity."""
+        return content_hash(self.to_dict(), length=12)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        return {"runtime": self.runtime, "steps": [step.to_dict() for step in self.steps]}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Recipe:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            UserError: wrong keys, techniques or parameters.
+        """
+        unknown = set(value) - {"runtime", "steps"}
+        if unknown or not isinstance(value.get("steps", []), list):
+            raise UserError("a recipe holds runtime and a list of steps", sorted(value), "see a run's recipe.yaml")
+        steps = []
+        for step in value.get("steps", []):
+            if not isinstance(step, Mapping) or not isinstance(step.get("technique"), str):
+                raise UserError("a recipe step names its technique", repr(step), "add the key technique")
+            steps.append(_step(step))
+        return cls(tuple(steps), value.get("runtime", "onnxruntime"))
+
+    def __str__(self) -> str:
+        return " + ".join([*map(str, self.steps), self.runtime])
+
+
+def _step(value: Mapping[str, Any]) -> Step:
+    return Step.make(value["technique"], **{key: entry for key, entry in value.items() if key != "technique"})
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

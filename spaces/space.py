@@ -1,0 +1,288 @@
+"""A search space: techniques with the values a search may choose, sampled by run with Optuna's ``suggest`` calls.
+
+Techniques that exclude each other share one categorical parameter (``one_of.<a>|<b>``), and so do the
+deploy techniques with the runtimes they make artifacts for (``deploy``). Parameters are asked only where
+they act, so the space is conditional.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sousvit.common.errors import UnknownNameError, UserError
+from sousvit.common.schema import parse_yaml, read_yaml
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.technique import DeployTechnique, Technique, get_technique
+
+if TYPE_CHECKING:
+    from sousvit.spaces.shape import VitShape
+
+PRESETS = Path(__file__).parent / "presets"
+NONE = "none"
+
+
+class Trial(Protocol):
+    """The part of ``optuna.Trial`` that a space uses."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of ``choices``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Option:
+    """A technique in a space, with the values of each parameter."""
+
+    technique: str
+    values: Mapping[str, tuple[Any, ...]]
+
+    def suggest(self, trial: Trial) -> Step:
+        """One step; parameters with a single value are not asked."""
+        chosen = {
+            name: values[0] if len(values) == 1 else trial.suggest_categorical(f"{self.technique}.{name}", values)
+            for name, values in self.values.items()
+        }
+        return Step.make(self.technique, **chosen)
+
+    def parameters(self, step: Step) -> dict[str, Any]:
+        """The Optuna parameters that give ``step``."""
+        config = step.config.model_dump(mode="json")
+        return {f"{self.technique}.{name}": config[name] for name, values in self.values.items() if len(values) > 1}
+
+    @property
+    def handler(self) -> Technique:
+        """The technique itself."""
+        return get_technique(self.technique)
+
+    def default_step(self, shape: VitShape | None = None) -> Step:
+        """The technique's own defaults where the values allow them, otherwise the middle value that changes something."""
+        defaults = {name: self.handler.config.model_fields[name].default for name in self.values}
+        chosen = {
+            name: defaults[name] if defaults[name] in values else values[len(values) // 2]
+            for name, values in self.values.items()
+        }
+        step = Step.make(self.technique, **chosen)
+        if shape is None or not self.handler.is_identity(step.config, shape):
+            return step
+        samples = self.samples(shape)
+        return samples[0] if samples else step
+
+    def samples(self, shape: VitShape) -> list[Step]:
+        """At most two settings that change something, the others at their first values: a middle and the last one."""
+        first = {name: values[0] for name, values in self.values.items()}
+        for name, values in self.values.items():
+            steps = [Step.make(self.technique, **{**first, name: value}) for value in values]
+            active = [step for step in steps if not self.handler.is_identity(step.config, shape)]
+            if len(active) < len(steps) and active:
+                return [active[len(active) // 2], active[-1]] if len(active) > 1 else active
+        return [Step.make(self.technique, **first)]
+
+    @property
+    def size(self) -> int:
+        """Number of value combinations."""
+        return math.prod(len(values) for values in self.values.values())
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may combine.
+
+    Attributes:
+        groups: per group the options that exclude each other, in stage order.
+        deploys: per choice name (``runtime`` or ``runtime:technique``) its runtime and option.
+    """
+
+    groups: tuple[tuple[Option, ...], ...]
+    deploys: Mapping[str, tuple[str, Option | None]]
+
+    def suggest(self, trial: Trial) -> Recipe:
+        """Ask ``trial`` for a recipe."""
+        steps = []
+        for group in self.groups:
+            option = group[0]
+            if len(group) > 1:
+                names = [NONE, *(entry.technique for entry in group)]
+                chosen = trial.suggest_categorical(_group_name(group), names)
+                if chosen == NONE:
+                    continue
+                option = next(entry for entry in group if entry.technique == chosen)
+            steps.append(option.suggest(trial))
+        names = list(self.deploys)
+        runtime, deploy = self.deploys[names[0] if len(names) == 1 else trial.suggest_categorical("deploy", names)]
+        if deploy is not None:
+            steps.append(deploy.suggest(trial))
+        return Recipe(tuple(steps), runtime)
+
+    def parameters(self, recipe: Recipe, shape: VitShape) -> dict[str, Any] | None:
+        """The Optuna parameters that :meth:`suggest` needs to give ``recipe``, or None if it lies outside.
+
+        Steps that the recipe leaves out get their identity values, so canonical recipes can be asked again.
+        """
+        recorder = _Recorder(self, recipe, shape)
+        try:
+            found = self.suggest(recorder)
+        except LookupError:
+            return None
+        return recorder.asked if found.canonical(shape) == recipe.canonical(shape) else None
+
+    @property
+    def size(self) -> int:
+        """Number of different suggestions (an upper bound on different recipes)."""
+        total = math.prod(
+            group[0].size if len(group) == 1 else 1 + sum(option.size for option in group) for group in self.groups
+        )
+        return total * sum(1 if option is None else option.size for _, option in self.deploys.values())
+
+    def options(self) -> Iterable[Option]:
+        """Every option."""
+        for group in self.groups:
+            yield from group
+        yield from (option for _, option in self.deploys.values() if option is not None)
+
+
+class _Recorder:
+    """A trial that answers with the values of one recipe."""
+
+    def __init__(self, space: Space, recipe: Recipe, shape: VitShape) -> None:
+        self._steps = {step.technique: step for step in recipe.steps}
+        deploy = recipe.deploy_step
+        self._deploy = recipe.runtime if deploy is None else f"{recipe.runtime}:{deploy.technique}"
+        self._shape = shape
+        self._options = {option.technique: option for option in space.options()}
+        self.asked: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        value = self._answer(name, choices)
+        if value not in choices:
+            raise LookupError(name)
+        self.asked[name] = value
+        return value
+
+    def _answer(self, name: str, choices: Sequence[Any]) -> Any:
+        if name == "deploy":
+            return self._deploy
+        technique, _, parameter = name.partition(".")
+        if technique == "one_of":
+            return next((entry for entry in choices if entry in self._steps), NONE)
+        if technique in self._steps:
+            return self._steps[technique].config.model_dump(mode="json")[parameter]
+        return self._identity(technique)[parameter]
+
+    def _identity(self, technique: str) -> dict[str, Any]:
+        """Values with which ``technique`` changes nothing."""
+        option, handler = self._options[technique], get_technique(technique)
+        first = {name: values[0] for name, values in option.values.items()}
+        for name, values in option.values.items():
+            for value in values:
+                step = Step.make(technique, **{**first, name: value})
+                if handler.is_identity(step.config, self._shape):
+                    return {**first, name: value}
+        raise LookupError(technique)
+
+
+def preset_names() -> list[str]:
+    """Names of the spaces that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """A space definition: a preset's name, a YAML file, or the mapping itself.
+
+    Raises:
+        UnknownNameError: no such preset or file.
+        UserError: wrong keys, unknown techniques or parameters.
+    """
+    if isinstance(definition, str):
+        if definition in preset_names():
+            value = parse_yaml((PRESETS / f"{definition}.yaml").read_text(), definition)
+        elif definition.endswith((".yaml", ".yml")):
+            value = read_yaml((folder or Path()) / definition)
+        else:
+            raise UnknownNameError("space", definition, preset_names())
+    else:
+        value = dict(definition)
+    unknown = set(value) - {"summary", "techniques"}
+    if unknown or not isinstance(value.get("techniques"), Mapping):
+        raise UserError("a space holds techniques", f"keys {sorted(value)}", "add techniques: {name: {parameter: [values]}}")
+    for name, parameters in value["techniques"].items():
+        fields = get_technique(name).config.model_fields
+        for parameter in parameters or {}:
+            if parameter not in fields:
+                raise UnknownNameError(f"parameter of {name}", parameter, fields)
+    return value
+
+
+def make_space(definition: Mapping[str, Any], shape: VitShape | None, runtimes: Sequence[str]) -> tuple[Space, dict[str, str]]:
+    """The space for a base of ``shape`` on a target's ``runtimes``, and why techniques were left out.
+
+    Techniques that do not fit the model, the runtimes or the installed packages are left out with a reason.
+
+    Raises:
+        UserError: a listed value does not suit its technique.
+    """
+    usable: list[Option] = []
+    left_out: dict[str, str] = {}
+    deploys: dict[str, tuple[str, Option | None]] = {runtime: (runtime, None) for runtime in runtimes}
+    order = sorted(definition["techniques"], key=lambda name: (get_technique(name).stage, name))
+    for name in order:
+        handler = get_technique(name)
+        reason = _why_not(handler, shape, runtimes)
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        option = _option(handler, definition["techniques"][name] or {}, shape)
+        if isinstance(handler, DeployTechnique):
+            for runtime in runtimes:
+                if runtime in handler.runtimes:
+                    deploys[f"{runtime}:{name}"] = (runtime, option)
+        else:
+            usable.append(option)
+    return Space(_groups(usable), deploys), left_out
+
+
+def _why_not(handler: Technique, shape: VitShape | None, runtimes: Sequence[str]) -> str | None:
+    missing = [package for package in handler.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed"
+    if isinstance(handler, DeployTechnique):
+        return None if handler.runtimes.intersection(runtimes) else f"makes no artifact for {', '.join(runtimes)}"
+    if shape is None:
+        return None if handler.trains else "the base is no plain Vision Transformer"
+    return handler.unmet_need(shape)
+
+
+def _option(handler: Technique, given: Mapping[str, Any], shape: VitShape | None) -> Option:
+    declared = dict(handler.choices(shape)) if shape is not None or isinstance(handler, DeployTechnique) else {}
+    values: dict[str, tuple[Any, ...]] = {}
+    for name in [*declared, *(key for key in given if key not in declared)]:
+        listed = given.get(name, declared.get(name))
+        values[name] = tuple(listed) if isinstance(listed, list | tuple) else (listed,)
+        if not values[name]:
+            raise UserError("a searched parameter has values", f"{handler.name}.{name}: none", "list at least one")
+        for value in values[name]:
+            Step.make(handler.name, **{name: value})
+    return Option(handler.name, values)
+
+
+def _groups(options: Sequence[Option]) -> tuple[tuple[Option, ...], ...]:
+    """Options that exclude each other together, the others alone."""
+    groups: list[list[Option]] = []
+    for option in options:
+        conflicts = get_technique(option.technique).conflicts
+        home = next((group for group in groups if any(other.technique in conflicts for other in group)), None)
+        if home is None:
+            groups.append([option])
+        else:
+            home.append(option)
+    return tuple(tuple(group) for group in groups)
+
+
+def _group_name(group: Sequence[Option]) -> str:
+    return "one_of." + "|".join(option.technique for option in group)
+
+

@@ -1,0 +1,177 @@
+"""The contract of a technique: one way to compress, with its parameters, needs, conflicts and handler.
+
+A technique is a class with a frozen pydantic ``Config`` and one of two handlers:
+
+* :class:`ModelTechnique` changes the PyTorch model. It must work twice: *with* calibration data (scores
+  from data, weights repaired) and *without* (``context.calibration is None``: same shapes, first units kept),
+  because gates measure the untrained structure, and stored weights are loaded into a skeleton.
+* :class:`DeployTechnique` decides how the exported graph becomes the artifact of a runtime.
+
+Registering: ``@TECHNIQUES.register("name")`` on an instance, or the entry-point group ``sousvit.techniques``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from sousvit.common.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from sousvit.common.data import ImageSet
+    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.shape import VitShape
+
+
+class Stage(IntEnum):
+    """When a step acts; the steps of a recipe never go back a stage."""
+
+    INPUT = 0  #: what the model reads: patches
+    STRUCTURE = 1  #: widths, heads, depth
+    TOKENS = 2  #: tokens inside the network
+    RECOVERY = 3  #: training
+    DEPLOY = 4  #: numbers and file
+
+
+class StepConfig(BaseModel):
+    """Base of every technique's parameters: typed, frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a handler may use besides the model.
+
+    Attributes:
+        normalise: uint8 ``[B, C, H, W]`` to the model's float input.
+        calibration: training images for scores and repair, or None for a skeleton (shapes only).
+        train: training images for recovery.
+        teacher: ``(augmentation, seed, view) -> logits [N, classes]`` of the base on that view of ``train``.
+        fidelity: share of the recovery epochs that this trial gets, in (0, 1].
+        seed: of everything random.
+        deadline: ``time.monotonic()`` value after which a handler must stop, or None.
+        progress: called with (what, done, total).
+        precision: of recovery training.
+    """
+
+    normalise: Callable[[torch.Tensor], torch.Tensor]
+    calibration: ImageSet | None = None
+    train: ImageSet | None = None
+    teacher: Callable[[str, int, int], torch.Tensor] | None = None
+    fidelity: float = 1.0
+    seed: int = 0
+    deadline: float | None = None
+    progress: Callable[[str, int, int], None] | None = None
+    precision: str = "auto"
+
+
+#: The values a search may choose from, by parameter name.
+Choices = Mapping[str, tuple[Any, ...]]
+
+
+class Technique(ABC):
+    """What both kinds share.
+
+    Class attributes:
+        name: as written in recipes.
+        stage: when it acts.
+        config: its parameters.
+        summary: one line for ``sousvit list techniques``.
+        source: the paper or tool the method comes from.
+        conflicts: names of techniques that cannot stand in the same recipe.
+        packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
+        trains: whether it updates weights by gradient (such a step has a fidelity).
+    """
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+    config: ClassVar[type[StepConfig]]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    conflicts: ClassVar[frozenset[str]] = frozenset()
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    trains: ClassVar[bool] = False
+
+    @abstractmethod
+    def choices(self, shape: VitShape) -> Choices:
+        """Values worth searching for a base of this shape; an empty mapping value tuple means it does not fit."""
+
+    def unmet_need(self, shape: VitShape) -> str | None:
+        """Why this technique does not work on such a model (one phrase), or None if it does."""
+        return None
+
+    def is_identity(self, config: Any, shape: VitShape) -> bool:
+        """Whether the step would change nothing on this shape; canonical recipes drop such steps."""
+        return False
+
+
+class ModelTechnique(Technique):
+    """Changes the PyTorch model."""
+
+    @abstractmethod
+    def reshape(self, shape: VitShape, config: Any) -> VitShape:
+        """The shape that :meth:`apply` leaves; exact, and fast (no tensors).
+
+        Raises:
+            UserError: the parameters do not fit the shape.
+        """
+
+    @abstractmethod
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        """The changed model, in eval mode on the CPU; the given one may be changed in place.
+
+        Raises:
+            UserError: the parameters do not fit the model.
+            TrialError: the step failed for numerical reasons.
+        """
+
+
+class DeployTechnique(Technique):
+    """Makes the artifact of a runtime from an exported ONNX file."""
+
+    runtimes: ClassVar[frozenset[str]]
+    stage: ClassVar[Stage] = Stage.DEPLOY
+
+    @abstractmethod
+    def bytes_per_weight(self, config: Any) -> float:
+        """Average bytes that a matrix weight takes in the file; a lower bound, for the analytic gate."""
+
+    @abstractmethod
+    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+        """Write the artifact of ``runtime`` into ``folder`` from the fp32 ONNX ``graph``.
+
+        Raises:
+            TrialError: the tool failed on this graph.
+        """
+
+
+TECHNIQUES: Registry[Technique] = Registry("technique", "sousvit.techniques")
+
+
+def techniques() -> Iterator[Technique]:
+    """All registered techniques, plug-ins included, in stage order."""
+    import sousvit.spaces.techniques  # noqa: F401 - registers ours
+
+    return iter(sorted(TECHNIQUES, key=lambda technique: (technique.stage, technique.name)))
+
+
+def get_technique(name: str) -> Technique:
+    """The technique called ``name``.
+
+    Raises:
+        UnknownNameError: nothing has this name.
+    """
+    import sousvit.spaces.techniques  # noqa: F401 - registers ours
+
+    return TECHNIQUES.get(name)

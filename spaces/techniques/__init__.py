@@ -1,0 +1,15 @@
+"""One file per technique; importing this package registers all of ours."""
+
+from sousvit.spaces.techniques import (  # noqa: F401 - importing registers
+    bf16,
+    distill,
+    evit,
+    int8_dynamic,
+    patch_size,
+    prune_depth,
+    prune_heads,
+    prune_mlp,
+    ptq_int8,
+    tome,
+    weight_only,
+)

@@ -1,0 +1,79 @@
+"""Larger patches: fewer tokens from the first layer on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+#: Patches that a search tries, relative to the base's.
+FACTORS = (1.0, 1.5, 2.0, 3.0, 3.5, 4.0)
+#: Fewer patches than this are not searched.
+MIN_PATCHES = 4
+
+
+class PatchSizeConfig(StepConfig):
+    """``patch`` is the side of a square patch in pixels; it divides the image's sides."""
+
+    patch: int = Field(ge=1)
+
+
+class PatchSize(ModelTechnique):
+    """Resamples patch and position embeddings for another patch size on the same image.
+
+    Patch weights are resized by the pseudo-inverse of bicubic upsampling (PI-resize): an upsampled patch
+    gives exactly the embedding that the small patch gave. Positions are interpolated. No data is needed.
+    """
+
+    name: ClassVar[str] = "patch_size"
+    stage: ClassVar[Stage] = Stage.INPUT
+    config: ClassVar[type[StepConfig]] = PatchSizeConfig
+    summary: ClassVar[str] = "larger patches, so fewer tokens"
+    source: ClassVar[str] = "FlexiViT (arXiv 2212.08013)"
+
+    def choices(self, shape: VitShape) -> Choices:
+        """The base's patch and larger divisors of the image size."""
+        base = shape.patch[0]
+        sizes = sorted({int(base * factor) for factor in FACTORS if float(base * factor).is_integer()})
+        fitting = [size for size in sizes if all(side % size == 0 for side in shape.image)]
+        return {"patch": tuple(size for size in fitting if size == base or _patches(shape, size) >= MIN_PATCHES)}
+
+    def unmet_need(self, shape: VitShape) -> str | None:
+        """See :class:`Technique`."""
+        return None if shape.patch[0] == shape.patch[1] else "patches that are not square"
+
+    def is_identity(self, config: Any, shape: VitShape) -> bool:
+        """See :class:`Technique`."""
+        return shape.patch == (config.patch, config.patch)
+
+    def reshape(self, shape: VitShape, config: Any) -> VitShape:
+        """See :class:`ModelTechnique`."""
+        return shape.with_patch((config.patch, config.patch))
+
+    def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        """See :class:`ModelTechnique`."""
+        shape = VitShape.of(model)
+        self.reshape(shape, config)
+        model.eval()
+        if self.is_identity(config, shape):
+            return model
+        with torch.no_grad():  # timm resamples weights and positions, and updates grid_size, num_patches, patch_size
+            model.set_input_size(patch_size=(config.patch, config.patch))
+        for entry in model.feature_info:
+            entry["reduction"] = config.patch
+        return model
+
+
+def _patches(shape: VitShape, size: int) -> int:
+    return (shape.image[0] // size) * (shape.image[1] // size)
+
+
+TECHNIQUES.add(PatchSize.name, PatchSize())

@@ -1,0 +1,223 @@
+"""One training loop for base models and for recovery: cross entropy, and distillation from a teacher's logits.
+
+Distillation: soft targets at a temperature (Hinton et al., arXiv 1503.02531) or the teacher's hard label
+(DeiT, arXiv 2012.12877). The teacher enters as stored logits per augmented view (:mod:`sousvit.common.data.augment`),
+so it runs once per view and not once per trial (TinyViT, arXiv 2207.10666).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sousvit.common.data import ImageSet
+from sousvit.common.data.augment import Policy, View
+from sousvit.common.device import Precision, TrainingDevice, training_device
+from sousvit.common.errors import TrainingDivergedError, TrialError
+
+#: uint8 images to the model's float input.
+Normalise = Callable[[torch.Tensor], torch.Tensor]
+#: (epoch) to the teacher's logits [N, classes] on the epoch's view.
+TeacherLogits = Callable[[int], torch.Tensor]
+#: (epoch, step, steps per epoch, loss)
+Progress = Callable[[int, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What one training run does.
+
+    Args:
+        epochs: passes over the training images.
+        learning_rate: peak of the one-cycle (linear warm-up, cosine) schedule, for AdamW.
+        batch_size: images a step.
+        weight_decay: on matrices only.
+        label_smoothing: of the cross entropy on true labels.
+        augmentation: policy of the views.
+        soft_weight: share of the soft distillation loss in [0, 1].
+        hard_weight: share of the teacher's hard label in [0, 1]; the rest is the true label's.
+        temperature: of the soft targets.
+        num_views: views drawn before they repeat (teacher logits are stored per view).
+        seed: of batches and views.
+        precision: see :mod:`sousvit.common.device`.
+    """
+
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    augmentation: Policy = "crop_flip"
+    soft_weight: float = 0.0
+    hard_weight: float = 0.0
+    temperature: float = 2.0
+    num_views: int = 1_000_000
+    warmup: float = 0.1
+    seed: int = 0
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        assert self.soft_weight >= 0 and self.hard_weight >= 0 and self.soft_weight + self.hard_weight <= 1 + 1e-9
+
+
+def fit(
+    model: nn.Module,
+    data: ImageSet,
+    normalise: Normalise,
+    plan: TrainingPlan,
+    teacher: TeacherLogits | None = None,
+    progress: Progress | None = None,
+    deadline: float | None = None,
+) -> None:
+    """Train ``model`` in place and leave it in eval mode on the CPU; the same seed gives the same weights.
+
+    Args:
+        model: takes what ``normalise`` returns, gives logits ``[B, classes]``.
+        data: training images.
+        normalise: uint8 images to the model's input.
+        plan: what to do.
+        progress: called after every step.
+        teacher: stored logits by view; needed when ``soft_weight`` or ``hard_weight`` is positive.
+        deadline: ``time.monotonic()`` value after which training stops.
+
+    Raises:
+        TrainingDivergedError: a loss or gradient is NaN or infinite.
+        TrialError: the deadline passed.
+    """
+    assert teacher is not None or plan.soft_weight + plan.hard_weight == 0
+    if plan.epochs == 0:
+        return
+    device = training_device(plan.precision)
+    cuda = [torch.cuda.current_device()] if device.name == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=cuda):  # dropout and stochastic depth draw from the global generator
+            torch.manual_seed(plan.seed)
+            _train(model.to(device.name).train(), data, normalise, plan, device, teacher, progress, deadline)
+    finally:
+        model.to("cpu").eval()
+
+
+def _train(
+    model: nn.Module,
+    data: ImageSet,
+    normalise: Normalise,
+    plan: TrainingPlan,
+    device: TrainingDevice,
+    teacher: TeacherLogits | None,
+    progress: Progress | None,
+    deadline: float | None,
+) -> None:
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, plan.weight_decay), lr=plan.learning_rate, fused=device.name != "mps"
+    )
+    steps = max(1, len(data) // plan.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(plan.epochs * steps, plan.warmup))
+    for epoch in range(plan.epochs):
+        view_index = epoch % plan.num_views
+        view = View.draw(plan.augmentation, len(data), data.size, plan.seed, view_index)
+        logits = teacher(view_index) if teacher is not None else None
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.seed * 7919 + epoch))
+        for step in range(steps):
+            if deadline is not None and time.monotonic() > deadline:
+                raise TrialError(f"training ran past its time limit in epoch {epoch + 1} of {plan.epochs}")
+            rows = order[step * plan.batch_size : (step + 1) * plan.batch_size]
+            images = normalise(view.apply(data.images(rows), rows)).to(device.name)
+            targets = data.labels[rows].to(device.name)
+            taught = None if logits is None else logits[rows].to(device.name)
+            with device.autocast():
+                output = model(images).float()
+            loss = distillation_loss(output, targets, taught, plan)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            value = float(loss.detach())
+            if not (math.isfinite(value) and math.isfinite(float(norm))):
+                raise TrainingDivergedError(
+                    f"the loss became {value:g}, its gradient {float(norm):g}, in epoch {epoch + 1}, step {step + 1}"
+                )
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(epoch, step, steps, value)
+
+
+def distillation_loss(
+    output: torch.Tensor, targets: torch.Tensor, teacher_logits: torch.Tensor | None, plan: TrainingPlan
+) -> torch.Tensor:
+    """The weighted sum of true-label, soft and hard losses.
+
+    Args:
+        output: student logits ``[B, classes]``.
+        targets: true labels ``[B]``.
+        teacher_logits: ``[B, classes]`` or None.
+        plan: weights, temperature and label smoothing.
+
+    Returns:
+        ``(1 - s - h) CE(y) + s T^2 KL(teacher_T || student_T) + h CE(argmax teacher)``, a scalar.
+    """
+    true_weight = 1.0 - plan.soft_weight - plan.hard_weight
+    loss = output.new_zeros(())
+    if true_weight > 0:
+        loss = loss + true_weight * F.cross_entropy(output, targets, label_smoothing=plan.label_smoothing)
+    if teacher_logits is not None:
+        teacher_logits = teacher_logits.float()
+        if plan.soft_weight > 0:
+            student = F.log_softmax(output / plan.temperature, dim=1)
+            target = F.log_softmax(teacher_logits / plan.temperature, dim=1)
+            divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
+            loss = loss + plan.soft_weight * plan.temperature**2 * divergence
+        if plan.hard_weight > 0:
+            loss = loss + plan.hard_weight * F.cross_entropy(output, teacher_logits.argmax(1))
+    return loss
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    data: ImageSet,
+    normalise: Normalise,
+    batch_size: int = 256,
+    view: View | None = None,
+    precision: Precision = "auto",
+) -> torch.Tensor:
+    """Logits ``[N, classes]`` (float32, CPU) of the PyTorch model on ``data``, or on a view of it."""
+    device = training_device(precision)
+    was_training = model.training
+    model.to(device.name).eval()
+    out = []
+    for start in range(0, len(data), batch_size):
+        rows = torch.arange(start, min(start + batch_size, len(data)))
+        images = data.images(rows)
+        if view is not None:
+            images = view.apply(images, rows)
+        with device.autocast():
+            out.append(model(normalise(images).to(device.name)).float().cpu())
+    model.to("cpu").train(was_training)
+    return torch.cat(out)
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay on matrices; none on biases, norms and embeddings."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 or "pos_embed" in name or "token" in name else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _one_cycle(total: int, warmup: float) -> Callable[[int], float]:
+    warm = max(1, round(total * warmup))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
+
+    return factor

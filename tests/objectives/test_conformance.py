@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import sousvit.objectives.builtin  # noqa: F401 - registers
+from sousvit.common.errors import TrialError, UserError
+from sousvit.objectives.conformance import check_objective
+from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, get_objective
+from sousvit.objectives.plugins import load_objective
+from sousvit.objectives.relative import Relative, relative_objective
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BUILTIN = ["accuracy", "eer", "latency", "latency_p95", "macs", "memory", "params", "size"]
+
+
+class Good(Objective):
+    name: ClassVar[str] = "good"
+    unit: ClassVar[str] = "points"
+    direction: ClassVar[Direction] = "maximize"
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    summary: ClassVar[str] = "always one"
+
+    def measure(self, subject: Any) -> Measurement:
+        return Measurement(1.0, 0.5, 1.5)
+
+
+@pytest.fixture
+def scratch_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OBJECTIVES, "_items", dict(OBJECTIVES._items))
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_builtin_objectives_keep_the_contract(name: str, subject: Any) -> None:
+    check_objective(OBJECTIVES.get(name), subject)
+
+
+def test_the_list_of_builtin_objectives_is_whole() -> None:
+    assert set(BUILTIN) <= set(OBJECTIVES.names())
+
+
+def test_the_example_plugin_passes(subject: Any, scratch_registry: None) -> None:
+    objective = load_objective("worst_class.py:WorstClassAccuracy", EXAMPLES)
+    assert load_objective("worst_class.py:WorstClassAccuracy", EXAMPLES) is objective
+    check_objective(objective, subject)
+    assert objective.measure(subject).value <= subject.evaluation.top1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"name": "Bad Name"}, "snake_case"),
+        ({"direction": "up"}, "direction"),
+        ({"stage": 1}, "Stage"),
+        ({"unit": ""}, "unit"),
+        ({"summary": "two\nlines"}, "summary"),
+        ({"measure": lambda self, subject: 1.0}, "Measurement"),
+        ({"measure": lambda self, subject: Measurement(float("nan"))}, "finite"),
+        ({"measure": lambda self, subject: Measurement(2.0, 0.0, 1.0)}, "interval"),
+        ({"measure": lambda self, subject: Measurement(2.0, 0.0)}, "both ends"),
+        ({"name": "never_registered"}, "never_registered"),
+    ],
+)
+def test_broken_objectives_fail(attributes: dict[str, Any], words: str, subject: Any, scratch_registry: None) -> None:
+    OBJECTIVES.add("good", Good())
+    broken = type("Broken", (Good,), attributes)()
+    with pytest.raises((AssertionError, UserError), match=words):
+        check_objective(broken, subject)
+
+
+def test_an_unsteady_structure_objective_fails(subject: Any, scratch_registry: None) -> None:
+    class Unsteady(Good):
+        count = 0
+
+        def measure(self, subject: Any) -> Measurement:
+            self.count += 1
+            return Measurement(float(self.count))
+
+    with pytest.raises(AssertionError, match="repeat itself"):
+        check_objective(Unsteady(), subject)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("class Mine: pass", "derives from"),
+        ("class Mine(Objective): name = 'mine'", "no unit"),
+        ("class Mine(Good): direction = 'down'", "minimize or maximize"),
+        ("class Mine(Good): name = 'size_ratio'", "relative forms"),
+        ("class Mine(Good): name = 'accuracy'", "unique"),
+        ("class Mine(Good): name = 'Mine'", "snake_case"),
+        ("class Mine(Good):\n    def __init__(self, x): pass", "without arguments"),
+        (
+            "class Mine(Objective):\n    name, unit, direction, stage, summary = *'mu', 'minimize', Stage.TRAINED, 's'",
+            "measure",
+        ),
+        ("def broken(:", "must import"),
+    ],
+)
+def test_broken_plugins_are_refused_in_one_line(
+    source: str, words: str, tmp_path: Path, scratch_registry: None
+) -> None:
+    head = (
+        "from sousvit.objectives.objective import *\n"
+        "from sousvit.objectives.objective import Objective, Stage, Measurement\n"
+        "class Good(Objective):\n"
+        "    name, unit, direction, stage, summary = 'mine', 'u', 'minimize', Stage.TRAINED, 's'\n"
+        "    def measure(self, subject): return Measurement(1.0)\n"
+    )
+    (tmp_path / "mine.py").write_text(head + source)
+    with pytest.raises(UserError, match=words) as caught:
+        load_objective("mine.py:Mine", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_relative_forms(subject: Any) -> None:
+    params = OBJECTIVES.get("params")
+    value, base = params.measure(subject).value, params.measure(subject.base).value
+    assert get_objective("params_ratio").measure(subject).value == pytest.approx(value / base)
+    assert get_objective("params_drop").measure(subject).value == pytest.approx(base - value)
+    assert get_objective("params_ratio").direction == "minimize"
+    assert get_objective("accuracy_ratio").direction == "maximize"
+    assert get_objective("accuracy_drop").direction == "minimize"
+
+
+def test_latency_ratio_is_the_interleaved_one(subject: Any) -> None:
+    measured = get_objective("latency_ratio").measure(subject)
+    timing = subject.timing
+    assert (measured.value, measured.low, measured.high) == (timing.ratio, timing.ratio_low, timing.ratio_high)
+
+
+def test_accuracy_drop_is_paired(subject: Any) -> None:
+    measured = get_objective("accuracy_drop").measure(subject)
+    assert measured.value == pytest.approx(subject.base.evaluation.top1 - subject.evaluation.top1)
+    assert measured.low is not None and measured.low <= measured.value
+
+
+@pytest.mark.parametrize("name", ["ratio", "_ratio", "nothing_ratio", "accuracy", "size_drop_ratio"])
+def test_other_names_are_no_relative_form(name: str) -> None:
+    assert relative_objective(name) is None
+
+
+def test_a_ratio_to_zero_is_a_failed_trial(subject: Any) -> None:
+    zero = type("Zero", (Good,), {"measure": lambda self, subject: Measurement(0.0)})()
+    with pytest.raises(TrialError, match="base"):
+        Relative(zero, "ratio").measure(subject)

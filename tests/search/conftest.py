@@ -1,0 +1,135 @@
+"""A simulated run: a made-up but consistent judge, so that engine tests take a fraction of a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget
+from sousvit.search.engine import Engine, Watcher
+from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
+from sousvit.search.gate import broken_limits
+from sousvit.search.record import BaseRecord, Value
+from sousvit.search.run import make_engine
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.space import make_space, read_space
+
+BASE_ACCURACY = 0.9
+BYTES = {"int8_dynamic": 1.0, "ptq_int8": 1.0, "weight_only": 0.6, "bf16": 4.0}
+
+
+@pytest.fixture(scope="session")
+def shape() -> VitShape:
+    import timm
+
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10)
+    return VitShape.of(model)
+
+
+def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Value]:
+    """Smooth made-up results: cost from the shape, accuracy lost by compression and won back by training."""
+    small = recipe.reshape(shape)
+    cost = small.macs() / shape.macs()
+    names = [step.technique for step in recipe.steps]
+    weight = BYTES.get(names[-1], 4.0) if names else 4.0
+    size = small.params() * weight / 1e6
+    base_size = shape.params() * 4.0 / 1e6
+    epochs = next((step.config.epochs for step in recipe.steps if step.technique == "distill"), 0)
+    loss = 0.25 * (1 - cost) ** 2 + 0.02 * (weight < 4)
+    drop = loss * (0.25 if epochs else 1.0) / (1 + 2 * fidelity * bool(epochs))
+    ratio = 0.1 + 0.9 * cost * (0.7 if "int8_dynamic" in names else 1.0)
+    values = {
+        "accuracy": BASE_ACCURACY - drop,
+        "accuracy_drop": drop,
+        "latency": 10 * ratio,
+        "latency_ratio": ratio,
+        "size": size,
+        "size_ratio": size / base_size,
+        "params": small.params() / 1e6,
+        "params_ratio": small.params() / shape.params(),
+        "macs": small.macs() / 1e6,
+        "macs_ratio": cost,
+        "eer": (cost + size / base_size) / 2,
+    }
+    return {name: Value(value) for name, value in values.items()}
+
+
+def base_record(shape: VitShape) -> BaseRecord:
+    return BaseRecord(figures(Recipe(), shape, 1.0), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}})
+
+
+ON_ARTIFACT = ("latency", "latency_ratio", "size", "size_ratio", "params", "params_ratio", "macs", "macs_ratio")
+
+
+@dataclass
+class Simulation:
+    """Judges jobs by :func:`figures`; ``trouble`` may answer a job otherwise (crash, NaN...)."""
+
+    shape: VitShape
+    budget: Budget
+    trouble: Callable[[Job], Outcome | None] = lambda job: None
+    seconds: float = 10.0
+
+    def judge(self, job: Job) -> Outcome:
+        special = self.trouble(job)
+        if special is not None:
+            return special
+        recipe = Recipe.from_dict(job.recipe)
+        values = figures(recipe, self.shape, job.fidelity)
+        seconds = {"gate": 1.0, "recover": self.seconds * job.fidelity * recipe.trains}
+        early = {name: values[name] for name in ON_ARTIFACT}
+        if broken_limits(early, self.budget.hard_limits):
+            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, "gated untrained")
+        return Outcome(job.attempt, "complete", values, seconds, artifact="none")
+
+
+@dataclass
+class Run:
+    """One simulated search on disk."""
+
+    engine: Engine
+    archive: Archive
+    executor: SimulatedExecutor
+    budget: Budget
+
+
+@pytest.fixture
+def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
+    """Make a run from budget changes; ``folder`` again resumes."""
+
+    def make(
+        folder: str = "run", trouble: Callable[[Job], Outcome | None] = lambda job: None, in_memory: bool = False, **changes: Any
+    ) -> Run:
+        budget = simulated_budget(**changes)
+        archive = Archive(tmp_path / folder, writable=True)
+        simulation = Simulation(shape, budget, trouble)
+        base = base_record(shape)
+        if archive.base is None:
+            archive.append("base", base=base.to_dict())
+        clock = SimulatedClock()
+        executor = SimulatedExecutor(base, simulation.judge, clock)
+        space, _ = make_space(read_space(budget.space), shape, budget.target.runtimes)
+        study = None if in_memory else archive.folder
+        engine = make_engine(budget, archive, executor, base, shape, space, study, Watcher(), clock)
+        return Run(engine, archive, executor, budget)
+
+    return make
+
+
+def simulated_budget(**changes: Any) -> Budget:
+    search = {"trials": 40, "seed": 0, **changes.pop("search", {})}
+    values: dict[str, Any] = {
+        "model": {"name": "vit_tiny_patch16_224"},
+        "data": {"format": "idx", "train": "none"},
+        "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
+        "optimize": ["latency", "size", "accuracy"],
+        "search": search,
+    }
+    return Budget.model_validate({**values, **changes})

@@ -1,0 +1,164 @@
+"""The archive: durable, tolerant of torn lines, one writer; fronts and choices against brute force."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sousvit.common.errors import UserError
+from sousvit.search.archive import EVENTS, Archive, violations
+from sousvit.search.budget import Limit
+from sousvit.search.pareto import Front
+from sousvit.search.record import BaseRecord, TrialRecord, Value, trial_key
+from sousvit.search.selection import Preference, best, best_single, is_single, nearest_miss
+from sousvit.search.tables import trial_frame, write_tables
+
+LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False))
+
+
+def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> TrialRecord:
+    recipe = {"runtime": "onnxruntime", "steps": [{"technique": name} for name in steps] + [{"technique": "x", **values}]}
+    key = trial_key(recipe, fidelity, 0)
+    recipe["steps"].pop()
+    return TrialRecord(key, recipe, fidelity, 0, status, {name: Value(value) for name, value in values.items()})
+
+
+def test_records_survive_the_log_and_json(tmp_path):
+    archive = Archive(tmp_path, writable=True)
+    first = record(accuracy=0.9, latency_ratio=0.4)
+    assert archive.add(first) and not archive.add(first)
+    archive.close()
+    assert list(Archive(tmp_path)) == [first]
+    assert TrialRecord.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+
+
+def test_a_torn_last_line_costs_only_itself(tmp_path):
+    archive = Archive(tmp_path, writable=True)
+    trials = [record(accuracy=0.9 + index / 100) for index in range(3)]
+    for trial in trials:
+        archive.add(trial)
+    archive.close()
+    log = tmp_path / EVENTS
+    log.write_bytes(log.read_bytes()[:-40])
+    again = Archive(tmp_path, writable=True)
+    assert list(again) == trials[:2]
+    again.add(trials[2])
+    again.close()
+    assert list(Archive(tmp_path)) == trials
+
+
+def _open_for_writing(folder, queue):
+    try:
+        Archive(folder, writable=True)
+        queue.put("opened")
+    except UserError as error:
+        queue.put(str(error))
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    archive = Archive(tmp_path, writable=True)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_open_for_writing, args=(tmp_path, queue))
+    process.start()
+    assert "one search writes to a run at a time" in queue.get(timeout=20)
+    process.join()
+    archive.close()
+
+
+def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path, monkeypatch):
+    archive = Archive(tmp_path, writable=True)
+    archive.add(record(accuracy=0.9))
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match="disk must have free space"):
+        archive.add(record(accuracy=0.8))
+    monkeypatch.undo()
+    assert len(Archive(tmp_path)) >= 1
+
+
+points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), max_size=30)
+
+
+@given(points, st.randoms())
+def test_the_front_is_the_brute_force_front_in_any_order(items, random):
+    maximise = (False, True, False)
+
+    def dominates(a, b):
+        signed = [(-x, -y) if more else (x, y) for x, y, more in zip(a, b, maximise, strict=True)]
+        return all(x <= y for x, y in signed) and any(x < y for x, y in signed)
+
+    expected = {point for point in items if not any(dominates(other, point) for other in items)}
+    random.shuffle(items)
+    front: Front[tuple[int, ...]] = Front(maximise)
+    for point in items:
+        front.add(point, point)
+    assert set(front.items) == expected
+    assert len(front.items) == len(expected)
+
+
+def test_low_rungs_failures_and_violations_are_kept_out_of_the_front(tmp_path):
+    archive = Archive(tmp_path, writable=True)
+    good = record(accuracy_drop=0.005, latency_ratio=0.4)
+    archive.add(good)
+    archive.add(record(accuracy_drop=0.001, latency_ratio=0.1, fidelity=0.25))
+    archive.add(record(accuracy_drop=0.001, latency_ratio=0.1, status="failed"))
+    archive.add(record(accuracy_drop=0.5, latency_ratio=0.1))
+    assert archive.front(LIMITS, {"latency_ratio": False}) == [good]
+
+
+def test_unmeasured_limits_count_as_violated():
+    assert violations(record(latency_ratio=0.1), LIMITS) == {"accuracy_drop": math.inf}
+
+
+def test_choice_weighs_gains_over_the_base():
+    base = {"accuracy": Value(0.9), "latency": Value(10.0), "size": Value(8.0)}
+    fast, small = record(accuracy=0.9, latency=1.0, size=8.0), record(accuracy=0.9, latency=10.0, size=2.0)
+    assert best([fast, small], (), Preference({"latency": 1.0, "size": 1.0}, base)) == fast
+    assert best([fast, small], (), Preference({"latency": 1.0, "size": 3.0}, base)) == small
+    assert Preference({"latency": 1.0}, base).score(fast) == pytest.approx(math.log(10))
+    assert Preference({"accuracy": 1.0}, base).score(record(accuracy=0.95)) == pytest.approx(math.log(2))
+
+
+def test_nearest_miss_has_the_smallest_worst_violation():
+    close, far = record(accuracy_drop=0.012, latency_ratio=0.4), record(accuracy_drop=0.0, latency_ratio=5.0)
+    assert nearest_miss([far, close], LIMITS, Preference({}, {})) == close
+
+
+@pytest.mark.parametrize(
+    ("steps", "single"), [(("prune_mlp",), True), (("prune_mlp", "distill"), True), (("prune_mlp", "int8_dynamic"), False), ((), False)]
+)
+def test_single_techniques_may_be_repaired(steps, single):
+    assert is_single(record(steps)) is single
+
+
+def test_best_single_falls_back_to_the_nearest_miss(tmp_path):
+    archive = Archive(tmp_path, writable=True)
+    archive.add(record(("prune_mlp",), accuracy_drop=0.2, latency_ratio=0.4))
+    archive.add(record(("prune_mlp", "int8_dynamic"), accuracy_drop=0.0, latency_ratio=0.1))
+    found = best_single(archive, LIMITS, Preference({}, {}))
+    assert found is not None and found.techniques == ("prune_mlp",)
+
+
+def test_tables_hold_every_trial(tmp_path):
+    import pandas as pd
+
+    archive = Archive(tmp_path, writable=True)
+    for drop, ratio in itertools.product((0.001, 0.2), (0.2, 0.4)):
+        archive.add(record(accuracy_drop=drop, latency_ratio=ratio))
+    write_tables(archive, LIMITS, {"latency_ratio": False}, tmp_path)
+    frame = pd.read_parquet(tmp_path / "trials.parquet")
+    assert len(frame) == 4 and frame["feasible"].sum() == 2
+    assert len(pd.read_csv(tmp_path / "pareto.csv")) == 1
+    assert list(trial_frame(archive, LIMITS)["key"]) == list(archive.trials)
+
+
+def test_base_records_survive_json():
+    base = BaseRecord({"accuracy": Value(0.9, 0.88, 0.92)}, {"x": 1}, {"cpu": "y"}, 1e-6)
+    assert BaseRecord.from_dict(json.loads(json.dumps(base.to_dict()))) == base

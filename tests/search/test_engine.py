@@ -1,0 +1,205 @@
+"""The engine on the simulated executor: gates, duplicates, constraints, promotions, crashes, resuming."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sousvit.common.errors import UserError
+from sousvit.search.answer import choose
+from sousvit.search.archive import violations
+from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.record import Value
+from sousvit.spaces.recipe import Recipe
+
+
+def test_a_search_spends_its_trials_and_returns_a_recipe_within_all_limits(simulated):
+    run = simulated()
+    run.engine.run()
+    assert len(run.archive) == 40
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    assert answer.feasible and answer.chosen is not None
+    assert not violations(answer.chosen, run.budget.hard_limits)
+    assert answer.chosen.fidelity == 1.0
+
+
+def test_the_hybrid_beats_the_best_single_technique(simulated):
+    run = simulated(search={"trials": 80})
+    run.engine.run()
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    assert len(answer.chosen.techniques) > len(answer.single.techniques)
+    assert answer.chosen.get("size") < answer.single.get("size")
+
+
+def test_no_work_is_paid_twice(simulated):
+    run = simulated(search={"trials": 60})
+    run.engine.run()
+    paid = Counter((Recipe.from_dict(job.recipe).hash, job.fidelity) for job in run.executor.jobs)
+    assert max(paid.values()) == 1
+
+
+def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
+    run = simulated(trouble=lambda job: Outcome(job.attempt, "failed", message="boom") if int(job.attempt, 16) % 4 == 0 else None)
+    run.engine.run()
+    trials = run.engine._proposer.study.trials
+    told = [trial for trial in trials if trial.state.is_finished()]
+    assert {trial.state for trial in told} >= {TrialState.COMPLETE, TrialState.FAIL}
+    for trial in told:
+        assert set(trial.constraints) == {"accuracy_drop", "latency_ratio"}, trial.state
+    for trial in told:
+        if trial.state is TrialState.FAIL:
+            assert min(trial.constraints.values()) > 0
+
+
+def test_gates_stop_candidates_before_they_are_trained(simulated):
+    run = simulated(limits={"macs_ratio": 0.4, "latency_ratio": 0.3}, search={"trials": 60})
+    run.engine.run()
+    assert run.engine.counts.gated_analytic > 0
+    assert run.engine.counts.gated_measured > 0
+    gated = [trial for trial in run.archive if trial.status == "gated"]
+    assert all("recover" not in trial.seconds for trial in gated)
+    submitted = [Recipe.from_dict(job.recipe) for job in run.executor.jobs]
+    shape = run.engine._shape
+    assert all(recipe.reshape(shape).macs() <= 0.4 * shape.macs() for recipe in submitted)
+
+
+def test_low_rung_results_never_answer(simulated):
+    run = simulated(search={"trials": 30, "explore_share": 1.0})
+    run.engine.run()
+    low = [trial for trial in run.archive if trial.fidelity < 1 and trial.status == "complete"]
+    assert low
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    assert not answer.feasible or answer.chosen.fidelity == 1.0
+
+
+def test_promotions_train_in_full_what_looked_best(simulated):
+    run = simulated(search={"trials": 40, "explore_share": 0.5})
+    run.engine.run()
+    promoted = [trial for trial in run.archive if trial.origin == "promoted"]
+    assert promoted and all(trial.fidelity == 1.0 for trial in promoted)
+    assert run.engine.counts.promoted == len(promoted)
+
+
+def test_recovered_models_are_asked_again_with_other_deployments(simulated):
+    run = simulated()
+    run.engine.run()
+    fanned = [trial for trial in run.archive if trial.origin == "fanned"]
+    assert fanned
+    others = {trial.model_key for trial in run.archive if trial.origin != "fanned"}
+    assert all(trial.model_key in others for trial in fanned)
+
+
+def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
+    run = simulated(limits={"accuracy_drop": 0.0001, "size_ratio": 0.06}, search={"trials": 30})
+    run.engine.run()
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    assert not answer.feasible and answer.chosen is not None
+    assert answer.violated and all("limit <=" in phrase for phrase in answer.violated)
+
+
+@pytest.mark.parametrize("status", ["crash", "nan"])
+def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
+    def trouble(job: Job) -> Outcome | None:
+        if len(seen) % 3 or seen.append(job.attempt) is None and len(seen) % 2:
+            return None
+        if status == "nan":
+            return Outcome(job.attempt, "complete", {"accuracy": Value(float("nan"))}, {"judge": 1.0})
+        return Outcome(job.attempt, "failed", message="the worker was killed by signal 9")
+
+    seen: list[str] = []
+    run = simulated(trouble=lambda job: trouble(job) or (seen.append(job.attempt)))
+    run.engine.run()
+    assert len(run.archive) == 40
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    assert answer.feasible
+
+
+def test_a_search_in_which_everything_fails_says_so(simulated):
+    run = simulated(trouble=lambda job: Outcome(job.attempt, "failed", message="no such operator"))
+    with pytest.raises(UserError, match="no such operator"):
+        run.engine.run()
+
+
+def test_the_time_limit_ends_the_search(simulated):
+    run = simulated(search={"trials": 1000, "time": 120})
+    run.engine.run()
+    assert 120 <= run.executor.clock.now < 150
+    assert run.engine.stopped_because == "120 s"
+
+
+def test_a_tiny_space_is_exhausted_without_repeating(simulated):
+    space = {"techniques": {"prune_depth": {"drop": [0, 1, 2]}, "int8_dynamic": {}}}
+    run = simulated(space=space, search={"trials": 500})
+    run.engine.run()
+    assert run.engine.stopped_because == "the space is exhausted"
+    assert len(run.archive) == len({trial.key for trial in run.archive}) >= 6
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("after", [1, 7, 25])
+@pytest.mark.parametrize("moment", ["judging", "between archive and tell"])
+def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, moment, monkeypatch):
+    jobs = []
+
+    def trouble(job: Job) -> None:
+        jobs.append((Recipe.from_dict(job.recipe).hash, job.fidelity))
+        if moment == "judging" and len(jobs) == after:
+            raise Killed
+
+    run = simulated(trouble=trouble)
+    if moment != "judging":
+        tell, told = run.engine._proposer.tell, []
+
+        def killed_tell(*arguments):
+            told.append(1)
+            if len(told) == after:
+                raise Killed
+            tell(*arguments)
+
+        monkeypatch.setattr(run.engine._proposer, "tell", killed_tell)
+    with pytest.raises(Killed):
+        run.engine.run()
+    finished = set(run.archive.trials)
+    run.archive.close()
+    before = len(jobs)
+
+    again = simulated(trouble=lambda job: jobs.append((Recipe.from_dict(job.recipe).hash, job.fidelity)))
+    again.engine.run()
+    assert finished <= set(again.archive.trials)
+    assert len(again.archive) == 40
+    lost = 1 if moment == "judging" else 0  # the one that was running is paid again, once
+    assert len(jobs) - len(set(jobs)) <= lost
+    assert before >= 1
+    running = [trial for trial in again.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
+    assert not running
+
+
+def test_the_same_seed_gives_the_same_search(simulated):
+    runs = [simulated(folder=name, in_memory=True) for name in ("one", "two")]
+    for run in runs:
+        run.engine.run()
+    assert list(runs[0].archive.trials) == list(runs[1].archive.trials)
+
+
+def test_late_results_of_lost_attempts_are_discarded(simulated):
+    run = simulated(search={"trials": 3})
+    executor = run.executor
+    real_wait = executor.wait
+    stale = iter([Outcome("lost", "complete", {"accuracy": Value(1.0)})])
+    executor.wait = lambda: next(stale, None) or real_wait()
+    run.engine.run()
+    assert all(trial.attempt != "lost" for trial in run.archive)
+
+
+def test_study_on_disk_is_a_readable_optuna_study(simulated):
+    run = simulated(search={"trials": 12})
+    run.engine.run()
+    study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
+    assert len(study.directions) == 3
+    assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) >= 1

@@ -1,0 +1,161 @@
+"""The rules of the tree that no single test of a room would notice."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+tomllib = pytest.importorskip("tomllib")
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("common", "spaces", "objectives", "search")
+#: What a room may import besides itself; lazy imports count.
+MAY_IMPORT = {
+    "common": set(),
+    "spaces": {"common"},
+    "objectives": {"common", "spaces"},
+    "search": {"common", "spaces", "objectives"},
+}
+MAX_LINES = 500
+FILES = sorted(file for room in (*ROOMS, "sousvit") for file in (ROOT / room).rglob("*.py"))
+IDS = [str(file.relative_to(ROOT)) for file in FILES]
+
+
+@cache
+def tree(file):
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def imported(file):
+    """Dotted names that a file imports, anywhere in it; type checking's included."""
+    names = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and called(node) in ("importlib.import_module", "import_module", "__import__"):
+            names |= {entry.value for entry in node.args if isinstance(entry, ast.Constant)}
+    return names
+
+
+def called(node):
+    """The dotted name of a call, such as ``torch.load``."""
+    return ast.unparse(node.func)
+
+
+def calls(file):
+    return [node for node in ast.walk(tree(file)) if isinstance(node, ast.Call)]
+
+
+def public(file):
+    return not file.stem.startswith("_") or file.stem == "__init__"
+
+
+def test_there_is_something_to_check():
+    assert len(FILES) > 20 and {file.relative_to(ROOT).parts[0] for file in FILES} == {*ROOMS, "sousvit"}
+
+
+def test_the_package_list_equals_the_folders():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = set()
+    for room, place in (("sousvit", "sousvit"), *((f"sousvit.{name}", name) for name in ROOMS)):
+        assert settings["package-dir"][room] == place
+        holding = {file.parent for file in (ROOT / place).rglob("*") if file.suffix in (".py", ".yaml")}
+        folders |= {".".join([room, *folder.relative_to(ROOT / place).parts]) for folder in holding}
+    assert set(settings["packages"]) == folders
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_rooms_import_one_way(file):
+    room = file.relative_to(ROOT).parts[0]
+    if room == "sousvit":
+        return
+    forbidden = {f"sousvit.{other}" for other in ROOMS if other != room and other not in MAY_IMPORT[room]}
+    forbidden |= {"sousvit.cli"}
+    broken = [name for name in imported(file) if any(name == bad or name.startswith(f"{bad}.") for bad in forbidden)]
+    assert not broken, f"{room} imports {broken}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_rooms_are_imported_by_their_full_names(file):
+    assert not {name.split(".")[0] for name in imported(file)} & set(ROOMS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_files_stay_readable(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < MAX_LINES
+    if public(file):
+        assert ast.get_docstring(tree(file)), "a public module says in its first lines what it is for"
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_nothing_opens_untrusted_code(file):
+    """No pickles but our own, no unsafe torch or numpy loading, YAML through our safe loader only, no eval."""
+    assert not imported(file) & {"dill", "cloudpickle", "joblib", "marshal", "shelve"}
+    assert not any(name.startswith("pickle.") for name in imported(file)), "import pickle as a whole: calls are checked"
+    for node in calls(file):
+        name, given = called(node), {keyword.arg: keyword.value for keyword in node.keywords}
+        if name in ("pickle.load", "pickle.loads", "pickle.Unpickler"):
+            round_trip = [called(entry) for entry in node.args if isinstance(entry, ast.Call)] == ["pickle.dumps"]
+            assert round_trip, f"line {node.lineno}"
+        if name == "torch.load":
+            assert ast.unparse(given.get("weights_only", ast.Constant(None))) == "True", f"line {node.lineno}"
+        if name in ("np.load", "numpy.load"):
+            assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False", f"line {node.lineno}"
+        if name.startswith("yaml.") and "load" in name:
+            assert file == ROOT / "common" / "schema.py", f"line {node.lineno}: use sousvit.common.schema"
+        assert name not in ("eval", "exec", "os.system"), f"line {node.lineno}"
+        assert ast.unparse(given.get("shell", ast.Constant(False))) == "False", f"line {node.lineno}: shell=True"
+
+
+def heavy_modules(code):
+    """Which heavy libraries running ``code`` in a new process loads."""
+    heavy = "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf", "ray", "optuna", "pandas", "plotly"
+    code = f"import sys\n{code}\nprint(' '.join(name for name in {heavy!r} if name in sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True, env={**os.environ}
+    )
+    return run.stdout.split()
+
+
+def test_importing_sousvit_is_light():
+    assert heavy_modules("import sousvit") == []
+
+
+def test_the_spec_of_model_and_data_is_light():
+    assert heavy_modules("import sousvit.common.specs, sousvit.common.schema, sousvit.common.registry") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("def f():\n    import sousvit.search.engine\n", test_rooms_import_one_way),
+        ("from sousvit import search\n", test_rooms_import_one_way),
+        ("import importlib\nimportlib.import_module('sousvit.cli')\n", test_rooms_import_one_way),
+        ("from spaces import recipe\n", test_rooms_are_imported_by_their_full_names),
+        ("x = 1\n", test_files_stay_readable),
+        ('"""Long."""\n' + "x = 1\n" * MAX_LINES, test_files_stay_readable),
+        ("import pickle\npickle.loads(data)\n", test_nothing_opens_untrusted_code),
+        ("from pickle import loads\n", test_nothing_opens_untrusted_code),
+        ("import torch\ntorch.load('x')\n", test_nothing_opens_untrusted_code),
+        ("import torch\ntorch.load('x', weights_only=False)\n", test_nothing_opens_untrusted_code),
+        ("import yaml\nyaml.safe_load('x')\n", test_nothing_opens_untrusted_code),
+        ("eval('x')\n", test_nothing_opens_untrusted_code),
+    ],
+)
+def test_the_rules_can_be_broken(source, rule, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "spaces").mkdir()
+    file = tmp_path / "spaces" / "new.py"
+    file.write_text(source)
+    with pytest.raises(AssertionError):
+        rule(file)
