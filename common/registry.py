@@ -106,10 +106,12 @@ def load_from_file(reference: str, kind: str, folder: Path | None = None) -> typ
     """
     path_text, _, class_name = reference.rpartition(":")
     if not path_text or not class_name.isidentifier():
-        raise UserError(f"a {kind} plug-in is named file.py:ClassName", repr(reference), "name the file and the class")
+        raise UserError(
+            f"the {kind} plug-in is named file.py:ClassName", repr(reference), "name the file and the class"
+        )
     path = ((folder or Path()) / Path(path_text).expanduser()).resolve()
     if not path.is_file() or path.suffix != ".py":
-        raise UserError(f"a {kind} plug-in file must be an existing .py file", path, "correct the path")
+        raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
     # The same name in every process, so that workers can unpickle what a plug-in defines once they have loaded it.
     module_name = f"sousvit_plugin_{path.stem}_{content_hash(str(path))}"
     module = sys.modules.get(module_name)
@@ -123,9 +125,9 @@ def load_from_file(reference: str, kind: str, folder: Path | None = None) -> typ
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             raise UserError(
-                f"a {kind} plug-in must import", f"{type(error).__name__}: {error}", f"repair {path}"
+                f"the {kind} plug-in must import", f"{type(error).__name__}: {error}", f"repair {path}"
             ) from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
-        raise UserError(f"a {kind} plug-in file must hold its class", repr(class_name), f"define it in {path}")
+        raise UserError(f"the {kind} plug-in file must hold its class", repr(class_name), f"define it in {path}")
     return found

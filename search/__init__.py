@@ -1,1 +1,4 @@
-"""Search: how the space is explored. Reading order: budget.py, engine.py, proposer.py, gate.py, fidelity.py, archive.py, executors/."""
+"""Search: how the space is explored.
+
+Reading order: budget.py, engine.py, proposer.py, gate.py, fidelity.py, archive.py, judge.py, executors/.
+"""

@@ -82,10 +82,20 @@ class Answer:
 
         rows = tuple(Row.from_dict(row) for row in plain["rows"])
         feasible = plain["status"] == "feasible"
-        return cls(feasible, trial("recipe"), trial("single"), tuple(plain["violated"]), rows, tuple(plain["notes"]), plain["cost"])
+        return cls(
+            feasible,
+            trial("recipe"),
+            trial("single"),
+            tuple(plain["violated"]),
+            rows,
+            tuple(plain["notes"]),
+            plain["cost"],
+        )
 
 
-def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float], rejected: frozenset[str] = frozenset()) -> Answer:
+def choose(
+    archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float], rejected: frozenset[str] = frozenset()
+) -> Answer:
     """Answer from the archive alone.
 
     Args:
@@ -141,7 +151,8 @@ def plain_values(values: Mapping[str, Value]) -> dict[str, Any]:
         return None if number is None else float(f"{number:.6g}")
 
     return {
-        name: short(v.value) if v.low is None else [short(v.value), short(v.low), short(v.high)] for name, v in values.items()
+        name: short(v.value) if v.low is None else [short(v.value), short(v.low), short(v.high)]
+        for name, v in values.items()
     }
 
 

@@ -46,7 +46,9 @@ def apply_recipe(
     torch.set_num_threads(available_cores())
     value = read_yaml(path)
     if not isinstance(value.get("recipe"), dict):
-        raise UserError("a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}", "see a run's recipe.yaml")
+        raise UserError(
+            "a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}", "see a run's recipe.yaml"
+        )
     recipe = Recipe.from_dict(value["recipe"])
     base = load(_model_spec(value, path, model))
     splits = Splits(_data_spec(value, path, data), base.size, base.channels)
@@ -116,9 +118,16 @@ def measure_artifact(folder: Path, baseline: Path | None, target_name: str) -> d
     artifact = Artifact.open(folder)
     other = artifact if baseline is None else Artifact.open(baseline)
     if other.input_shape != artifact.input_shape:
-        raise UserError("artifact and baseline take the same input", f"{artifact.input_shape} and {other.input_shape}", "compare others")
+        raise UserError(
+            "artifact and baseline take the same input",
+            f"{artifact.input_shape} and {other.input_shape}",
+            "compare others",
+        )
     shape = (target.batch, *artifact.input_shape[1:])
-    with open_session(artifact, target.threads, target.batch) as one, open_session(other, target.threads, target.batch) as two:
+    with (
+        open_session(artifact, target.threads, target.batch) as one,
+        open_session(other, target.threads, target.batch) as two,
+    ):
         timing = compare(one, two, shape, CAREFUL)
     figures: dict[str, Any] = {
         "runtime": artifact.runtime,

@@ -173,4 +173,6 @@ def _lock(stream: IO[bytes], folder: Path) -> None:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         stream.close()
-        raise UserError("one search writes to a run at a time", f"{folder} is in use", "wait for it, or use another --run name") from error
+        raise UserError(
+            "one search writes to a run at a time", f"{folder} is in use", "wait for it, or use another --run name"
+        ) from error

@@ -109,7 +109,9 @@ class Budget(BaseModel):
     def _target_names(cls, value: Any) -> Any:
         entries = value if isinstance(value, list | tuple) else [value]
         if len(entries) != 1:
-            raise UserError("a search has one target in this release", f"{len(entries)} targets", "run one search a target")
+            raise UserError(
+                "a search has one target in this release", f"{len(entries)} targets", "run one search a target"
+            )
         return [load_target(entry) if isinstance(entry, str) else entry for entry in entries]
 
     @field_validator("optimize", mode="before")
@@ -119,7 +121,7 @@ class Budget(BaseModel):
         if isinstance(names, list | tuple):
             if len(set(map(str, names))) != len(names):
                 raise UserError("optimize names an objective once", names, "remove the repetition")
-            names = {name: 1.0 for name in names}
+            names = dict.fromkeys(names, 1.0)
         if not names:
             raise UserError("optimize names at least one objective", value, "add for instance optimize: [latency]")
         return names
@@ -179,12 +181,18 @@ def _limit(name: str, value: float | str) -> Limit:
     if isinstance(value, str):
         match = _QUANTITY.fullmatch(value.strip())
         if match is None:
-            raise UserError("a limit is a number, with or without its unit", f"{name}: {value!r}", f"write for instance 1.5 {objective.unit}")
+            raise UserError(
+                "a limit is a number, with or without its unit",
+                f"{name}: {value!r}",
+                f"write for instance 1.5 {objective.unit}",
+            )
         number = float(match[1])
         if match[2] == "%" and objective.unit in ("share", "ratio"):
             number /= 100
         elif match[2] and match[2].lower() != objective.unit.lower():
-            raise UserError(f"{name} is measured in {objective.unit}", f"{match[2]!r}", f"give the limit in {objective.unit}")
+            raise UserError(
+                f"{name} is measured in {objective.unit}", f"{match[2]!r}", f"give the limit in {objective.unit}"
+            )
     if isinstance(number, bool) or not math.isfinite(float(number)):
         raise UserError("a limit is a finite number", f"{name}: {value!r}", "correct the limit")
     return Limit(name, float(number), objective.direction == "maximize")

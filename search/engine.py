@@ -264,7 +264,9 @@ class Engine:
     def _has_lost(self, sibling: Recipe) -> bool:
         """Whether this deployment was tried twice or more and was worse than another of the same model each time."""
         deploy = _deploy_name(sibling.to_dict())
-        tried = [trial for trial in self._archive if _deploy_name(trial.recipe) == deploy and trial.status == "complete"]
+        tried = [
+            trial for trial in self._archive if _deploy_name(trial.recipe) == deploy and trial.status == "complete"
+        ]
         names = [objective.name for objective in self._budget.objectives]
         senses = [objective.direction == "maximize" for objective in self._budget.objectives]
 
@@ -287,7 +289,9 @@ class Engine:
     def _check_not_hopeless(self) -> None:
         trials = list(self._archive)
         if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
-            raise UserError("some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl")
+            raise UserError(
+                "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
+            )
 
 
 def single_recipes(space: Space, shape: VitShape) -> list[Recipe]:
@@ -303,7 +307,11 @@ def single_recipes(space: Space, shape: VitShape) -> list[Recipe]:
 def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
     """Combinations that tend to work, quantized: patches, all structure together, and both; at middle settings."""
     tail = _recovery(space, shape)
-    steps = {option.technique: option.samples(shape)[0] for option in space.options() if _reshapes(option) and option.samples(shape)}
+    steps = {
+        option.technique: option.samples(shape)[0]
+        for option in space.options()
+        if _reshapes(option) and option.samples(shape)
+    }
     deploys = list(space.deploys.values())
     runtime, deploy = next((pair for pair in deploys if pair[1] is not None), deploys[0])
     last = () if deploy is None else (deploy.default_step(),)

@@ -10,16 +10,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sousvit.common.data import ImageSet, Splits
-from sousvit.common.device import available_cores
+from sousvit.common.device import available_cores, training_device
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.model import load
 from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objective
 from sousvit.objectives.runtimes.agreement import check_agreement
-from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.machine import machine_facts
 from sousvit.objectives.timing import CAREFUL, DEFAULT, measure_many
 from sousvit.search.answer import Row
@@ -40,6 +41,7 @@ ON_REQUEST = frozenset({"memory"})
 BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
+TEACHER_BATCH = 32
 
 
 class Judge:
@@ -66,7 +68,8 @@ class Judge:
                 "correct model or data",
             )
         cache = self._folder / "cache"
-        teacher = TeacherLogits(self._base, self._splits.train, cache / "teacher", self._progress)
+        forward = self._teacher_forward if training_device().name == "cpu" else None
+        teacher = TeacherLogits(self._base, self._splits.train, cache / "teacher", self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
             calibration=self._splits.calibration(),
@@ -79,6 +82,7 @@ class Judge:
         self._objectives = trial_objectives(self._budget)
         self._structures: dict[str, MeasuredSubject] = {}
         self._base_subject: MeasuredSubject
+        self._teacher_session: Session | None = None
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
         """Export the base and open its session; measure it unless it is ``known``."""
@@ -93,6 +97,13 @@ class Judge:
         if unsupported_reason(self._base.module) is None:
             shape = asdict(VitShape.of(self._base.module))
         return BaseRecord(measure(self._base_subject, self._objectives), shape, machine_facts(), found.relative)
+
+    def _teacher_forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The base's logits through ONNX Runtime on all cores, in batches that stay in the caches."""
+        if self._teacher_session is None:
+            self._teacher_session = open_session(self._base_subject.artifact, available_cores())
+        parts = [self._teacher_session.run(part.numpy()) for part in images.split(TEACHER_BATCH)]
+        return torch.from_numpy(np.concatenate(parts))
 
     def judge(self, job: Job) -> Outcome:
         """One trial.
@@ -203,19 +214,31 @@ class Judge:
         single: dict[str, Any] | None,
         single_fidelity: float,
         leave_one_out: bool,
+        retrain_base: bool,
     ) -> list[dict[str, Any]]:
-        """The rows of the final table: one interleaved session, one read of the test split."""
+        """The rows of the final table: one interleaved session, one read of the test split.
+
+        Args:
+            retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
+        """
         chosen = Recipe.from_dict(recipe)
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
             wanted.append(("best single", Recipe.from_dict(single), single_fidelity))
-        if leave_one_out and len([step for step in chosen.steps if not step.handler.trains]) > 1:
-            wanted += [(f"without {step.technique}", chosen.without(step.technique), fidelity) for step in chosen.steps if self._can_stand(chosen, step.technique)]
+        recovery = tuple(step for step in chosen.steps if step.handler.trains)
+        if retrain_base and recovery:
+            wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
+        if leave_one_out and len(chosen.steps) - len(recovery) > 1:
+            wanted += [
+                (f"without {step.technique}", chosen.without(step.technique), fidelity)
+                for step in chosen.steps
+                if self._can_stand(chosen, step.technique)
+            ]
         subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
         recipes = {"base": BASE_RECIPE}
         for role, one, level in wanted:
             self._progress(f"building: {role}", 0, 0)
-            folder = self._folder / "artifacts" / role.replace(" ", "-")
+            folder = self._folder / "artifacts" / role.replace(", ", "-").replace(" ", "-")
             try:
                 subjects[role] = self._trained(one, level, None, {}, folder, None)
             except TrialError:
@@ -244,7 +267,11 @@ class Judge:
         extra = [get_objective(name) for name in ("memory",) if name in OBJECTIVES]
         for role, subject in subjects.items():
             reference = None if role == "base" else base
-            judged = base if role == "base" else replace(subject, images=test, timing_=timings[role], reference=reference, _sessions=[])
+            judged = (
+                base
+                if role == "base"
+                else replace(subject, images=test, timing_=timings[role], reference=reference, _sessions=[])
+            )
             values: dict[str, Value] = measure(judged, list({o.name: o for o in [*self._objectives, *extra]}.values()))
             yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name)
             if role != "base":
@@ -252,7 +279,7 @@ class Judge:
 
 
 def trial_objectives(budget: Budget) -> list[Objective]:
-    """What every trial measures: all cheap registered objectives, their forms relative to the base, and what the budget names."""
+    """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
     names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -15,6 +16,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
+from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord
@@ -82,10 +84,17 @@ class Proposer:
         self.study.sampler = _sampler(seed + 7919 * started, expected_trials)
 
     def ask(self) -> Proposal:
-        """The next recipe, canonical; enqueued ones come first."""
+        """The next recipe, canonical; enqueued ones come first.
+
+        Values that do not fit together (more tokens merged than the blocks left can merge) stay as asked: the
+        engine's analytic gate fails them with their reason, and the sampler learns it.
+        """
         trial = self.study.ask()
         recipe = self.space.suggest(trial)
-        return Proposal(trial, recipe if self._shape is None else recipe.canonical(self._shape))
+        if self._shape is not None:
+            with contextlib.suppress(UserError):
+                recipe = recipe.canonical(self._shape)
+        return Proposal(trial, recipe)
 
     def enqueue(self, recipe: Recipe) -> bool:
         """Ask for ``recipe`` next; False when the space does not hold it."""
@@ -131,7 +140,9 @@ class Proposer:
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         measured = record.status != "failed"
-        values = {limit.name: limit.violation(record.get(limit.name)) for limit in self._limits if limit.name in record.values}
+        values = {
+            limit.name: limit.violation(record.get(limit.name)) for limit in self._limits if limit.name in record.values
+        }
         self._set_constraints(trial, values if measured else {})
         point = [record.get(name) for name in self._senses]
         if record.status == "complete" and all(math.isfinite(value) for value in point):

@@ -27,10 +27,14 @@ def answer_other_budget(folder: Path, path: Path) -> tuple[Answer, Budget]:
     for name in FIXED:
         if getattr(other, name) != getattr(own, name):
             raise UserError(
-                f"an archive answers for its own {name} only", f"another {name} in {path}", "leave it out, or run a new search"
+                f"an archive answers for its own {name} only",
+                f"another {name} in {path}",
+                "leave it out, or run a new search",
             )
     assert archive.base is not None
     missing = sorted({*other.optimize, *other.limits} - set(archive.base.values))
     if missing:
-        raise UserError("an archive knows what its run measured", f"no {', '.join(missing)}", "run a search with this budget")
+        raise UserError(
+            "an archive knows what its run measured", f"no {', '.join(missing)}", "run a search with this budget"
+        )
     return choose(archive, other.hard_limits, other.optimize), other

@@ -21,7 +21,7 @@ from sousvit.search.engine import Engine, Watcher
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
 from sousvit.search.proposer import Proposer
-from sousvit.search.record import BaseRecord, Value
+from sousvit.search.record import BaseRecord, TrialRecord, Value
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
 from sousvit.spaces.shape import VitShape
@@ -150,7 +150,9 @@ def senses(budget: Budget) -> dict[str, bool]:
 def _check_measured(budget: Budget, base: BaseRecord) -> None:
     missing = [name for name in {*budget.optimize, *budget.limits} if name not in base.values]
     if missing:
-        raise UserError("every objective must be measurable on the base", f"{', '.join(sorted(missing))} is not", "leave it out")
+        raise UserError(
+            "every objective must be measurable on the base", f"{', '.join(sorted(missing))} is not", "leave it out"
+        )
 
 
 def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
@@ -176,14 +178,30 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         single=None if answer.single is None else answer.single.recipe,
         single_fidelity=1.0,
         leave_one_out=budget.search.leave_one_out and answer.feasible,
+        retrain_base=_seems_better(answer.chosen),
     )
     archive.append("test_read", recipe=answer.chosen.recipe)
-    return Answer(answer.feasible, answer.chosen, answer.single, answer.violated, tuple(Row.from_dict(row) for row in rows), _notes(answer))
+    return Answer(
+        answer.feasible,
+        answer.chosen,
+        answer.single,
+        answer.violated,
+        tuple(Row.from_dict(row) for row in rows),
+        _notes(answer),
+    )
 
 
 def _broken(values: Mapping[str, Any], limits: tuple[Limit, ...]) -> list[str]:
     measured = {name: Value(*entry) for name, entry in values.items()}
-    return [limit.name for limit in limits if limit.name in measured and limit.violation(measured[limit.name].value) > 0]
+    return [
+        limit.name for limit in limits if limit.name in measured and limit.violation(measured[limit.name].value) > 0
+    ]
+
+
+def _seems_better(chosen: TrialRecord) -> bool:
+    """Whether the whole 95% interval of the accuracy drop lies below 0 (then the base was trained too little)."""
+    drop = chosen.values.get("accuracy_drop")
+    return drop is not None and drop.high is not None and drop.high < 0
 
 
 def _notes(answer: Answer) -> tuple[str, ...]:

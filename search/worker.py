@@ -59,7 +59,7 @@ def _judged(judge: Any, job: Job) -> Outcome:
     """Judge a job; whatever goes wrong in it is its own failure. A full disk is everybody's."""
     begun = time.monotonic()
     try:
-        return judge.judge(job)  # type: ignore[no-any-return]
+        return judge.judge(job)
     except TrialError as error:
         message = str(error)
     except UserError as error:

@@ -168,7 +168,9 @@ def list_command(
 def train_command(
     config: Annotated[Path, typer.Argument(help="YAML with model, data and training")],
     out: Annotated[Path, typer.Option(help="safetensors file to write")],
-    data_root: Annotated[Path | None, typer.Option(help="where relative data paths start; default: the YAML's folder")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="where relative data paths start; default: the YAML's folder")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="instead of the YAML's")] = None,
     as_json: Json = False,
 ) -> None:
@@ -182,7 +184,9 @@ def train_command(
     if as_json:
         _print_json({"checkpoint": str(out), **description})
     else:
-        figures = ", ".join(f"{name} {description[name]:.2%}" for name in ("validation_top1", "test_top1") if name in description)
+        figures = ", ".join(
+            f"{name} {description[name]:.2%}" for name in ("validation_top1", "test_top1") if name in description
+        )
         print(f"{out}: {figures}")
 
 

@@ -31,7 +31,9 @@ def run_search(
         with view:
             answer = search(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
     except KeyboardInterrupt:
-        console(stderr=True).print(f"interrupted; resume with: sousvit search {path} --run {folder.name}", highlight=False)
+        console(stderr=True).print(
+            f"interrupted; resume with: sousvit search {path} --run {folder.name}", highlight=False
+        )
         return 130
     from sousvit.search.report.html import write_report
 

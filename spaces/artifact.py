@@ -67,7 +67,9 @@ class Artifact:
             mean, std = tuple(values.pop("mean", ())), tuple(values.pop("std", ()))
             artifact = cls(folder=folder, input_shape=shape, mean=mean, std=std, **values)  # type: ignore[arg-type]
         except FileNotFoundError as error:
-            raise UserError("an artifact is a folder with artifact.json", folder, "name the folder that apply wrote") from error
+            raise UserError(
+                "an artifact is a folder with artifact.json", folder, "name the folder that apply wrote"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError("artifact.json must be whole", f"{path}: {error}", "write the artifact again") from error
         if not artifact.path.is_file():

@@ -62,7 +62,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.runtime not in RUNTIMES:
-            raise UserError("a recipe's runtime must be known", repr(self.runtime), f"choose one of {', '.join(RUNTIMES)}")
+            raise UserError(
+                "a recipe's runtime must be known", repr(self.runtime), f"choose one of {', '.join(RUNTIMES)}"
+            )
         names = [step.technique for step in self.steps]
         for position, step in enumerate(self.steps):
             handler = step.handler
@@ -70,7 +72,9 @@ class Recipe:
                 raise UserError("a recipe names a technique once", step.technique, "merge the two steps")
             clash = handler.conflicts.intersection(names)
             if clash:
-                raise UserError("conflicting techniques exclude each other", f"{step.technique} with {min(clash)}", "drop one")
+                raise UserError(
+                    "conflicting techniques exclude each other", f"{step.technique} with {min(clash)}", "drop one"
+                )
             if position and handler.stage < self.steps[position - 1].handler.stage:
                 raise UserError(
                     "steps go input, structure, tokens, recovery, deploy",

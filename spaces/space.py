@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.schema import parse_yaml, read_yaml
@@ -60,7 +60,7 @@ class Option:
         return get_technique(self.technique)
 
     def default_step(self, shape: VitShape | None = None) -> Step:
-        """The technique's own defaults where the values allow them, otherwise the middle value that changes something."""
+        """The technique's defaults where the values allow them, otherwise the middle value that changes something."""
         defaults = {name: self.handler.config.model_fields[name].default for name in self.values}
         chosen = {
             name: defaults[name] if defaults[name] in values else values[len(values) // 2]
@@ -208,7 +208,9 @@ def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) 
         value = dict(definition)
     unknown = set(value) - {"summary", "techniques"}
     if unknown or not isinstance(value.get("techniques"), Mapping):
-        raise UserError("a space holds techniques", f"keys {sorted(value)}", "add techniques: {name: {parameter: [values]}}")
+        raise UserError(
+            "a space holds techniques", f"keys {sorted(value)}", "add techniques: {name: {parameter: [values]}}"
+        )
     for name, parameters in value["techniques"].items():
         fields = get_technique(name).config.model_fields
         for parameter in parameters or {}:
@@ -217,7 +219,9 @@ def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) 
     return value
 
 
-def make_space(definition: Mapping[str, Any], shape: VitShape | None, runtimes: Sequence[str]) -> tuple[Space, dict[str, str]]:
+def make_space(
+    definition: Mapping[str, Any], shape: VitShape | None, runtimes: Sequence[str]
+) -> tuple[Space, dict[str, str]]:
     """The space for a base of ``shape`` on a target's ``runtimes``, and why techniques were left out.
 
     Techniques that do not fit the model, the runtimes or the installed packages are left out with a reason.
@@ -257,7 +261,8 @@ def _why_not(handler: Technique, shape: VitShape | None, runtimes: Sequence[str]
 
 
 def _option(handler: Technique, given: Mapping[str, Any], shape: VitShape | None) -> Option:
-    declared = dict(handler.choices(shape)) if shape is not None or isinstance(handler, DeployTechnique) else {}
+    # Without a shape (no plain ViT) only deploy and training techniques come here, and they do not look at it.
+    declared = dict(handler.choices(cast("VitShape", shape)))
     values: dict[str, tuple[Any, ...]] = {}
     for name in [*declared, *(key for key in given if key not in declared)]:
         listed = given.get(name, declared.get(name))
@@ -284,5 +289,3 @@ def _groups(options: Sequence[Option]) -> tuple[tuple[Option, ...], ...]:
 
 def _group_name(group: Sequence[Option]) -> str:
     return "one_of." + "|".join(option.technique for option in group)
-
-

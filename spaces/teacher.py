@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save
 
 from sousvit.common.data import ImageSet
 from sousvit.common.data.augment import View
+from sousvit.common.device import training_device
 from sousvit.common.files import content_hash, write_atomic
 from sousvit.common.model import LoadedModel
-from sousvit.spaces.training import predict
 
 _IN_MEMORY = 16
+_CHUNK = 256
 
 
 class TeacherLogits:
@@ -24,7 +25,9 @@ class TeacherLogits:
 
     Args:
         folder: where views are stored by content, or None to keep them in memory only.
-        progress: called with ("teacher", view, 0) before a view is computed.
+        progress: called with ("teacher", images done, images) while a view is computed.
+        forward: normalised images ``[B, C, H, W]`` to logits, where something is faster than the PyTorch model
+            (ONNX Runtime was measured about twice as fast on CPUs).
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class TeacherLogits:
         train: ImageSet,
         folder: Path | None = None,
         progress: Callable[[str, int, int], None] | None = None,
+        forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self._base, self._train, self._folder, self._progress = base, train, folder, progress
+        self._forward = forward
         self._memory: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
@@ -58,10 +63,27 @@ class TeacherLogits:
         return logits.float() if logits.shape == (len(self._train), self._base.num_classes) else None
 
     def _compute(self, key: str, augmentation: str, seed: int, view: int) -> torch.Tensor:
-        if self._progress is not None:
-            self._progress("teacher", view, 0)
         drawn = View.draw(augmentation, len(self._train), self._train.size, seed, view)  # type: ignore[arg-type]
-        logits = predict(self._base.module, self._train, self._base.normalise, view=drawn).half()
+        logits = self._predict(drawn).half()
         if self._folder is not None:
             write_atomic(self._folder / f"{key}.safetensors", save({"logits": logits}))
         return logits.float()
+
+    def _predict(self, view: View) -> torch.Tensor:
+        parts = []
+        for start in range(0, len(self._train), _CHUNK):
+            if self._progress is not None:
+                self._progress("teacher", start, len(self._train))
+            rows = torch.arange(start, min(start + _CHUNK, len(self._train)))
+            images = self._base.normalise(view.apply(self._train.images(rows), rows))
+            parts.append(self._torch(images) if self._forward is None else self._forward(images))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def _torch(self, images: torch.Tensor) -> torch.Tensor:
+        device = training_device()
+        module = self._base.module.to(device.name).eval()
+        with device.autocast():
+            logits = module(images.to(device.name)).float().cpu()
+        module.to("cpu")
+        return logits

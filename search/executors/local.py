@@ -74,7 +74,7 @@ class LocalExecutor(Executor):
         try:
             if self._process is None:
                 self._spawn()
-            return self._request(("job", job), job.timeout + GRACE)  # type: ignore[no-any-return]
+            return self._request(("job", job), job.timeout + GRACE)
         except WorkerLostError as error:
             self._kill()
             return Outcome(job.attempt, "failed", seconds={"lost": time.monotonic() - begun}, message=str(error))
@@ -112,7 +112,9 @@ class LocalExecutor(Executor):
             self._base = self._request(("start", self._base), self._start_timeout)
         except WorkerLostError as error:
             self._kill()
-            raise UserError("the worker must load the model and data", error, "give it more memory or a smaller model") from error
+            raise UserError(
+                "the worker must load the model and data", error, "give it more memory or a smaller model"
+            ) from error
 
     def _request(self, message: tuple[Any, ...], timeout: float) -> Any:
         """Send a request and return its answer, passing progress on."""
@@ -176,5 +178,3 @@ def _children(pid: int | None) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
-
-

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 
+#: Of :func:`row_cells`.
+HEADINGS = ("top-1 %", "drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
+
+
 def console(stderr: bool = False) -> Console:
     """A console; without a terminal lines are wide enough for a log."""
     stream = sys.stderr if stderr else sys.stdout
@@ -47,7 +51,8 @@ class SearchView:
     def __enter__(self) -> SearchView:
         self._bar.start()
         limits = ", ".join(map(str, self._budget.hard_limits)) or "none"
-        self.say(f"run {self._folder}; target {self._budget.target}; limits: {limits}; optimise {', '.join(self._budget.optimize)}")
+        self.say(f"run {self._folder}; target {self._budget.target}")
+        self.say(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -60,7 +65,11 @@ class SearchView:
 
     def ready(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
         """Tell the base's figures and the space."""
-        figures = ", ".join(f"{name} {show(base.values[name])}" for name in ("accuracy", "latency", "size", "macs") if name in base.values)
+        figures = ", ".join(
+            f"{name} {show(base.values[name])}"
+            for name in ("accuracy", "latency", "size", "macs")
+            if name in base.values
+        )
         self.say(f"base (ONNX Runtime fp32, validation): {figures}")
         for name, reason in left_out.items():
             self.say(f"left out: {name} ({reason})")
@@ -68,8 +77,14 @@ class SearchView:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """What the worker is doing."""
-        self._bar.update(self._task, description=f"{self._current} {what}".strip()[:70], completed=done, total=total or None)
-        if what != self._what and not self._console.is_terminal and what in ("loading model and data", "teacher", "timing all rows, interleaved"):
+        self._bar.update(
+            self._task, description=f"{self._current} {what}".strip()[:70], completed=done, total=total or None
+        )
+        if (
+            what != self._what
+            and not self._console.is_terminal
+            and what in ("loading model and data", "teacher", "timing all rows, interleaved")
+        ):
             self.say(f"  ... {what}")
         if what.startswith("building: ") and what != self._what:
             self.say(f"  ... {what}")
@@ -85,19 +100,27 @@ class SearchView:
 def trial_line(record: TrialRecord, counts: Counts, budget: Budget) -> str:
     """For instance ``#12 ok 14 s accuracy 0.912 latency 0.41 ... | prune_mlp(keep=0.5) + onnxruntime``."""
     broken = violations(record, budget.hard_limits) if record.status == "complete" else {}
-    mark = {"gated": "gated", "failed": "FAILED"}.get(record.status) or (f"breaks {', '.join(broken)}" if broken else "fits")
+    mark = {"gated": "gated", "failed": "FAILED"}.get(record.status) or (
+        f"breaks {', '.join(broken)}" if broken else "fits"
+    )
     rung = "" if record.fidelity >= 1 else f" at {record.fidelity:.0%} of the training"
-    figures = " ".join(f"{name} {show(record.values[name])}" for name in ("accuracy", "latency_ratio", "size_ratio") if name in record.values)
+    figures = " ".join(
+        f"{name} {show(record.values[name])}"
+        for name in ("accuracy", "latency_ratio", "size_ratio")
+        if name in record.values
+    )
     reason = f" [{record.message}]" if record.status == "failed" else ""
-    seconds = sum(record.seconds.values())
-    return f"#{counts.finished:<3d} {seconds:5.1f} s  {mark}{rung}: {figures} | {short_recipe(record.recipe)} ({record.origin}){reason}"
+    head = f"#{counts.finished:<3d} {sum(record.seconds.values()):5.1f} s  {mark}{rung}: {figures}"
+    return f"{head} | {short_recipe(record.recipe)} ({record.origin}){reason}"
 
 
 def short_recipe(plain: Mapping[str, Any]) -> str:
     """A recipe with the parameters that matter, on one line."""
     words = []
     for step in plain["steps"]:
-        telling = [str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step]
+        telling = [
+            str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step
+        ]
         words.append(step["technique"] + (f"({', '.join(telling)})" if telling else ""))
     return " + ".join([*words, str(plain["runtime"])])
 
@@ -123,17 +146,21 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
     out.print(f"report   {report}", highlight=False)
     cost = answer.cost
     if cost:
-        out.print(f"cost     {cost['wall_seconds'] / 60:.1f} min, {cost['core_hours']:.2f} core-hours, {cost['trials']:.0f} trials", highlight=False)
+        wall, cores = cost["wall_seconds"] / 60, cost["core_hours"]
+        out.print(f"cost     {wall:.1f} min, {cores:.2f} core-hours, {cost['trials']:.0f} trials", highlight=False)
 
 
 def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
     table = Table(title=f"measured in one session on the test split; {budget.target}", title_justify="left")
-    for heading in ("", "top-1 %", "drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    table.add_column("")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
     for row in rows:
-        table.add_row(row.role, *row_cells(row.values), short_recipe(row.recipe), style="bold" if row.role == "recipe" else "")
+        table.add_row(
+            row.role, *row_cells(row.values), short_recipe(row.recipe), style="bold" if row.role == "recipe" else ""
+        )
     return table
 
 
@@ -163,7 +190,11 @@ def _interval(shown: float, value: Value, convert: Callable[[float], float], pat
 
 def _print_verdict(out: Console, answer: Answer) -> None:
     if not answer.feasible:
-        out.print(f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}", highlight=False, markup=False)
+        out.print(
+            f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}",
+            highlight=False,
+            markup=False,
+        )
 
 
 def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
@@ -172,10 +203,17 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
         out.print("infeasible: the archive holds no finished trial", highlight=False)
         return
     table = Table(title=f"from the archive, on the validation split; {budget.target}", title_justify="left")
-    names = list(dict.fromkeys(["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]))
+    names = list(
+        dict.fromkeys(
+            ["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]
+        )
+    )
     for heading in ("", *names, "recipe"):
         table.add_column(heading)
-    for role, trial in (("recipe" if answer.feasible else "nearest miss", answer.chosen), ("best single", answer.single)):
+    for role, trial in (
+        ("recipe" if answer.feasible else "nearest miss", answer.chosen),
+        ("best single", answer.single),
+    ):
         if trial is not None:
             figures = [show(trial.values[name]) if name in trial.values else "-" for name in names]
             table.add_row(role, *figures, short_recipe(trial.recipe))
@@ -248,5 +286,10 @@ def training_progress(spinner_: Spinner) -> Callable[[int, int, int, float], Non
 
 
 def _bar(out: Console, disable: bool) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=out, transient=True, disable=disable)

@@ -31,7 +31,9 @@ class DistillConfig(StepConfig):
     def _shares(self) -> DistillConfig:
         if self.soft_weight + self.hard_weight > 1:
             raise UserError(
-                "soft_weight and hard_weight are shares of one loss", f"{self.soft_weight} + {self.hard_weight}", "sum at most 1"
+                "soft_weight and hard_weight are shares of one loss",
+                f"{self.soft_weight} + {self.hard_weight}",
+                "sum at most 1",
             )
         return self
 
@@ -43,7 +45,9 @@ class Distill(ModelTechnique):
     stage: ClassVar[Stage] = Stage.RECOVERY
     config: ClassVar[type[StepConfig]] = DistillConfig
     summary: ClassVar[str] = "recovery training: soft and hard labels of the base model, with augmentation"
-    source: ClassVar[str] = "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666)"
+    source: ClassVar[str] = (
+        "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666)"
+    )
     trains: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:
@@ -76,7 +80,9 @@ class Distill(ModelTechnique):
         if config.soft_weight + config.hard_weight > 0:
             provide = context.teacher
             if provide is None:
-                raise UserError("distillation needs the base model's logits", "no teacher", "give the context a teacher")
+                raise UserError(
+                    "distillation needs the base model's logits", "no teacher", "give the context a teacher"
+                )
 
             def teacher(view: int) -> Any:
                 return provide(config.augmentation, context.seed, view)

@@ -29,7 +29,9 @@ BYTES = {"int8_dynamic": 1.0, "ptq_int8": 1.0, "weight_only": 0.6, "bf16": 4.0}
 def shape() -> VitShape:
     import timm
 
-    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10
+    )
     return VitShape.of(model)
 
 
@@ -62,7 +64,9 @@ def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Value
 
 
 def base_record(shape: VitShape) -> BaseRecord:
-    return BaseRecord(figures(Recipe(), shape, 1.0), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}})
+    return BaseRecord(
+        figures(Recipe(), shape, 1.0), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
+    )
 
 
 ON_ARTIFACT = ("latency", "latency_ratio", "size", "size_ratio", "params", "params_ratio", "macs", "macs_ratio")
@@ -105,7 +109,10 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
     """Make a run from budget changes; ``folder`` again resumes."""
 
     def make(
-        folder: str = "run", trouble: Callable[[Job], Outcome | None] = lambda job: None, in_memory: bool = False, **changes: Any
+        folder: str = "run",
+        trouble: Callable[[Job], Outcome | None] = lambda job: None,
+        in_memory: bool = False,
+        **changes: Any,
     ) -> Run:
         budget = simulated_budget(**changes)
         archive = Archive(tmp_path / folder, writable=True)

@@ -24,7 +24,10 @@ LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False
 
 
 def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> TrialRecord:
-    recipe = {"runtime": "onnxruntime", "steps": [{"technique": name} for name in steps] + [{"technique": "x", **values}]}
+    recipe = {
+        "runtime": "onnxruntime",
+        "steps": [{"technique": name} for name in steps] + [{"technique": "x", **values}],
+    }
     key = trial_key(recipe, fidelity, 0)
     recipe["steps"].pop()
     return TrialRecord(key, recipe, fidelity, 0, status, {name: Value(value) for name, value in values.items()})
@@ -132,7 +135,8 @@ def test_nearest_miss_has_the_smallest_worst_violation():
 
 
 @pytest.mark.parametrize(
-    ("steps", "single"), [(("prune_mlp",), True), (("prune_mlp", "distill"), True), (("prune_mlp", "int8_dynamic"), False), ((), False)]
+    ("steps", "single"),
+    [(("prune_mlp",), True), (("prune_mlp", "distill"), True), (("prune_mlp", "int8_dynamic"), False), ((), False)],
 )
 def test_single_techniques_may_be_repaired(steps, single):
     assert is_single(record(steps)) is single

@@ -42,7 +42,9 @@ def test_no_work_is_paid_twice(simulated):
 
 
 def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
-    run = simulated(trouble=lambda job: Outcome(job.attempt, "failed", message="boom") if int(job.attempt, 16) % 4 == 0 else None)
+    run = simulated(
+        trouble=lambda job: Outcome(job.attempt, "failed", message="boom") if int(job.attempt, 16) % 4 == 0 else None
+    )
     run.engine.run()
     trials = run.engine._proposer.study.trials
     told = [trial for trial in trials if trial.state.is_finished()]
@@ -103,7 +105,7 @@ def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
 @pytest.mark.parametrize("status", ["crash", "nan"])
 def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
     def trouble(job: Job) -> Outcome | None:
-        if len(seen) % 3 or seen.append(job.attempt) is None and len(seen) % 2:
+        if len(seen) % 3 or (seen.append(job.attempt) is None and len(seen) % 2):
             return None
         if status == "nan":
             return Outcome(job.attempt, "complete", {"accuracy": Value(float("nan"))}, {"judge": 1.0})

@@ -82,9 +82,7 @@ def test_folding_is_exact_where_removed_inputs_are_affine_in_kept_ones() -> None
 def test_constant_inputs_fold_into_the_bias_and_wild_ones_fail_the_trial() -> None:
     moments = Moments.zeros(2)
     moments.add(torch.full((10, 2), 3.0))
-    weight, bias = fold_removed(
-        torch.ones(1, 2), torch.zeros(1), torch.tensor([0]), torch.tensor([1]), moments
-    )
+    weight, bias = fold_removed(torch.ones(1, 2), torch.zeros(1), torch.tensor([0]), torch.tensor([1]), moments)
     assert weight.tolist() == [[1.0]]
     assert bias is not None and bias.tolist() == [3.0]
     moments.add(torch.full((1, 2), torch.inf))

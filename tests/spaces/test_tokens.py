@@ -249,9 +249,7 @@ def test_openvino_agrees_for_any_batch(
 
 
 @pytest.mark.parametrize(("technique", "parameters"), REDUCTIONS[1:])
-def test_torch_export_agrees_for_any_batch(
-    make_vit: Make, skeleton: Context, technique: str, parameters: dict
-) -> None:
+def test_torch_export_agrees_for_any_batch(make_vit: Make, skeleton: Context, technique: str, parameters: dict) -> None:
     model = reduced(make_vit(), skeleton, technique, **parameters)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(model, (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: batch},))

@@ -1,0 +1,116 @@
+"""Budgets: what they accept, and one clear line for everything they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sousvit.common.errors import UserError
+from sousvit.search.budget import Limit, make_budget, parse_duration, read_budget
+
+GOOD = {
+    "model": {"name": "vit_tiny_patch16_224"},
+    "data": {"format": "parquet", "train": "train.parquet"},
+    "limits": {"accuracy_drop": 0.01, "latency": "2 ms", "size": 1.5},
+    "optimize": ["latency", "size"],
+}
+
+
+def budget(**changes):
+    return make_budget({**GOOD, **changes}, Path("/somewhere"))
+
+
+def test_a_good_budget_is_typed_and_its_paths_absolute():
+    made = budget()
+    assert made.data.train == "/somewhere/train.parquet"
+    assert made.optimize == {"latency": 1.0, "size": 1.0}
+    assert [str(limit) for limit in made.hard_limits] == ["accuracy_drop <= 0.01", "latency <= 2", "size <= 1.5"]
+    assert made.target.runtimes == ("onnxruntime",)
+
+
+def test_budgets_round_trip_through_yaml(tmp_path):
+    made = budget(
+        optimize={"eer": 2.0}, targets=["local-1-thread"], space={"techniques": {"prune_mlp": {"keep": [0.5, 1.0]}}}
+    )
+    path = tmp_path / "budget.yaml"
+    path.write_text(yaml.safe_dump(made.model_dump(mode="json")))
+    assert read_budget(path) == made
+    assert read_budget(path).identity == made.identity
+
+
+def test_more_trials_or_time_is_the_same_search():
+    assert budget(search={"trials": 5}).identity == budget(search={"trials": 50, "time": "2h"}).identity
+    assert budget(search={"seed": 1}).identity != budget().identity
+    assert budget(limits={}).identity != budget().identity
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5h", 1800), (12, 12)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(("value", "bound"), [("2 ms", 2.0), ("2ms", 2.0), (2, 2.0), ("1e-1 ms", 0.1)])
+def test_limits_take_their_unit(value, bound):
+    assert budget(limits={"latency": value}).hard_limits[0].bound == bound
+
+
+def test_percent_is_a_share():
+    assert budget(limits={"accuracy": "91%"}).hard_limits[0] == Limit("accuracy", 0.91, True)
+
+
+def test_violations_are_signed_and_relative():
+    assert Limit("latency", 2.0, False).violation(3.0) == 0.5
+    assert Limit("accuracy", 0.9, True).violation(0.99) == pytest.approx(-0.1)
+    assert Limit("accuracy_drop", 0.0, False).violation(0.02) == 0.02
+    assert Limit("latency", 2.0, False).violation(float("nan")) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"limits": {"latncy": 2}}, "did you mean 'latency'"),
+        ({"limits": {"latency": "2 MB"}}, "latency is measured in ms"),
+        ({"limits": {"latency": "fast"}}, "a limit is a number"),
+        ({"limits": {"latency": 0}}, "a limit must be reachable"),
+        ({"limits": {"latency_ratio": -1}}, "a limit must be reachable"),
+        ({"limits": {"accuracy": 91}}, "accuracy is a share between 0 and 1"),
+        ({"limits": {"accuracy_drop": 1.5}}, "accuracy_drop is a share below 1"),
+        ({"limits": {"latency": float("nan")}}, "finite number"),
+        ({"limits": [1, 2]}, "limits"),
+        ({"optimize": []}, "at least one objective"),
+        ({"optimize": ["latency", "latency"]}, "names an objective once"),
+        ({"optimize": {"latency": -1}}, "positive number"),
+        ({"optimize": ["speed"]}, "objective must be a known name"),
+        ({"targets": ["local-1-thread", "local-all-threads"]}, "one target in this release"),
+        ({"targets": [{"device": "moon"}]}, "device must be local"),
+        ({"targets": [{"runtime": "tensorrt"}]}, "runtime must be a known name"),
+        ({"targets": [{"threads": 0}]}, "threads"),
+        ({"search": {"trials": 0}}, "trials"),
+        ({"search": {"time": "soon"}}, "a duration is a number"),
+        ({"search": {"budget": 3}}, "known keys"),
+        ({"model": {}}, "a model needs a name"),
+        ({"model": {"checkpoint": "none.safetensors"}}, "checkpoint must exist"),
+        ({"data": {"format": "csv"}}, "format"),
+        ({"plugins": {"objectives": ["nothing.py:Thing"]}}, "plug-in file must be"),
+        ({"objective": "latency"}, "known keys"),
+    ],
+)
+def test_bad_budgets_are_one_clear_line(changes, words):
+    with pytest.raises(UserError) as caught:
+        budget(**changes)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    with pytest.raises(UserError, match="optimize"):
+        make_budget({name: value for name, value in GOOD.items() if name != "optimize"}, tmp_path)
+
+
+def test_a_repeated_key_is_refused(tmp_path):
+    path = tmp_path / "budget.yaml"
+    path.write_text(yaml.safe_dump(GOOD) + "optimize: [accuracy]\n")
+    with pytest.raises(UserError, match="twice"):
+        read_budget(path)

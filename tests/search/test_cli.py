@@ -1,0 +1,156 @@
+"""The command line: bad input is one line and exit code 2; listings; help is light."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sousvit.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Run the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def write(path: Path, value: object) -> Path:
+    path.write_text(value if isinstance(value, str) else yaml.safe_dump(value))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda b: b.pop("optimize"), "optimize"),
+        (lambda b: b.update(limits={"latency": "soon"}), "a limit is a number"),
+        (lambda b: b.update(space="everything"), "space must be a known name"),
+        (lambda b: b.update(space={"techniques": {"prune_all": {}}}), "technique must be a known name"),
+        (lambda b: b["model"].update(name="vit_tinny_patch16_224", checkpoint=None), "timm model"),
+        (lambda b: b["model"].update(checkpoint="gone.safetensors"), "checkpoint must exist"),
+        (lambda b: b["model"].update(args={"img_size": 16, "patch_size": 4, "depth": 2}), "checkpoint must fit"),
+        (lambda b: b["data"].update(train="gone.idx.gz"), "gone.idx.gz"),
+        (lambda b: b["data"].update(validation=10**9), "validation must leave images"),
+    ],
+)
+def test_bad_budgets_exit_with_2_and_one_line(cli, tiny_project, tmp_path, change, words):
+    budget = tiny_project.budget()
+    change(budget)
+    code, _, err = cli("search", write(tmp_path / "b.yaml", budget), "--run", "r")
+    lines = [line for line in err.splitlines() if line.startswith("sousvit:")]
+    assert code == 2 and len(lines) == 1 and words in lines[0], err
+    assert "Traceback" not in err
+
+
+def test_malformed_files(cli, tmp_path):
+    for text, words in (("a: [", "must be YAML"), ("- 1", "keys and values"), ("", "keys and values")):
+        code, _, err = cli("search", write(tmp_path / "b.yaml", text))
+        assert code == 2 and words in err
+    assert cli("search", tmp_path / "none.yaml")[0] == 2
+
+
+def test_a_pickle_checkpoint_is_never_opened(cli, tiny_project, tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    budget = tiny_project.budget(
+        model={"name": "vit_tiny_patch16_224", "checkpoint": str(tmp_path / "model.safetensors")}
+    )
+    code, _, err = cli("search", write(tmp_path / "b.yaml", budget))
+    assert code == 2 and "safetensors" in err and "Traceback" not in err
+
+
+def test_an_unwritable_run_folder(cli, tiny_project, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), "--run", "r")
+    assert code == 2 and "must be a folder" in err
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden"])
+def test_run_names_stay_in_the_runs_folder(cli, tiny_project, tmp_path, name):
+    code, _, _ = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), f"--run={name}")
+    assert code == 2
+
+
+def test_unknown_runs(cli, tmp_path):
+    for command in (("recipe", "none", write(tmp_path / "b.yaml", "optimize: [size]")), ("report", "none")):
+        code, _, err = cli(*command)
+        assert code == 2 and "a run must exist" in err
+
+
+@pytest.mark.parametrize("what", ["techniques", "objectives", "targets", "spaces"])
+def test_listings(cli, what):
+    code, out, _ = cli("list", what, "--json")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) >= 2 and all(row["name"] for row in rows)
+    assert cli("list", what)[0] == 0
+
+
+def test_unknown_listing(cli):
+    code, _, err = cli("list", "recipes")
+    assert code == 2 and "choose one of" in err
+
+
+def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_path):
+    plugin = f"{EXAMPLES / 'worst_class.py'}:WorstClassAccuracy"
+    path = tiny_project.write_budget(
+        tmp_path / "b.yaml", plugins={"objectives": [plugin]}, limits={"worst_class_accuracy_drop": 0.1}
+    )
+    code, out, _ = cli("list", "objectives", "--budget", path, "--json")
+    assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
+
+
+def test_other_executors_are_refused(cli, tiny_project, tmp_path):
+    code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), "--executor", "moon")
+    assert code == 2 and "executor must be known" in err
+
+
+def test_bad_artifacts_and_recipes(cli, tmp_path):
+    code, _, err = cli("measure", tmp_path)
+    assert code == 2 and "artifact.json" in err
+    code, _, err = cli("apply", write(tmp_path / "r.yaml", "a: 1"), "--out", tmp_path / "o")
+    assert code == 2 and "recipe file" in err
+
+
+def test_version_and_help(cli):
+    assert cli("--version")[1].strip()
+    assert "search" in cli("--help")[1]
+
+
+def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
+    config = {
+        "model": {
+            "name": "vit_tiny_patch16_224",
+            "args": {
+                "img_size": 16,
+                "patch_size": 8,
+                "in_chans": 1,
+                "embed_dim": 16,
+                "depth": 1,
+                "num_heads": 2,
+                "num_classes": 3,
+            },
+        },
+        "data": tiny_project.data,
+        "training": {"epochs": 1, "batch_size": 64},
+    }
+    code, out, err = cli("train", write(tmp_path / "t.yaml", config), "--out", "new.safetensors", "--json")
+    assert code == 0, err
+    assert 0 <= json.loads(out)["test_top1"] <= 1 and (tmp_path / "new.safetensors").is_file()

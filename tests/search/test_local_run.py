@@ -1,0 +1,219 @@
+"""Real searches in a real worker process on the tiny project: answers, resuming, misbehaving trials, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sousvit.cli_search import local_executor
+from sousvit.search.archive import Archive
+from sousvit.search.budget import read_budget
+from sousvit.search.executors.executor import Job
+from sousvit.spaces.recipe import Recipe, Step
+
+HERE = Path(__file__).parent
+SPACE = {
+    "techniques": {
+        "prune_depth": {"drop": [0, 1, 2, 3]},
+        "distill": {"epochs": [0, 1]},
+        "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
+    }
+}
+SEARCH = {"trials": 6, "seed": 0, "explore_fidelity": 1.0}
+
+
+def sousvit(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sousvit", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_project, tmp_path_factory):
+    """One finished run, shared by the tests that only read it."""
+    home = tmp_path_factory.mktemp("home")
+    budget = tiny_project.write_budget(
+        home / "budget.yaml",
+        limits={"accuracy_drop": 0.3, "size_ratio": 0.9},
+        optimize=["size", "accuracy"],
+        space=SPACE,
+        search=SEARCH,
+    )
+    result = sousvit("search", budget, "--run", "one", "--json", cwd=home)
+    assert result.returncode == 0, result.stderr
+    return home, json.loads(result.stdout)
+
+
+def test_a_search_writes_its_run_folder_and_answers(finished):
+    home, answer = finished
+    run = home / "runs" / "one"
+    for name in (
+        "budget.yaml",
+        "study.db",
+        "trials.parquet",
+        "pareto.csv",
+        "recipe.yaml",
+        "report.html",
+        "events.jsonl",
+        "answer.json",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    rows = {row["role"]: row["values"] for row in answer["rows"]}
+    assert {"base", "recipe"} <= set(rows)
+    assert rows["recipe"]["size_ratio"][0] < 0.9
+    assert rows["recipe"]["latency_ratio"][1] is not None and rows["recipe"]["accuracy_drop"][1] is not None
+    assert answer["status"] == "feasible"
+
+
+def test_the_test_split_is_read_once(finished):
+    home, _ = finished
+    events = [json.loads(line) for line in (home / "runs/one/events.jsonl").read_text().splitlines()]
+    assert sum(event["event"] == "test_read" for event in events) == 1
+
+
+def test_a_finished_run_asked_again_adds_nothing(finished):
+    home, _ = finished
+    before = len(Archive(home / "runs/one"))
+    result = sousvit("search", home / "budget.yaml", "--run", "one", cwd=home)
+    assert result.returncode == 0, result.stderr
+    assert "recipe" in result.stdout
+    assert len(Archive(home / "runs/one")) == before
+
+
+def test_another_budget_in_the_same_run_is_refused(finished, tiny_project):
+    home, _ = finished
+    other = tiny_project.write_budget(home / "other.yaml", space=SPACE, search={**SEARCH, "seed": 5})
+    result = sousvit("search", other, "--run", "one", cwd=home)
+    assert result.returncode == 2 and "a run keeps its budget" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_archive_answers_another_budget(finished):
+    home, _ = finished
+    (home / "small.yaml").write_text("limits: {accuracy_drop: 0.9}\noptimize: [size]\n")
+    begun = time.monotonic()
+    result = sousvit("recipe", "one", "small.yaml", "--json", "--out", "out.yaml", cwd=home)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    sizes = [trial.get("size") for trial in Archive(home / "runs/one").finals if trial.get("accuracy_drop") <= 0.9]
+    assert answer["recipe"]["values"]["size"][0] == min(sizes)
+    assert yaml.safe_load((home / "out.yaml").read_text())["recipe"] == answer["recipe"]["recipe"]
+    assert time.monotonic() - begun < 60
+
+
+def test_an_impossible_budget_is_infeasible_with_its_nearest_miss(finished):
+    home, _ = finished
+    (home / "hard.yaml").write_text("limits: {size_ratio: 0.001}\noptimize: [size]\n")
+    result = sousvit("recipe", "one", "hard.yaml", cwd=home)
+    assert result.returncode == 3
+    assert "infeasible" in result.stdout and "size_ratio" in result.stdout
+
+
+def test_the_answer_needs_no_torch(finished):
+    home, _ = finished
+    code = (
+        "import sys; from pathlib import Path; from sousvit.search.requery import answer_other_budget as ask; "
+        "ask(Path('runs/one'), Path('small.yaml')); assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    (home / "small.yaml").write_text("limits: {accuracy_drop: 0.9}\noptimize: [size]\n")
+    result = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_apply_reproduces_the_artifact_and_its_accuracy(finished):
+    home, answer = finished
+    result = sousvit("apply", "runs/one/recipe.yaml", "--out", "applied", "--json", cwd=home)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout)["figures"]
+    row = next(row for row in answer["rows"] if row["role"] == "recipe")["values"]
+    assert figures["size_mb"] == pytest.approx(row["size"][0], rel=0.01)
+    assert figures["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
+
+
+def test_measure_compares_two_artifacts(finished):
+    home, _ = finished
+    result = sousvit(
+        "measure", "runs/one/artifacts/recipe", "--baseline", "runs/one/artifacts/base", "--json", cwd=home
+    )
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout)["figures"]
+    assert figures["ratio"][1] <= figures["ratio"][0] <= figures["ratio"][2]
+    assert figures["size_ratio"] < 0.9 and figures["memory_mb"] > 0
+
+
+def test_report_is_one_self_contained_page(finished):
+    home, _ = finished
+    page = (home / "runs/one/report.html").read_text()
+    assert "<script src" not in page and "<link" not in page
+    assert all(f"<td>{role}</td>" in page for role in ("base", "recipe"))
+    assert "accuracy_drop &lt;= 0.3" in page
+
+
+def test_misbehaving_trials_fail_alone(tiny_project, tmp_path):
+    budget = tiny_project.write_budget(
+        tmp_path / "budget.yaml",
+        plugins={"objectives": [f"{HERE / 'trouble_objective.py'}:Trouble"]},
+        optimize=["trouble"],
+        limits={},
+        space=SPACE,
+        search=SEARCH,
+    )
+    (tmp_path / "run").mkdir()
+    outcomes = {}
+    with local_executor(read_budget(budget), tmp_path / "run") as executor:
+        base = executor.start(None)
+        assert base.values["trouble"].value == 4.0
+        for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, -15.0), (0, 60.0)):
+            recipe = Recipe((Step.make("prune_depth", drop=drop),)) if drop else Recipe()
+            executor.submit(Job(f"{drop}-{len(outcomes)}", recipe.to_dict(), 1.0, 0, timeout))
+            outcome = executor.wait()
+            outcomes[outcome.attempt] = outcome
+    status = {attempt: outcome.status for attempt, outcome in outcomes.items()}
+    assert status == {"0-0": "complete", "1-1": "failed", "2-2": "failed", "3-3": "failed", "0-4": "complete"}
+    assert "nan" in outcomes["1-1"].message
+    assert "exit code 7" in outcomes["2-2"].message
+    assert "no answer within" in outcomes["3-3"].message
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path):
+    budget = tiny_project.write_budget(
+        tmp_path / "budget.yaml",
+        limits={"accuracy_drop": 0.3},
+        space=SPACE,
+        search={**SEARCH, "trials": 5, "leave_one_out": False},
+    )
+    command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "r"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "runs/r/events.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not log.is_file() or log.read_text().count('"event":"trial"') < 2):
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = set(Archive(tmp_path / "runs/r").trials)
+    assert len(finished) >= 2
+    result = sousvit("search", budget, "--run", "r", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    keys = [json.loads(line)["trial"]["key"] for line in log.read_text().splitlines() if '"event":"trial"' in line]
+    assert finished <= set(keys) and len(keys) == len(set(keys)) == 5
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_resumable(tiny_project, tmp_path):
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
+    command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "r"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "runs/r/events.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not log.is_file() or '"event":"trial"' not in log.read_text()):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "resume with" in errors and "Traceback" not in errors

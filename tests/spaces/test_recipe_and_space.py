@@ -1,0 +1,136 @@
+"""Recipes as values, and spaces that make them: round trips, rules of combination, suggestions."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sousvit.common.errors import UserError
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.space import make_space, preset_names, read_space
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, get_technique, techniques
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def shape() -> VitShape:
+    import timm
+
+    model = timm.create_model(
+        "deit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=48, depth=4, num_heads=3, num_classes=10
+    )
+    return VitShape.of(model)
+
+
+class RandomTrial:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def suggest_categorical(self, name, choices):
+        return self.random.choice(list(choices))
+
+
+@pytest.mark.parametrize("technique", list(techniques()), ids=lambda technique: technique.name)
+def test_every_technique_declares_itself_and_round_trips(technique, shape):
+    assert technique.summary and technique.source and issubclass(type(technique), (ModelTechnique, DeployTechnique))
+    for name in technique.conflicts:
+        assert technique.name in get_technique(name).conflicts
+    choices = technique.choices(shape)
+    assert set(choices) <= set(technique.config.model_fields)
+    for name, values in choices.items():
+        for value in values:
+            step = Step.make(
+                technique.name, **{**{other: entries[0] for other, entries in choices.items()}, name: value}
+            )
+            runtime = min(technique.runtimes) if isinstance(technique, DeployTechnique) else "onnxruntime"
+            recipe = Recipe((step,), runtime)
+            assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+            assert Recipe.from_dict(yaml.safe_load(yaml.safe_dump(recipe.to_dict()))) == recipe
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=200, deadline=None)
+def test_suggested_recipes_are_valid_and_can_be_asked_again(shape, seed):
+    space, _ = make_space(read_space("default"), shape, RUNTIMES)
+    recipe = space.suggest(RandomTrial(seed))
+    try:
+        small = recipe.reshape(shape)
+    except UserError as error:  # few blocks cannot merge many tokens: the one combination that depends on values
+        assert "merges at most half" in str(error)
+        return
+    assert small.params() > 0 and small.num_classes == shape.num_classes
+    canonical = recipe.canonical(shape)
+    assert canonical.canonical(shape) == canonical
+    assert canonical.reshape(shape) == small
+    parameters = space.parameters(canonical, shape)
+    assert parameters is not None
+    assert Recipe.from_dict(canonical.to_dict()).hash == canonical.hash
+
+
+def test_steps_that_change_nothing_are_dropped(shape):
+    recipe = Recipe(
+        (Step.make("prune_mlp", keep=1.0), Step.make("prune_depth", drop=0), Step.make("distill", epochs=3))
+    )
+    assert recipe.canonical(shape) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"steps": [{"technique": "prune_mpl"}]}, "did you mean 'prune_mlp'"),
+        ({"steps": [{"technique": "prune_mlp", "keep": 2}]}, "keep"),
+        ({"steps": [{"technique": "prune_mlp", "width": 2}]}, "width"),
+        ({"steps": [{"technique": "prune_mlp"}, {"technique": "prune_mlp"}]}, "names a technique once"),
+        ({"steps": [{"technique": "tome"}, {"technique": "evit"}]}, "exclude each other"),
+        ({"steps": [{"technique": "distill"}, {"technique": "prune_mlp"}]}, "steps go input, structure"),
+        ({"steps": [{"technique": "int8_dynamic"}], "runtime": "openvino"}, "must suit the runtime"),
+        ({"steps": [], "runtime": "tensorrt"}, "runtime must be known"),
+        ({"steps": [{"keep": 1}]}, "names its technique"),
+        ({"steps": {"a": 1}}, "a list of steps"),
+        ({"stages": []}, "runtime and a list of steps"),
+    ],
+)
+def test_bad_recipes_are_one_clear_line(recipe, words):
+    with pytest.raises(UserError) as caught:
+        Recipe.from_dict(recipe)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_make_spaces(name, shape):
+    space, left_out = make_space(read_space(name), shape, RUNTIMES)
+    assert space.size > 1 and not left_out
+
+
+def test_techniques_that_do_not_fit_are_left_out_with_a_reason(shape):
+    _, left_out = make_space(read_space("default"), shape, ("onnxruntime",))
+    assert "ptq_int8" in left_out and "openvino" not in left_out["ptq_int8"].split("for")[0]
+    space, left_out = make_space(read_space("default"), None, ("onnxruntime",))
+    assert "no plain Vision Transformer" in left_out["prune_mlp"]
+    assert space.deploys
+
+
+@pytest.mark.parametrize(
+    ("definition", "words"),
+    [
+        ("defualt", "did you mean 'default'"),
+        ({"techniques": {"prune_mpl": {}}}, "did you mean 'prune_mlp'"),
+        ({"techniques": {"prune_mlp": {"kep": [1]}}}, "parameter of prune_mlp"),
+        ({"technique": {}}, "a space holds techniques"),
+    ],
+)
+def test_bad_spaces_are_one_clear_line(definition, words):
+    with pytest.raises(UserError, match=words):
+        read_space(definition)
+
+
+def test_bad_values_in_a_space_are_found_before_the_search(shape):
+    with pytest.raises(UserError, match="keep"):
+        make_space(read_space({"techniques": {"prune_mlp": {"keep": [0.5, 7]}}}), shape, RUNTIMES)
