@@ -13,7 +13,7 @@ import yaml
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
-from sousvit.search.record import TrialRecord, Value
+from sousvit.search.record import TrialRecord, Value, decode, encode
 from sousvit.search.selection import Preference, best, best_single, nearest_miss
 
 
@@ -31,14 +31,12 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        plain = asdict(self)
-        plain["values"] = {name: [v.value, v.low, v.high] for name, v in self.values.items()}
-        return plain
+        return {**asdict(self), "values": encode(self.values)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Row:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**plain, "values": {name: Value(*entry) for name, entry in plain["values"].items()}})
+        return cls(**{**plain, "values": decode(plain["values"])})
 
 
 @dataclass(frozen=True)

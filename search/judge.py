@@ -27,7 +27,7 @@ from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
 from sousvit.search.gate import broken_limits, explain
-from sousvit.search.record import BaseRecord, Value
+from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
@@ -195,7 +195,7 @@ class Judge:
         with self._finished(chosen, fidelity, "verify") as subject:
             subject.plan = CAREFUL
             values = measure(subject, self._at(Stage.ARTIFACT, Stage.STRUCTURE))
-        return {name: [v.value, v.low, v.high] for name, v in values.items()}
+        return encode(values)
 
     @contextmanager
     def _finished(self, recipe: Recipe, fidelity: float, role: str) -> Iterator[MeasuredSubject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -18,6 +19,16 @@ class Value:
     value: float
     low: float | None = None
     high: float | None = None
+
+
+def encode(values: Mapping[str, Value]) -> dict[str, list[float | None]]:
+    """Figures as plain ``[value, low, high]``."""
+    return {name: [v.value, v.low, v.high] for name, v in values.items()}
+
+
+def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Value]:
+    """The inverse of :func:`encode`."""
+    return {name: Value(*entry) for name, entry in plain.items()}
 
 
 @dataclass(frozen=True)
@@ -80,16 +91,14 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        plain = asdict(self)
-        plain["values"] = {name: [v.value, v.low, v.high] for name, v in self.values.items()}
-        return plain
+        return {**asdict(self), "values": encode(self.values)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
         """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
         known = {entry.name for entry in fields(cls)}
         kept = {name: value for name, value in plain.items() if name in known}
-        kept["values"] = {name: Value(*entry) for name, entry in plain["values"].items()}
+        kept["values"] = decode(plain["values"])
         return cls(**kept)
 
 
@@ -107,14 +116,17 @@ class BaseRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = {name: [v.value, v.low, v.high] for name, v in self.values.items()}
-        return {"values": values, "shape": self.shape, "machine": self.machine, "agreement": self.agreement}
+        return {
+            "values": encode(self.values),
+            "shape": self.shape,
+            "machine": self.machine,
+            "agreement": self.agreement,
+        }
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> BaseRecord:
         """The inverse of :meth:`to_dict`."""
-        values = {name: Value(*entry) for name, entry in plain["values"].items()}
-        return cls(values, plain["shape"], plain["machine"], plain.get("agreement", 0.0))
+        return cls(decode(plain["values"]), plain["shape"], plain["machine"], plain.get("agreement", 0.0))
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:

@@ -21,7 +21,7 @@ from sousvit.search.engine import Engine, Watcher
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
 from sousvit.search.proposer import Proposer
-from sousvit.search.record import BaseRecord, TrialRecord, Value
+from sousvit.search.record import BaseRecord, TrialRecord, decode
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
 from sousvit.spaces.shape import VitShape
@@ -192,7 +192,7 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
 
 
 def _broken(values: Mapping[str, Any], limits: tuple[Limit, ...]) -> list[str]:
-    measured = {name: Value(*entry) for name, entry in values.items()}
+    measured = decode(values)
     return [
         limit.name for limit in limits if limit.name in measured and limit.violation(measured[limit.name].value) > 0
     ]

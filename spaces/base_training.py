@@ -18,6 +18,7 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.common.model import LoadedModel, ModelSpec, load, save_checkpoint
 from sousvit.common.schema import read_yaml, validated
+from sousvit.spaces.optimizer import OptimizerName
 from sousvit.spaces.training import Progress, TrainingPlan, fit, predict
 
 
@@ -26,7 +27,8 @@ class TrainingSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    optimizer: OptimizerName = "muon"
     batch_size: int = Field(default=128, ge=1)
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)

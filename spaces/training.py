@@ -20,6 +20,7 @@ from sousvit.common.data import ImageSet
 from sousvit.common.data.augment import Policy, View
 from sousvit.common.device import Precision, TrainingDevice, training_device
 from sousvit.common.errors import TrainingDivergedError, TrialError
+from sousvit.spaces.optimizer import OptimizerName, make_optimizers
 
 #: uint8 images to the model's float input.
 Normalise = Callable[[torch.Tensor], torch.Tensor]
@@ -35,7 +36,8 @@ class TrainingPlan:
 
     Args:
         epochs: passes over the training images.
-        learning_rate: peak of the one-cycle (linear warm-up, cosine) schedule, for AdamW.
+        learning_rate: peak of the one-cycle (linear warm-up, cosine) schedule.
+        optimizer: ``muon`` (with AdamW for what is no matrix of a block) or ``adamw``.
         batch_size: images a step.
         weight_decay: on matrices only.
         label_smoothing: of the cross entropy on true labels.
@@ -50,6 +52,7 @@ class TrainingPlan:
 
     epochs: int
     learning_rate: float = 1e-3
+    optimizer: OptimizerName = "muon"
     batch_size: int = 128
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
@@ -113,11 +116,10 @@ def _train(
     progress: Progress | None,
     deadline: float | None,
 ) -> None:
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(model, plan.weight_decay), lr=plan.learning_rate, fused=device.name != "mps"
-    )
+    optimizers = make_optimizers(model, plan.optimizer, plan.learning_rate, plan.weight_decay)
     steps = max(1, len(data) // plan.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(plan.epochs * steps, plan.warmup))
+    cycle = _one_cycle(plan.epochs * steps, plan.warmup)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, cycle) for optimizer in optimizers]
     for epoch in range(plan.epochs):
         view_index = epoch % plan.num_views
         view = View.draw(plan.augmentation, len(data), data.size, plan.seed, view_index)
@@ -133,7 +135,7 @@ def _train(
             with device.autocast():
                 output = model(images).float()
             loss = distillation_loss(output, targets, taught, plan)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             value = float(loss.detach())
@@ -141,8 +143,9 @@ def _train(
                 raise TrainingDivergedError(
                     f"the loss became {value:g}, its gradient {float(norm):g}, in epoch {epoch + 1}, step {step + 1}"
                 )
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             if progress is not None:
                 progress(epoch, step, steps, value)
 
@@ -200,16 +203,6 @@ def predict(
             out.append(model(normalise(images).to(device.name)).float().cpu())
     model.to("cpu").train(was_training)
     return torch.cat(out)
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay on matrices; none on biases, norms and embeddings."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (plain if parameter.ndim < 2 or "pos_embed" in name or "token" in name else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 def _one_cycle(total: int, warmup: float) -> Callable[[int], float]:

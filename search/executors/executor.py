@@ -69,6 +69,7 @@ class Executor(ABC):
 
         Raises:
             UserError: bad input found on the way.
+            TrialError: the worker was lost, or the recipe cannot be built.
         """
 
     @abstractmethod

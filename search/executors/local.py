@@ -7,6 +7,7 @@ and its archive live on. The worker ends by itself when the driver is gone.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from sousvit.common.errors import UserError
+from sousvit.common.errors import TrialError, UserError
 from sousvit.search.executors.executor import Executor, Job, Outcome, Progress
 from sousvit.search.record import BaseRecord
 
@@ -83,10 +84,10 @@ class LocalExecutor(Executor):
         if self._process is None:
             self._spawn()
         try:
-            return self._request(("call", function, arguments), self._start_timeout)
+            return self._request(("call", function, arguments), math.inf)
         except WorkerLostError as error:
             self._kill()
-            raise RuntimeError(f"{function}: {error}") from error
+            raise TrialError(f"{function}: {error}") from error
 
     def core_seconds(self) -> float:
         self._note_cpu_time()

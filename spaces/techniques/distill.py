@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sousvit.common.data.augment import Policy
 from sousvit.common.errors import UserError
+from sousvit.spaces.optimizer import OptimizerName
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
@@ -20,6 +21,7 @@ class DistillConfig(StepConfig):
 
     epochs: int = Field(default=4, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
+    optimizer: OptimizerName = "muon"
     soft_weight: float = Field(default=0.7, ge=0, le=1)
     hard_weight: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=2.0, gt=0)
@@ -67,6 +69,7 @@ class Distill(ModelTechnique):
         plan = TrainingPlan(
             epochs=rung_epochs(config.epochs, context.fidelity),
             learning_rate=config.learning_rate,
+            optimizer=config.optimizer,
             batch_size=config.batch_size,
             soft_weight=config.soft_weight,
             hard_weight=config.hard_weight,

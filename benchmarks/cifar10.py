@@ -1,0 +1,108 @@
+"""CIFAR-10: the best recipe within one point of top-1 on one thread at batch 1, beside the best single technique.
+
+    python benchmarks/cifar10.py --data DIR --model VIT.safetensors --time 40m
+
+Writes ``benchmarks/results/cifar10.json`` (the raw answer) and ``cifar10.md`` (the table, with command, machine,
+versions and date). The last 5,000 training rows are validation; the test file is read once, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from sousvit.cli_search import run_search
+from sousvit.search.answer import Answer
+from sousvit.search.report.html import leave_one_out
+from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe
+from sousvit.search.run import open_run
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def budget(data: Path, model: Path, limit_train: int | None) -> dict[str, object]:
+    """The budget as plain values."""
+    files = {"train": str((data / "train.parquet").resolve()), "test": str((data / "test.parquet").resolve())}
+    return {
+        "model": {"checkpoint": str(model.resolve())},
+        "data": {"format": "parquet", **files, "validation": {"last": 5000}, "limit_train": limit_train},
+        "targets": [{"device": "local", "runtime": ["onnxruntime", "openvino"], "threads": 1, "batch": 1}],
+        "limits": {"accuracy_drop": 0.01},
+        "optimize": ["latency", "size"],
+        "space": {
+            "techniques": {
+                "patch_size": {},
+                "prune_depth": {},
+                "prune_heads": {"importance": ["activation"]},
+                "prune_mlp": {"importance": ["activation"]},
+                "tome": {},
+                "evit": {},
+                "distill": {"epochs": [0, 16], "learning_rate": [1e-3, 2e-3], "soft_weight": [0.9], "num_views": [4]},
+                "int8_dynamic": {},
+                "ptq_int8": {},
+                "weight_only": {},
+                "bf16": {},
+            }
+        },
+        "search": {"trials": 400, "seed": 0, "explore_fidelity": 0.125, "explore_share": 0.45},
+    }
+
+
+def table(answer: Answer, run: Path, command: str) -> str:
+    """The result as Markdown."""
+    own, archive = open_run(run)
+    assert archive.base is not None
+    machine = archive.base.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    lines = [
+        f"Command: `{command}`; {time.strftime('%Y-%m-%d')}; {machine['cpu']} ({', '.join(machine['flags'])}), "
+        f"{machine['cores']} cores; {versions}.",
+        "",
+        f"Target: {own.target}. Limits: {', '.join(map(str, own.hard_limits))}. "
+        f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
+        f"Test split, one interleaved session, 95% intervals.",
+        "",
+        "| | " + " | ".join(HEADINGS) + " | recipe |",
+        "|---|" + "---:|" * len(HEADINGS) + "---|",
+    ]
+    lines += [
+        f"| {r.role} | " + " | ".join(row_cells(r.values)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows
+    ]
+    lines += ["", "| left out | latency becomes | file becomes | top-1, points |", "|---|---:|---:|---:|"]
+    for part in leave_one_out(answer):
+        lines.append(f"| {part['technique']} | {part['slower']:.2f}x | {part['larger']:.2f}x | {part['points']:+.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Search, then write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--time", default="40m")
+    parser.add_argument("--limit-train", type=int, default=None)
+    parser.add_argument("--run", default="bench-cifar10")
+    given = parser.parse_args()
+    runs = Path("runs")
+    runs.mkdir(exist_ok=True)
+    path = runs / f"{given.run}.yaml"
+    path.write_text(yaml.safe_dump(budget(given.data, given.model, given.limit_train), sort_keys=False))
+    code = run_search(path, given.run, {"time": given.time}, "local", runs, False)
+    if code not in (0, 3):
+        return code
+    RESULTS.mkdir(exist_ok=True)
+    raw = (runs / given.run / "answer.json").read_text()
+    limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
+    command = f"python benchmarks/cifar10.py --data DIR --model VIT.safetensors --time {given.time}{limit}"
+    (RESULTS / "cifar10.json").write_text(raw)
+    (RESULTS / "cifar10.md").write_text(table(Answer.from_dict(json.loads(raw)), runs / given.run, command))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Which low-rung trials are trained in full, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from sousvit.search.budget import Limit
+from sousvit.search.fidelity import TwoRungs
+from sousvit.search.record import TrialRecord, Value, trial_key
+from sousvit.search.selection import Preference
+
+LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
+BASE = {"latency": Value(10.0), "accuracy": Value(0.9)}
+POLICY = TwoRungs(0.25, 0.5, LIMITS, Preference({"latency": 1.0}, BASE))
+
+
+def trial(name: str, drop: float, latency: float, fidelity: float = 0.25, recover: float = 10.0) -> TrialRecord:
+    steps = [{"technique": "prune_mlp", "id": name}, {"technique": "distill", "epochs": 4}]
+    recipe = {"runtime": "onnxruntime", "steps": steps}
+    values = {
+        "accuracy_drop": Value(drop),
+        "accuracy": Value(0.9 - drop),
+        "latency": Value(latency),
+        "latency_ratio": Value(latency / 10),
+    }
+    seconds = {"recover": recover, "judge": 1.0}
+    return TrialRecord(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values, seconds=seconds)
+
+
+def test_without_experience_the_smallest_miss_comes_first():
+    near, far = trial("near", 0.03, 4.0), trial("far", 0.10, 1.0)
+    assert POLICY.next([far, near], 1e9) == near
+
+
+def test_what_already_fits_comes_in_order_of_preference():
+    slow, fast = trial("slow", 0.01, 4.0), trial("fast", 0.015, 2.0)
+    assert POLICY.next([slow, fast], 1e9) == fast
+
+
+def test_promotions_teach_how_much_the_rest_of_the_training_brings():
+    known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.01, 4.0, fidelity=1.0)
+    bold, timid = trial("bold", 0.055, 1.0), trial("timid", 0.03, 4.5)
+    assert POLICY.next([bold, timid], 1e9) == timid
+    assert POLICY.next([known_low, known_full, bold, timid], 1e9) == bold
+
+
+def test_limits_that_training_cannot_change_are_never_promoted():
+    assert POLICY.next([trial("slow", 0.0, 9.0)], 1e9) is None
+
+
+def test_full_trials_are_not_promoted_again():
+    assert POLICY.next([trial("a", 0.03, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)], 1e9) is None
+
+
+def test_only_what_fits_the_time_left():
+    assert POLICY.next([trial("a", 0.03, 4.0, recover=10.0)], 30.0) is None
+    assert POLICY.next([trial("a", 0.03, 4.0, recover=10.0)], 42.0) is not None
+
+
+@pytest.mark.parametrize(("share", "promotes"), [(0.4, False), (0.5, True), (0.9, True)])
+def test_promotions_begin_after_the_explore_share(share, promotes):
+    assert POLICY.promotes(share) is promotes
+
+
+def test_recipes_without_training_are_final_at_once():
+    assert POLICY.rung(trains=False) == 1.0 and POLICY.rung(trains=True) == 0.25
