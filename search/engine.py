@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
 DUPLICATES_BEFORE_MUTATION = 3
-DUPLICATES_BEFORE_END = 200
+DUPLICATES_BEFORE_END = 60
 #: One promotion in this many goes to a single technique.
 SINGLES_SHARE = 4
 

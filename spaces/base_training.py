@@ -27,7 +27,7 @@ class TrainingSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=1e-2, gt=0)
     optimizer: OptimizerName = "muon"
     batch_size: int = Field(default=128, ge=1)
     weight_decay: float = Field(default=0.05, ge=0)

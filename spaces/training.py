@@ -52,7 +52,7 @@ class TrainingPlan:
 
     epochs: int
     learning_rate: float = 1e-3
-    optimizer: OptimizerName = "muon"
+    optimizer: OptimizerName = "adamw"
     batch_size: int = 128
     weight_decay: float = 0.05
     label_smoothing: float = 0.0

@@ -125,7 +125,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     spec = TrainSpec(
         model=ModelSpec(name="vit_tiny_patch16_224", args=TINY_VIT, mean=(0.5,), std=(0.27,)),
         data=DataSpec(**tiny_data(root)),
-        training=TrainingSpec(epochs=10, learning_rate=3e-3, batch_size=50, augmentation="none", precision="fp32"),
+        training=TrainingSpec(epochs=10, learning_rate=2e-2, batch_size=50, augmentation="none", precision="fp32"),
     )
     description = train_base(spec, root / "base.safetensors", say=lambda line: None)
     assert description["validation_top1"] > 0.8, description

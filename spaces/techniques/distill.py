@@ -21,7 +21,7 @@ class DistillConfig(StepConfig):
 
     epochs: int = Field(default=4, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
-    optimizer: OptimizerName = "muon"
+    optimizer: OptimizerName = "adamw"
     soft_weight: float = Field(default=0.7, ge=0, le=1)
     hard_weight: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=2.0, gt=0)

@@ -111,7 +111,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
     def make(
         folder: str = "run",
         trouble: Callable[[Job], Outcome | None] = lambda job: None,
-        in_memory: bool = False,
+        in_memory: bool = True,
         **changes: Any,
     ) -> Run:
         budget = simulated_budget(**changes)

@@ -154,7 +154,7 @@ def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, mo
         if moment == "judging" and len(jobs) == after:
             raise Killed
 
-    run = simulated(trouble=trouble)
+    run = simulated(trouble=trouble, in_memory=False)
     if moment != "judging":
         tell, told = run.engine._proposer.tell, []
 
@@ -171,7 +171,9 @@ def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, mo
     run.archive.close()
     before = len(jobs)
 
-    again = simulated(trouble=lambda job: jobs.append((Recipe.from_dict(job.recipe).hash, job.fidelity)))
+    again = simulated(
+        trouble=lambda job: jobs.append((Recipe.from_dict(job.recipe).hash, job.fidelity)), in_memory=False
+    )
     again.engine.run()
     assert finished <= set(again.archive.trials)
     assert len(again.archive) == 40
@@ -183,7 +185,7 @@ def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, mo
 
 
 def test_the_same_seed_gives_the_same_search(simulated):
-    runs = [simulated(folder=name, in_memory=True) for name in ("one", "two")]
+    runs = [simulated(folder=name) for name in ("one", "two")]
     for run in runs:
         run.engine.run()
     assert list(runs[0].archive.trials) == list(runs[1].archive.trials)
@@ -200,7 +202,7 @@ def test_late_results_of_lost_attempts_are_discarded(simulated):
 
 
 def test_study_on_disk_is_a_readable_optuna_study(simulated):
-    run = simulated(search={"trials": 12})
+    run = simulated(search={"trials": 12}, in_memory=False)
     run.engine.run()
     study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
     assert len(study.directions) == 3
