@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ class Archive:
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
+        self._stored: set[str] = set()
         if writable:
             self._open_log()
         for event in read_events(folder / EVENTS):
@@ -93,6 +95,8 @@ class Archive:
             record = TrialRecord.from_dict(event["trial"])
             self.trials.setdefault(record.key, record)
             self._open_seconds += sum(record.seconds.values())
+            if record.artifact:
+                self._stored.add(record.artifact)
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
         elif kind == "run":
@@ -130,6 +134,14 @@ class Archive:
             if not any(math.isnan(value) for value in point):
                 front.add(point, trial)
         return front.items
+
+    def drop_artifacts(self, limits: Sequence[Limit], senses: Mapping[str, bool], newest: TrialRecord) -> None:
+        """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""
+        kept = {trial.artifact for trial in self.front(limits, senses)}
+        self._stored.add(newest.artifact)
+        for name in self._stored - kept:
+            shutil.rmtree(self.folder / "artifacts" / name, ignore_errors=True)
+        self._stored &= kept
 
 
 def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:

@@ -91,6 +91,7 @@ class Engine:
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
         self._watcher = watcher or Watcher()
         self._limits = budget.hard_limits
+        self._senses = {objective.name: objective.direction == "maximize" for objective in budget.objectives}
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._duplicates_in_row = 0
         self._origins: dict[str, str] = {}
@@ -221,6 +222,8 @@ class Engine:
         self._archive.add(record)
         if proposal is not None:
             self._proposer.tell(proposal, record)
+        if record.artifact:
+            self._archive.drop_artifacts(self._limits, self._senses, record)
         self.counts.finished += 1
         self.counts.failed += record.status == "failed"
         self._watcher.trial(record, self.counts)

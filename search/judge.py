@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objec
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.machine import machine_facts
-from sousvit.objectives.timing import CAREFUL, DEFAULT, measure_many
+from sousvit.objectives.timing import CAREFUL, DEFAULT, Timing, measure_many
 from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
@@ -42,6 +42,15 @@ BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
 TEACHER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What does not depend on the weights."""
+
+    values: dict[str, Value]
+    timing: Timing
+    memory_bytes: int | None
 
 
 class Judge:
@@ -80,7 +89,7 @@ class Judge:
         )
         self._builder = ModelBuilder(self._base, self._context, cache / "models")
         self._objectives = trial_objectives(self._budget)
-        self._structures: dict[str, MeasuredSubject] = {}
+        self._structures: dict[str, Structure] = {}
         self._base_subject: MeasuredSubject
         self._teacher_session: Session | None = None
 
@@ -116,12 +125,11 @@ class Judge:
         seconds: dict[str, float] = {}
         with _clocked(seconds, "gate"):
             structure = self._structure(recipe)
-            values = measure(structure, self._at(Stage.STRUCTURE, Stage.ARTIFACT))
         limits = self._budget.hard_limits
-        broken = broken_limits(values, limits)
+        broken = broken_limits(structure.values, limits)
         if broken:
-            structure.close()
-            return Outcome(job.attempt, "gated", values, seconds, f"gated untrained: {explain(broken, values, limits)}")
+            message = f"gated untrained: {explain(broken, structure.values, limits)}"
+            return Outcome(job.attempt, "gated", structure.values, seconds, message)
         name = content_hash(job.recipe, job.fidelity, job.seed)
         subject = self._trained(recipe, job.fidelity, deadline, seconds, self._folder / "artifacts" / name, structure)
         with _clocked(seconds, "judge"):
@@ -136,7 +144,7 @@ class Judge:
         deadline: float | None,
         seconds: dict[str, float],
         folder: Path,
-        structure: MeasuredSubject | None,
+        structure: Structure | None,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session; timings of the structure are kept."""
         with _clocked(seconds, "recover" if recipe.trains else "build"):
@@ -148,22 +156,23 @@ class Judge:
             check_agreement(session, model, self._probe_images(), quantized=recipe.deploy_step is not None)
         return subject
 
-    def _structure(self, recipe: Recipe) -> MeasuredSubject:
-        """The untrained artifact with its measured latency; the same structure is exported and timed once."""
+    def _structure(self, recipe: Recipe) -> Structure:
+        """What the untrained artifact costs; the same structure is exported and timed once."""
         key = recipe.structure().hash
         if key not in self._structures:
             model = skeleton(self._base, recipe.structure())
             folder = self._folder / "cache" / "structures" / key
-            self._progress("measuring the untrained artifact", 0, 0)
             # Random inputs calibrate a quantizer well enough where only its speed is looked at.
             artifact = self._artifact(model, recipe, folder, replace(self._context, calibration=None))
+            self._progress("measuring the untrained artifact", 0, 0)
             subject = self._subject(model, artifact, None)
-            subject.timing  # noqa: B018 - measured here, before the files go
-            if "memory" in {objective.name.split("_")[0] for objective in self._objectives}:
-                subject.memory_bytes  # noqa: B018
-            measure(subject, self._at(Stage.STRUCTURE, Stage.ARTIFACT))
-            self._structures[key] = subject
-            subject.close()
+            try:
+                values = measure(subject, self._at(Stage.STRUCTURE, Stage.ARTIFACT))
+                memory = subject.memory_bytes if "memory" in values else None
+                self._structures[key] = Structure(values, subject.timing, memory)
+            finally:
+                subject.close()
+                shutil.rmtree(folder, ignore_errors=True)
         return self._structures[key]
 
     def _artifact(self, model: torch.nn.Module, recipe: Recipe, folder: Path, context: Context) -> Any:
@@ -172,14 +181,13 @@ class Judge:
         self._progress("exporting", 0, 0)
         return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
 
-    def _subject(self, model: torch.nn.Module, artifact: Any, structure: MeasuredSubject | None) -> MeasuredSubject:
+    def _subject(self, model: torch.nn.Module, artifact: Any, structure: Structure | None) -> MeasuredSubject:
         reference = getattr(self, "_base_subject", None)
         subject = MeasuredSubject(
             model, artifact, self._target, self._splits.validation, self._base.normalise, reference, DEFAULT
         )
         if structure is not None:
-            subject.timing_ = structure.timing
-            subject.memory_bytes_ = structure.__dict__.get("memory_bytes")
+            subject.timing_, subject.memory_bytes_ = structure.timing, structure.memory_bytes
         return subject
 
     def _probe_images(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -73,6 +74,9 @@ def search(
     begun = clock()
     try:
         _open_run(archive, budget, folder)
+        stored = _stored_answer(archive, folder)
+        if stored is not None and _is_spent(archive, budget):
+            return stored
         with make_executor(budget, folder) as executor:
             try:
                 return _search(archive, budget, folder, executor, hooks, clock)
@@ -95,6 +99,20 @@ def _open_run(archive: Archive, budget: Budget, folder: Path) -> None:
     write_atomic(folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
 
 
+def _stored_answer(archive: Archive, folder: Path) -> Answer | None:
+    """The answer of an earlier session, if no trial has finished since: the test split is not read again for it."""
+    path = folder / "answer.json"
+    if not path.is_file():
+        return None
+    answer = Answer.from_dict(json.loads(path.read_text()))
+    return answer if answer.cost.get("trials") == len(archive) else None
+
+
+def _is_spent(archive: Archive, budget: Budget) -> bool:
+    limits = budget.search
+    return len(archive) >= limits.trials or (limits.time is not None and archive.spent_seconds >= limits.time)
+
+
 def _search(
     archive: Archive, budget: Budget, folder: Path, executor: Executor, hooks: Hooks, clock: Callable[[], float]
 ) -> Answer:
@@ -108,6 +126,9 @@ def _search(
     hooks.ready(base, space, left_out)
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
     engine.run()
+    stored = _stored_answer(archive, folder)
+    if stored is not None:
+        return stored
     hooks.say(f"search over ({engine.stopped_because}); measuring the answer on the test split")
     answer = _final(archive, budget, executor, hooks)
     cost = {

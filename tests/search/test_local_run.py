@@ -16,6 +16,7 @@ import yaml
 from sousvit.cli_search import local_executor
 from sousvit.search.archive import Archive
 from sousvit.search.budget import read_budget
+from sousvit.search.executors import local
 from sousvit.search.executors.executor import Job
 from sousvit.spaces.recipe import Recipe, Step
 
@@ -72,6 +73,14 @@ def test_a_search_writes_its_run_folder_and_answers(finished):
     assert answer["status"] == "feasible"
 
 
+def test_only_artifacts_on_the_front_are_kept(finished):
+    home, _ = finished
+    kept = {path.name for path in (home / "runs/one/artifacts").iterdir()}
+    trials = {trial.artifact for trial in Archive(home / "runs/one") if trial.artifact}
+    assert {"base", "recipe"} <= kept
+    assert kept & trials and trials - kept
+
+
 def test_the_test_split_is_read_once(finished):
     home, _ = finished
     events = [json.loads(line) for line in (home / "runs/one/events.jsonl").read_text().splitlines()]
@@ -85,6 +94,7 @@ def test_a_finished_run_asked_again_adds_nothing(finished):
     assert result.returncode == 0, result.stderr
     assert "recipe" in result.stdout
     assert len(Archive(home / "runs/one")) == before
+    assert (home / "runs/one/events.jsonl").read_text().count('"event":"test_read"') == 1
 
 
 def test_another_budget_in_the_same_run_is_refused(finished, tiny_project):
@@ -155,25 +165,29 @@ def test_report_is_one_self_contained_page(finished):
     assert "accuracy_drop &lt;= 0.3" in page
 
 
-def test_misbehaving_trials_fail_alone(tiny_project, tmp_path):
+def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "GRACE", 1.0)
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml",
         plugins={"objectives": [f"{HERE / 'trouble_objective.py'}:Trouble"]},
         optimize=["trouble"],
         limits={},
         space=SPACE,
-        search=SEARCH,
+        search={**SEARCH, "trial_memory_gb": 2.5},
     )
     (tmp_path / "run").mkdir()
     outcomes = {}
     with local_executor(read_budget(budget), tmp_path / "run") as executor:
         base = executor.start(None)
         assert base.values["trouble"].value == 4.0
-        for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, -15.0), (0, 60.0)):
+        for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, 20.0), (0, 60.0)):
             recipe = Recipe((Step.make("prune_depth", drop=drop),)) if drop else Recipe()
             executor.submit(Job(f"{drop}-{len(outcomes)}", recipe.to_dict(), 1.0, 0, timeout))
             outcome = executor.wait()
             outcomes[outcome.attempt] = outcome
+        greedy = Recipe((Step.make("prune_mlp", keep=0.5),))
+        executor.submit(Job("greedy", greedy.to_dict(), 1.0, 0, 60.0))
+        assert "out of memory" in executor.wait().message
     status = {attempt: outcome.status for attempt, outcome in outcomes.items()}
     assert status == {"0-0": "complete", "1-1": "failed", "2-2": "failed", "3-3": "failed", "0-4": "complete"}
     assert "nan" in outcomes["1-1"].message

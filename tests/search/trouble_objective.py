@@ -1,4 +1,4 @@
-"""A user's objective that misbehaves by the depth of the model: fine at 4 blocks, then NaN, a crash, a hang."""
+"""A misbehaving objective, by depth: fine at 4 blocks, then NaN, a crash, a hang; greedy where the MLP is narrow."""
 
 import os
 import time
@@ -12,6 +12,11 @@ class Trouble(Objective):
 
     def measure(self, subject):
         depth = len(subject.model.blocks)
+        if subject.model.blocks[0].mlp.fc1.out_features < 128:
+            hoard = []
+            while True:
+                hoard.append(bytearray(os.urandom(1 << 20) * 64))
+                time.sleep(0.02)
         if depth == 3:
             return Measurement(float("nan"))
         if depth == 2:
