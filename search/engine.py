@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -267,17 +268,14 @@ class Engine:
     def _has_lost(self, sibling: Recipe) -> bool:
         """Whether this deployment was tried twice or more and was worse than another of the same model each time."""
         deploy = _deploy_name(sibling.to_dict())
-        tried = [
-            trial for trial in self._archive if _deploy_name(trial.recipe) == deploy and trial.status == "complete"
-        ]
-        names = [objective.name for objective in self._budget.objectives]
-        senses = [objective.direction == "maximize" for objective in self._budget.objectives]
-
-        def beaten(trial: TrialRecord) -> bool:
-            rivals = (other for other in self._archive if other.model_key == trial.model_key and other.key != trial.key)
-            return any(_dominates(other, trial, names, senses) for other in rivals if other.status == "complete")
-
-        return len(tried) >= 2 and all(beaten(trial) for trial in tried)
+        complete = [trial for trial in self._archive if trial.status == "complete"]
+        by_model: dict[str, list[TrialRecord]] = defaultdict(list)
+        for trial in complete:
+            by_model[trial.model_key].append(trial)
+        tried = [trial for trial in complete if _deploy_name(trial.recipe) == deploy]
+        return len(tried) >= 2 and all(
+            any(_dominates(other, trial, self._senses) for other in by_model[trial.model_key]) for trial in tried
+        )
 
     def _enqueue_singles(self, shape: VitShape) -> None:
         """Every technique alone (with recovery where it changes the model): the baseline that a hybrid must beat."""
@@ -342,7 +340,7 @@ def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:
     return recipe["runtime"], last if last and isinstance(get_technique(last), DeployTechnique) else ""
 
 
-def _dominates(one: TrialRecord, other: TrialRecord, names: list[str], maximise: list[bool]) -> bool:
-    pairs = [(one.get(name), other.get(name), more) for name, more in zip(names, maximise, strict=True)]
+def _dominates(one: TrialRecord, other: TrialRecord, senses: Mapping[str, bool]) -> bool:
+    pairs = [(one.get(name), other.get(name), more) for name, more in senses.items()]
     no_worse = all(a >= b if more else a <= b for a, b, more in pairs)
     return no_worse and any(a != b for a, b, _ in pairs)

@@ -128,33 +128,40 @@ class Proposer:
         again = 0
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.study, frozen._trial_id)
+            done = frozenset(frozen.constraints)
             if frozen.number in known:
-                self._tell(trial, known[frozen.number])
+                self._tell(trial, known[frozen.number], done)
                 continue
-            self._set_constraints(trial, {})
+            self._set_constraints(trial, {}, done)
             self.study.tell(frozen.number, state=TrialState.FAIL)
             if frozen.params:
                 self.study.enqueue_trial(frozen.params)
                 again += 1
         return again
 
-    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+    def _tell(self, trial: optuna.Trial, record: TrialRecord, done: frozenset[str] = frozenset()) -> None:
         measured = record.status != "failed"
         values = {
             limit.name: limit.violation(record.get(limit.name)) for limit in self._limits if limit.name in record.values
         }
-        self._set_constraints(trial, values if measured else {})
+        self._set_constraints(trial, values if measured else {}, done)
         point = [record.get(name) for name in self._senses]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
             self.study.tell(trial, point)
         else:
             self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
 
-    def _set_constraints(self, trial: optuna.Trial, violations: Mapping[str, float]) -> None:
-        """Every limit gets a value: a failed trial breaks all of them, an unmeasured figure breaks none."""
-        known = set(trial.constraints if hasattr(trial, "constraints") else {})
+    def _set_constraints(
+        self, trial: optuna.Trial, violations: Mapping[str, float], done: frozenset[str] = frozenset()
+    ) -> None:
+        """Every limit gets a value: a failed trial breaks all of them, an unmeasured figure breaks none.
+
+        Args:
+            violations: those measured; empty for a failed trial.
+            done: limits that a crashed session had already set.
+        """
         for limit in self._limits:
-            if limit.name not in known:
+            if limit.name not in done:
                 value = violations.get(limit.name, 0.0 if violations else 1.0)
                 trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 

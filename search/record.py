@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from sousvit.common.files import content_hash
@@ -72,12 +73,12 @@ class TrialRecord:
         """Names of the recipe's steps."""
         return tuple(step["technique"] for step in self.recipe["steps"])
 
-    @property
+    @cached_property
     def recipe_key(self) -> str:
         """Identity of the recipe."""
         return content_hash(self.recipe)
 
-    @property
+    @cached_property
     def model_key(self) -> str:
         """Identity of the recipe's model before deployment: siblings share its recovered weights."""
         steps = self.recipe["steps"]

@@ -14,6 +14,9 @@ from sousvit.search.record import TrialRecord, Value
 #: Steps that repair; a recipe with one other technique is still a single technique.
 REPAIRS = frozenset({"distill"})
 
+#: Errors below this are one: a split cannot tell them apart.
+ERROR_FLOOR = 2e-3
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -43,7 +46,7 @@ class Preference:
         if name.endswith("_drop"):
             return -value if objective.direction == "minimize" else value
         if objective.direction == "maximize" and objective.unit == "share":
-            return math.log(max(1 - reference, 1e-6) / max(1 - value, 1e-6))
+            return math.log(max(1 - reference, ERROR_FLOOR) / max(1 - value, ERROR_FLOOR))
         ratio = max(value, 1e-12) / max(reference, 1e-12)
         return math.log(ratio) if objective.direction == "maximize" else -math.log(ratio)
 

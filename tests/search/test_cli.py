@@ -154,3 +154,27 @@ def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
     code, out, err = cli("train", write(tmp_path / "t.yaml", config), "--out", "new.safetensors", "--json")
     assert code == 0, err
     assert 0 <= json.loads(out)["test_top1"] <= 1 and (tmp_path / "new.safetensors").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_a_valid_budget_or_training_file(path):
+    from sousvit.search.budget import read_budget
+    from sousvit.spaces.base_training import read_training
+
+    if path.name == "train.yaml":
+        assert read_training(path).training.epochs >= 1
+    else:
+        budget = read_budget(path)
+        for part in (budget.data.train, budget.data.validation, budget.data.test, budget.model.checkpoint):
+            assert Path(str(part)).is_file(), part
+
+
+def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
+    from sousvit.common.data.idx import read_idx
+
+    data = EXAMPLES / "fashion-mnist" / "data"
+    assert sum(path.stat().st_size for path in data.iterdir()) <= 8e6
+    assert (EXAMPLES / "fashion-mnist" / "base.safetensors").stat().st_size <= 12e6
+    parts = {part: read_idx(data / f"{part}-images-idx3-ubyte.gz") for part in ("train", "validation", "test")}
+    seen = {part: {image.tobytes() for image in images} for part, images in parts.items()}
+    assert not seen["validation"] & seen["train"] and not seen["test"] & seen["train"]
