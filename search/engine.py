@@ -158,7 +158,8 @@ class Engine:
 
     def _promote(self, trial: TrialRecord) -> None:
         self.counts.promoted += 1
-        self._run(Recipe.from_dict(trial.recipe), FULL, "promoted", None)
+        recipe = Recipe.from_dict(trial.recipe)
+        self._fan_out(recipe, self._run(recipe, FULL, "promoted", None))
 
     def _propose(self) -> bool:
         """Ask for a recipe and finish it; False when nothing new is left."""
@@ -187,8 +188,7 @@ class Engine:
         else:
             self.counts.gated_analytic += 1
             self._record(record, proposal)
-        if record.status == "complete" and proposal.recipe.trains and origin != "fanned":
-            self._fan_out(proposal.recipe)
+        self._fan_out(proposal.recipe, record)
 
     def _gate(self, proposal: Proposal, fidelity: float, origin: str) -> TrialRecord | None:
         """A gated record if shapes alone break a limit (or do not fit together), otherwise None."""
@@ -253,17 +253,18 @@ class Engine:
             artifact=outcome.artifact,
         )
 
-    def _fan_out(self, recipe: Recipe) -> None:
-        """Enqueue the recovered model's other deployments."""
+    def _fan_out(self, recipe: Recipe, record: TrialRecord) -> None:
+        """Judge a fully recovered model's other deployments now: its weights are paid for, they cost seconds."""
+        if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
+            return
         for runtime, option in self._proposer.space.deploys.values():
-            if option is None:
-                sibling = Recipe(recipe.model_steps, runtime)
-            else:
-                sibling = Recipe((*recipe.model_steps, option.default_step()), runtime)
-            known = self._known(sibling, self._policy.rung(sibling.trains))
-            if known is None and not self._has_lost(sibling) and self._proposer.enqueue(sibling):
-                self._origins.setdefault(sibling.hash, "fanned")
+            last = () if option is None else (option.default_step(),)
+            sibling = Recipe((*recipe.model_steps, *last), runtime)
+            if self._is_over():
+                return
+            if self._known(sibling, FULL) is None and not self._has_lost(sibling):
                 self.counts.fanned += 1
+                self._run(sibling, FULL, "fanned", None)
 
     def _has_lost(self, sibling: Recipe) -> bool:
         """Whether this deployment was tried twice or more and was worse than another of the same model each time."""
@@ -313,9 +314,7 @@ def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
         for option in space.options()
         if _reshapes(option) and option.samples(shape)
     }
-    deploys = list(space.deploys.values())
-    runtime, deploy = next((pair for pair in deploys if pair[1] is not None), deploys[0])
-    last = () if deploy is None else (deploy.default_step(),)
+    runtime, last = _quantized(space)
     kinds = [{Stage.INPUT}, {Stage.STRUCTURE}, {Stage.INPUT, Stage.STRUCTURE}]
     found = []
     for stages in kinds:
@@ -323,6 +322,16 @@ def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
         if chosen:
             found.append(Recipe((*chosen, *tail, *last), runtime))
     return found
+
+
+def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
+    """The space's first deployment with at most one byte a weight, otherwise its first plain one."""
+    for runtime, option in space.deploys.values():
+        if option is not None and isinstance(option.handler, DeployTechnique):
+            step = option.default_step()
+            if option.handler.bytes_per_weight(step.config) <= 1:
+                return runtime, (step,)
+    return next(iter(space.deploys.values()))[0], ()
 
 
 def _reshapes(option: Option) -> bool:

@@ -42,7 +42,7 @@ class TrialRecord:
         fidelity: share of the recovery epochs it got; 1.0 is final.
         status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
         values: figures by objective name, those measured before the trial ended.
-        origin: who asked: ``proposed``, ``seed`` (a single technique), ``fanned`` or ``promoted``.
+        origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted`` or ``fanned``.
         number: the Optuna trial, or None for promotions.
         attempt: identifies the attempt that gave the result.
         seconds: wall time by part (build, gate, recover, export, judge).

@@ -14,8 +14,8 @@ from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechniqu
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-#: Patches that a search tries, relative to the base's.
-FACTORS = (1.0, 1.5, 2.0, 3.0, 3.5, 4.0)
+#: Largest searched patch, in patches of the base.
+LARGEST = 4
 #: Fewer patches than this are not searched.
 MIN_PATCHES = 4
 
@@ -40,10 +40,9 @@ class PatchSize(ModelTechnique):
     source: ClassVar[str] = "FlexiViT (arXiv 2212.08013)"
 
     def choices(self, shape: VitShape) -> Choices:
-        """The base's patch and larger divisors of the image size."""
+        """The base's patch and larger divisors of the image size, up to four times as large."""
         base = shape.patch[0]
-        sizes = sorted({int(base * factor) for factor in FACTORS if float(base * factor).is_integer()})
-        fitting = [size for size in sizes if all(side % size == 0 for side in shape.image)]
+        fitting = [size for size in range(base, LARGEST * base + 1) if all(side % size == 0 for side in shape.image)]
         return {"patch": tuple(size for size in fitting if size == base or _patches(shape, size) >= MIN_PATCHES)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
