@@ -276,7 +276,10 @@ def test_logits_that_predict_computed_can_teach(toy):
     """Inference tensors must not break the backward pass."""
     base = student(1)
     stored = predict(base, toy, scale)
-    fit(student(), toy, scale, replace(PLAN, epochs=1, soft_weight=0.5, hard_weight=0.5), lambda view: stored)
+    model = student()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    fit(model, toy, scale, replace(PLAN, epochs=1, soft_weight=0.5, hard_weight=0.5), lambda view: stored)
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
 # predict
