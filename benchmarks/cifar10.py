@@ -42,14 +42,14 @@ def budget(data: Path, model: Path, limit_train: int | None) -> dict[str, object
                 "prune_mlp": {"importance": ["activation"]},
                 "tome": {},
                 "evit": {},
-                "distill": {"epochs": [0, 16], "learning_rate": [1e-3, 2e-3], "soft_weight": [0.9], "num_views": [4]},
+                "distill": {"epochs": [0, 6], "learning_rate": [1e-3], "soft_weight": [0.7], "num_views": [3]},
                 "int8_dynamic": {},
                 "ptq_int8": {},
                 "weight_only": {},
                 "bf16": {},
             }
         },
-        "search": {"trials": 400, "seed": 0, "explore_fidelity": 0.125, "explore_share": 0.45},
+        "search": {"trials": 400, "seed": 0, "explore_fidelity": 1 / 6, "explore_share": 0.45},
     }
 
 

@@ -111,15 +111,9 @@ def choose(
 
 
 def phrases(trial: TrialRecord, limits: Sequence[Limit]) -> tuple[str, ...]:
-    """For instance ``latency_ratio 0.31, limit <= 0.25``; one a violated limit."""
+    """One phrase a violated limit."""
     broken = violations(trial, limits)
-    return tuple(
-        f"{limit.name} {trial.get(limit.name):.4g}, limit {'>=' if limit.maximise else '<='} {limit.bound:g}"
-        if limit.name in trial.values
-        else f"{limit.name} was not measured, limit {'>=' if limit.maximise else '<='} {limit.bound:g}"
-        for limit in limits
-        if limit.name in broken
-    )
+    return tuple(limit.phrase(trial.values.get(limit.name)) for limit in limits if limit.name in broken)
 
 
 def recipe_yaml(answer: Answer, budget: Budget) -> str:

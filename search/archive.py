@@ -117,19 +117,12 @@ class Archive:
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.trials.values())
 
-    @property
-    def finals(self) -> list[TrialRecord]:
-        """Complete trials at full fidelity, the only ones an answer may come from."""
-        return [trial for trial in self if trial.is_final]
-
-    def feasible(self, limits: Sequence[Limit]) -> list[TrialRecord]:
-        """Final trials that hold every limit."""
-        return [trial for trial in self.finals if not violations(trial, limits)]
-
-    def front(self, limits: Sequence[Limit], senses: Mapping[str, bool]) -> list[TrialRecord]:
-        """Feasible, final, non-dominated trials; ``senses`` maps objectives to whether more is better."""
+    def front(
+        self, limits: Sequence[Limit], senses: Mapping[str, bool], among: Iterable[TrialRecord] | None = None
+    ) -> list[TrialRecord]:
+        """Feasible, final, non-dominated trials (``among`` some, or all); ``senses``: whether more is better."""
         front: Front[TrialRecord] = Front(senses.values())
-        for trial in self.feasible(limits):
+        for trial in feasible(self if among is None else among, limits):
             point = [trial.get(name) for name in senses]
             if not any(math.isnan(value) for value in point):
                 front.add(point, trial)
@@ -144,9 +137,14 @@ class Archive:
         self._stored &= kept
 
 
+def feasible(trials: Iterable[TrialRecord], limits: Sequence[Limit]) -> list[TrialRecord]:
+    """Final trials (the only ones an answer may come from) that hold every limit."""
+    return [trial for trial in trials if trial.is_final and not violations(trial, limits)]
+
+
 def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:
     """The violated limits by name; one that was not measured counts as violated without bound."""
-    found = {limit.name: limit.violation(trial.get(limit.name)) for limit in limits}
+    found = {limit.name: limit.violation(trial.values.get(limit.name)) for limit in limits}
     return {name: value for name, value in found.items() if value > 0}
 
 

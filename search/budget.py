@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -19,9 +20,12 @@ from sousvit.common.specs import DataSpec, ModelSpec
 from sousvit.objectives.objective import Objective, get_objective
 from sousvit.objectives.plugins import load_objective
 from sousvit.objectives.targets.target import Target, load_target
+from sousvit.search.record import Value
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: Stored intervals are two-sided at 95%.
+_INTERVAL_Z = NormalDist().inv_cdf(0.975)
 _QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)")
 
 
@@ -43,7 +47,11 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 
 class SearchLimits(BaseModel):
-    """When a search ends, and what one trial may take.
+    """When a search ends, what one trial may take, and how sure a limit must be.
+
+    ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
+    interval is judged at that end of it, because a recipe picked for just holding a limit on validation
+    images breaks it on other images half of the time (0.5 judges the figure itself).
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted to all of
     them; ``explore_share`` is the share of trials and time spent before promotions begin. ``leave_one_out``
@@ -58,6 +66,7 @@ class SearchLimits(BaseModel):
     trial_memory_gb: float | None = Field(default=None, gt=0)
     explore_fidelity: float = Field(default=0.25, gt=0, le=1)
     explore_share: float = Field(default=0.6, gt=0, le=1)
+    confidence: float = Field(default=0.9, ge=0.5, lt=1)
     leave_one_out: bool = True
 
 
@@ -70,18 +79,39 @@ class Plugins(BaseModel):
 
 @dataclass(frozen=True)
 class Limit:
-    """A hard limit: ``value <= bound`` for a minimised objective, ``value >= bound`` for a maximised one."""
+    """A hard limit: ``value <= bound`` for a minimised objective, ``value >= bound`` for a maximised one.
+
+    ``confidence`` in [0.5, 1) is the one-sided level at which a figure with an interval must hold it.
+    """
 
     name: str
     bound: float
     maximise: bool
+    confidence: float = 0.5
 
-    def violation(self, value: float) -> float:
+    def violation(self, value: Value | None) -> float:
         """Signed relative violation, above 0 where broken; what Optuna gets as a constraint value."""
-        if math.isnan(value):
+        if value is None or math.isnan(value.value):
             return math.inf
         scale = abs(self.bound) or 1.0
-        return (self.bound - value if self.maximise else value - self.bound) / scale
+        judged = self.cautious(value)
+        return (self.bound - judged if self.maximise else judged - self.bound) / scale
+
+    def cautious(self, value: Value) -> float:
+        """The figure that is held against the bound: the worse end of its one-sided interval at ``confidence``."""
+        end = value.low if self.maximise else value.high
+        if end is None:
+            return value.value
+        return value.value + (end - value.value) * NormalDist().inv_cdf(self.confidence) / _INTERVAL_Z
+
+    def phrase(self, value: Value | None) -> str:
+        """For instance ``latency_ratio 0.41, limit <= 0.25``; with the judged end where it is not the figure itself."""
+        bound = f"limit {'>=' if self.maximise else '<='} {self.bound:g}"
+        if value is None:
+            return f"{self.name} was not measured, {bound}"
+        judged = self.cautious(value)
+        sure = "" if judged == value.value else f" ({judged:.4g} at {self.confidence:.0%} confidence)"
+        return f"{self.name} {value.value:.4g}{sure}, {bound}"
 
     def __str__(self) -> str:
         return f"{self.name} {'>=' if self.maximise else '<='} {self.bound:g}"
@@ -149,7 +179,7 @@ class Budget(BaseModel):
     @cached_property
     def hard_limits(self) -> tuple[Limit, ...]:
         """The limits, parsed and checked against each other."""
-        limits = parse_limits(self.limits)
+        limits = parse_limits(self.limits, self.search.confidence)
         _check_contradictions(limits)
         return limits
 
@@ -159,20 +189,25 @@ class Budget(BaseModel):
         return [get_objective(name) for name in self.optimize]
 
     @property
+    def senses(self) -> dict[str, bool]:
+        """Per optimised objective whether more is better."""
+        return {objective.name: objective.direction == "maximize" for objective in self.objectives}
+
+    @property
     def identity(self) -> str:
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
         content = self.model_dump(mode="json", exclude={"search": {"trials", "time", "leave_one_out", "explore_share"}})
         return content_hash(content)
 
 
-def parse_limits(values: Mapping[str, float | str]) -> tuple[Limit, ...]:
+def parse_limits(values: Mapping[str, float | str], confidence: float = 0.5) -> tuple[Limit, ...]:
     """Limits from a budget's mapping.
 
     Raises:
         UnknownNameError: no such objective.
         UserError: no number, or another unit than the objective's.
     """
-    return tuple(_limit(name, value) for name, value in values.items())
+    return tuple(replace(_limit(name, value), confidence=confidence) for name, value in values.items())
 
 
 def _limit(name: str, value: float | str) -> Limit:

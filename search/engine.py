@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
 DUPLICATES_BEFORE_MUTATION = 3
 DUPLICATES_BEFORE_END = 60
+#: One trial in this many may be a further setting of a single technique.
+LATER_PERIOD = 4
+TRIALS_BEFORE_FIRST_PROMOTION = 6
 #: One promotion in this many goes to a single technique.
 SINGLES_SHARE = 4
 
@@ -92,10 +95,11 @@ class Engine:
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
         self._watcher = watcher or Watcher()
         self._limits = budget.hard_limits
-        self._senses = {objective.name: objective.direction == "maximize" for objective in budget.objectives}
+        self._senses = budget.senses
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._duplicates_in_row = 0
         self._origins: dict[str, str] = {}
+        self._later: deque[Recipe] = deque()
         self.counts = self._watcher.counts
         self.stopped_because = ""
 
@@ -111,8 +115,9 @@ class Engine:
             UserError: the disk is full, or every trial so far failed.
         """
         self._proposer.reconcile(list(self._archive))
-        if not len(self._archive) and self._shape is not None:
-            self._enqueue_singles(self._shape)
+        if self._shape is not None:
+            self._plan_priors(self._shape)
+        self._finish_fan_out()
         while not self._is_over():
             promotion = self._promotion()
             if promotion is not None:
@@ -142,7 +147,7 @@ class Engine:
         return max(shares)
 
     def _promotion(self, exhausted: bool = False) -> TrialRecord | None:
-        if not exhausted and not self._policy.promotes(self._spent_share()):
+        if not exhausted and not self._is_first_due() and not self._policy.promotes(self._spent_share()):
             return None
         if self._policy.low >= FULL:
             return None
@@ -151,10 +156,17 @@ class Engine:
         waiting: list[TrialRecord] = list(self._archive)
         if self.counts.promoted % SINGLES_SHARE == 1:
             # The best single technique is what a hybrid must beat: it gets its full training too.
-            single = self._policy.next([trial for trial in waiting if is_single(trial)], left)
+            single = self._policy.next([trial for trial in waiting if is_single(trial.techniques)], left)
             if single is not None:
                 return single
         return self._policy.next(waiting, left)
+
+    def _is_first_due(self) -> bool:
+        """One promotion comes early: it tells how much of a low-rung loss the rest of the training takes away."""
+        if any(trial.origin == "promoted" for trial in self._archive):
+            return False
+        explored = [trial for trial in self._archive if trial.status == "complete" and trial.fidelity < FULL]
+        return len(explored) >= TRIALS_BEFORE_FIRST_PROMOTION
 
     def _promote(self, trial: TrialRecord) -> None:
         self.counts.promoted += 1
@@ -163,6 +175,8 @@ class Engine:
 
     def _propose(self) -> bool:
         """Ask for a recipe and finish it; False when nothing new is left."""
+        if self._later and self.counts.finished % LATER_PERIOD == LATER_PERIOD - 1:
+            self._enqueue("single", self._later.popleft())
         for asked in range(DUPLICATES_BEFORE_END):
             if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
                 self._proposer.enqueue_mutation()
@@ -173,7 +187,7 @@ class Engine:
                 self._finish(proposal, fidelity)
                 return True
             self.counts.replayed += 1
-            self._proposer.tell(proposal, known)
+            self._proposer.tell(proposal, self._policy.expected(known, self._archive))
         return False
 
     def _known(self, recipe: Recipe, fidelity: float) -> TrialRecord | None:
@@ -208,7 +222,8 @@ class Engine:
     def _run(self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None) -> TrialRecord:
         self._watcher.begin(origin, recipe, fidelity)
         limits = self._budget.search
-        job = Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout)
+        rivals = self._rivals(recipe) if recipe.trains else ()
+        job = Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout, rivals)
         self._executor.submit(job)
         outcome = self._executor.wait()
         while outcome.attempt != job.attempt:  # a late result of a lost attempt
@@ -218,11 +233,18 @@ class Engine:
         self._record(record, proposal)
         return record
 
+    def _rivals(self, recipe: Recipe) -> tuple[dict[str, float], ...]:
+        """The front so far; for a single technique that of singles, because the best single is part of the answer."""
+        only_singles = is_single(step.technique for step in recipe.steps)
+        among = [trial for trial in self._archive if not only_singles or is_single(trial.techniques)]
+        front = self._archive.front(self._limits, self._senses, among)
+        return tuple({name: trial.get(name) for name in self._senses} for trial in front)
+
     def _record(self, record: TrialRecord, proposal: Proposal | None) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
         self._archive.add(record)
         if proposal is not None:
-            self._proposer.tell(proposal, record)
+            self._proposer.tell(proposal, self._policy.expected(record, self._archive))
         if record.artifact:
             self._archive.drop_artifacts(self._limits, self._senses, record)
         self.counts.finished += 1
@@ -266,6 +288,12 @@ class Engine:
                 self.counts.fanned += 1
                 self._run(sibling, FULL, "fanned", None)
 
+    def _finish_fan_out(self) -> None:
+        """Resumed: the last recovered model's deployments may have been cut short."""
+        trained = [trial for trial in self._archive if trial.origin != "fanned" and trial.is_final]
+        if trained:
+            self._fan_out(Recipe.from_dict(trained[-1].recipe), trained[-1])
+
     def _has_lost(self, sibling: Recipe) -> bool:
         """Whether this deployment was tried twice or more and was worse than another of the same model each time."""
         deploy = _deploy_name(sibling.to_dict())
@@ -278,15 +306,27 @@ class Engine:
             any(_dominates(other, trial, self._senses) for other in by_model[trial.model_key]) for trial in tried
         )
 
-    def _enqueue_singles(self, shape: VitShape) -> None:
-        """Every technique alone (with recovery where it changes the model): the baseline that a hybrid must beat."""
-        space = self._proposer.space
-        singles, hybrids = single_recipes(space, shape), hybrid_recipes(space, shape)
+    def _plan_priors(self, shape: VitShape) -> None:
+        """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
+
+        Deployments come first: they need no training, and whatever is worse than one of them is not trained.
+        The singles' further settings are asked in between the sampler's own recipes.
+        """
+        space, trials = self._proposer.space, self._budget.search.trials
+        deploys, singles, more = single_recipes(space, shape)
         # A third of a small budget at most: the search itself must have its share.
-        for origin, recipes in (("single", singles[: self._budget.search.trials // 3]), ("prior", hybrids)):
-            for recipe in recipes:
-                if self._proposer.enqueue(recipe):
-                    self._origins.setdefault(recipe.canonical(shape).hash, origin)
+        singles = [*deploys, *singles][: trials // 3]
+        self._later.extend(more[: max(0, trials // 3 - len(singles))])
+        if len(self._archive):
+            return  # resumed: the study still holds what was not asked yet
+        hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]
+        known = [("single", recipe) for recipe in singles]
+        for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
+            self._enqueue(origin, recipe)
+
+    def _enqueue(self, origin: str, recipe: Recipe) -> None:
+        if self._proposer.enqueue(recipe) and self._shape is not None:
+            self._origins.setdefault(recipe.canonical(self._shape).hash, origin)
 
     def _check_not_hopeless(self) -> None:
         trials = list(self._archive)
@@ -296,14 +336,14 @@ class Engine:
             )
 
 
-def single_recipes(space: Space, shape: VitShape) -> list[Recipe]:
-    """Every technique alone, with the space's recovery where it changes the model: first a middle setting of each."""
+def single_recipes(space: Space, shape: VitShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
+    """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
     tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
     samples = [option.samples(shape) for option in space.options() if _reshapes(option)]
-    first = [Recipe((steps[0], *tail), runtime) for steps in samples if steps]
+    middle = [Recipe((steps[0], *tail), runtime) for steps in samples if steps]
     more = [Recipe((step, *tail), runtime) for steps in samples for step in steps[1:]]
     deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
-    return first + deploys + more
+    return deploys, middle, more
 
 
 def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:

@@ -1,15 +1,14 @@
 """How much recovery training a trial gets: explore at a low rung, then promote the most promising to all epochs.
 
-A low-rung result never counts as final. What is learned from promotions is how much accuracy the remaining
-epochs bring; candidates whose accuracy would then hold the limits are promoted in order of preference, and
-before any such estimate exists, the one that misses the limits least.
+A low-rung result never counts as final. What is learned from promotions is which share of the loss at the low
+rung is still there after all epochs; candidates whose accuracy would then hold the limits are promoted in order
+of preference, and where there is none, the one that would miss the limits least.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from sousvit.objectives.objective import Stage, get_objective
 from sousvit.search.budget import Limit
@@ -17,6 +16,8 @@ from sousvit.search.record import TrialRecord, Value
 from sousvit.search.selection import Preference
 
 FULL = 1.0
+#: Share of the low rung's loss that is expected to stay, before any promotion has shown it.
+LOSS_LEFT = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,12 @@ class TwoRungs:
             and not self._broken_for_good(trial)
             and self.seconds(trial, records) <= seconds_left
         ]
-        gains = self._gains(records)
-        return max(waiting, key=lambda trial: self._rank(trial, gains), default=None)
+        left = self._loss_left(records)
+        return max(waiting, key=lambda trial: self._rank(trial, left), default=None)
+
+    def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
+        """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
+        return trial if trial.fidelity >= FULL else self._after_training(trial, self._loss_left(list(trials)))
 
     def seconds(self, trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
         """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""
@@ -71,26 +76,43 @@ class TwoRungs:
     def _broken_for_good(self, trial: TrialRecord) -> bool:
         """Whether it violates a limit that training does not change."""
         return any(
-            limit.violation(trial.get(limit.name)) > 0
-            for limit in self.limits
-            if get_objective(limit.name).stage is not Stage.TRAINED
+            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if not _is_trained(limit.name)
         )
 
-    def _gains(self, records: Sequence[TrialRecord]) -> dict[str, float]:
-        """Median change from low to full, per trained objective, over the promotions so far."""
+    def _loss_left(self, records: Sequence[TrialRecord]) -> dict[str, float]:
+        """Per trained objective, the share of the low rung's distance from the base that full training leaves."""
         low = {(trial.recipe_key, trial.seed): trial for trial in records if trial.fidelity < FULL}
-        changes: dict[str, list[float]] = {}
+        sums: dict[str, list[float]] = {}
         for trial in records:
             before = low.get((trial.recipe_key, trial.seed))
             if trial.fidelity >= FULL and trial.status == "complete" and before is not None:
                 for name, value in trial.values.items():
-                    if name in before.values and get_objective(name).stage is Stage.TRAINED:
-                        changes.setdefault(name, []).append(value.value - before.values[name].value)
-        return {name: median(found) for name, found in changes.items()}
+                    if name in before.values and name in self.preference.base and _is_trained(name):
+                        reference = self.preference.base[name].value
+                        total = sums.setdefault(name, [0.0, 0.0])
+                        total[0] += value.value - reference
+                        total[1] += before.values[name].value - reference
+        return {name: min(1.0, max(0.0, after / before)) if before else 1.0 for name, (after, before) in sums.items()}
 
-    def _rank(self, trial: TrialRecord, gains: dict[str, float]) -> tuple[bool, float, float]:
-        values = {name: Value(value.value + gains.get(name, 0.0)) for name, value in trial.values.items()}
-        expected = replace(trial, values=values)
-        miss = max((limit.violation(expected.get(limit.name)) for limit in self.limits), default=0.0)
+    def _after_training(self, trial: TrialRecord, left: dict[str, float]) -> TrialRecord:
+        values = dict(trial.values)
+        for name, value in trial.values.items():
+            if _is_trained(name) and name in self.preference.base:
+                loss = value.value - self.preference.base[name].value
+                values[name] = _shifted(value, -loss * (1 - left.get(name, LOSS_LEFT)))
+        return replace(trial, values=values)
+
+    def _rank(self, trial: TrialRecord, left: dict[str, float]) -> tuple[bool, float, float]:
+        expected = self._after_training(trial, left)
+        miss = max((limit.violation(expected.values.get(limit.name)) for limit in self.limits), default=0.0)
         feasible = miss <= 0
         return feasible, 0.0 if feasible else -miss, self.preference.score(expected)
+
+
+def _is_trained(name: str) -> bool:
+    return get_objective(name).stage is Stage.TRAINED
+
+
+def _shifted(value: Value, by: float) -> Value:
+    low, high = (None if end is None else end + by for end in (value.low, value.high))
+    return Value(value.value + by, low, high)

@@ -7,7 +7,7 @@ untrained artifact, measured by the worker; the trained artifact. Each compares 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sousvit.search.budget import Limit
@@ -43,15 +43,48 @@ def analytic_values(recipe: Recipe, shape: VitShape, base: Mapping[str, Value]) 
 
 def broken_limits(values: Mapping[str, Value], limits: Iterable[Limit]) -> dict[str, float]:
     """Signed violations above 0 of the limits whose values are known."""
-    known = {limit.name: limit.violation(values[limit.name].value) for limit in limits if limit.name in values}
+    known = {limit.name: limit.violation(values[limit.name]) for limit in limits if limit.name in values}
     return {name: violation for name, violation in known.items() if violation > 0}
 
 
 def explain(broken: Mapping[str, float], values: Mapping[str, Value], limits: Iterable[Limit]) -> str:
-    """For instance ``latency_ratio 0.41 (limit <= 0.25)``; one phrase a broken limit."""
-    words = []
-    for limit in limits:
-        if limit.name in broken:
-            got = f"{values[limit.name].value:.4g}" if limit.name in values else "not measured"
-            words.append(f"{limit.name} {got} (limit {'>=' if limit.maximise else '<='} {limit.bound:g})")
-    return ", ".join(words)
+    """One phrase a broken limit."""
+    return "; ".join(limit.phrase(values.get(limit.name)) for limit in limits if limit.name in broken)
+
+
+def rejection(
+    values: Mapping[str, Value],
+    limits: Sequence[Limit],
+    rivals: Iterable[Mapping[str, float]],
+    senses: Mapping[str, bool],
+) -> str:
+    """Why an untrained candidate need not be trained, or "" when it is worth it; see :func:`dominated`."""
+    broken = broken_limits(values, limits)
+    if broken:
+        return f"gated untrained: {explain(broken, values, limits)}"
+    if dominated(values, rivals, senses):
+        return f"gated untrained: a finished recipe is better in {' and '.join(senses)}"
+    return ""
+
+
+def dominated(values: Mapping[str, Value], rivals: Iterable[Mapping[str, float]], senses: Mapping[str, bool]) -> bool:
+    """Whether a candidate is surely worse than one of ``rivals`` in every optimised objective, before it is trained.
+
+    Args:
+        values: the candidate's figures so far; figures with an interval count at its better end.
+        rivals: figures of finished recipes that hold every limit.
+        senses: per optimised objective whether more is better; one that is not known yet settles nothing.
+    """
+    if any(name not in values for name in senses):
+        return False
+    ends = {name: _better_end(values[name], more) for name, more in senses.items()}
+
+    def is_better(rival: Mapping[str, float]) -> bool:
+        return all(rival[name] > ends[name] if more else rival[name] < ends[name] for name, more in senses.items())
+
+    return any(is_better(rival) for rival in rivals)
+
+
+def _better_end(value: Value, more: bool) -> float:
+    end = value.high if more else value.low
+    return value.value if end is None else end

@@ -26,7 +26,8 @@ from sousvit.objectives.timing import CAREFUL, DEFAULT, Timing, measure_many
 from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
-from sousvit.search.gate import broken_limits, explain
+from sousvit.search.fidelity import FULL
+from sousvit.search.gate import rejection
 from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.spaces.builder import ModelBuilder, skeleton
@@ -125,10 +126,8 @@ class Judge:
         seconds: dict[str, float] = {}
         with _clocked(seconds, "gate"):
             structure = self._structure(recipe)
-        limits = self._budget.hard_limits
-        broken = broken_limits(structure.values, limits)
-        if broken:
-            message = f"gated untrained: {explain(broken, structure.values, limits)}"
+        message = rejection(structure.values, self._budget.hard_limits, job.rivals, self._budget.senses)
+        if message:
             return Outcome(job.attempt, "gated", structure.values, seconds, message)
         name = content_hash(job.recipe, job.fidelity, job.seed)
         subject = self._trained(recipe, job.fidelity, deadline, seconds, self._folder / "artifacts" / name, structure)
@@ -220,7 +219,6 @@ class Judge:
         recipe: dict[str, Any],
         fidelity: float,
         single: dict[str, Any] | None,
-        single_fidelity: float,
         leave_one_out: bool,
         retrain_base: bool,
     ) -> list[dict[str, Any]]:
@@ -232,7 +230,7 @@ class Judge:
         chosen = Recipe.from_dict(recipe)
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
-            wanted.append(("best single", Recipe.from_dict(single), single_fidelity))
+            wanted.append(("best single", Recipe.from_dict(single), FULL))
         recovery = tuple(step for step in chosen.steps if step.handler.trains)
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))

@@ -142,7 +142,9 @@ class Proposer:
     def _tell(self, trial: optuna.Trial, record: TrialRecord, done: frozenset[str] = frozenset()) -> None:
         measured = record.status != "failed"
         values = {
-            limit.name: limit.violation(record.get(limit.name)) for limit in self._limits if limit.name in record.values
+            limit.name: limit.violation(record.values[limit.name])
+            for limit in self._limits
+            if limit.name in record.values
         }
         self._set_constraints(trial, values if measured else {}, done)
         point = [record.get(name) for name in self._senses]
@@ -183,7 +185,7 @@ class _RandomTrial:
 def _sampler(seed: int, expected_trials: int) -> optuna.samplers.BaseSampler:
     if expected_trials >= NSGA_TRIALS:
         return optuna.samplers.NSGAIISampler(seed=seed)
-    startup = min(20, max(5, expected_trials // 5))
+    startup = min(10, max(5, expected_trials // 5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are; their behaviour is tested
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)

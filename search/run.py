@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
@@ -21,6 +20,7 @@ from sousvit.search.budget import Budget, Limit, read_budget
 from sousvit.search.engine import Engine, Watcher
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
+from sousvit.search.gate import broken_limits, explain
 from sousvit.search.proposer import Proposer
 from sousvit.search.record import BaseRecord, TrialRecord, decode
 from sousvit.search.selection import Preference
@@ -71,17 +71,13 @@ def search(
     """
     hooks = hooks or Hooks()
     archive = Archive(folder, writable=True)
-    begun = clock()
     try:
         _open_run(archive, budget, folder)
         stored = _stored_answer(archive, folder)
         if stored is not None and _is_spent(archive, budget):
             return stored
         with make_executor(budget, folder) as executor:
-            try:
-                return _search(archive, budget, folder, executor, hooks, clock)
-            finally:
-                archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
+            return _search(archive, budget, folder, executor, hooks, clock)
     finally:
         archive.close()
 
@@ -117,6 +113,30 @@ def _search(
     archive: Archive, budget: Budget, folder: Path, executor: Executor, hooks: Hooks, clock: Callable[[], float]
 ) -> Answer:
     begun, spent = clock(), (archive.spent_seconds, archive.core_seconds)
+    try:
+        stopped_because = _explore(archive, budget, folder, executor, hooks, clock)
+    finally:
+        archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
+    stored = _stored_answer(archive, folder)
+    if stored is not None:
+        return stored
+    hooks.say(f"search over ({stopped_because}); measuring the answer on the test split")
+    answer = _final(archive, budget, executor, hooks)
+    cost = {
+        "wall_seconds": spent[0] + clock() - begun,
+        "core_hours": (spent[1] + executor.core_seconds()) / 3600,
+        "trials": float(len(archive)),
+    }
+    answer = replace(answer, cost=cost)
+    write_answer(answer, budget, folder)
+    write_tables(archive, budget.hard_limits, budget.senses, folder)
+    return answer
+
+
+def _explore(
+    archive: Archive, budget: Budget, folder: Path, executor: Executor, hooks: Hooks, clock: Callable[[], float]
+) -> str:
+    """Run the engine until its trials or time are spent; returns which."""
     base = executor.start(archive.base)
     if archive.base is None:
         archive.append("base", base=base.to_dict())
@@ -126,20 +146,7 @@ def _search(
     hooks.ready(base, space, left_out)
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
     engine.run()
-    stored = _stored_answer(archive, folder)
-    if stored is not None:
-        return stored
-    hooks.say(f"search over ({engine.stopped_because}); measuring the answer on the test split")
-    answer = _final(archive, budget, executor, hooks)
-    cost = {
-        "wall_seconds": spent[0] + clock() - begun,
-        "core_hours": (spent[1] + executor.core_seconds()) / 3600,
-        "trials": float(len(archive)),
-    }
-    answer = Answer(answer.feasible, answer.chosen, answer.single, answer.violated, answer.rows, answer.notes, cost)
-    write_answer(answer, budget, folder)
-    write_tables(archive, budget.hard_limits, senses(budget), folder)
-    return answer
+    return engine.stopped_because
 
 
 def make_engine(
@@ -156,16 +163,11 @@ def make_engine(
     """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
     limits, search_limits = budget.hard_limits, budget.search
     path = None if folder is None else folder / "study.db"
-    proposer = Proposer(space, shape, senses(budget), limits, search_limits.seed, path, search_limits.trials)
+    proposer = Proposer(space, shape, budget.senses, limits, search_limits.seed, path, search_limits.trials)
     trains = any(option.handler.trains for option in space.options())
     low = search_limits.explore_fidelity if trains else 1.0
     policy = TwoRungs(low, search_limits.explore_share, limits, Preference(budget.optimize, base.values))
     return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
-
-
-def senses(budget: Budget) -> dict[str, bool]:
-    """Per optimised objective whether more is better."""
-    return {objective.name: objective.direction == "maximize" for objective in budget.objectives}
 
 
 def _check_measured(budget: Budget, base: BaseRecord) -> None:
@@ -184,7 +186,7 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         if answer.chosen is None or not answer.feasible:
             break
         again = executor.call("verify", recipe=answer.chosen.recipe, fidelity=answer.chosen.fidelity)
-        broken = _broken(again, budget.hard_limits)
+        broken = list(broken_limits(decode(again), budget.hard_limits))
         if not broken:
             break
         hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
@@ -192,31 +194,18 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         rejected.add(answer.chosen.key)
     if answer.chosen is None:
         return answer
+    # Noted before it happens: a crash during the read must not hide that it was read.
+    archive.append("test_read", recipe=answer.chosen.recipe)
     rows = executor.call(
         "answer",
         recipe=answer.chosen.recipe,
         fidelity=answer.chosen.fidelity,
         single=None if answer.single is None else answer.single.recipe,
-        single_fidelity=1.0,
         leave_one_out=budget.search.leave_one_out and answer.feasible,
         retrain_base=_seems_better(answer.chosen),
     )
-    archive.append("test_read", recipe=answer.chosen.recipe)
-    return Answer(
-        answer.feasible,
-        answer.chosen,
-        answer.single,
-        answer.violated,
-        tuple(Row.from_dict(row) for row in rows),
-        _notes(answer),
-    )
-
-
-def _broken(values: Mapping[str, Any], limits: tuple[Limit, ...]) -> list[str]:
-    measured = decode(values)
-    return [
-        limit.name for limit in limits if limit.name in measured and limit.violation(measured[limit.name].value) > 0
-    ]
+    found = tuple(Row.from_dict(row) for row in rows)
+    return replace(answer, rows=found, notes=_notes(answer, found, budget.hard_limits))
 
 
 def _seems_better(chosen: TrialRecord) -> bool:
@@ -225,8 +214,13 @@ def _seems_better(chosen: TrialRecord) -> bool:
     return drop is not None and drop.high is not None and drop.high < 0
 
 
-def _notes(answer: Answer) -> tuple[str, ...]:
+def _notes(answer: Answer, rows: tuple[Row, ...], limits: tuple[Limit, ...]) -> tuple[str, ...]:
     notes = []
+    test = next((row.values for row in rows if row.role == "recipe"), {})
+    plain = [replace(limit, confidence=0.5) for limit in limits]
+    broken = broken_limits(test, plain)
+    if answer.feasible and broken:
+        notes.append(f"validation held every limit, the test split did not: {explain(broken, test, plain)}")
     if answer.chosen is not None and answer.single is not None and answer.chosen.key == answer.single.key:
         notes.append("the best recipe found is a single technique: no hybrid was better")
     if answer.single is not None and not answer.single.is_final:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sousvit.objectives.objective import get_objective
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive, feasible, violations
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord, Value
 
@@ -53,8 +53,7 @@ class Preference:
 
 def best(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
     """The feasible trial with the highest score, or None."""
-    feasible = [trial for trial in trials if trial.is_final and not violations(trial, limits)]
-    return max(feasible, key=preference.score, default=None)
+    return max(feasible(trials, limits), key=preference.score, default=None)
 
 
 def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
@@ -72,12 +71,12 @@ def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], prefere
     return min(next((group for group in groups if group), []), key=distance, default=None)
 
 
-def is_single(trial: TrialRecord) -> bool:
-    """Whether the recipe is one compression technique (with or without recovery) and nothing else."""
-    return len([name for name in trial.techniques if name not in REPAIRS]) == 1
+def is_single(techniques: Iterable[str]) -> bool:
+    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
+    return len([name for name in techniques if name not in REPAIRS]) == 1
 
 
 def best_single(archive: Archive, limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
     """The best single technique; where none holds the limits, the one that misses them least."""
-    singles = [trial for trial in archive if is_single(trial)]
+    singles = [trial for trial in archive if is_single(trial.techniques)]
     return best(singles, limits, preference) or nearest_miss(singles, limits, preference)

@@ -79,7 +79,7 @@ class Option:
             steps = [Step.make(self.technique, **{**first, name: value}) for value in values]
             active = [step for step in steps if not self.handler.is_identity(step.config, shape)]
             if len(active) < len(steps) and active:
-                return [active[len(active) // 2], active[-1]] if len(active) > 1 else active
+                return [active[(len(active) - 1) // 2], active[-1]] if len(active) > 1 else active
         return [Step.make(self.technique, **first)]
 
     @property

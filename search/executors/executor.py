@@ -20,6 +20,8 @@ class Job:
     Attributes:
         attempt: identifies this attempt; a late result of a lost attempt is discarded by it.
         timeout: seconds after which the job is stopped and fails.
+        rivals: optimised figures of finished recipes that hold every limit; a candidate that is worse than one of
+            them in all objectives before it is trained need not be trained.
     """
 
     attempt: str
@@ -27,6 +29,7 @@ class Job:
     fidelity: float
     seed: int
     timeout: float
+    rivals: tuple[dict[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget
 from sousvit.search.record import TrialRecord
 from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe, show
-from sousvit.search.run import open_run, senses
+from sousvit.search.run import open_run
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -115,7 +115,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
             text=[short_recipe(trial.recipe) for trial in chosen],
             hovertemplate="%{text}<br>latency x %{x:.3f}, top-1 %{y:.2f} %<extra></extra>",
         )
-    front = sorted(archive.front(budget.hard_limits, senses(budget)), key=lambda trial: trial.get("latency_ratio"))
+    front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
     figure.add_scatter(**_points(front), mode="lines", name="feasible front", line=line, hoverinfo="skip")
     axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": "top-1 on validation, %"}

@@ -14,7 +14,7 @@ from sousvit.search.budget import Budget
 from sousvit.search.engine import Engine, Watcher
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.gate import broken_limits
+from sousvit.search.gate import rejection
 from sousvit.search.record import BaseRecord, Value
 from sousvit.search.run import make_engine
 from sousvit.spaces.recipe import Recipe
@@ -89,8 +89,9 @@ class Simulation:
         values = figures(recipe, self.shape, job.fidelity)
         seconds = {"gate": 1.0, "recover": self.seconds * job.fidelity * recipe.trains}
         early = {name: values[name] for name in ON_ARTIFACT}
-        if broken_limits(early, self.budget.hard_limits):
-            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, "gated untrained")
+        message = rejection(early, self.budget.hard_limits, job.rivals, self.budget.senses)
+        if message:
+            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
         return Outcome(job.attempt, "complete", values, seconds, artifact="none")
 
 

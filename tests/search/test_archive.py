@@ -139,7 +139,7 @@ def test_nearest_miss_has_the_smallest_worst_violation():
     [(("prune_mlp",), True), (("prune_mlp", "distill"), True), (("prune_mlp", "int8_dynamic"), False), ((), False)],
 )
 def test_single_techniques_may_be_repaired(steps, single):
-    assert is_single(record(steps)) is single
+    assert is_single(record(steps).techniques) is single
 
 
 def test_best_single_falls_back_to_the_nearest_miss(tmp_path):

@@ -9,6 +9,7 @@ import yaml
 
 from sousvit.common.errors import UserError
 from sousvit.search.budget import Limit, make_budget, parse_duration, read_budget
+from sousvit.search.record import Value
 
 GOOD = {
     "model": {"name": "vit_tiny_patch16_224"},
@@ -57,14 +58,14 @@ def test_limits_take_their_unit(value, bound):
 
 
 def test_percent_is_a_share():
-    assert budget(limits={"accuracy": "91%"}).hard_limits[0] == Limit("accuracy", 0.91, True)
+    assert budget(limits={"accuracy": "91%"}).hard_limits[0] == Limit("accuracy", 0.91, True, 0.9)
 
 
 def test_violations_are_signed_and_relative():
-    assert Limit("latency", 2.0, False).violation(3.0) == 0.5
-    assert Limit("accuracy", 0.9, True).violation(0.99) == pytest.approx(-0.1)
-    assert Limit("accuracy_drop", 0.0, False).violation(0.02) == 0.02
-    assert Limit("latency", 2.0, False).violation(float("nan")) == float("inf")
+    assert Limit("latency", 2.0, False).violation(Value(3.0)) == 0.5
+    assert Limit("accuracy", 0.9, True).violation(Value(0.99)) == pytest.approx(-0.1)
+    assert Limit("accuracy_drop", 0.0, False).violation(Value(0.02)) == 0.02
+    assert Limit("latency", 2.0, False).violation(Value(float("nan"))) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,39 @@ def test_the_hybrid_beats_the_best_single_technique(simulated):
     assert answer.chosen.get("size") < answer.single.get("size")
 
 
+def test_what_cannot_win_is_not_trained(simulated):
+    run = simulated(optimize=["latency", "size"], search={"trials": 80})
+    run.engine.run()
+    beaten = [trial for trial in run.archive if "a finished recipe is better" in trial.message]
+    assert beaten and all("recover" not in trial.seconds for trial in beaten)
+    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).feasible
+
+
+def test_the_first_promotion_comes_before_the_explore_share_is_spent(simulated):
+    run = simulated(search={"trials": 60, "explore_share": 0.9})
+    run.engine.run()
+    promoted = [place for place, trial in enumerate(run.archive) if trial.origin == "promoted"]
+    assert promoted and promoted[0] < 30
+
+
+def test_a_fan_out_cut_short_is_taken_up_again(simulated):
+    def trouble(job: Job) -> None:
+        if job.fidelity == 1.0 and trained and Recipe.from_dict(job.recipe).trains:
+            raise Killed
+        if job.fidelity == 1.0 and Recipe.from_dict(job.recipe).trains:
+            trained.append(job)
+
+    trained: list[Job] = []
+    run = simulated(trouble=trouble, in_memory=False)
+    with pytest.raises(Killed):
+        run.engine.run()
+    run.archive.close()
+    resumed = simulated(in_memory=False)
+    resumed.engine.run()
+    first = Recipe.from_dict(resumed.executor.jobs[0].recipe)
+    assert first.model_steps == Recipe.from_dict(trained[0].recipe).model_steps
+
+
 def test_no_work_is_paid_twice(simulated):
     run = simulated(search={"trials": 60})
     run.engine.run()
@@ -144,7 +177,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing after it runs."""
 
 
-@pytest.mark.parametrize("after", [1, 7, 25])
+@pytest.mark.parametrize("after", [1, 7, 20])
 @pytest.mark.parametrize("moment", ["judging", "between archive and tell"])
 def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, moment, monkeypatch):
     jobs = []

@@ -10,7 +10,7 @@ from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
 
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
-BASE = {"latency": Value(10.0), "accuracy": Value(0.9)}
+BASE = {"latency": Value(10.0), "accuracy": Value(0.9), "accuracy_drop": Value(0.0)}
 POLICY = TwoRungs(0.25, 0.5, LIMITS, Preference({"latency": 1.0}, BASE))
 
 
@@ -38,10 +38,18 @@ def test_what_already_fits_comes_in_order_of_preference():
 
 
 def test_promotions_teach_how_much_the_rest_of_the_training_brings():
-    known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.01, 4.0, fidelity=1.0)
-    bold, timid = trial("bold", 0.055, 1.0), trial("timid", 0.03, 4.5)
+    known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.015, 4.0, fidelity=1.0)
+    bold, timid = trial("bold", 0.06, 1.0), trial("timid", 0.03, 4.5)
     assert POLICY.next([bold, timid], 1e9) == timid
     assert POLICY.next([known_low, known_full, bold, timid], 1e9) == bold
+
+
+def test_what_training_leaves_of_a_loss_is_told_as_expected():
+    known = [trial("known", 0.05, 4.0), trial("known", 0.01, 4.0, fidelity=1.0)]
+    expected = POLICY.expected(trial("other", 0.1, 2.0), known)
+    assert expected.get("accuracy_drop") == pytest.approx(0.02) and expected.get("accuracy") == pytest.approx(0.88)
+    assert expected.get("latency") == 2.0
+    assert POLICY.expected(known[1], known) is known[1]
 
 
 def test_limits_that_training_cannot_change_are_never_promoted():
