@@ -279,7 +279,7 @@ class Engine:
         """Judge a fully recovered model's other deployments now: its weights are paid for, they cost seconds."""
         if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
             return
-        for runtime, option in self._proposer.space.deploys.values():
+        for runtime, option in self._proposer.space.deploys_of(recipe.model_steps).values():
             last = () if option is None else (option.default_step(),)
             sibling = Recipe((*recipe.model_steps, *last), runtime)
             if self._is_over():
@@ -339,11 +339,16 @@ class Engine:
 def single_recipes(space: Space, shape: VitShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
     """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
     tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
-    samples = [option.samples(shape) for option in space.options() if _reshapes(option)]
-    middle = [Recipe((steps[0], *tail), runtime) for steps in samples if steps]
-    more = [Recipe((step, *tail), runtime) for steps in samples for step in steps[1:]]
+    samples = [option.samples(shape) for option in space.options() if _compresses(option)]
+    middle = [_with_recovery(steps[0], tail, runtime) for steps in samples if steps]
+    more = [_with_recovery(step, tail, runtime) for steps in samples for step in steps[1:]]
     deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
     return deploys, middle, more
+
+
+def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
+    """One technique and the recovery after it; one that trains needs no other training."""
+    return Recipe((step,) if step.handler.trains else (step, *tail), runtime)
 
 
 def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
@@ -352,7 +357,7 @@ def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
     steps = {
         option.technique: option.samples(shape)[0]
         for option in space.options()
-        if _reshapes(option) and option.samples(shape)
+        if _compresses(option) and option.samples(shape)
     }
     runtime, last = _quantized(space)
     kinds = [{Stage.INPUT}, {Stage.STRUCTURE}, {Stage.INPUT, Stage.STRUCTURE}]
@@ -374,12 +379,12 @@ def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
     return next(iter(space.deploys.values()))[0], ()
 
 
-def _reshapes(option: Option) -> bool:
-    return isinstance(option.handler, ModelTechnique) and not option.handler.trains
+def _compresses(option: Option) -> bool:
+    return isinstance(option.handler, ModelTechnique) and not option.handler.recovers
 
 
 def _recovery(space: Space, shape: VitShape) -> tuple[Step, ...]:
-    return tuple(option.default_step(shape) for option in space.options() if option.handler.trains)[:1]
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.recovers)[:1]
 
 
 def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:

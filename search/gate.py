@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sousvit.search.budget import Limit
 from sousvit.search.record import Value
-from sousvit.spaces.technique import DeployTechnique
 
 if TYPE_CHECKING:
     from sousvit.spaces.recipe import Recipe
@@ -27,15 +26,10 @@ def analytic_values(recipe: Recipe, shape: VitShape, base: Mapping[str, Value]) 
         base: the base's figures.
     """
     compressed = recipe.reshape(shape)
-    deploy = recipe.deploy_step
-    bytes_per_weight = 4.0
-    if deploy is not None:
-        assert isinstance(deploy.handler, DeployTechnique)
-        bytes_per_weight = deploy.handler.bytes_per_weight(deploy.config)
     values = {
         "params": compressed.params() / 1e6,
         "macs": compressed.macs() / 1e6,
-        "size": compressed.matrix_weights() * bytes_per_weight / 1e6,
+        "size": compressed.matrix_weights() * recipe.bytes_per_weight / 1e6,
     }
     ratios = {f"{name}_ratio": value / base[name].value for name, value in values.items() if name in base}
     return {name: Value(value) for name, value in {**values, **ratios}.items()}

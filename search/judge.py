@@ -231,7 +231,7 @@ class Judge:
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
             wanted.append(("best single", Recipe.from_dict(single), FULL))
-        recovery = tuple(step for step in chosen.steps if step.handler.trains)
+        recovery = tuple(step for step in chosen.steps if step.handler.recovers)
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
         if leave_one_out and len(chosen.steps) - len(recovery) > 1:

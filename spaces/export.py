@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from torch import nn
 from sousvit.common.errors import MissingPackageError, TrialError, UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.quantized import fold_quantized_weights, has_quantized
 from sousvit.spaces.technique import DeployTechnique
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
             )
     except Exception as error:  # the tracer raises whatever the model's code raises
         raise TrialError(f"the ONNX export failed: {one_line(error)}") from error
+    if has_quantized(model):
+        fold_quantized_weights(path)
     return path
 
 
@@ -124,7 +128,8 @@ def _fill(
     if deploy_step is not None:
         handler = deploy_step.handler
         assert isinstance(handler, DeployTechnique)
-        return handler.deploy(export_onnx(model, shape, work), runtime, deploy_step.config, context, out)
+        prepared = handler.prepare(copy.deepcopy(model), deploy_step.config, context)
+        return handler.deploy(export_onnx(prepared, shape, work), runtime, deploy_step.config, context, out)
     if runtime == "onnxruntime":
         export_onnx(model, shape, out)
         return Artifact(out, runtime, "model.onnx", shape)

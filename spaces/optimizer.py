@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 OptimizerName = Literal["muon", "adamw"]
 #: Coefficients of the quintic Newton-Schulz iteration (Jordan et al.).
+#: Step sizes of quantizers are hundredths: Adam's updates, whatever the gradient, would throw them far off.
+STEP_SIZES = ("act_scale", "weight_scale")
+STEP_SIZE_RATE = 0.01
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
@@ -80,16 +83,23 @@ def make_optimizers(
     matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    steps: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim < 2 or "pos_embed" in name or "token" in name:
+        if name.endswith(STEP_SIZES):
+            steps.append(parameter)
+        elif parameter.ndim < 2 or "pos_embed" in name or "token" in name:
             plain.append(parameter)
         elif kind == "muon" and parameter.ndim == 2 and "blocks." in name:
             matrices.append(parameter)
         else:
             decayed.append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": steps, "weight_decay": 0.0, "lr": learning_rate * STEP_SIZE_RATE},
+    ]
     fused = next(model.parameters()).device.type != "mps"
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, fused=fused)]
     if matrices:

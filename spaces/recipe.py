@@ -70,10 +70,10 @@ class Recipe:
             handler = step.handler
             if step.technique in names[:position]:
                 raise UserError("a recipe names a technique once", step.technique, "merge the two steps")
-            clash = handler.conflicts.intersection(names)
-            if clash:
+            clash = next((other for other in self.steps if other.handler.excludes(handler)), None)
+            if clash is not None:
                 raise UserError(
-                    "conflicting techniques exclude each other", f"{step.technique} with {min(clash)}", "drop one"
+                    "conflicting techniques exclude each other", f"{step.technique} with {clash.technique}", "drop one"
                 )
             if position and handler.stage < self.steps[position - 1].handler.stage:
                 raise UserError(
@@ -107,8 +107,8 @@ class Recipe:
         return any(step.handler.trains for step in self.steps)
 
     def structure(self) -> Recipe:
-        """The recipe without training: what latency, memory, MACs and size depend on."""
-        return replace(self, steps=tuple(step for step in self.steps if not step.handler.trains))
+        """The recipe without recovery: what latency, memory, MACs and size depend on."""
+        return replace(self, steps=tuple(step for step in self.steps if not step.handler.recovers))
 
     def without(self, technique: str) -> Recipe:
         """The recipe with one step left out."""
@@ -125,7 +125,7 @@ class Recipe:
             handler = step.handler
             if handler.is_identity(step.config, current):
                 continue
-            if handler.trains and not kept:
+            if handler.recovers and not kept:
                 continue
             kept.append(step)
             if isinstance(handler, ModelTechnique):
@@ -146,6 +146,11 @@ class Recipe:
                 raise UserError(f"{step.technique} needs a model that fits", unmet, "leave the technique out")
             shape = handler.reshape(shape, step.config)
         return shape
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Average bytes of a matrix weight in the artifact, at least."""
+        return min((step.handler.bytes_per_weight(step.config) for step in self.steps), default=4.0)
 
     @property
     def hash(self) -> str:

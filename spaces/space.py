@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sousvit.common.errors import UnknownNameError, UserError
+from sousvit.common.files import content_hash
 from sousvit.common.schema import parse_yaml, read_yaml
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import DeployTechnique, Technique, get_technique
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Technique, get_technique
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import VitShape
 
 PRESETS = Path(__file__).parent / "presets"
 NONE = "none"
+DEPLOY = "deploy"
 
 
 class Trial(Protocol):
@@ -43,10 +45,7 @@ class Option:
 
     def suggest(self, trial: Trial) -> Step:
         """One step; parameters with a single value are not asked."""
-        chosen = {
-            name: values[0] if len(values) == 1 else trial.suggest_categorical(f"{self.technique}.{name}", values)
-            for name, values in self.values.items()
-        }
+        chosen = {name: _choose(trial, f"{self.technique}.{name}", values) for name, values in self.values.items()}
         return Step.make(self.technique, **chosen)
 
     def parameters(self, step: Step) -> dict[str, Any]:
@@ -112,11 +111,28 @@ class Space:
                     continue
                 option = next(entry for entry in group if entry.technique == chosen)
             steps.append(option.suggest(trial))
-        names = list(self.deploys)
-        runtime, deploy = self.deploys[names[0] if len(names) == 1 else trial.suggest_categorical("deploy", names)]
+        deploys = self.deploys_of(steps)
+        runtime, deploy = deploys[_choose(trial, self._deploy_name(deploys), list(deploys))]
         if deploy is not None:
             steps.append(deploy.suggest(trial))
         return Recipe(tuple(steps), runtime)
+
+    def deploys_of(self, steps: Iterable[Step]) -> Mapping[str, tuple[str, Option | None]]:
+        """The deployments that no step excludes."""
+        handlers = [step.handler for step in steps if isinstance(step.handler, ModelTechnique)]
+        return {
+            name: (runtime, option)
+            for name, (runtime, option) in self.deploys.items()
+            if option is None or not any(option.handler.excludes(handler) for handler in handlers)
+        }
+
+    def _deploy_name(self, deploys: Mapping[str, object]) -> str:
+        """Optuna wants the same values under the same name: fewer deployments are another parameter."""
+        return (
+            DEPLOY
+            if len(deploys) == len(self.deploys)
+            else f"{DEPLOY}({len(deploys)}: {content_hash(list(deploys), length=4)})"
+        )
 
     def parameters(self, recipe: Recipe, shape: VitShape) -> dict[str, Any] | None:
         """The Optuna parameters that :meth:`suggest` needs to give ``recipe``, or None if it lies outside.
@@ -164,7 +180,7 @@ class _Recorder:
         return value
 
     def _answer(self, name: str, choices: Sequence[Any]) -> Any:
-        if name == "deploy":
+        if name.startswith(DEPLOY):
             return self._deploy
         technique, _, parameter = name.partition(".")
         if technique == "one_of":
@@ -278,13 +294,16 @@ def _groups(options: Sequence[Option]) -> tuple[tuple[Option, ...], ...]:
     """Options that exclude each other together, the others alone."""
     groups: list[list[Option]] = []
     for option in options:
-        conflicts = get_technique(option.technique).conflicts
-        home = next((group for group in groups if any(other.technique in conflicts for other in group)), None)
+        home = next((group for group in groups if any(option.handler.excludes(other.handler) for other in group)), None)
         if home is None:
             groups.append([option])
         else:
             home.append(option)
     return tuple(tuple(group) for group in groups)
+
+
+def _choose(trial: Trial, name: str, values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else trial.suggest_categorical(name, values)
 
 
 def _group_name(group: Sequence[Option]) -> str:

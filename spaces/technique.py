@@ -91,6 +91,7 @@ class Technique(ABC):
         conflicts: names of techniques that cannot stand in the same recipe.
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
+        structural: of a technique that trains, whether its untrained form already decides latency and size.
     """
 
     name: ClassVar[str]
@@ -102,6 +103,7 @@ class Technique(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     trains: ClassVar[bool] = False
+    structural: ClassVar[bool] = False
 
     @abstractmethod
     def choices(self, shape: VitShape) -> Choices:
@@ -114,6 +116,19 @@ class Technique(ABC):
     def is_identity(self, config: Any, shape: VitShape) -> bool:
         """Whether the step would change nothing on this shape; canonical recipes drop such steps."""
         return False
+
+    def bytes_per_weight(self, config: Any) -> float:
+        """Average bytes that a matrix weight takes in the file; a lower bound, for the analytic gate."""
+        return 4.0
+
+    @property
+    def recovers(self) -> bool:
+        """Whether it only trains: latency and size are the same without it."""
+        return self.trains and not self.structural
+
+    def excludes(self, other: Technique) -> bool:
+        """Whether the two cannot stand in the same recipe."""
+        return other.name in self.conflicts or self.name in other.conflicts
 
 
 class ModelTechnique(Technique):
@@ -138,14 +153,18 @@ class ModelTechnique(Technique):
 
 
 class DeployTechnique(Technique):
-    """Makes the artifact of a runtime from an exported ONNX file."""
+    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported ONNX file."""
 
     runtimes: ClassVar[frozenset[str]]
     stage: ClassVar[Stage] = Stage.DEPLOY
 
-    @abstractmethod
-    def bytes_per_weight(self, config: Any) -> float:
-        """Average bytes that a matrix weight takes in the file; a lower bound, for the analytic gate."""
+    def prepare(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        """The model to export; ``model`` is a copy that may be changed in place.
+
+        Raises:
+            TrialError: the step failed for numerical reasons.
+        """
+        return model
 
     @abstractmethod
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:

@@ -50,6 +50,7 @@ class Distill(ModelTechnique):
     source: ClassVar[str] = (
         "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666)"
     )
+    conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
     trains: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:

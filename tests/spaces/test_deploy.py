@@ -41,6 +41,11 @@ CASES: list[tuple[str, str | None, dict[str, Any], float]] = [
     ("openvino", "weight_only", {"bits": 4}, 0.45),
     ("openvino", "ptq_int8", {}, 0.3),
     ("openvino", "ptq_int8", {"preset": "mixed", "smooth_quant": False, "hint": "bf16"}, 0.3),
+    ("onnxruntime", "static_int8", {}, 0.3),
+    ("onnxruntime", "static_int8", {"weights": "int7", "clip": "minmax", "smoothing": "none"}, 0.3),
+    ("openvino", "static_int8", {"smoothing": "smooth", "float_blocks": 1}, 0.3),
+    ("onnxruntime", "fp16", {}, 0.01),
+    ("openvino", "fp16", {}, 0.01),
     ("openvino", "bf16", {}, 0.05),
     ("openvino", "bf16", {"store": "fp32"}, 0.05),
 ]

@@ -1,0 +1,83 @@
+"""Static int8: scales fixed from calibration images, so nothing is measured at inference; for both runtimes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from sousvit.common.cpu import int8_saturates
+from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sousvit.spaces.shape import VitShape
+
+
+class QuantConfig(StepConfig):
+    """``weights``: ``int7`` where the CPU adds int8 products in 16 bits (x86 without VNNI), otherwise ``int8``.
+    ``clip``: ranges by the extremes, by percentiles, or by the least squared error.
+    ``smoothing``: what is done about channels with outliers after a LayerNorm: nothing, SmoothQuant with exponent
+    ``strength``, or RepQ-ViT's reparameterisation.
+    ``float_blocks``: the blocks most sensitive to quantization, by measurement, stay float.
+    """
+
+    weights: Literal["int8", "int7"] = "int8"
+    clip: Literal["minmax", "percentile", "mse"] = "mse"
+    smoothing: Literal["none", "smooth", "reparam"] = "reparam"
+    strength: float = Field(default=0.5, ge=0, le=1)
+    float_blocks: int = Field(default=0, ge=0)
+
+
+class StaticInt8(DeployTechnique):
+    """Quantizes the linear layers; attention's own products, norms and the classifier stay float.
+
+    A softmax squeezed into 8 uniform levels is what makes naive static quantization of ViTs collapse.
+    """
+
+    name: ClassVar[str] = "static_int8"
+    config: ClassVar[type[StepConfig]] = QuantConfig
+    summary: ClassVar[str] = "int8 linear layers with calibrated scales: clipping, smoothing, mixed precision"
+    source: ClassVar[str] = (
+        "RepQ-ViT (arXiv 2212.08254); SmoothQuant (2211.10438); clipping as in PTQ4ViT (2111.12293); QDQ format of ONNX"
+    )
+    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
+
+    def choices(self, shape: VitShape) -> Choices:
+        """Clipping, smoothing, and up to a quarter of the blocks in float."""
+        depth = 0 if shape is None else shape.depth
+        return {
+            "weights": ("int7",) if int8_saturates() else ("int8",),
+            "clip": ("minmax", "percentile", "mse"),
+            "smoothing": ("none", "smooth", "reparam"),
+            "float_blocks": tuple(sorted({0, min(1, depth), depth // 4})),
+        }
+
+    def bytes_per_weight(self, config: Any) -> float:
+        """One; blocks that stay float come on top."""
+        return 1.0
+
+    def prepare(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        """See :class:`DeployTechnique`."""
+        from sousvit.spaces.quantizing import QuantPlan, quantize_model
+
+        plan = QuantPlan(config.weights, config.clip, config.smoothing, config.strength, config.float_blocks)
+        return quantize_model(model, plan, context)
+
+    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+        """See :class:`DeployTechnique`."""
+        from sousvit.spaces.export import graph_input_shape, read_openvino, save_openvino
+
+        shape = graph_input_shape(graph)
+        if runtime == "openvino":
+            save_openvino(read_openvino(graph), folder)
+            return Artifact(folder, runtime, "model.xml", shape)
+        shutil.copy(graph, folder / "model.onnx")
+        return Artifact(folder, runtime, "model.onnx", shape)
+
+
+TECHNIQUES.add(StaticInt8.name, StaticInt8())
