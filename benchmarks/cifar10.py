@@ -49,7 +49,7 @@ def budget(data: Path, model: Path, limit_train: int | None) -> dict[str, object
                 "bf16": {},
             }
         },
-        "search": {"trials": 400, "seed": 0, "explore_fidelity": 1 / 6, "explore_share": 0.45},
+        "search": {"trials": 400, "seed": 0, "explore_fidelity": 0.05, "explore_share": 0.45},
     }
 
 

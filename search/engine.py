@@ -38,6 +38,7 @@ DUPLICATES_BEFORE_END = 60
 #: One trial in this many may be a further setting of a single technique.
 LATER_PERIOD = 4
 TRIALS_BEFORE_FIRST_PROMOTION = 6
+FIRST_PROMOTION_SHARE = 0.15
 #: One promotion in this many goes to a single technique.
 SINGLES_SHARE = 4
 
@@ -147,12 +148,15 @@ class Engine:
         return max(shares)
 
     def _promotion(self, exhausted: bool = False) -> TrialRecord | None:
-        if not exhausted and not self._is_first_due() and not self._policy.promotes(self._spent_share()):
+        is_first = self._is_first_due()
+        if not exhausted and not is_first and not self._policy.promotes(self._spent_share()):
             return None
         if self._policy.low >= FULL:
             return None
         limits = self._budget.search
         left = float("inf") if limits.time is None else limits.time - self.seconds
+        if is_first and limits.time is not None:
+            left = min(left, FIRST_PROMOTION_SHARE * limits.time)
         waiting: list[TrialRecord] = list(self._archive)
         if self.counts.promoted % SINGLES_SHARE == 1:
             # The best single technique is what a hybrid must beat: it gets its full training too.

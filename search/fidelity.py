@@ -67,7 +67,7 @@ class TwoRungs:
     def seconds(self, trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
         """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""
         same_model = [record for record in records if record.model_key == trial.model_key]
-        rest = sum(trial.seconds.values()) - trial.seconds.get("recover", 0.0)
+        rest = sum(trial.seconds.values()) - trial.seconds.get("recover", 0.0) - trial.seconds.get("teacher", 0.0)
         if any(record.fidelity >= FULL for record in same_model):
             return rest
         recover = max(record.seconds.get("recover", 0.0) for record in same_model)

@@ -43,6 +43,7 @@ BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
 TEACHER_BATCH = 32
+QUICK_IMAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ class Judge:
             )
         cache = self._folder / "cache"
         forward = self._teacher_forward if training_device().name == "cpu" else None
-        teacher = TeacherLogits(self._base, self._splits.train, cache / "teacher", self._progress, forward)
+        self._teacher = TeacherLogits(self._base, self._splits.train, cache / "teacher", self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
             calibration=self._splits.calibration(),
             train=self._splits.train,
-            teacher=teacher,
+            teacher=self._teacher,
             seed=self._budget.search.seed,
             progress=self._progress,
         )
@@ -92,6 +93,7 @@ class Judge:
         self._objectives = trial_objectives(self._budget)
         self._structures: dict[str, Structure] = {}
         self._base_subject: MeasuredSubject
+        self._quick_base: MeasuredSubject
         self._teacher_session: Session | None = None
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
@@ -99,6 +101,8 @@ class Judge:
         folder = self._folder / "artifacts" / "base"
         artifact = self._artifact(self._base.module, BASE_RECIPE, folder, self._context)
         self._base_subject = self._subject(self._base.module, artifact, None)
+        quick = self._splits.validation.spread(quick_count(len(self._splits.validation)), self._budget.search.seed)
+        self._quick_base = replace(self._base_subject, images=quick, _sessions=[])
         found = check_agreement(self._base_subject.session, self._base.module, self._probe_images(), quantized=False)
         if known is not None:
             return known
@@ -131,6 +135,8 @@ class Judge:
             return Outcome(job.attempt, "gated", structure.values, seconds, message)
         name = content_hash(job.recipe, job.fidelity, job.seed)
         subject = self._trained(recipe, job.fidelity, deadline, seconds, self._folder / "artifacts" / name, structure)
+        if job.fidelity < FULL:
+            subject.images, subject.reference = self._quick_base.images, self._quick_base
         with _clocked(seconds, "judge"):
             values = measure(subject, self._objectives)
         subject.close()
@@ -146,8 +152,11 @@ class Judge:
         structure: Structure | None,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session; timings of the structure are kept."""
-        with _clocked(seconds, "recover" if recipe.trains else "build"):
-            model = self._builder.build(recipe, fidelity, deadline)
+        before = self._teacher.seconds
+        model = self._builder.build(recipe, fidelity, deadline, seconds)
+        if self._teacher.seconds > before:  # paid once for all trials, so it says nothing about this one
+            seconds["teacher"] = self._teacher.seconds - before
+            seconds["recover"] -= seconds["teacher"]
         with _clocked(seconds, "export"):
             artifact = self._artifact(model, recipe, folder, self._context)
         subject = self._subject(model, artifact, structure)
@@ -293,6 +302,11 @@ def trial_objectives(budget: Budget) -> list[Objective]:
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
     relative = [f"{name}_drop" if get_objective(name).direction == "maximize" else f"{name}_ratio" for name in names]
     return [get_objective(name) for name in dict.fromkeys([*names, *relative, *named])]
+
+
+def quick_count(count: int) -> int:
+    """Validation images that a low-rung trial is judged on: a quarter, but enough to tell good from bad."""
+    return min(count, max(QUICK_IMAGES, count // 4))
 
 
 class _Throttled:

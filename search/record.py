@@ -46,7 +46,7 @@ class TrialRecord:
         origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted`` or ``fanned``.
         number: the Optuna trial, or None for promotions.
         attempt: identifies the attempt that gave the result.
-        seconds: wall time by part (build, gate, recover, export, judge).
+        seconds: wall time by part (gate, build, teacher, recover, export, judge).
         message: why it failed, or which limits gated it.
         artifact: folder name under ``artifacts/``, or "".
     """

@@ -7,6 +7,7 @@ skeleton (the same steps without data) and loads the weights strictly; a damaged
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,11 @@ def apply_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module
         assert isinstance(handler, ModelTechnique)
         if context.progress is not None:
             context.progress(step.technique, 0, 0)
+        begun = time.monotonic()
         model = handler.apply(model, step.config, context)
+        if context.seconds is not None:
+            part = "recover" if handler.trains else "build"
+            context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values() if value.is_floating_point()):
         raise TrialError("the compressed model has weights that are not finite")
     return model.eval()
@@ -61,9 +66,18 @@ class ModelBuilder:
         calibration = context.calibration.fingerprint if context.calibration is not None else ""
         self._origin = (base.fingerprint, train, calibration, context.seed)
 
-    def build(self, recipe: Recipe, fidelity: float = 1.0, deadline: float | None = None) -> nn.Module:
-        """The compressed model before quantization; trained at ``fidelity`` when the recipe trains."""
-        context = replace(self._context, fidelity=fidelity, deadline=deadline)
+    def build(
+        self,
+        recipe: Recipe,
+        fidelity: float = 1.0,
+        deadline: float | None = None,
+        seconds: dict[str, float] | None = None,
+    ) -> nn.Module:
+        """The compressed model before quantization; trained at ``fidelity`` when the recipe trains.
+
+        ``seconds`` is filled as :attr:`Context.seconds`.
+        """
+        context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds)
         if self._folder is None or not recipe.trains:
             return apply_steps(self._base.module, recipe, context)
         path = self._folder / f"{self._key(recipe, fidelity)}.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ class TeacherLogits:
         self._base, self._train, self._folder, self._progress = base, train, folder, progress
         self._forward = forward
         self._memory: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.seconds = 0.0  #: spent on computing views so far
 
     def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
         """The logits on one view; a missing or damaged file is computed again."""
@@ -64,7 +66,9 @@ class TeacherLogits:
 
     def _compute(self, key: str, augmentation: str, seed: int, view: int) -> torch.Tensor:
         drawn = View.draw(augmentation, len(self._train), self._train.size, seed, view)  # type: ignore[arg-type]
+        begun = time.monotonic()
         logits = self._predict(drawn).half()
+        self.seconds += time.monotonic() - begun
         if self._folder is not None:
             write_atomic(self._folder / f"{key}.safetensors", save({"logits": logits}))
         return logits.float()

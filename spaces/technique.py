@@ -62,6 +62,7 @@ class Context:
         deadline: ``time.monotonic()`` value after which a handler must stop, or None.
         progress: called with (what, done, total).
         precision: of recovery training.
+        seconds: filled with the wall time of the steps: ``build``, and ``recover`` of those that train.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -73,6 +74,7 @@ class Context:
     deadline: float | None = None
     progress: Callable[[str, int, int], None] | None = None
     precision: str = "auto"
+    seconds: dict[str, float] | None = None
 
 
 #: The values a search may choose from, by parameter name.

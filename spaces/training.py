@@ -35,7 +35,7 @@ class TrainingPlan:
     """What one training run does.
 
     Args:
-        epochs: passes over the training images.
+        epochs: passes over the training images; the last one may be part of a pass.
         learning_rate: peak of the one-cycle (linear warm-up, cosine) schedule.
         optimizer: ``muon`` (with AdamW for what is no matrix of a block) or ``adamw``.
         batch_size: images a step.
@@ -50,7 +50,7 @@ class TrainingPlan:
         precision: see :mod:`sousvit.common.device`.
     """
 
-    epochs: int
+    epochs: float
     learning_rate: float = 1e-3
     optimizer: OptimizerName = "adamw"
     batch_size: int = 128
@@ -118,16 +118,17 @@ def _train(
 ) -> None:
     optimizers = make_optimizers(model, plan.optimizer, plan.learning_rate, plan.weight_decay)
     steps = max(1, len(data) // plan.batch_size)
-    cycle = _one_cycle(plan.epochs * steps, plan.warmup)
+    total = max(1, round(plan.epochs * steps))
+    cycle = _one_cycle(total, plan.warmup)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, cycle) for optimizer in optimizers]
-    for epoch in range(plan.epochs):
+    for epoch in range(math.ceil(total / steps)):
         view_index = epoch % plan.num_views
         view = View.draw(plan.augmentation, len(data), data.size, plan.seed, view_index)
         logits = teacher(view_index) if teacher is not None else None
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.seed * 7919 + epoch))
-        for step in range(steps):
+        for step in range(min(steps, total - epoch * steps)):
             if deadline is not None and time.monotonic() > deadline:
-                raise TrialError(f"training ran past its time limit in epoch {epoch + 1} of {plan.epochs}")
+                raise TrialError(f"training ran past its time limit in epoch {epoch + 1} of {plan.epochs:g}")
             rows = order[step * plan.batch_size : (step + 1) * plan.batch_size]
             images = normalise(view.apply(data.images(rows), rows)).to(device.name)
             targets = data.labels[rows].to(device.name)

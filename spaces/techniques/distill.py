@@ -68,7 +68,7 @@ class Distill(ModelTechnique):
         from sousvit.spaces.training import TrainingPlan, fit
 
         plan = TrainingPlan(
-            epochs=rung_epochs(config.epochs, context.fidelity),
+            epochs=config.epochs * context.fidelity,
             learning_rate=config.learning_rate,
             optimizer=config.optimizer,
             batch_size=config.batch_size,
@@ -95,15 +95,10 @@ class Distill(ModelTechnique):
 
         def progress(epoch: int, step: int, steps: int, loss: float) -> None:
             if report is not None:
-                report("recover", epoch * steps + step + 1, plan.epochs * steps)
+                report("recover", epoch * steps + step + 1, round(plan.epochs * steps))
 
         fit(model, context.train, context.normalise, plan, teacher, progress, context.deadline)
         return model
-
-
-def rung_epochs(epochs: int, fidelity: float) -> int:
-    """Whole epochs at a fidelity in (0, 1]; at least one, unless there are none at all."""
-    return min(epochs, max(1, round(epochs * fidelity)))
 
 
 TECHNIQUES.add(Distill.name, Distill())
