@@ -23,7 +23,7 @@ from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.teacher import TeacherLogits
+from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
 
@@ -56,7 +56,7 @@ def apply_recipe(
         normalise=base.normalise,
         calibration=splits.calibration(),
         train=splits.train,
-        teacher=TeacherLogits(base, splits.train, progress=progress),
+        teacher=Teacher(base, splits.train, progress=progress),
         seed=_number(value, "seed", 0, int),
         progress=progress,
     )

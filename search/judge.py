@@ -34,7 +34,7 @@ from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape, unsupported_reason
-from sousvit.spaces.teacher import TeacherLogits
+from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
 #: Measured only where a budget asks for them: each costs a process per trial.
@@ -80,7 +80,7 @@ class Judge:
             )
         cache = self._folder / "cache"
         forward = self._teacher_forward if training_device().name == "cpu" else None
-        self._teacher = TeacherLogits(self._base, self._splits.train, cache / "teacher", self._progress, forward)
+        self._teacher = Teacher(self._base, self._splits.train, cache / "teacher", self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
             calibration=self._splits.calibration(),

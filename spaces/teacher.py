@@ -1,4 +1,4 @@
-"""The base model's logits per augmented view, computed once and kept: the teacher never runs inside a trial twice."""
+"""What the base model says per augmented view, computed once and kept: the teacher never runs for a view twice."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from sousvit.common.data import ImageSet
 from sousvit.common.data.augment import View
 from sousvit.common.device import training_device
 from sousvit.common.files import content_hash, write_atomic
 from sousvit.common.model import LoadedModel
+from sousvit.spaces.transfer import represent
 
 _IN_MEMORY = 16
 _CHUNK = 256
 
 
-class TeacherLogits:
-    """Logits ``[N, classes]`` (fp16 on disk) of ``base`` on views of ``train``.
+class Teacher:
+    """Logits ``[N, classes]``, and features where they are asked for, of ``base`` on views of ``train``; kept as fp16.
 
     Args:
         folder: where views are stored by content, or None to keep them in memory only.
@@ -41,53 +43,89 @@ class TeacherLogits:
     ) -> None:
         self._base, self._train, self._folder, self._progress = base, train, folder, progress
         self._forward = forward
-        self._memory: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._memory: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
+        self._feature_width: int | None = None
         self.seconds = 0.0  #: spent on computing views so far
 
     def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
         """The logits on one view; a missing or damaged file is computed again."""
+        return self._stored("logits", augmentation, seed, view)["logits"].float()
+
+    def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pooled features ``[N, width]`` and activation strengths ``[N, rows, columns]``, or None without a grid."""
+        found = self._stored("features", augmentation, seed, view)
+        return found["pooled"], found.get("strength")
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the pooled features."""
+        if self._feature_width is None:
+            images = self._base.normalise(self._train.images(torch.arange(1)))
+            self._feature_width = self._represent(images)["pooled"].shape[1]
+        return self._feature_width
+
+    def _stored(self, kind: str, augmentation: str, seed: int, view: int) -> dict[str, torch.Tensor]:
         key = content_hash(self._base.fingerprint, self._train.fingerprint, augmentation, seed, view)
+        if kind != "logits":
+            key = f"{key}-{kind}"
         if key not in self._memory:
-            stored = self._read(key)
-            self._memory[key] = self._compute(key, augmentation, seed, view) if stored is None else stored
+            stored = self._read(key, kind)
+            self._memory[key] = self._compute(key, kind, augmentation, seed, view) if stored is None else stored
             while len(self._memory) > _IN_MEMORY:
                 self._memory.popitem(last=False)
         self._memory.move_to_end(key)
         return self._memory[key]
 
-    def _read(self, key: str) -> torch.Tensor | None:
+    def _read(self, key: str, kind: str) -> dict[str, torch.Tensor] | None:
         if self._folder is None or not (self._folder / f"{key}.safetensors").is_file():
             return None
         try:
-            logits = load_file(self._folder / f"{key}.safetensors")["logits"]
-        except (SafetensorError, KeyError, OSError):
+            found = load_file(self._folder / f"{key}.safetensors")
+        except (SafetensorError, OSError):
             return None
-        return logits.float() if logits.shape == (len(self._train), self._base.num_classes) else None
+        main = found.get("logits" if kind == "logits" else "pooled")
+        width = self._base.num_classes if kind == "logits" else self.feature_width
+        return found if main is not None and main.shape == (len(self._train), width) else None
 
-    def _compute(self, key: str, augmentation: str, seed: int, view: int) -> torch.Tensor:
+    def _compute(self, key: str, kind: str, augmentation: str, seed: int, view: int) -> dict[str, torch.Tensor]:
         drawn = View.draw(augmentation, len(self._train), self._train.size, seed, view)  # type: ignore[arg-type]
         begun = time.monotonic()
-        logits = self._predict(drawn).half()
+        found = {name: value.half() for name, value in self._predict(drawn, kind).items()}
         self.seconds += time.monotonic() - begun
         if self._folder is not None:
-            write_atomic(self._folder / f"{key}.safetensors", save({"logits": logits}))
-        return logits.float()
+            write_atomic(self._folder / f"{key}.safetensors", save(found))
+        return found
 
-    def _predict(self, view: View) -> torch.Tensor:
-        parts = []
+    def _predict(self, view: View, kind: str) -> dict[str, torch.Tensor]:
+        parts: list[dict[str, torch.Tensor]] = []
         for start in range(0, len(self._train), _CHUNK):
             if self._progress is not None:
                 self._progress("teacher", start, len(self._train))
             rows = torch.arange(start, min(start + _CHUNK, len(self._train)))
-            images = self._base.normalise(view.apply(self._train.images(rows), rows))
-            parts.append(self._torch(images) if self._forward is None else self._forward(images))
-        return torch.cat(parts)
+            images = self._base.normalise(view.read(self._train, rows))
+            if kind == "features":
+                parts.append(self._represent(images))
+            else:
+                parts.append({"logits": self._torch(images) if self._forward is None else self._forward(images)})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _torch(self, images: torch.Tensor) -> torch.Tensor:
+        return self._on_device(lambda module, batch: {"logits": module(batch)}, images)["logits"]
+
+    def _represent(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        def run(module: nn.Module, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen = represent(module, batch)
+            return {"pooled": seen.pooled} | ({} if seen.strength is None else {"strength": seen.strength})
+
+        return self._on_device(run, images)
 
     @torch.inference_mode()
-    def _torch(self, images: torch.Tensor) -> torch.Tensor:
+    def _on_device(
+        self, run: Callable[[nn.Module, torch.Tensor], dict[str, torch.Tensor]], images: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         device = training_device()
         module = self._base.module.to(device.name).eval()
         with device.autocast():
-            logits = module(images.to(device.name)).float().cpu()
+            found = {name: value.float().cpu() for name, value in run(module, images.to(device.name)).items()}
         module.to("cpu")
-        return logits
+        return found

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,6 +48,23 @@ class StepConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Teaching(Protocol):
+    """The base model as a teacher: what it says of the training images, view by view."""
+
+    def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
+        """Logits ``[N, classes]`` on one view of the training images."""
+        ...
+
+    def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pooled features ``[N, width]`` and activation strengths ``[N, rows, columns]``, or None without a grid."""
+        ...
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the pooled features."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What a handler may use besides the model.
@@ -56,7 +73,7 @@ class Context:
         normalise: uint8 ``[B, C, H, W]`` to the model's float input.
         calibration: training images for scores and repair, or None for a skeleton (shapes only).
         train: training images for recovery.
-        teacher: ``(augmentation, seed, view) -> logits [N, classes]`` of the base on that view of ``train``.
+        teacher: what the base says of ``train``.
         fidelity: share of the recovery epochs that this trial gets, in (0, 1].
         seed: of everything random.
         deadline: ``time.monotonic()`` value after which a handler must stop, or None.
@@ -68,7 +85,7 @@ class Context:
     normalise: Callable[[torch.Tensor], torch.Tensor]
     calibration: ImageSet | None = None
     train: ImageSet | None = None
-    teacher: Callable[[str, int, int], torch.Tensor] | None = None
+    teacher: Teaching | None = None
     fidelity: float = 1.0
     seed: int = 0
     deadline: float | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,14 @@ from sousvit.common.data.augment import Policy, View
 from sousvit.common.device import Precision, TrainingDevice, training_device
 from sousvit.common.errors import TrainingDivergedError, TrialError
 from sousvit.spaces.optimizer import OptimizerName, make_optimizers
+from sousvit.spaces.transfer import Transfer, distilled_training, represent
 
 #: uint8 images to the model's float input.
 Normalise = Callable[[torch.Tensor], torch.Tensor]
 #: (epoch) to the teacher's logits [N, classes] on the epoch's view.
 TeacherLogits = Callable[[int], torch.Tensor]
+#: ``[B, classes]``; a model with a distillation token gives two in training.
+Logits = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 #: (epoch, step, steps per epoch, loss)
 Progress = Callable[[int, int, int, float], None]
 
@@ -46,6 +49,8 @@ class TrainingPlan:
         hard_weight: share of the teacher's hard label in [0, 1]; the rest is the true label's.
         temperature: of the soft targets.
         num_views: views drawn before they repeat (teacher logits are stored per view).
+        repeats: views of each image in a batch (repeated augmentation, Hoffer et al., arXiv 1901.09335); an epoch
+            then reads a ``repeats``-th of the images.
         seed: of batches and views.
         precision: see :mod:`sousvit.common.device`.
     """
@@ -61,6 +66,7 @@ class TrainingPlan:
     hard_weight: float = 0.0
     temperature: float = 2.0
     num_views: int = 1_000_000
+    repeats: int = 1
     warmup: float = 0.1
     seed: int = 0
     precision: Precision = "auto"
@@ -77,6 +83,7 @@ def fit(
     teacher: TeacherLogits | None = None,
     progress: Progress | None = None,
     deadline: float | None = None,
+    transfer: Transfer | None = None,
 ) -> None:
     """Train ``model`` in place and leave it in eval mode on the CPU; the same seed gives the same weights.
 
@@ -88,6 +95,7 @@ def fit(
         progress: called after every step.
         teacher: stored logits by view; needed when ``soft_weight`` or ``hard_weight`` is positive.
         deadline: ``time.monotonic()`` value after which training stops.
+        transfer: features and attention to follow besides.
 
     Raises:
         TrainingDivergedError: a loss or gradient is NaN or infinite.
@@ -101,7 +109,9 @@ def fit(
     try:
         with torch.random.fork_rng(devices=cuda):  # dropout and stochastic depth draw from the global generator
             torch.manual_seed(plan.seed)
-            _train(model.to(device.name).train(), data, normalise, plan, device, teacher, progress, deadline)
+            with distilled_training(model):
+                model.to(device.name).train()
+                _train(model, data, normalise, plan, device, teacher, progress, deadline, transfer)
     finally:
         model.to("cpu").eval()
 
@@ -115,30 +125,32 @@ def _train(
     teacher: TeacherLogits | None,
     progress: Progress | None,
     deadline: float | None,
+    transfer: Transfer | None,
 ) -> None:
-    optimizers = make_optimizers(model, plan.optimizer, plan.learning_rate, plan.weight_decay)
+    learner = model if transfer is None else nn.ModuleList([model, transfer.to(device.name).train()])
+    optimizers = make_optimizers(learner, plan.optimizer, plan.learning_rate, plan.weight_decay)
     steps = max(1, len(data) // plan.batch_size)
     total = max(1, round(plan.epochs * steps))
     cycle = _one_cycle(total, plan.warmup)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, cycle) for optimizer in optimizers]
     for epoch in range(math.ceil(total / steps)):
-        view_index = epoch % plan.num_views
-        view = View.draw(plan.augmentation, len(data), data.size, plan.seed, view_index)
-        logits = teacher(view_index) if teacher is not None else None
+        views = _epoch_views(data, plan, teacher, epoch)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.seed * 7919 + epoch))
+        distinct = max(1, plan.batch_size // plan.repeats)
         for step in range(min(steps, total - epoch * steps)):
             if deadline is not None and time.monotonic() > deadline:
                 raise TrialError(f"training ran past its time limit in epoch {epoch + 1} of {plan.epochs:g}")
-            rows = order[step * plan.batch_size : (step + 1) * plan.batch_size]
-            images = normalise(view.apply(data.images(rows), rows)).to(device.name)
-            targets = data.labels[rows].to(device.name)
-            taught = None if logits is None else logits[rows].to(device.name)
+            rows = order[step * distinct : (step + 1) * distinct]
+            images = normalise(torch.cat([view.pixels.read(data, rows) for view in views])).to(device.name)
             with device.autocast():
-                output = model(images).float()
-            loss = distillation_loss(output, targets, taught, plan)
-            model.zero_grad(set_to_none=True)
+                seen = represent(model, images) if transfer is not None else None
+                output = model(images) if seen is None else seen.logits
+            loss = total_loss(output, *_targets(data, views, rows, output), plan)
+            if transfer is not None and seen is not None:
+                loss = loss + transfer.loss(seen, [view.index for view in views], rows)
+            learner.zero_grad(set_to_none=True)
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             value = float(loss.detach())
             if not (math.isfinite(value) and math.isfinite(float(norm))):
                 raise TrainingDivergedError(
@@ -151,6 +163,50 @@ def _train(
                 progress(epoch, step, steps, value)
 
 
+@dataclass(frozen=True)
+class _EpochView:
+    """One view of the epoch: its number, its pixels, and the teacher's logits on it."""
+
+    index: int
+    pixels: View
+    logits: torch.Tensor | None
+
+
+def _epoch_views(data: ImageSet, plan: TrainingPlan, teacher: TeacherLogits | None, epoch: int) -> list[_EpochView]:
+    views = []
+    for repeat in range(plan.repeats):
+        index = (epoch * plan.repeats + repeat) % plan.num_views
+        pixels = View.draw(plan.augmentation, len(data), data.size, plan.seed, index)
+        views.append(_EpochView(index, pixels, None if teacher is None else teacher(index)))
+    return views
+
+
+def _targets(
+    data: ImageSet, views: Sequence[_EpochView], rows: torch.Tensor, output: Logits
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """True labels and teacher's logits of the rows, once a view, where the output is."""
+    logits = output[0] if isinstance(output, tuple) else output
+    labels = torch.cat([view.pixels.targets(data.labels, rows, logits.shape[1]) for view in views])
+    taught = [view.logits[rows] for view in views if view.logits is not None]
+    return labels.to(logits.device), torch.cat(taught).to(logits.device) if taught else None
+
+
+def total_loss(
+    output: Logits,
+    targets: torch.Tensor,
+    teacher_logits: torch.Tensor | None,
+    plan: TrainingPlan,
+) -> torch.Tensor:
+    """The distillation loss; of a model with a distillation token, true labels teach the class token and the
+    teacher the distillation token (DeiT, arXiv 2012.12877)."""
+    if isinstance(output, tuple):
+        by_label, by_teacher = (logits.float() for logits in output)
+        taught = plan.soft_weight + plan.hard_weight
+        true = (1 - taught) * _label_loss(by_label, targets, plan)
+        return true + _teacher_loss(by_teacher, teacher_logits, plan)
+    return distillation_loss(output.float(), targets, teacher_logits, plan)
+
+
 def distillation_loss(
     output: torch.Tensor, targets: torch.Tensor, teacher_logits: torch.Tensor | None, plan: TrainingPlan
 ) -> torch.Tensor:
@@ -158,7 +214,7 @@ def distillation_loss(
 
     Args:
         output: student logits ``[B, classes]``.
-        targets: true labels ``[B]``.
+        targets: true labels ``[B]``, or shares of the classes ``[B, classes]``.
         teacher_logits: ``[B, classes]`` or None.
         plan: weights, temperature and label smoothing.
 
@@ -166,18 +222,26 @@ def distillation_loss(
         ``(1 - s - h) CE(y) + s T^2 KL(teacher_T || student_T) + h CE(argmax teacher)``, a scalar.
     """
     true_weight = 1.0 - plan.soft_weight - plan.hard_weight
+    loss = _teacher_loss(output, teacher_logits, plan)
+    return loss + true_weight * _label_loss(output, targets, plan) if true_weight > 0 else loss
+
+
+def _label_loss(output: torch.Tensor, targets: torch.Tensor, plan: TrainingPlan) -> torch.Tensor:
+    return F.cross_entropy(output, targets, label_smoothing=plan.label_smoothing)
+
+
+def _teacher_loss(output: torch.Tensor, teacher_logits: torch.Tensor | None, plan: TrainingPlan) -> torch.Tensor:
     loss = output.new_zeros(())
-    if true_weight > 0:
-        loss = loss + true_weight * F.cross_entropy(output, targets, label_smoothing=plan.label_smoothing)
-    if teacher_logits is not None:
-        teacher_logits = teacher_logits.float()
-        if plan.soft_weight > 0:
-            student = F.log_softmax(output / plan.temperature, dim=1)
-            target = F.log_softmax(teacher_logits / plan.temperature, dim=1)
-            divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
-            loss = loss + plan.soft_weight * plan.temperature**2 * divergence
-        if plan.hard_weight > 0:
-            loss = loss + plan.hard_weight * F.cross_entropy(output, teacher_logits.argmax(1))
+    if teacher_logits is None:
+        return loss
+    teacher_logits = teacher_logits.float()
+    if plan.soft_weight > 0:
+        student = F.log_softmax(output / plan.temperature, dim=1)
+        target = F.log_softmax(teacher_logits / plan.temperature, dim=1)
+        divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
+        loss = loss + plan.soft_weight * plan.temperature**2 * divergence
+    if plan.hard_weight > 0:
+        loss = loss + plan.hard_weight * F.cross_entropy(output, teacher_logits.argmax(1))
     return loss
 
 
@@ -199,7 +263,7 @@ def predict(
         rows = torch.arange(start, min(start + batch_size, len(data)))
         images = data.images(rows)
         if view is not None:
-            images = view.apply(images, rows)
+            images = view.read(data, rows)
         with device.autocast():
             out.append(model(normalise(images).to(device.name)).float().cpu())
     model.to("cpu").train(was_training)

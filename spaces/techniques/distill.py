@@ -15,9 +15,15 @@ from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechniqu
 if TYPE_CHECKING:
     from torch import nn
 
+    from sousvit.spaces.technique import Teaching
+    from sousvit.spaces.transfer import Transfer
+
 
 class DistillConfig(StepConfig):
-    """``epochs`` at full fidelity; the weights are shares of the loss, the rest is the true label's cross entropy."""
+    """``epochs`` at full fidelity. ``soft_weight`` and ``hard_weight`` are shares of the loss, the rest is the true
+    label's cross entropy; ``feature_weight`` and ``attention_weight`` add transfer losses. ``repeats``: views of an
+    image in one batch (repeated augmentation).
+    """
 
     epochs: int = Field(default=4, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -27,6 +33,9 @@ class DistillConfig(StepConfig):
     temperature: float = Field(default=2.0, gt=0)
     augmentation: Policy = "crop_flip"
     num_views: int = Field(default=4, ge=1)
+    repeats: int = Field(default=1, ge=1, le=8)
+    feature_weight: float = Field(default=0.0, ge=0)
+    attention_weight: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
@@ -48,7 +57,9 @@ class Distill(ModelTechnique):
     config: ClassVar[type[StepConfig]] = DistillConfig
     summary: ClassVar[str] = "recovery training: soft and hard labels of the base model, with augmentation"
     source: ClassVar[str] = (
-        "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666)"
+        "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
+        "features: FitNets (1412.6550), VkD (2403.06213); attention transfer (1612.03928); "
+        "RandAugment (1909.13719), mixup (1710.09412), CutMix (1905.04899), repeated augmentation (1901.09335)"
     )
     conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
     trains: ClassVar[bool] = True
@@ -77,28 +88,67 @@ class Distill(ModelTechnique):
             temperature=config.temperature,
             augmentation=config.augmentation,
             num_views=config.num_views,
+            repeats=config.repeats,
             seed=context.seed,
             precision=context.precision,  # type: ignore[arg-type]
         )
-        teacher = None
-        if config.soft_weight + config.hard_weight > 0:
-            provide = context.teacher
-            if provide is None:
-                raise UserError(
-                    "distillation needs the base model's logits", "no teacher", "give the context a teacher"
-                )
-
-            def teacher(view: int) -> Any:
-                return provide(config.augmentation, context.seed, view)
-
+        teacher = _taught(config, context)
         report = context.progress
 
         def progress(epoch: int, step: int, steps: int, loss: float) -> None:
             if report is not None:
                 report("recover", epoch * steps + step + 1, round(plan.epochs * steps))
 
-        fit(model, context.train, context.normalise, plan, teacher, progress, context.deadline)
+        def logits(view: int) -> Any:
+            assert teacher is not None
+            return teacher(config.augmentation, context.seed, view)
+
+        learns = config.soft_weight + config.hard_weight > 0
+        fit(
+            model,
+            context.train,
+            context.normalise,
+            plan,
+            logits if learns else None,
+            progress,
+            context.deadline,
+            _transfer(model, config, context, teacher),
+        )
         return model
+
+
+def _taught(config: DistillConfig, context: Context) -> Teaching | None:
+    """The teacher, if any of the losses needs one."""
+    weights = config.soft_weight + config.hard_weight + config.feature_weight + config.attention_weight
+    if weights and context.teacher is None:
+        raise UserError("distillation needs the base model", "no teacher", "give the context a teacher")
+    return context.teacher if weights else None
+
+
+def _transfer(model: nn.Module, config: DistillConfig, context: Context, teacher: Teaching | None) -> Transfer | None:
+    if teacher is None or config.feature_weight + config.attention_weight == 0 or config.epochs == 0:
+        return None
+    from sousvit.spaces.transfer import Transfer
+
+    assert context.train is not None
+
+    def features(view: int) -> Any:
+        return teacher.features(config.augmentation, context.seed, view)
+
+    width = pooled_width(model, context)
+    return Transfer(features, width, teacher.feature_width, config.feature_weight, config.attention_weight)
+
+
+def pooled_width(model: nn.Module, context: Context) -> int:
+    """Channels of what ``model`` puts in front of its classifier."""
+    import torch
+
+    from sousvit.spaces.transfer import represent
+
+    assert context.train is not None
+    with torch.no_grad():
+        seen = represent(model.eval(), context.normalise(context.train.images(torch.arange(1))))
+    return seen.pooled.shape[1]
 
 
 TECHNIQUES.add(Distill.name, Distill())

@@ -81,3 +81,43 @@ def test_drawing_does_not_touch_the_global_generator():
     torch.manual_seed(5)
     View.draw("crop_flip", 10, (14, 14), 0, 0)
     assert torch.equal(torch.rand(1), expected)
+
+
+class Stored:
+    """An image set of tensors."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.pixels, self.size = images, tuple(images.shape[2:])
+
+    def images(self, positions: torch.Tensor) -> torch.Tensor:
+        return self.pixels[positions]
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "mixup", "cutmix"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strong_views_do_not_depend_on_the_batches_either(policy, channels):
+    data = Stored(random_images(channels=channels))
+    view, again = (View.draw(policy, 12, (14, 28), 3, 1) for _ in range(2))
+    whole = view.read(data, torch.arange(12))
+    rows = torch.randperm(12, generator=torch.manual_seed(0))
+    assert torch.equal(torch.cat([again.read(data, part) for part in rows.split(5)]), whole[rows])
+    assert whole.dtype == torch.uint8 and whole.shape == data.pixels.shape
+    assert not torch.equal(View.draw(policy, 12, (14, 28), 3, 2).read(data, torch.arange(12)), whole)
+
+
+@pytest.mark.parametrize("policy", ["mixup", "cutmix"])
+def test_mixed_labels_are_shares_of_the_mixed_pixels(policy):
+    # Image i is the constant i * 20: what was mixed can be read off the pixels.
+    data = Stored((torch.arange(12) * 20).to(torch.uint8)[:, None, None, None].expand(12, 1, 16, 16).contiguous())
+    view = View.draw(policy, 12, (16, 16), 0, 0)
+    rows = torch.arange(12)
+    mixed, shares = view.read(data, rows).float(), view.targets(rows, rows, 12)
+    assert torch.allclose(shares.sum(1), torch.ones(12)) and shares.min() >= 0
+    expected = (shares * (rows * 20.0)).sum(1)
+    assert torch.allclose(mixed.mean((1, 2, 3)), expected, atol=0.51)
+    assert ((shares > 0).sum(1) <= 2).all() and (shares.max(1).values < 1).any()
+
+
+def test_unmixed_labels_stay_classes():
+    labels = torch.arange(12)
+    assert torch.equal(View.draw("crop_flip", 12, (16, 16), 0, 0).targets(labels, labels[3:5], 12), labels[3:5])

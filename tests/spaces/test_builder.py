@@ -14,7 +14,7 @@ from sousvit.common.model import load
 from sousvit.spaces import builder as builder_module
 from sousvit.spaces.builder import ModelBuilder, apply_steps, skeleton
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.teacher import TeacherLogits
+from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 from sousvit.spaces.training import predict
 
@@ -31,7 +31,7 @@ def world(tiny_project):
 @pytest.fixture
 def context(world):
     base, splits = world
-    teacher = TeacherLogits(base, splits.train)
+    teacher = Teacher(base, splits.train)
     return Context(base.normalise, splits.calibration(), splits.train, teacher)
 
 
@@ -42,11 +42,11 @@ def same(one, two) -> bool:
 
 def test_teacher_logits_are_the_models_own_on_the_drawn_view(world, tmp_path):
     base, splits = world
-    logits = TeacherLogits(base, splits.train, tmp_path)("crop_flip", 3, 1)
+    logits = Teacher(base, splits.train, tmp_path)("crop_flip", 3, 1)
     view = View.draw("crop_flip", len(splits.train), splits.train.size, 3, 1)
     expected = predict(base.module, splits.train, base.normalise, view=view)
     assert torch.allclose(logits, expected, atol=0.02)  # stored as fp16
-    assert not torch.allclose(logits, TeacherLogits(base, splits.train)("crop_flip", 3, 2), atol=0.02)
+    assert not torch.allclose(logits, Teacher(base, splits.train)("crop_flip", 3, 2), atol=0.02)
 
 
 def test_teacher_runs_once_per_view_and_damaged_files_are_rebuilt(world, tmp_path):
@@ -57,14 +57,14 @@ def test_teacher_runs_once_per_view_and_damaged_files_are_rebuilt(world, tmp_pat
         calls.append(len(images))
         return base.module(images).detach()
 
-    first = TeacherLogits(base, splits.train, tmp_path, forward=forward)("none", 0, 0)
+    first = Teacher(base, splits.train, tmp_path, forward=forward)("none", 0, 0)
     paid = sum(calls)
     assert paid == len(splits.train)
-    again = TeacherLogits(base, splits.train, tmp_path, forward=forward)
+    again = Teacher(base, splits.train, tmp_path, forward=forward)
     assert torch.allclose(again("none", 0, 0), first, atol=0.02) and sum(calls) == paid
     [stored] = tmp_path.glob("*.safetensors")
     stored.write_bytes(stored.read_bytes()[:100])
-    assert torch.allclose(TeacherLogits(base, splits.train, tmp_path, forward=forward)("none", 0, 0), first, atol=0.02)
+    assert torch.allclose(Teacher(base, splits.train, tmp_path, forward=forward)("none", 0, 0), first, atol=0.02)
     assert sum(calls) == 2 * paid
 
 
