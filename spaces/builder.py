@@ -7,11 +7,14 @@ skeleton (the same steps without data) and loads the weights strictly; a damaged
 from __future__ import annotations
 
 import copy
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -20,6 +23,9 @@ from sousvit.common.files import content_hash, write_atomic
 from sousvit.common.model import LoadedModel, load_weights
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import Context, ModelTechnique
+
+#: Key of the file's metadata.
+DECISIONS = "decisions"
 
 
 def apply_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module:
@@ -46,9 +52,13 @@ def apply_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module
     return model.eval()
 
 
-def skeleton(base: LoadedModel, recipe: Recipe) -> nn.Module:
-    """The untrained structure of a recipe: right shapes, no data touched."""
-    return apply_steps(base.module, recipe, Context(base.normalise))
+def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None = None) -> nn.Module:
+    """The untrained structure of a recipe: right shapes, no data touched.
+
+    Args:
+        decisions: of a model that was built from data (see :class:`Context`); without them, every block alike.
+    """
+    return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}))
 
 
 class ModelBuilder:
@@ -77,7 +87,7 @@ class ModelBuilder:
 
         ``seconds`` is filled as :attr:`Context.seconds`.
         """
-        context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds)
+        context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
         if self._folder is None or not recipe.trains:
             return apply_steps(self._base.module, recipe, context)
         path = self._folder / f"{self._key(recipe, fidelity)}.safetensors"
@@ -85,7 +95,8 @@ class ModelBuilder:
         if stored is not None:
             return stored
         model = apply_steps(self._base.module, recipe, context)
-        write_atomic(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
+        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+        write_atomic(path, save(tensors, metadata={DECISIONS: json.dumps(context.decisions)}))
         return model
 
     def is_stored(self, recipe: Recipe, fidelity: float) -> bool:
@@ -98,10 +109,12 @@ class ModelBuilder:
     def _read(self, path: Path, recipe: Recipe) -> nn.Module | None:
         if not path.is_file():
             return None
-        model = skeleton(self._base, recipe)
         try:
+            with safe_open(path, framework="pt") as stored:
+                decisions = json.loads((stored.metadata() or {}).get(DECISIONS, "{}"))
+            model = skeleton(self._base, recipe, decisions)
             load_weights(model, path)
-        except UserError:
+        except (UserError, TrialError, SafetensorError, ValueError, OSError):
             path.unlink(missing_ok=True)
             return None
         return model

@@ -77,7 +77,7 @@ class Recipe:
                 )
             if position and handler.stage < self.steps[position - 1].handler.stage:
                 raise UserError(
-                    "steps go input, structure, tokens, recovery, deploy",
+                    "steps go input, structure, attention, tokens, recovery, deploy",
                     f"{step.technique} after {names[position - 1]}",
                     "reorder the steps",
                 )

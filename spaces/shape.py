@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: Iterations of the pseudo-inverse in Nystrom attention.
+PINV_STEPS = 6
+
+
 @dataclass(frozen=True)
 class BlockShape:
     """One transformer block.
@@ -30,7 +34,12 @@ class BlockShape:
         token_macs: MACs of the matrix products that choose those tokens.
         qkv_bias: whether the query-key-value projection has a bias.
         fc1_bias: whether the first MLP layer has a bias.
-        other_params: parameters that no technique resizes (norms, layer scales, output biases).
+        ranks: of the linear layers ``qkv, proj, fc1, fc2`` where they are products of two; 0 means one full matrix.
+        attention: ``softmax``, or the form that replaced it.
+        landmarks: of Nystrom attention.
+        conv_tokens: patches that a depthwise 3 x 3 convolution of the values reads (focused linear attention).
+        width_params: parameters per embedding channel (norms, layer scales, output biases).
+        other_params: parameters that no technique resizes.
     """
 
     heads: int
@@ -41,6 +50,11 @@ class BlockShape:
     token_macs: int = 0
     qkv_bias: bool = True
     fc1_bias: bool = True
+    ranks: tuple[int, int, int, int] = (0, 0, 0, 0)
+    attention: str = "softmax"
+    landmarks: int = 0
+    conv_tokens: int = 0
+    width_params: int = 0
     other_params: int = 0
 
     @property
@@ -48,20 +62,51 @@ class BlockShape:
         """Channels of all heads together."""
         return self.heads * self.head_dim
 
+    def layer_weights(self, embed_dim: int) -> tuple[int, int, int, int]:
+        """Weights of ``qkv, proj, fc1, fc2``; also their MACs per token."""
+        sizes = (
+            (embed_dim, 3 * self.attn_dim),
+            (self.attn_dim, embed_dim),
+            (embed_dim, self.mlp),
+            (self.mlp, embed_dim),
+        )
+        qkv, proj, fc1, fc2 = (
+            rank * (inputs + outputs) if rank else inputs * outputs
+            for rank, (inputs, outputs) in zip(self.ranks, sizes, strict=True)
+        )
+        return qkv, proj, fc1, fc2
+
     def matrix_weights(self, embed_dim: int) -> int:
         """Weights of the four linear layers."""
-        return embed_dim * (4 * self.attn_dim + 2 * self.mlp)
+        return sum(self.layer_weights(embed_dim))
 
     def params(self, embed_dim: int) -> int:
         """All parameters of the block."""
         biases = 3 * self.attn_dim * self.qkv_bias + self.mlp * self.fc1_bias
-        return self.matrix_weights(embed_dim) + biases + self.other_params
+        return self.matrix_weights(embed_dim) + biases + self.width_params * embed_dim + self.other_params
 
     def macs(self, embed_dim: int) -> int:
         """Multiply-accumulates of the block for one image."""
-        projections = self.tokens_in * embed_dim * 4 * self.attn_dim
-        attention = 2 * self.tokens_in**2 * self.attn_dim
-        return projections + attention + self.token_macs + self.tokens_mlp * 2 * embed_dim * self.mlp
+        qkv, proj, fc1, fc2 = self.layer_weights(embed_dim)
+        attention = attention_macs(self.attention, self.tokens_in, self.heads, self.head_dim, self.landmarks)
+        attention += 9 * self.conv_tokens * self.attn_dim
+        return self.tokens_in * (qkv + proj) + attention + self.token_macs + self.tokens_mlp * (fc1 + fc2)
+
+
+def attention_macs(kind: str, tokens: int, heads: int, head_dim: int, landmarks: int = 0) -> int:
+    """MACs of the matrix products between queries, keys and values; see :mod:`sousvit.spaces.attention`."""
+    quadratic = 2 * tokens * tokens * head_dim
+    linear = 2 * tokens * head_dim * head_dim
+    if kind == "softmax":
+        return heads * quadratic
+    if kind == "sima":
+        return heads * min(quadratic, linear)
+    if kind == "focused":
+        return heads * (linear + tokens * head_dim)
+    if landmarks >= tokens:
+        return heads * quadratic
+    inverse = PINV_STEPS * 4 * landmarks**3
+    return heads * (inverse + 6 * tokens * landmarks * head_dim + 2 * landmarks**2 * head_dim)
 
 
 @dataclass(frozen=True)
@@ -78,7 +123,8 @@ class VitShape:
         num_classes: outputs of a classifier.
         num_classifiers: 1, 2 for a distilled DeiT, 0 without a head.
         pool: what the classifier reads: ``token``, ``avg``, ``avgmax``, ``max``, or empty for all tokens.
-        other_params: parameters outside blocks, patch weights, position embedding and classifier weights.
+        width_params: parameters per embedding channel outside blocks, patch weights and position embedding.
+        other_params: parameters outside blocks that no technique resizes (classifier biases).
         blocks: in order.
     """
 
@@ -93,6 +139,7 @@ class VitShape:
     pool: str
     other_params: int
     blocks: tuple[BlockShape, ...]
+    width_params: int = 0
 
     @classmethod
     def of(cls, model: nn.Module) -> VitShape:
@@ -109,6 +156,11 @@ class VitShape:
                 "choose a vit_* or deit* model",
             )
         return _read_shape(model)
+
+    @property
+    def normalises_heads(self) -> bool:
+        """Whether queries and keys are normalised (parameters of the width of a head)."""
+        return any(block.other_params for block in self.blocks if block.attention != "focused")
 
     @property
     def depth(self) -> int:
@@ -147,7 +199,8 @@ class VitShape:
         """Number of parameters; equals ``sum(p.numel() for p in model.parameters())``."""
         blocks = sum(block.params(self.embed_dim) for block in self.blocks)
         classifiers = self.num_classifiers * self.num_classes * self.embed_dim
-        return self._patch_weights + self._position_params + blocks + classifiers + self.other_params
+        own = self.width_params * self.embed_dim + self.other_params
+        return self._patch_weights + self._position_params + blocks + classifiers + own
 
     def macs(self) -> int:
         """Multiply-accumulates of one image in matrix products and convolutions."""
@@ -251,11 +304,15 @@ def _block_reason(block: Block) -> str | None:
     from timm.models.vision_transformer import Block
     from torch import nn
 
+    from sousvit.spaces.attention import EfficientAttention
+    from sousvit.spaces.lowrank import LowRankLinear
+    from sousvit.spaces.quantized import QuantLinear
+
     if type(block) is not Block:
         return f"blocks of type {type(block).__name__}"
-    if type(block.attn) is not Attention:
+    if type(block.attn) not in (Attention, EfficientAttention):
         return f"attention of type {type(block.attn).__name__}"
-    if type(block.mlp) is not Mlp or not isinstance(block.mlp.fc1, nn.Linear):
+    if type(block.mlp) is not Mlp or not isinstance(block.mlp.fc1, (nn.Linear, LowRankLinear, QuantLinear)):
         return f"MLP of type {type(block.mlp).__name__}"
     if getattr(block.attn, "gate", None) is not None:
         return "gated attention"
@@ -289,14 +346,43 @@ def _read_shape(model: VisionTransformer) -> VitShape:
         blocks=(),
     )
     tokens = shape.num_tokens
+    own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
+    norms = [getattr(model, name, None) for name in ("norm_pre", "norm", "fc_norm")]
+    shape = replace(shape, width_params=_per_channel([*own, *norms], model.embed_dim))
     shape = shape.with_blocks(_read_block(block, tokens) for block in model.blocks)
-    shape = replace(shape, other_params=_count(model) - shape.params())
+    if getattr(model.blocks, "norm", None) is not None:  # the final norm moved in there
+        shape = replace(shape, width_params=shape.width_params + _per_channel([model.blocks.norm], model.embed_dim))
+    shape = replace(shape, other_params=_count(model) - shape.params() - _step_sizes(model))
     reduction = getattr(model.blocks, "token_plan", None)  # the contract of techniques/token_blocks.py
     return shape if reduction is None else shape.with_tokens(*reduction(shape))
 
 
+def _per_channel(parts: Iterable[nn.Module | nn.Parameter | None], width: int) -> int:
+    """Parameters of ``parts`` per embedding channel."""
+    from torch import nn
+
+    sizes = [_count(part) if isinstance(part, nn.Module) else part.numel() for part in parts if part is not None]
+    return sum(sizes) // width
+
+
+def _step_sizes(model: nn.Module) -> int:
+    """Scales of quantized layers are bookkeeping, not parameters of the network."""
+    from sousvit.spaces.quantized import QuantLinear
+
+    found = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    return sum(module.weight_scale.numel() + module.act_scale.numel() for module in found)
+
+
 def _read_block(block: Block, tokens: int) -> BlockShape:
+    from sousvit.spaces.lowrank import rank_of
+
     attention, mlp = block.attn, block.mlp
+    width = attention.qkv.in_features
+    kind = getattr(attention, "kind", "softmax")
+    grid = getattr(attention, "grid", (0, 0))
+    layers = (attention.qkv, attention.proj, mlp.fc1, mlp.fc2)
+    qkv, proj, fc1, fc2 = (rank_of(layer) for layer in layers)
+    per_channel = [block.norm1, block.norm2, block.ls1, block.ls2, attention.proj.bias, mlp.fc2.bias]
     shape = BlockShape(
         heads=attention.num_heads,
         head_dim=attention.head_dim,
@@ -305,8 +391,13 @@ def _read_block(block: Block, tokens: int) -> BlockShape:
         tokens_mlp=tokens,
         qkv_bias=attention.qkv.bias is not None,
         fc1_bias=mlp.fc1.bias is not None,
+        ranks=(qkv, proj, fc1, fc2),
+        attention=kind,
+        landmarks=getattr(attention, "landmarks", 0),
+        conv_tokens=grid[0] * grid[1] if kind == "focused" else 0,
+        width_params=_per_channel(per_channel, width),
     )
-    return replace(shape, other_params=_count(block) - shape.params(attention.qkv.in_features))
+    return replace(shape, other_params=_count(block) - _step_sizes(block) - shape.params(width))
 
 
 def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -37,9 +37,10 @@ class Stage(IntEnum):
 
     INPUT = 0  #: what the model reads: patches
     STRUCTURE = 1  #: widths, heads, depth
-    TOKENS = 2  #: tokens inside the network
-    RECOVERY = 3  #: training
-    DEPLOY = 4  #: numbers and file
+    ATTENTION = 2  #: what takes the place of softmax attention
+    TOKENS = 3  #: tokens inside the network
+    RECOVERY = 4  #: training
+    DEPLOY = 5  #: numbers and file
 
 
 class StepConfig(BaseModel):
@@ -80,6 +81,8 @@ class Context:
         progress: called with (what, done, total).
         precision: of recovery training.
         seconds: filled with the wall time of the steps: ``build``, and ``recover`` of those that train.
+        decisions: what steps decided from data (widths, ranks), by technique; a skeleton of the same model is given
+            them back.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -92,6 +95,16 @@ class Context:
     progress: Callable[[str, int, int], None] | None = None
     precision: str = "auto"
     seconds: dict[str, float] | None = None
+    decisions: dict[str, Any] = field(default_factory=dict)
+
+    def decide(self, technique: str, decision: Any) -> Any:
+        """Note a decision that the shape of the model depends on; plain values (JSON)."""
+        self.decisions[technique] = decision
+        return decision
+
+    def decided(self, technique: str, default: Any) -> Any:
+        """The decision of the model that this skeleton stands for, or ``default``."""
+        return self.decisions.get(technique, default)
 
 
 #: The values a search may choose from, by parameter name.
@@ -110,6 +123,7 @@ class Technique(ABC):
         conflicts: names of techniques that cannot stand in the same recipe.
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
+        movable: whether a search may put it before or after the others of its stage.
         structural: of a technique that trains, whether its untrained form already decides latency and size.
     """
 
@@ -123,6 +137,7 @@ class Technique(ABC):
     extra: ClassVar[str] = ""
     trains: ClassVar[bool] = False
     structural: ClassVar[bool] = False
+    movable: ClassVar[bool] = False
 
     @abstractmethod
     def choices(self, shape: VitShape) -> Choices:
