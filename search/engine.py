@@ -309,11 +309,11 @@ class Engine:
     def _has_lost(self, sibling: Recipe) -> bool:
         """Whether this deployment was tried, and was surely worse than another of the same model each time."""
         deploy = _deploy_name(sibling.to_dict())
-        complete = [trial for trial in self._archive if trial.status == "complete"]
+        measured = [trial for trial in self._archive if all(name in trial.values for name in self._senses)]
         by_model: dict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in complete:
+        for trial in measured:
             by_model[trial.model_key].append(trial)
-        tried = [trial for trial in complete if _deploy_name(trial.recipe) == deploy]
+        tried = [trial for trial in measured if _deploy_name(trial.recipe) == deploy]
         return bool(tried) and all(
             any(self._beats(other, trial) for other in by_model[trial.model_key]) for trial in tried
         )
