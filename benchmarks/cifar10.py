@@ -42,7 +42,7 @@ def budget(data: Path, model: Path, limit_train: int | None) -> dict[str, object
                 "prune_mlp": {"importance": ["activation"]},
                 "tome": {},
                 "evit": {},
-                "distill": {"epochs": [0, 6], "learning_rate": [1e-3], "soft_weight": [0.7], "num_views": [3]},
+                "distill": {"epochs": [6], "learning_rate": [1e-3], "soft_weight": [0.7], "num_views": [3]},
                 "int8_dynamic": {},
                 "ptq_int8": {},
                 "weight_only": {},

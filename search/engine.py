@@ -11,16 +11,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sousvit.common.errors import UserError
-from sousvit.search.archive import Archive
+from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Executor, Job, Outcome
 from sousvit.search.fidelity import FULL, TwoRungs
-from sousvit.search.gate import analytic_values, broken_limits, explain
+from sousvit.search.gate import analytic_values, broken_limits, dominated, explain
 from sousvit.search.proposer import Proposal, Proposer
 from sousvit.search.record import TrialRecord, trial_key
 from sousvit.search.selection import is_single
@@ -209,10 +209,13 @@ class Engine:
         self._fan_out(proposal.recipe, record)
 
     def _gate(self, proposal: Proposal, fidelity: float, origin: str) -> TrialRecord | None:
-        """A gated record if shapes alone break a limit (or do not fit together), otherwise None."""
+        """A gated record if shapes alone break a limit (or do not fit together), or the deployment never pays."""
+        recipe = proposal.recipe
+        if origin == "proposed" and self._has_lost(recipe):
+            message = "gated: every model that was deployed so was better off with another deployment"
+            return self._new_record(recipe, fidelity, origin, proposal, "gated", message=message)
         if self._shape is None:
             return None
-        recipe = proposal.recipe
         try:
             values = analytic_values(recipe, self._shape, self._base.values)
         except UserError as error:
@@ -280,8 +283,13 @@ class Engine:
         )
 
     def _fan_out(self, recipe: Recipe, record: TrialRecord) -> None:
-        """Judge a fully recovered model's other deployments now: its weights are paid for, they cost seconds."""
+        """Judge a fully recovered model's other deployments now: its weights are paid for, they cost seconds.
+
+        A model that is not accurate enough will not be so in fewer bits.
+        """
         if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
+            return
+        if not self._policy.is_accurate(record):
             return
         for runtime, option in self._proposer.space.deploys_of(recipe.model_steps).values():
             last = () if option is None else (option.default_step(),)
@@ -299,16 +307,22 @@ class Engine:
             self._fan_out(Recipe.from_dict(trained[-1].recipe), trained[-1])
 
     def _has_lost(self, sibling: Recipe) -> bool:
-        """Whether this deployment was tried twice or more and was worse than another of the same model each time."""
+        """Whether this deployment was tried, and was surely worse than another of the same model each time."""
         deploy = _deploy_name(sibling.to_dict())
-        complete = [trial for trial in self._archive if trial.status == "complete"]
+        measured = [trial for trial in self._archive if all(name in trial.values for name in self._senses)]
         by_model: dict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in complete:
+        for trial in measured:
             by_model[trial.model_key].append(trial)
-        tried = [trial for trial in complete if _deploy_name(trial.recipe) == deploy]
-        return len(tried) >= 2 and all(
-            any(_dominates(other, trial, self._senses) for other in by_model[trial.model_key]) for trial in tried
+        tried = [trial for trial in measured if _deploy_name(trial.recipe) == deploy]
+        return bool(tried) and all(
+            any(self._beats(other, trial) for other in by_model[trial.model_key]) for trial in tried
         )
+
+    def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
+        """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
+        holds = not violations(other, self._limits) or bool(violations(trial, self._limits))
+        point = {name: other.get(name) for name in self._senses}
+        return holds and dominated(trial.values, [point], self._senses)
 
     def _plan_priors(self, shape: VitShape) -> None:
         """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
@@ -396,9 +410,3 @@ def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:
     assert isinstance(steps, list)
     last = steps[-1]["technique"] if steps else ""
     return recipe["runtime"], last if last and isinstance(get_technique(last), DeployTechnique) else ""
-
-
-def _dominates(one: TrialRecord, other: TrialRecord, senses: Mapping[str, bool]) -> bool:
-    pairs = [(one.get(name), other.get(name), more) for name, more in senses.items()]
-    no_worse = all(a >= b if more else a <= b for a, b, more in pairs)
-    return no_worse and any(a != b for a, b, _ in pairs)

@@ -73,6 +73,12 @@ class TwoRungs:
         recover = max(record.seconds.get("recover", 0.0) for record in same_model)
         return recover / trial.fidelity + rest
 
+    def is_accurate(self, trial: TrialRecord) -> bool:
+        """Whether it holds the limits that training decides."""
+        return not any(
+            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if _is_trained(limit.name)
+        )
+
     def _broken_for_good(self, trial: TrialRecord) -> bool:
         """Whether it violates a limit that training does not change."""
         return any(

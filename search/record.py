@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sousvit.common.files import content_hash
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Stage, get_technique
 
 Status = Literal["complete", "gated", "failed"]
 
@@ -83,8 +83,8 @@ class TrialRecord:
     def model_key(self) -> str:
         """Identity of the recipe's model before deployment: siblings share its recovered weights."""
         steps = self.recipe["steps"]
-        trained = [place for place, step in enumerate(steps) if get_technique(step["technique"]).trains]
-        return content_hash(steps[: trained[-1] + 1] if trained else steps)
+        deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
+        return content_hash(steps[: len(steps) - deployed])
 
     def get(self, name: str) -> float:
         """The value of an objective, NaN where it was not measured."""

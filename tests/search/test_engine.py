@@ -240,3 +240,18 @@ def test_study_on_disk_is_a_readable_optuna_study(simulated):
     study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
     assert len(study.directions) == 3
     assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) >= 1
+
+
+def test_a_deployment_that_lost_on_the_base_is_not_proposed_again(simulated):
+    targets = [{"runtime": ["onnxruntime", "openvino"]}]
+    run = simulated(optimize=["latency", "size"], targets=targets, search={"trials": 80})
+    run.engine.run()
+    gated = [trial for trial in run.archive if "better off with another deployment" in trial.message]
+    assert gated and all(not trial.seconds and trial.origin == "proposed" for trial in gated)
+
+
+def test_a_model_that_is_not_accurate_is_not_deployed_in_other_ways(simulated):
+    run = simulated(limits={"accuracy_drop": 1e-6}, search={"trials": 60})
+    run.engine.run()
+    assert not [trial for trial in run.archive if trial.origin == "fanned"]
+    assert [trial for trial in run.archive if trial.origin == "promoted"]
