@@ -5,6 +5,16 @@ from sousvit.objectives.compute import Macs, Params
 from sousvit.objectives.eer import EfficientErrorRate
 from sousvit.objectives.latency import Latency, LatencyP95
 from sousvit.objectives.memory import Memory
-from sousvit.objectives.size import Size
+from sousvit.objectives.size import CompressedSize, Size
 
-__all__ = ["Accuracy", "EfficientErrorRate", "Latency", "LatencyP95", "Macs", "Memory", "Params", "Size"]
+__all__ = [
+    "Accuracy",
+    "CompressedSize",
+    "EfficientErrorRate",
+    "Latency",
+    "LatencyP95",
+    "Macs",
+    "Memory",
+    "Params",
+    "Size",
+]

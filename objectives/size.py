@@ -1,10 +1,14 @@
-"""Size on disk of what is shipped."""
+"""Size on disk of what is shipped, and of what is downloaded."""
 
 from __future__ import annotations
 
+import zlib
 from typing import ClassVar
 
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+
+#: zlib's level; higher ones take several times as long for a per cent.
+LEVEL = 6
 
 
 class Size(Objective):
@@ -21,4 +25,23 @@ class Size(Objective):
         return Measurement(subject.artifact.size_bytes / 1e6)
 
 
+class CompressedSize(Objective):
+    """Bytes of the artifact's files after zlib (as gzip and most package formats compress), in megabytes.
+
+    It depends on the weights, zeros above all, so it is only known after training.
+    """
+
+    name: ClassVar[str] = "size_compressed"
+    unit: ClassVar[str] = "MB"
+    direction: ClassVar[Direction] = "minimize"
+    stage: ClassVar[Stage] = Stage.TRAINED
+    summary: ClassVar[str] = "size of the artifact's files as a compressed download"
+
+    def measure(self, subject: Subject) -> Measurement:
+        """See :class:`Objective`."""
+        total = sum(len(zlib.compress(file.read_bytes(), LEVEL)) for file in subject.artifact.shipped_files)
+        return Measurement(total / 1e6)
+
+
 OBJECTIVES.add(Size.name, Size())
+OBJECTIVES.add(CompressedSize.name, CompressedSize())

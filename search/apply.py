@@ -70,7 +70,7 @@ def apply_recipe(
 def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Splits, recipe: Recipe) -> dict[str, Any]:
     with open_session(artifact, available_cores()) as session:
         probe = base.normalise(splits.validation.head(16).images()).numpy()
-        check_agreement(session, compressed, probe, quantized=recipe.deploy_step is not None)
+        check_agreement(session, compressed, probe, quantized=recipe.is_quantized)
         parts: dict[str, ImageSet] = {"validation": splits.validation}
         if splits.spec.test is not None or splits.spec.format == "torchvision":
             parts["test"] = splits.open_test()

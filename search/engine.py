@@ -398,7 +398,7 @@ def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
 
 
 def _compresses(option: Option) -> bool:
-    return isinstance(option.handler, ModelTechnique) and not option.handler.recovers
+    return isinstance(option.handler, ModelTechnique) and option.handler.compresses
 
 
 def _recovery(space: Space, shape: VitShape) -> tuple[Step, ...]:

@@ -37,8 +37,8 @@ from sousvit.spaces.shape import VitShape, unsupported_reason
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
-#: Measured only where a budget asks for them: each costs a process per trial.
-ON_REQUEST = frozenset({"memory"})
+#: Measured only where a budget asks for them: a process a trial, or a second of compression.
+ON_REQUEST = frozenset({"memory", "size_compressed"})
 BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
@@ -161,7 +161,7 @@ class Judge:
             artifact = self._artifact(model, recipe, folder, self._context)
         subject = self._subject(model, artifact, structure)
         with open_session(artifact, available_cores()) as session:
-            check_agreement(session, model, self._probe_images(), quantized=recipe.deploy_step is not None)
+            check_agreement(session, model, self._probe_images(), quantized=recipe.is_quantized)
         return subject
 
     def _structure(self, recipe: Recipe) -> Structure:

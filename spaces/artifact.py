@@ -44,7 +44,12 @@ class Artifact:
     @property
     def size_bytes(self) -> int:
         """Bytes of all files that must be shipped (the description is not counted)."""
-        return sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file() and file.name != DESCRIPTION)
+        return sum(file.stat().st_size for file in self.shipped_files)
+
+    @property
+    def shipped_files(self) -> list[Path]:
+        """The files that must be shipped."""
+        return sorted(file for file in self.folder.iterdir() if file.is_file() and file.name != DESCRIPTION)
 
     def save(self) -> Artifact:
         """Write ``artifact.json`` beside the model file."""

@@ -62,9 +62,7 @@ class EfficientAttention(nn.Module):
             nn.init.zeros_(self.conv.weight)  # at conversion the values pass unchanged
             nn.init.zeros_(self.conv.bias)
 
-    def forward(
-        self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
         """Tokens ``[B, N, D]`` to tokens ``[B, N, D]``; timm's blocks pass masks, which no image classifier uses."""
         assert attn_mask is None and not is_causal
         batch, tokens = x.shape[:2]
@@ -113,9 +111,9 @@ def nystrom_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segment
         segments: ``[m, N]``, see :func:`segment_means`.
     """
     q_landmarks, k_landmarks = segments @ q, segments @ k
-    to_landmarks = (q @ k_landmarks.mT).softmax(-1)
-    core = (q_landmarks @ k_landmarks.mT).softmax(-1)
-    from_tokens = (q_landmarks @ k.mT).softmax(-1)
+    to_landmarks = (q @ k_landmarks.transpose(-2, -1)).softmax(-1)
+    core = (q_landmarks @ k_landmarks.transpose(-2, -1)).softmax(-1)
+    from_tokens = (q_landmarks @ k.transpose(-2, -1)).softmax(-1)
     return to_landmarks @ (iterative_pinv(core) @ (from_tokens @ v))
 
 
@@ -129,7 +127,7 @@ def iterative_pinv(matrices: torch.Tensor, steps: int = PINV_STEPS) -> torch.Ten
     identity = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
     columns = matrices.abs().sum(-2).amax(-1)[..., None, None]
     rows = matrices.abs().sum(-1).amax(-1)[..., None, None]
-    z = matrices.mT / (columns * rows)
+    z = matrices.transpose(-2, -1) / (columns * rows)
     for _ in range(steps):
         product = matrices @ z
         z = 0.25 * z @ (13 * identity - product @ (15 * identity - product @ (7 * identity - product)))
@@ -141,15 +139,15 @@ def sima_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.T
     q = q / (q.abs().sum(-2, keepdim=True) + _EPSILON)
     k = k / (k.abs().sum(-2, keepdim=True) + _EPSILON)
     if q.shape[-2] < q.shape[-1]:
-        return (q @ k.mT) @ v
-    return q @ (k.mT @ v)
+        return (q @ k.transpose(-2, -1)) @ v
+    return q @ (k.transpose(-2, -1) @ v)
 
 
 def focused_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Linear attention ``f(q) (f(k)^T v) / (f(q) sum f(k))`` with the focusing map; ``[..., N, d]`` each."""
     q, k = focusing(q), focusing(k)
-    normaliser = q @ k.sum(-2, keepdim=True).mT
-    return q @ (k.mT @ v) / (normaliser + _EPSILON)
+    normaliser = q @ k.sum(-2, keepdim=True).transpose(-2, -1)
+    return q @ (k.transpose(-2, -1) @ v) / (normaliser + _EPSILON)
 
 
 def focusing(x: torch.Tensor) -> torch.Tensor:

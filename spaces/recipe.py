@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import content_hash
 from sousvit.common.schema import validated
+from sousvit.spaces.shape import ModelShape, OtherShape, VitShape
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
-
-if TYPE_CHECKING:
-    from sousvit.spaces.shape import VitShape
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
 
@@ -120,32 +118,33 @@ class Recipe:
         Training stays only where something was changed that needs it.
         """
         kept: list[Step] = []
-        current = shape
+        current: ModelShape = shape
         for step in self.steps:
             handler = step.handler
-            if handler.is_identity(step.config, current):
+            if isinstance(current, VitShape) and handler.is_identity(step.config, current):
                 continue
             if handler.recovers and not kept:
                 continue
             kept.append(step)
             if isinstance(handler, ModelTechnique):
-                current = handler.reshape(current, step.config)
+                current = _reshaped(current, step)
         return replace(self, steps=tuple(kept))
 
-    def reshape(self, shape: VitShape) -> VitShape:
+    def reshape(self, shape: VitShape) -> ModelShape:
         """The shape of the compressed model.
 
         Raises:
             UserError: a step's parameters or needs do not fit.
         """
+        current: ModelShape = shape
         for step in self.model_steps:
-            handler = step.handler
-            assert isinstance(handler, ModelTechnique)
-            unmet = handler.unmet_need(shape)
-            if unmet:
-                raise UserError(f"{step.technique} needs a model that fits", unmet, "leave the technique out")
-            shape = handler.reshape(shape, step.config)
-        return shape
+            current = _reshaped(current, step)
+        return current
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the artifact rounds otherwise than the PyTorch model in float32."""
+        return self.deploy_step is not None or self.bytes_per_weight < 4
 
     @property
     def bytes_per_weight(self) -> float:
@@ -180,6 +179,25 @@ class Recipe:
 
     def __str__(self) -> str:
         return " + ".join([*map(str, self.steps), self.runtime])
+
+
+def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
+    """The shape after one step that changes the model.
+
+    Raises:
+        UserError: its parameters or needs do not fit.
+    """
+    handler = step.handler
+    assert isinstance(handler, ModelTechnique)
+    if isinstance(shape, OtherShape):
+        if handler.any_model:
+            return shape
+        unmet: str | None = f"{shape.name} is no plain Vision Transformer"
+    else:
+        unmet = handler.unmet_need(shape)
+    if unmet or isinstance(shape, OtherShape):
+        raise UserError(f"{step.technique} needs a model that fits", unmet, "leave the technique out")
+    return handler.reshape(shape, step.config)
 
 
 def _step(value: Mapping[str, Any]) -> Step:

@@ -126,6 +126,7 @@ class VitShape:
         width_params: parameters per embedding channel outside blocks, patch weights and position embedding.
         other_params: parameters outside blocks that no technique resizes (classifier biases).
         blocks: in order.
+        dropped: patches that are embedded but never become tokens.
     """
 
     image: tuple[int, int]
@@ -140,6 +141,7 @@ class VitShape:
     other_params: int
     blocks: tuple[BlockShape, ...]
     width_params: int = 0
+    dropped: int = 0
 
     @classmethod
     def of(cls, model: nn.Module) -> VitShape:
@@ -180,12 +182,12 @@ class VitShape:
     @property
     def num_tokens(self) -> int:
         """Tokens that enter the first block."""
-        return self.num_patches + self.num_prefix_tokens
+        return self.num_patches - self.dropped + self.num_prefix_tokens
 
     @property
     def reduces_tokens(self) -> bool:
         """Whether some block has fewer tokens than the first."""
-        return any(block.tokens_mlp != self.num_tokens for block in self.blocks)
+        return self.dropped > 0 or any(block.tokens_mlp != self.num_tokens for block in self.blocks)
 
     def matrix_weights(self) -> int:
         """Weights of all linear layers and convolutions, without biases; what quantization shrinks."""
@@ -227,6 +229,17 @@ class VitShape:
         blocks = tuple(replace(block, tokens_in=tokens, tokens_mlp=tokens) for block in self.blocks)
         return replace(self, patch=patch, blocks=blocks)
 
+    def with_dropped(self, dropped: int) -> VitShape:
+        """The same network with ``dropped`` patches left out before the first block.
+
+        Raises:
+            UserError: tokens are reduced already.
+        """
+        _require_all_tokens(self)
+        tokens = replace(self, dropped=dropped).num_tokens
+        blocks = tuple(replace(block, tokens_in=tokens, tokens_mlp=tokens) for block in self.blocks)
+        return replace(self, dropped=dropped, blocks=blocks)
+
     def with_blocks(self, blocks: Iterable[BlockShape]) -> VitShape:
         """The same network with other blocks."""
         return replace(self, blocks=tuple(blocks))
@@ -253,6 +266,45 @@ class VitShape:
         if self.num_position_tokens is None:
             return 0
         return (self.num_patches + self.num_position_tokens) * self.embed_dim
+
+
+@dataclass(frozen=True)
+class OtherShape:
+    """A network that is no plain VisionTransformer: what is known of it as a whole.
+
+    Attributes:
+        name: of the architecture.
+        image: (height, width) in pixels.
+        channels: of the image.
+        num_classes: outputs of the classifier.
+        num_params: all parameters.
+        num_macs: multiply-accumulates of one image.
+        num_matrix_weights: weights of linear layers and convolutions.
+    """
+
+    name: str
+    image: tuple[int, int]
+    channels: int
+    num_classes: int
+    num_params: int
+    num_macs: int
+    num_matrix_weights: int
+
+    def params(self) -> int:
+        """Number of parameters."""
+        return self.num_params
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return self.num_macs
+
+    def matrix_weights(self) -> int:
+        """Weights of linear layers and convolutions."""
+        return self.num_matrix_weights
+
+
+#: What a recipe leaves: a plain Vision Transformer, or something else.
+ModelShape = VitShape | OtherShape
 
 
 def _require_all_tokens(shape: VitShape) -> None:
@@ -345,6 +397,8 @@ def _read_shape(model: VisionTransformer) -> VitShape:
         other_params=0,
         blocks=(),
     )
+    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of techniques/drop_patches.py
+    shape = replace(shape, dropped=shape.num_patches - kept)
     tokens = shape.num_tokens
     own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
     norms = [getattr(model, name, None) for name in ("norm_pre", "norm", "fc_norm")]

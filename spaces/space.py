@@ -18,7 +18,7 @@ from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.schema import parse_yaml, read_yaml
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Technique, get_technique
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Technique, get_technique, place
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import VitShape
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PRESETS = Path(__file__).parent / "presets"
 NONE = "none"
 DEPLOY = "deploy"
+ORDER, FIRST, LAST = "order", "first", "last"
 
 
 class Trial(Protocol):
@@ -101,8 +102,11 @@ class Space:
 
     def suggest(self, trial: Trial) -> Recipe:
         """Ask ``trial`` for a recipe."""
-        steps = []
+        steps: list[Step] = []
+        plain = True
         for group in self.groups:
+            if not plain and not all(option.handler.any_model for option in group):
+                continue
             option = group[0]
             if len(group) > 1:
                 names = [NONE, *(entry.technique for entry in group)]
@@ -110,12 +114,24 @@ class Space:
                 if chosen == NONE:
                     continue
                 option = next(entry for entry in group if entry.technique == chosen)
-            steps.append(option.suggest(trial))
+            step = option.suggest(trial)
+            steps.append(step)
+            plain = plain and isinstance(step.handler, ModelTechnique) and step.handler.leaves_plain(step.config)
+        steps = self._ordered(steps, trial)
         deploys = self.deploys_of(steps)
         runtime, deploy = deploys[_choose(trial, self._deploy_name(deploys), list(deploys))]
         if deploy is not None:
             steps.append(deploy.suggest(trial))
         return Recipe(tuple(steps), runtime)
+
+    def _ordered(self, steps: list[Step], trial: Trial) -> list[Step]:
+        """Movable steps where the trial wants them: before or after those that they may follow."""
+        for step in [step for step in steps if step.handler.movable_past]:
+            passed = [other for other in steps if other.technique in step.handler.movable_past]
+            if passed and trial.suggest_categorical(f"{ORDER}.{step.technique}", [FIRST, LAST]) == LAST:
+                steps.remove(step)
+                steps.insert(steps.index(passed[-1]) + 1, step)
+        return steps
 
     def deploys_of(self, steps: Iterable[Step]) -> Mapping[str, tuple[str, Option | None]]:
         """The deployments that no step excludes."""
@@ -183,6 +199,10 @@ class _Recorder:
         if name.startswith(DEPLOY):
             return self._deploy
         technique, _, parameter = name.partition(".")
+        if technique == ORDER:
+            names, past = list(self._steps), get_technique(parameter).movable_past
+            before = names[: names.index(parameter)] if parameter in names else []
+            return LAST if past.intersection(before) else FIRST
         if technique == "one_of":
             return next((entry for entry in choices if entry in self._steps), NONE)
         if technique in self._steps:
@@ -248,7 +268,7 @@ def make_space(
     usable: list[Option] = []
     left_out: dict[str, str] = {}
     deploys: dict[str, tuple[str, Option | None]] = {runtime: (runtime, None) for runtime in runtimes}
-    order = sorted(definition["techniques"], key=lambda name: (get_technique(name).stage, name))
+    order = sorted(definition["techniques"], key=lambda name: place(get_technique(name)))
     for name in order:
         handler = get_technique(name)
         reason = _why_not(handler, shape, runtimes)

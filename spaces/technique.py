@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 class Stage(IntEnum):
     """When a step acts; the steps of a recipe never go back a stage."""
 
-    INPUT = 0  #: what the model reads: patches
-    STRUCTURE = 1  #: widths, heads, depth
-    ATTENTION = 2  #: what takes the place of softmax attention
-    TOKENS = 3  #: tokens inside the network
-    RECOVERY = 4  #: training
-    DEPLOY = 5  #: numbers and file
+    ARCHITECTURE = 0  #: another network altogether
+    INPUT = 1  #: what the model reads: patches
+    STRUCTURE = 2  #: widths, heads, depth
+    ATTENTION = 3  #: what takes the place of softmax attention
+    TOKENS = 4  #: tokens inside the network
+    RECOVERY = 5  #: training
+    DEPLOY = 6  #: numbers and file
 
 
 class StepConfig(BaseModel):
@@ -123,7 +124,10 @@ class Technique(ABC):
         conflicts: names of techniques that cannot stand in the same recipe.
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
-        movable: whether a search may put it before or after the others of its stage.
+        compresses: whether it makes the model cheaper; others repair.
+        any_model: whether it works on models that are no plain Vision Transformer.
+        rank: place among the techniques of its stage in a search; names decide between equals.
+        movable_past: techniques of its stage that a search may also let act before it.
         structural: of a technique that trains, whether its untrained form already decides latency and size.
     """
 
@@ -137,7 +141,10 @@ class Technique(ABC):
     extra: ClassVar[str] = ""
     trains: ClassVar[bool] = False
     structural: ClassVar[bool] = False
-    movable: ClassVar[bool] = False
+    rank: ClassVar[int] = 0
+    movable_past: ClassVar[frozenset[str]] = frozenset()
+    compresses: ClassVar[bool] = True
+    any_model: ClassVar[bool] = False
 
     @abstractmethod
     def choices(self, shape: VitShape) -> Choices:
@@ -168,6 +175,10 @@ class Technique(ABC):
 class ModelTechnique(Technique):
     """Changes the PyTorch model."""
 
+    def leaves_plain(self, config: Any) -> bool:
+        """Whether the result is still a plain Vision Transformer."""
+        return True
+
     @abstractmethod
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """The shape that :meth:`apply` leaves; exact, and fast (no tensors).
@@ -191,6 +202,7 @@ class DeployTechnique(Technique):
 
     runtimes: ClassVar[frozenset[str]]
     stage: ClassVar[Stage] = Stage.DEPLOY
+    any_model: ClassVar[bool] = True
 
     def prepare(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         """The model to export; ``model`` is a copy that may be changed in place.
@@ -212,11 +224,16 @@ class DeployTechnique(Technique):
 TECHNIQUES: Registry[Technique] = Registry("technique", "sousvit.techniques")
 
 
+def place(technique: Technique) -> tuple[int, int, str]:
+    """Sorts techniques in the order in which a search lets them act."""
+    return technique.stage, technique.rank, technique.name
+
+
 def techniques() -> Iterator[Technique]:
     """All registered techniques, plug-ins included, in stage order."""
     import sousvit.spaces.techniques  # noqa: F401 - registers ours
 
-    return iter(sorted(TECHNIQUES, key=lambda technique: (technique.stage, technique.name)))
+    return iter(sorted(TECHNIQUES, key=place))
 
 
 def get_technique(name: str) -> Technique:

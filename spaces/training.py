@@ -132,6 +132,8 @@ def _train(
     steps = max(1, len(data) // plan.batch_size)
     total = max(1, round(plan.epochs * steps))
     cycle = _one_cycle(total, plan.warmup)
+    sparse = [layer.weight for layer in model.modules() if getattr(layer, "keeps_zeros", False)]
+    masks = [(weight, weight.detach() != 0) for weight in sparse]
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, cycle) for optimizer in optimizers]
     for epoch in range(math.ceil(total / steps)):
         views = _epoch_views(data, plan, teacher, epoch)
@@ -159,6 +161,9 @@ def _train(
             for optimizer, schedule in zip(optimizers, schedules, strict=True):
                 optimizer.step()
                 schedule.step()
+            with torch.no_grad():
+                for weight, kept in masks:
+                    weight.mul_(kept)
             if progress is not None:
                 progress(epoch, step, steps, value)
 

@@ -63,6 +63,8 @@ class Distill(ModelTechnique):
     )
     conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
     trains: ClassVar[bool] = True
+    compresses: ClassVar[bool] = False
+    any_model: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:
         return {"epochs": (0, 4, 8), "learning_rate": (5e-4, 1e-3, 2e-3), "soft_weight": (0.5, 0.9)}

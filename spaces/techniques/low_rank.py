@@ -46,7 +46,8 @@ class LowRank(ModelTechnique):
     config: ClassVar[type[StepConfig]] = LowRankConfig
     summary: ClassVar[str] = "factor linear layers by (activation-aware) SVD; before or after pruning"
     source: ClassVar[str] = "SVD-LLM (arXiv 2403.07378); sensitivity by whitened energies as in FLAR-SVD"
-    movable: ClassVar[bool] = True
+    rank: ClassVar[int] = 1
+    movable_past: ClassVar[frozenset[str]] = frozenset({"prune_heads", "prune_mlp"})
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""

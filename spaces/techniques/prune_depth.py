@@ -63,6 +63,8 @@ class PruneDepth(ModelTechnique):
         """See :class:`Technique`."""
         if shape.depth < 2:
             return "only one block"
+        if any(any(block.ranks) for block in shape.blocks):
+            return "layers that are factored already"
         return None if len(set(shape.blocks)) == 1 else "blocks of different widths"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:

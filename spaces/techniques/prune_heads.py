@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from sousvit.spaces.lowrank import reading_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
-from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_linear
+from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -24,6 +25,7 @@ class PruneHeads(WidthPruning):
 
     name: ClassVar[str] = "prune_heads"
     stage: ClassVar[Stage] = Stage.STRUCTURE
+    rank: ClassVar[int] = 2
     config: ClassVar[type[StepConfig]] = WidthPruningConfig
     summary: ClassVar[str] = "remove attention heads, with closed-form repair from calibration images"
     source: ClassVar[str] = "Michel et al. (arXiv 1905.10650); CORP (2602.05243); Taylor importance (1906.10771)"
@@ -34,7 +36,7 @@ class PruneHeads(WidthPruning):
         counts = range(max(1, -(-heads // 4)), heads + 1)
         step = -(-len(counts) // MAX_CHOICES)
         shares = tuple(round(count / heads, 4) for count in sorted(counts[::-step]))
-        return {"keep": shares, "importance": ("activation", "taylor")}
+        return {"keep": shares, "importance": ("activation", "taylor", "gates"), "allocation": ("uniform", "global")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
@@ -54,8 +56,7 @@ class PruneHeads(WidthPruning):
 
     def reader(self, block: Block) -> nn.Linear:
         """``attn.proj``."""
-        layer: nn.Linear = block.attn.proj
-        return layer
+        return reading_layer(block.attn.proj)
 
     def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
         """Attention only."""
@@ -72,7 +73,7 @@ class PruneHeads(WidthPruning):
         attention = block.attn
         channels = torch.arange(attention.qkv.out_features).reshape(3, attention.num_heads, attention.head_dim)
         keep_outputs(attention, "qkv", channels[:, kept].flatten())
-        replace_linear(attention, "proj", weight, bias)
+        replace_reader(attention, "proj", weight, bias)
         attention.num_heads = len(kept)
         attention.attn_dim = len(kept) * attention.head_dim  # head_dim and scale stay: heads are removed whole
 

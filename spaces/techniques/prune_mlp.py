@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from sousvit.spaces.lowrank import reading_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
-from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_linear
+from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block
@@ -24,13 +25,19 @@ class PruneMlp(WidthPruning):
 
     name: ClassVar[str] = "prune_mlp"
     stage: ClassVar[Stage] = Stage.STRUCTURE
+    rank: ClassVar[int] = 2
     config: ClassVar[type[StepConfig]] = WidthPruningConfig
     summary: ClassVar[str] = "remove MLP hidden units, with closed-form repair from calibration images"
+    multiple: ClassVar[int] = MULTIPLE
     source: ClassVar[str] = "CORP (arXiv 2602.05243); Taylor importance (Molchanov et al., 1906.10771)"
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"keep": (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0), "importance": ("activation", "taylor")}
+        return {
+            "keep": (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0),
+            "importance": ("activation", "taylor", "gates"),
+            "allocation": ("uniform", "global"),
+        }
 
     def num_units(self, block: BlockShape) -> int:
         """Hidden units."""
@@ -48,8 +55,7 @@ class PruneMlp(WidthPruning):
 
     def reader(self, block: Block) -> nn.Linear:
         """``fc2``."""
-        layer: nn.Linear = block.mlp.fc2
-        return layer
+        return reading_layer(block.mlp.fc2)
 
     def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
         """The whole block: the MLP is its last part."""
@@ -63,7 +69,7 @@ class PruneMlp(WidthPruning):
     def narrow(self, block: Block, kept: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Slice ``fc1``, replace ``fc2``."""
         keep_outputs(block.mlp, "fc1", kept)
-        replace_linear(block.mlp, "fc2", weight, bias)
+        replace_reader(block.mlp, "fc2", weight, bias)
 
 
 TECHNIQUES.add(PruneMlp.name, PruneMlp())

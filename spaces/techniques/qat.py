@@ -38,6 +38,7 @@ class Qat(Distill):
         {"distill", "int8_dynamic", "ptq_int8", "static_int8", "weight_only", "fp16"}
     )
     structural: ClassVar[bool] = True
+    compresses: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""

@@ -1,14 +1,17 @@
 """What pruning MLP units and pruning heads share: rank the units of each block, remove some, repair the reader.
 
 A *unit* is a group of neighbouring input channels of the linear layer that reads it (``fc2`` for MLP units,
-``attn.proj`` for heads). Pruning is uniform: every block keeps the same share.
+``attn.proj`` for heads). Every block keeps the same share (uniform), or units of all blocks compete for the same
+number of places (global): units of one kind are isomorphic, so their scores can be compared across blocks
+(Isomorphic pruning, Fang et al., arXiv 2407.04616).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +19,8 @@ from torch import nn
 
 from sousvit.spaces.calibration import TokenStream, best_units, new_linear, taylor_scores
 from sousvit.spaces.compensation import Moments, fold_removed
+from sousvit.spaces.gates import learned_gates
+from sousvit.spaces.lowrank import reading_layer, writing_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Context, ModelTechnique, StepConfig
 
@@ -27,16 +32,24 @@ class WidthPruningConfig(StepConfig):
     """``keep`` is the share of units that stay.
 
     ``importance`` ranks the units: ``activation`` by the energy that a unit sends to its block's output, ``taylor`` by
-    the first-order effect on the loss, ``magnitude`` by weights alone. ``compensate`` repairs the reading layer.
+    the first-order effect on the loss, ``gates`` by gates trained for a moment, ``magnitude`` by weights alone.
+    ``allocation``: every block alike, or where units are worth most. ``compensate`` repairs the reading layer.
     """
 
     keep: float = Field(default=0.5, gt=0, le=1)
-    importance: Literal["activation", "taylor", "magnitude"] = "activation"
+    importance: Literal["activation", "taylor", "gates", "magnitude"] = "activation"
+    allocation: Literal["uniform", "global"] = "uniform"
     compensate: bool = True
 
 
 class WidthPruning(ModelTechnique):
-    """Removes units of every block physically."""
+    """Removes units of every block physically.
+
+    Class attributes:
+        multiple: units are removed this many at a time.
+    """
+
+    multiple: ClassVar[int] = 1
 
     @abstractmethod
     def num_units(self, block: BlockShape) -> int:
@@ -80,29 +93,33 @@ class WidthPruning(ModelTechnique):
         if self.is_identity(config, shape):
             return model.eval()
         model.eval()
+        counts = [self.num_kept(block, config.keep) for block in shape.blocks]
         if context.calibration is None:
-            self._cut_skeleton(model, shape, config)
+            self._cut_skeleton(model, shape, context.decided(self.name, counts))
         else:
-            self._cut_calibrated(model, shape, config, context)
+            self._cut_calibrated(model, shape, config, context, counts)
         return model
 
-    def _cut_skeleton(self, model: VisionTransformer, shape: VitShape, config: Any) -> None:
-        for block, block_shape in zip(model.blocks, shape.blocks, strict=True):
-            kept = torch.arange(self.num_kept(block_shape, config.keep))
+    def _cut_skeleton(self, model: VisionTransformer, shape: VitShape, counts: Sequence[int]) -> None:
+        for block, block_shape, count in zip(model.blocks, shape.blocks, counts, strict=True):
+            kept = torch.arange(count)
             reader = self.reader(block)
             self.narrow(block, kept, reader.weight[:, self._channels(kept, block, block_shape)], reader.bias)
 
-    def _cut_calibrated(self, model: VisionTransformer, shape: VitShape, config: Any, context: Context) -> None:
-        units = [self.num_units(block) for block in shape.blocks]
-        taylor = None
-        if config.importance == "taylor":
-            taylor = taylor_scores(model, [self.reader(block) for block in model.blocks], units, context)
+    def _cut_calibrated(
+        self, model: VisionTransformer, shape: VitShape, config: Any, context: Context, counts: list[int]
+    ) -> None:
+        scores = self._scores_at_once(model, shape, config, context)
+        if config.allocation == "global":
+            assert scores is not None
+            counts = context.decide(self.name, allocated(scores, counts, self.multiple))
         stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
         for index, (block, block_shape) in enumerate(zip(model.blocks, shape.blocks, strict=True)):
             reader = self.reader(block)
             moments = stream.moments(partial(self.branch, block), reader)
-            scores = self._scores(block, units[index], moments, config.importance) if taylor is None else taylor[index]
-            kept, removed = best_units(scores, self.num_kept(block_shape, config.keep))
+            units = self.num_units(block_shape)
+            own = self._scores(block, units, moments, config.importance) if scores is None else scores[index]
+            kept, removed = best_units(own, counts[index])
             kept_channels = self._channels(kept, block, block_shape)
             if config.compensate:
                 gone = self._channels(removed, block, block_shape)
@@ -111,6 +128,26 @@ class WidthPruning(ModelTechnique):
                 weight, bias = reader.weight[:, kept_channels], reader.bias
             self.narrow(block, kept, weight, bias)
             stream.advance(block)
+
+    def _scores_at_once(
+        self, model: VisionTransformer, shape: VitShape, config: Any, context: Context
+    ) -> list[torch.Tensor] | None:
+        """Scores of all blocks in the unpruned model, where they are needed together; None: block by block is fine."""
+        units = [self.num_units(block) for block in shape.blocks]
+        readers = [self.reader(block) for block in model.blocks]
+        if config.importance == "taylor":
+            return taylor_scores(model, readers, units, context)
+        if config.importance == "gates":
+            return learned_gates(model, readers, units, context)
+        if config.allocation == "uniform":
+            return None
+        stream = TokenStream(model, context, max(reader.in_features for reader in readers))
+        scores = []
+        for block, count in zip(model.blocks, units, strict=True):
+            moments = stream.moments(partial(self.branch, block), self.reader(block))
+            scores.append(self._scores(block, count, moments, config.importance))
+            stream.advance(block)
+        return scores
 
     def _channels(self, units: torch.Tensor, block: Block, shape: BlockShape) -> torch.Tensor:
         """Input channels of the reader that belong to ``units``."""
@@ -132,12 +169,43 @@ class WidthPruning(ModelTechnique):
         return torch.einsum("ouc,ucd,oud->u", weight, own, weight)
 
 
+def allocated(scores: Sequence[torch.Tensor], counts: Sequence[int], multiple: int) -> list[int]:
+    """How many units each block keeps when all compete for ``sum(counts)`` places.
+
+    Args:
+        scores: importance ``[units]`` of each block.
+        counts: units that each block would keep alone.
+        multiple: units enter ``multiple`` at a time, best first; every block keeps one such step at least.
+    """
+    steps = [
+        (float(score.sort(descending=True).values[start : start + multiple].sum()), block)
+        for block, score in enumerate(scores)
+        for start in range(multiple, len(score) - multiple + 1, multiple)
+    ]
+    kept = [multiple] * len(scores)
+    places = sum(count // multiple for count in counts) - len(scores)
+    for _, block in sorted(steps, key=lambda step: -step[0])[:places]:
+        kept[block] += multiple
+    return kept
+
+
 def replace_linear(module: nn.Module, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     """Give ``module.name`` these weights and the sizes that go with them."""
     setattr(module, name, new_linear(getattr(module, name), weight, bias))
 
 
 def keep_outputs(module: nn.Module, name: str, rows: torch.Tensor) -> None:
-    """Keep only ``rows`` of the outputs of the linear layer ``module.name``."""
-    linear = getattr(module, name)
-    replace_linear(module, name, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+    """Keep only ``rows`` of the outputs of the linear (or factored) layer ``module.name``."""
+    layer = getattr(module, name)
+    linear = writing_layer(layer)
+    owner, attribute = (module, name) if linear is layer else (layer, "up")
+    replace_linear(owner, attribute, linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+
+
+def replace_reader(module: nn.Module, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Give the layer ``module.name``, or the thin one of it that reads, these weights."""
+    layer = getattr(module, name)
+    if reading_layer(layer) is layer:
+        replace_linear(module, name, weight, bias)
+    else:
+        replace_linear(layer, "down", weight, None)
