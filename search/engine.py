@@ -26,7 +26,7 @@ from sousvit.search.record import TrialRecord, trial_key
 from sousvit.search.selection import is_single
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, get_technique
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, get_technique, place
 
 if TYPE_CHECKING:
     from sousvit.search.record import BaseRecord
@@ -370,18 +370,17 @@ def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
 
 
 def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
-    """Combinations that tend to work, quantized: patches, all structure together, and both; at middle settings."""
+    """Combinations that tend to work, quantized: patches, all structure, and both; each technique at its mildest."""
     tail = _recovery(space, shape)
-    steps = {
-        option.technique: option.samples(shape)[0]
-        for option in space.options()
-        if _compresses(option) and option.samples(shape)
-    }
+    stages_used = {Stage.INPUT, Stage.STRUCTURE}
+    usable = [[o for o in group if _compresses(o) and o.handler.stage in stages_used] for group in space.groups]
+    mildest = [group[0].mildest(shape) for group in usable if group]  # one of those that exclude each other
+    steps = sorted((step for step in mildest if step is not None), key=lambda step: place(step.handler))
     runtime, last = _quantized(space)
     kinds = [{Stage.INPUT}, {Stage.STRUCTURE}, {Stage.INPUT, Stage.STRUCTURE}]
     found = []
     for stages in kinds:
-        chosen = tuple(step for step in steps.values() if step.handler.stage in stages)
+        chosen = tuple(step for step in steps if step.handler.stage in stages)
         if chosen:
             found.append(Recipe((*chosen, *tail, *last), runtime))
     return found

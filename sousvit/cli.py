@@ -69,6 +69,19 @@ def search_command(
     sys.exit(run_search(budget, run, {"trials": trials, "time": time, "seed": seed}, executor, runs, as_json))
 
 
+@app.command("study")
+def study_command(
+    budget: Annotated[Path, typer.Argument(help="budget YAML; its space says which techniques are studied")],
+    run: Annotated[str | None, typer.Option(help="run name; the same name again resumes")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Measure every technique of the space alone, and named combinations, in one run: a table and a plot."""
+    from sousvit.cli_search import study
+
+    sys.exit(study(budget, run, runs, as_json))
+
+
 @app.command("recipe")
 def recipe_command(
     run: Annotated[str, typer.Argument(help="a finished or interrupted run")],

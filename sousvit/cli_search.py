@@ -45,6 +45,31 @@ def run_search(
     return 0 if answer.feasible else 3
 
 
+def study(path: Path, name: str | None, runs: Path, as_json: bool) -> int:
+    """Run the study and say where its table and plot are; returns the exit code."""
+    from sousvit.search.report.study import write_study
+    from sousvit.search.study import run_study
+
+    budget = _with_overrides(path, {})
+    folder = run_folder(runs, name or f"{path.stem}-study-{time.strftime('%Y%m%d-%H%M%S')}")
+    view = SearchView(budget, folder, quiet=as_json)
+    hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
+    try:
+        with view:
+            archive = run_study(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
+    except KeyboardInterrupt:
+        console(stderr=True).print(
+            f"interrupted; resume with: sousvit study {path} --run {folder.name}", highlight=False
+        )
+        return 130
+    table, page = write_study(archive, folder)
+    if as_json:
+        print(json.dumps({"run": str(folder), "trials": [trial.to_dict() for trial in archive]}, indent=1))
+    else:
+        console().print(f"table    {table}\nplot     {page}\nraw      {folder / 'study.csv'}", highlight=False)
+    return 0
+
+
 def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
     """One worker process on this machine."""
     memory = budget.search.trial_memory_gb

@@ -52,6 +52,7 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     """
     if sum(p.numel() * p.element_size() for p in model.parameters()) >= MAX_GRAPH_BYTES:
         raise TrialError("the model's weights exceed the 2 GB of one ONNX file")
+    model = _merged(model)
     path = folder / "model.onnx"
     # Two images: with one, tracing may take the batch size for a constant.
     example = torch.zeros(2, *input_shape[1:])
@@ -73,6 +74,16 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     if has_quantized(model):
         fold_quantized_weights(path)
     return path
+
+
+def _merged(model: nn.Module) -> nn.Module:
+    """Parallel branches and norms that only training needs, folded into one layer (RepViT, LeViT, EfficientViT...)."""
+    if not any(hasattr(part, name) for part in model.modules() for name in ("fuse", "reparameterize")):
+        return model
+    from timm.utils.model import reparameterize_model
+
+    merged: nn.Module = reparameterize_model(model.eval())
+    return merged
 
 
 def make_artifact(

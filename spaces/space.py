@@ -74,12 +74,28 @@ class Option:
 
     def samples(self, shape: VitShape) -> list[Step]:
         """At most two settings that change something, the others at their first values: a middle and the last one."""
+        active = self._active(shape)
+        return [active[(len(active) - 1) // 2], active[-1]] if len(active) > 1 else active
+
+    def mildest(self, shape: VitShape) -> Step | None:
+        """The setting that saves least, of those that change something; None where nothing does."""
+        handler, active = self.handler, self._active(shape)
+        assert isinstance(handler, ModelTechnique)
+
+        def cost(step: Step) -> tuple[int, int]:
+            changed = handler.reshape(shape, step.config)
+            return changed.macs(), changed.params()
+
+        return max(active, key=cost, default=None)
+
+    def _active(self, shape: VitShape) -> list[Step]:
+        """Settings that change something, along the parameter that can also change nothing; others at their first."""
         first = {name: values[0] for name, values in self.values.items()}
         for name, values in self.values.items():
             steps = [Step.make(self.technique, **{**first, name: value}) for value in values]
             active = [step for step in steps if not self.handler.is_identity(step.config, shape)]
             if len(active) < len(steps) and active:
-                return [active[(len(active) - 1) // 2], active[-1]] if len(active) > 1 else active
+                return active
         return [Step.make(self.technique, **first)]
 
     @property
@@ -117,7 +133,7 @@ class Space:
             step = option.suggest(trial)
             steps.append(step)
             plain = plain and isinstance(step.handler, ModelTechnique) and step.handler.leaves_plain(step.config)
-        steps = self._ordered(steps, trial)
+        steps = self._ordered(sorted(steps, key=lambda step: place(step.handler)), trial)
         deploys = self.deploys_of(steps)
         runtime, deploy = deploys[_choose(trial, self._deploy_name(deploys), list(deploys))]
         if deploy is not None:
@@ -292,7 +308,7 @@ def _why_not(handler: Technique, shape: VitShape | None, runtimes: Sequence[str]
     if isinstance(handler, DeployTechnique):
         return None if handler.runtimes.intersection(runtimes) else f"makes no artifact for {', '.join(runtimes)}"
     if shape is None:
-        return None if handler.trains else "the base is no plain Vision Transformer"
+        return None if handler.any_model else "the base is no plain Vision Transformer"
     return handler.unmet_need(shape)
 
 

@@ -79,6 +79,7 @@ class DropPatches(ModelTechnique):
 
     name: ClassVar[str] = "drop_patches"
     stage: ClassVar[Stage] = Stage.INPUT
+    rank: ClassVar[int] = 1
     config: ClassVar[type[StepConfig]] = DropPatchesConfig
     summary: ClassVar[str] = "leave out the patches with least contrast, before the first block"
     source: ClassVar[str] = "input token reduction as in PatchDropout (arXiv 2208.07220), chosen by contrast"

@@ -51,7 +51,6 @@ class PruneEmbed(ModelTechnique):
     source: ClassVar[str] = (
         "embedding width in NViT (arXiv 2110.04869) and Isomorphic pruning (2407.04616); CORP (2602.05243)"
     )
-    conflicts: ClassVar[frozenset[str]] = frozenset({"low_rank"})
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""

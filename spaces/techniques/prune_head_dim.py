@@ -44,7 +44,6 @@ class PruneHeadDim(ModelTechnique):
     config: ClassVar[type[StepConfig]] = PruneHeadDimConfig
     summary: ClassVar[str] = "narrower attention heads by whitened SVD of query-key and value-output products"
     source: ClassVar[str] = "SVD-LLM (arXiv 2403.07378) on head products; head width in NViT (2110.04869)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"low_rank"})
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""

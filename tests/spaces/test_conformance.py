@@ -174,3 +174,37 @@ def run_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module:
     for step in recipe.model_steps:
         model = step.handler.apply(model, step.config, context)
     return model.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", ["vit_64x4", "efficientvit_b0", "repvit_m0_9", "edgenext_xx_small"])
+def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_path):
+    base = make_vit(img_size=32, embed_dim=64, num_heads=4)
+    shape = VitShape.of(base)
+    steps = (Step.make("student", model=student), Step.make("distill", epochs=4, feature_weight=0.5))
+    context = training_context(base, make_context)
+    for runtime, deploys in {"onnxruntime": ("static_int8", "int8_dynamic"), "openvino": ("fp16",)}.items():
+        for number, deploy in enumerate(deploys):
+            recipe = Recipe((*steps, Step.make(deploy)), runtime).canonical(shape)
+            expected = recipe.reshape(shape)
+            torch.manual_seed(0)
+            model = run_steps(base, recipe, context)
+            assert expected.params() == sum(parameter.numel() for parameter in model.parameters())
+            assert expected.macs() == macs_of(model, (3, 32, 32))
+            agree(model, recipe, context, tmp_path / f"{runtime}{number}")
+
+
+def test_after_a_hybrid_student_structural_techniques_are_excluded_with_a_reason(make_vit):
+    shape = VitShape.of(make_vit(img_size=32))
+    recipe = Recipe((Step.make("student", model="repvit_m0_9"), Step.make("prune_mlp")))
+    with pytest.raises(UserError, match="repvit_m0_9 is no plain Vision Transformer"):
+        recipe.reshape(shape)
+    plain = Recipe((Step.make("student", model="vit_64x4"), Step.make("prune_mlp", keep=0.5)))
+    assert plain.reshape(shape).embed_dim == 64
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "no_such_model"])
+def test_a_student_that_does_not_suit_is_one_clear_line(name, make_vit):
+    with pytest.raises(UserError) as caught:
+        Recipe((Step.make("student", model=name),)).reshape(VitShape.of(make_vit()))
+    assert "student" in str(caught.value) and "\n" not in str(caught.value)

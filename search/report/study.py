@@ -1,0 +1,83 @@
+"""A study as a table (Markdown) and a plot (HTML)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sousvit.common.files import write_atomic
+from sousvit.search.archive import Archive
+from sousvit.search.record import TrialRecord, Value
+from sousvit.search.report.terminal import short_recipe
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+HEADINGS = ("technique", "top-1 %", "drop, points", "speed-up", "MB", "smaller", "MMACs", "EER", "recipe")
+
+
+def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
+    """Write ``study.md`` and ``study.html``; returns both paths."""
+    table, page = folder / "study.md", folder / "study.html"
+    write_atomic(table, markdown(archive))
+    write_atomic(page, plot(archive).to_html(full_html=True, include_plotlyjs=True))
+    return table, page
+
+
+def markdown(archive: Archive) -> str:
+    """One row a recipe; accuracy on validation, 95% intervals in brackets."""
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---|" + "---:|" * (len(HEADINGS) - 2) + "---|"]
+    lines += [f"| {' | '.join(_cells(trial))} |" for trial in archive]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(trial: TrialRecord) -> list[str]:
+    recipe = short_recipe(trial.recipe)
+    if trial.status != "complete":
+        return [trial.origin, *[""] * (len(HEADINGS) - 2), f"{recipe}: {trial.status}, {trial.message}"]
+    ratio = trial.values["latency_ratio"]
+    speed = _span(Value(1 / ratio.value, _inverse(ratio.high), _inverse(ratio.low)), 1, 2)
+    return [
+        trial.origin,
+        f"{100 * trial.get('accuracy'):.2f}",
+        _span(trial.values["accuracy_drop"], 100, 2),
+        speed,
+        f"{trial.get('size'):.2f}",
+        f"{1 / trial.get('size_ratio'):.2f}x",
+        f"{trial.get('macs'):.1f}",
+        f"{trial.get('eer'):.3f}",
+        recipe,
+    ]
+
+
+def _inverse(number: float | None) -> float | None:
+    return None if number is None else 1 / number
+
+
+def _span(value: Value, factor: float, digits: int) -> str:
+    text = f"{factor * value.value:.{digits}f}"
+    if value.low is None or value.high is None:
+        return text
+    return f"{text} [{factor * value.low:.{digits}f}, {factor * value.high:.{digits}f}]"
+
+
+def plot(archive: Archive) -> go.Figure:
+    """Accuracy against speed-up, one colour a technique; a larger mark is a larger file."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    complete = [trial for trial in archive if trial.status == "complete"]
+    for name in dict.fromkeys(trial.origin for trial in complete):
+        chosen = [trial for trial in complete if trial.origin == name]
+        figure.add_scatter(
+            x=[1 / trial.get("latency_ratio") for trial in chosen],
+            y=[100 * trial.get("accuracy") for trial in chosen],
+            mode="markers",
+            name=name,
+            marker={"size": [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen], "opacity": 0.75},
+            text=[short_recipe(trial.recipe) for trial in chosen],
+            hovertemplate="%{text}<br>%{x:.2f}x faster, top-1 %{y:.2f} %<extra></extra>",
+        )
+    axes = {"xaxis_title": "speed-up over the base (ONNX Runtime fp32)", "yaxis_title": "top-1 on validation, %"}
+    figure.update_layout(**axes, height=720, template="plotly_white")
+    return figure

@@ -1,0 +1,203 @@
+"""A study: every technique of a space alone, and named combinations, measured on one base in one run.
+
+It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
+proposed. Every recipe gets its full recovery and is measured in every runtime that takes it without other changes.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter
+
+from sousvit.common.errors import UserError
+from sousvit.common.files import write_atomic
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget
+from sousvit.search.executors.executor import Executor, Job
+from sousvit.search.fidelity import FULL
+from sousvit.search.record import TrialRecord, trial_key
+from sousvit.search.run import Hooks
+from sousvit.search.tables import trial_frame
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.space import Option, Space, make_space, read_space
+from sousvit.spaces.technique import ModelTechnique
+
+#: Combinations by name: techniques at their middle settings, of those that the space has.
+COMBINATIONS = {
+    "structure": ("prune_depth", "prune_heads", "prune_mlp"),
+    "structure + int8": ("prune_depth", "prune_heads", "prune_mlp", "int8_dynamic"),
+    "width + int8": ("prune_heads", "prune_mlp", "int8_dynamic"),
+    "mlp + int8": ("prune_mlp", "int8_dynamic"),
+    "embedding + int8": ("prune_embed", "int8_dynamic"),
+    "low rank + int8": ("low_rank", "int8_dynamic"),
+    "mlp + low rank": ("low_rank", "prune_mlp"),
+    "merging + int8": ("tome", "int8_dynamic"),
+    "linear attention + int8": ("attention", "int8_dynamic"),
+    "patches + int8": ("patch_size", "int8_dynamic"),
+    "mlp + static int8": ("prune_mlp", "static_int8"),
+    "mlp + QAT": ("prune_mlp", "qat"),
+    "student + int8": ("student", "int8_dynamic"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a study: the technique or combination it stands for, and the recipe."""
+
+    name: str
+    recipe: Recipe
+
+
+def entries(space: Space, shape: VitShape) -> list[Entry]:
+    """The base in every runtime, every technique alone, then the combinations; each recipe once, in canonical form."""
+    runtimes = list(dict.fromkeys(runtime for runtime, _ in space.deploys.values()))
+    found = [Entry("base", Recipe((), runtime)) for runtime in runtimes]
+    found += _singles(space, shape, runtimes)
+    for name, techniques in COMBINATIONS.items():
+        recipe = _combination(space, shape, techniques)
+        if recipe is not None:
+            found.append(Entry(name, recipe))
+    unique: dict[str, Entry] = {}
+    for entry in found:
+        try:
+            recipe = entry.recipe.canonical(shape)
+            recipe.reshape(shape)
+        except UserError:
+            continue  # these settings do not fit this base
+        unique.setdefault(recipe.hash, Entry(entry.name, recipe))
+    return list(unique.values())
+
+
+def _singles(space: Space, shape: VitShape, runtimes: Sequence[str]) -> Iterator[Entry]:
+    for option in _model_options(space):
+        for step in variants(option, shape):
+            for runtime in runtimes:
+                yield Entry(option.technique, Recipe((step, *_recovery(space, shape, step)), runtime))
+    for runtime, deploy in space.deploys.values():
+        if deploy is not None:
+            for step in variants(deploy, shape):
+                yield Entry(deploy.technique, Recipe((step,), runtime))
+
+
+def _model_options(space: Space) -> list[Option]:
+    return [
+        option
+        for group in space.groups
+        for option in group
+        if isinstance(option.handler, ModelTechnique) and option.handler.compresses
+    ]
+
+
+def variants(option: Option, shape: VitShape) -> list[Step]:
+    """A middle setting, an end of the scale, and a middle one for every other word that a parameter can be."""
+    steps = option.samples(shape)
+    if not steps:
+        return []
+    middle = steps[0].config.model_dump(mode="json")
+    for name, values in option.values.items():
+        kinds = [value for value in values if isinstance(value, str)]
+        steps += [Step.make(option.technique, **{**middle, name: kind}) for kind in kinds if kind != middle[name]]
+    return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
+
+
+def _recovery(space: Space, shape: VitShape, step: Step | None) -> tuple[Step, ...]:
+    if step is not None and step.handler.trains:
+        return ()
+    recovering = [option for group in space.groups for option in group if option.handler.recovers]
+    return tuple(option.default_step(shape) for option in recovering[:1])
+
+
+def _combination(space: Space, shape: VitShape, techniques: Sequence[str]) -> Recipe | None:
+    """The techniques in the space's order, each at its middle setting; None unless the space has all of them."""
+    options = {option.technique: option for option in _model_options(space)}
+    deploys = {option.technique: (runtime, option) for runtime, option in space.deploys.values() if option is not None}
+    if any(name not in options and name not in deploys for name in techniques):
+        return None
+    steps = [option.samples(shape)[0] for name, option in options.items() if name in techniques]
+    trained = any(step.handler.trains for step in steps)
+    steps += [] if trained else _recovery(space, shape, None)
+    runtime = next(iter(space.deploys.values()))[0]
+    for name in techniques:
+        if name in deploys:
+            runtime, deploy = deploys[name]
+            steps.append(deploy.default_step())
+    return Recipe(tuple(steps), runtime)
+
+
+def run_study(
+    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], hooks: Hooks | None = None
+) -> Archive:
+    """Measure every entry that the run has not measured yet; returns the archive.
+
+    Raises:
+        UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
+    """
+    hooks = hooks or Hooks()
+    archive = Archive(folder, writable=True)
+    try:
+        _open(archive, budget, folder)
+        with make_executor(budget, folder) as executor:
+            base = executor.start(archive.base)
+            if archive.base is None:
+                archive.append("base", base=base.to_dict())
+            if base.shape is None:
+                raise UserError("a study needs a plain Vision Transformer", budget.model.name, "choose a vit or deit")
+            shape = TypeAdapter(VitShape).validate_python(base.shape)
+            space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
+            hooks.ready(base, space, left_out)
+            for entry in entries(space, shape):
+                _measure(entry, archive, budget, executor, hooks)
+        frame = trial_frame(archive, budget.hard_limits)
+        frame.insert(0, "name", [trial.origin for trial in archive])
+        write_atomic(folder / "study.csv", frame.to_csv(index=False))
+    finally:
+        archive.close()
+    return archive
+
+
+def _open(archive: Archive, budget: Budget, folder: Path) -> None:
+    identity = f"study {budget.identity}"
+    if archive.header.get("identity", identity) != identity:
+        raise UserError("a run keeps its budget", f"another one in {folder.name}", "use another --run name")
+    if not archive.header:
+        archive.append("run", identity=identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
+    write_atomic(folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
+
+
+def _measure(entry: Entry, archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> None:
+    plain, limits = entry.recipe.to_dict(), budget.search
+    key = trial_key(plain, FULL, limits.seed)
+    if key in archive.trials:
+        return
+    hooks.watcher.begin(entry.name, entry.recipe, FULL)
+    job = Job(uuid.uuid4().hex[:12], plain, FULL, limits.seed, limits.trial_timeout)
+    executor.submit(job)
+    outcome = executor.wait()
+    while outcome.attempt != job.attempt:  # a late result of a lost attempt
+        outcome = executor.wait()
+    record = TrialRecord(
+        key,
+        plain,
+        FULL,
+        limits.seed,
+        outcome.status,
+        values=outcome.values,
+        origin=entry.name,
+        attempt=outcome.attempt,
+        seconds=outcome.seconds,
+        message=outcome.message,
+        artifact=outcome.artifact,
+    )
+    archive.add(record)
+    archive.drop_artifacts(budget.hard_limits, budget.senses, record)
+    counts = hooks.watcher.counts
+    counts.finished += 1
+    counts.failed += record.status == "failed"
+    hooks.watcher.trial(record, counts)
