@@ -59,8 +59,8 @@ class EfficientAttention(nn.Module):
             self.conv = nn.Conv2d(
                 self.head_dim, self.head_dim, CONV_SIDE, padding=CONV_SIDE // 2, groups=self.head_dim, bias=True
             )
-            nn.init.zeros_(self.conv.weight)  # at conversion the values pass unchanged
-            nn.init.zeros_(self.conv.bias)
+            for parameter in self.conv.parameters():
+                nn.init.zeros_(parameter)  # at conversion the values pass unchanged
 
     def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
         """Tokens ``[B, N, D]`` to tokens ``[B, N, D]``; timm's blocks pass masks, which no image classifier uses."""

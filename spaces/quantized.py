@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -154,12 +155,14 @@ def fold_quantized_weights(path: Path) -> None:
     aliases = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
     arrays = {name: numpy_helper.to_array(entry) for name, entry in constants.items()}
 
-    def constant(name: str) -> object:
+    def constant(name: str) -> Any:
         return arrays.get(aliases.get(name, name))
 
     kept, gone = [], set()
     for node in graph.node:
-        values = [constant(name) for name in node.input] if node.op_type == "QuantizeLinear" else [None]
+        values: list[Any] = [None]
+        if node.op_type == "QuantizeLinear":
+            values = [constant(name) for name in node.input]
         if any(value is None for value in values):
             kept.append(node)
             continue
@@ -175,7 +178,7 @@ def fold_quantized_weights(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _quantize(values: list[object], axis: int) -> object:
+def _quantize(values: list[Any], axis: int) -> Any:
     """``QuantizeLinear`` of ONNX: round half to even, saturate to the type of the zero point."""
     import numpy as np
 

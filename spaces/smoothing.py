@@ -68,9 +68,9 @@ def smooth_pair(
     if reader.bias is None or norm.bias is None:
         shift = torch.zeros_like(shift)
     if reader.bias is not None:
-        reader.bias += reader.weight @ shift
+        reader.bias.add_(reader.weight @ shift)
     if norm.bias is not None:
         norm.bias.sub_(shift).div_(scale)
-    norm.weight /= scale
-    reader.weight *= scale
+    norm.weight.div_(scale)
+    reader.weight.mul_(scale)
     return sample.affine(shift, scale)

@@ -132,8 +132,7 @@ def _train(
     steps = max(1, len(data) // plan.batch_size)
     total = max(1, round(plan.epochs * steps))
     cycle = _one_cycle(total, plan.warmup)
-    sparse = [layer.weight for layer in model.modules() if getattr(layer, "keeps_zeros", False)]
-    masks = [(weight, weight.detach() != 0) for weight in sparse]
+    masks = _kept_zeros(model)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, cycle) for optimizer in optimizers]
     for epoch in range(math.ceil(total / steps)):
         views = _epoch_views(data, plan, teacher, epoch)
@@ -166,6 +165,13 @@ def _train(
                     weight.mul_(kept)
             if progress is not None:
                 progress(epoch, step, steps, value)
+
+
+def _kept_zeros(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weights that must stay sparse, and where they are not zero now."""
+    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    sparse = [layer.weight for layer in linears if getattr(layer, "keeps_zeros", False)]
+    return [(weight, weight.detach() != 0) for weight in sparse]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class Representation:
     strength: torch.Tensor | None
 
 
-def represent(model: nn.Module, images: torch.Tensor) -> Representation:
+def represent(model: Any, images: torch.Tensor) -> Representation:
     """Run a timm model and keep what transfer needs."""
     last_norm = getattr(model, "norm", None)
     has_grid = hasattr(model, "patch_embed") and hasattr(model, "num_prefix_tokens") and last_norm is not None
@@ -53,7 +53,7 @@ def represent(model: nn.Module, images: torch.Tensor) -> Representation:
     return Representation(logits, pooled, _strength(model, found[0]) if has_grid else None)
 
 
-def _strength(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor | None:
+def _strength(model: Any, tokens: torch.Tensor) -> torch.Tensor | None:
     rows, columns = model.patch_embed.grid_size
     patches = tokens[:, model.num_prefix_tokens :]
     if patches.shape[1] != rows * columns:
@@ -119,7 +119,7 @@ def attention_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
 
 
 @contextmanager
-def distilled_training(model: nn.Module) -> Iterator[None]:
+def distilled_training(model: Any) -> Iterator[None]:
     """While active, a model with a distillation token returns both its outputs in training (timm's own switch)."""
     switch = getattr(model, "set_distilled_training", None)
     if switch is not None:

@@ -106,7 +106,7 @@ def chosen(scores: torch.Tensor, config: SparsifyConfig) -> torch.Tensor:
 def keep_zeros(layer: nn.Linear, kept: torch.Tensor) -> None:
     """Zero the other weights; training (:func:`sousvit.spaces.training.fit`) zeroes them again after every step."""
     layer.weight.mul_(kept)
-    layer.keeps_zeros = True
+    layer.keeps_zeros = True  # type: ignore[assignment]
 
 
 TECHNIQUES.add(Sparsify.name, Sparsify())
