@@ -44,7 +44,8 @@ def represent(model: Any, images: torch.Tensor) -> Representation:
     """Run a timm model and keep what transfer needs."""
     last_norm = getattr(model, "norm", None)
     has_grid = hasattr(model, "patch_embed") and hasattr(model, "num_prefix_tokens") and last_norm is not None
-    with captured_inputs([last_norm] if has_grid else []) as found:
+    watched: list[nn.Module] = [model.norm] if has_grid else []
+    with captured_inputs(watched) as found:
         features = model.forward_features(images)
     logits = model.forward_head(features)
     pooled = model.forward_head(features, pre_logits=True)
