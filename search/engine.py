@@ -9,7 +9,6 @@ asked next (fan-out), because its weights are already paid for.
 from __future__ import annotations
 
 import time
-import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from sousvit.common.errors import UserError
 from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget
-from sousvit.search.executors.executor import Executor, Job, Outcome
+from sousvit.search.executors.executor import Executor, make_job, record_of
 from sousvit.search.fidelity import FULL, TwoRungs
 from sousvit.search.gate import analytic_values, broken_limits, dominated, explain
 from sousvit.search.proposer import Proposal, Proposer
@@ -228,14 +227,9 @@ class Engine:
 
     def _run(self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None) -> TrialRecord:
         self._watcher.begin(origin, recipe, fidelity)
-        limits = self._budget.search
-        rivals = self._rivals(recipe) if recipe.trains else ()
-        job = Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout, rivals)
-        self._executor.submit(job)
-        outcome = self._executor.wait()
-        while outcome.attempt != job.attempt:  # a late result of a lost attempt
-            outcome = self._executor.wait()
-        record = self._from_outcome(recipe, fidelity, origin, proposal, outcome)
+        job = make_job(recipe, fidelity, self._budget.search, self._rivals(recipe) if recipe.trains else ())
+        outcome = self._executor.run(job)
+        record = record_of(job, outcome, origin, None if proposal is None else proposal.number)
         self.counts.gated_measured += record.status == "gated"
         self._record(record, proposal)
         return record
@@ -265,22 +259,6 @@ class Engine:
         number = None if proposal is None else proposal.number
         key = trial_key(plain, fidelity, seed)
         return TrialRecord(key, plain, fidelity, seed, status, origin=origin, number=number, **more)  # type: ignore[arg-type]
-
-    def _from_outcome(
-        self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None, outcome: Outcome
-    ) -> TrialRecord:
-        return self._new_record(
-            recipe,
-            fidelity,
-            origin,
-            proposal,
-            outcome.status,
-            values=outcome.values,
-            attempt=outcome.attempt,
-            seconds=outcome.seconds,
-            message=outcome.message,
-            artifact=outcome.artifact,
-        )
 
     def _fan_out(self, recipe: Recipe, record: TrialRecord) -> None:
         """Judge a fully recovered model's other deployments now: its weights are paid for, they cost seconds.

@@ -7,7 +7,6 @@ proposed. Every recipe gets its full recovery and is measured in every runtime t
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.executors.executor import Executor, Job
+from sousvit.search.executors.executor import Executor, make_job, record_of
 from sousvit.search.fidelity import FULL
-from sousvit.search.record import TrialRecord, trial_key
+from sousvit.search.record import trial_key
 from sousvit.search.run import Hooks
 from sousvit.search.tables import trial_frame
 from sousvit.spaces.recipe import Recipe, Step
@@ -172,29 +171,11 @@ def _open(archive: Archive, budget: Budget, folder: Path) -> None:
 
 
 def _measure(entry: Entry, archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> None:
-    plain, limits = entry.recipe.to_dict(), budget.search
-    key = trial_key(plain, FULL, limits.seed)
-    if key in archive.trials:
+    if trial_key(entry.recipe.to_dict(), FULL, budget.search.seed) in archive.trials:
         return
     hooks.watcher.begin(entry.name, entry.recipe, FULL)
-    job = Job(uuid.uuid4().hex[:12], plain, FULL, limits.seed, limits.trial_timeout)
-    executor.submit(job)
-    outcome = executor.wait()
-    while outcome.attempt != job.attempt:  # a late result of a lost attempt
-        outcome = executor.wait()
-    record = TrialRecord(
-        key,
-        plain,
-        FULL,
-        limits.seed,
-        outcome.status,
-        values=outcome.values,
-        origin=entry.name,
-        attempt=outcome.attempt,
-        seconds=outcome.seconds,
-        message=outcome.message,
-        artifact=outcome.artifact,
-    )
+    job = make_job(entry.recipe, FULL, budget.search)
+    record = record_of(job, executor.run(job), entry.name)
     archive.add(record)
     archive.drop_artifacts(budget.hard_limits, budget.senses, record)
     counts = hooks.watcher.counts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sousvit.common.errors import UserError
 from sousvit.common.schema import read_yaml
@@ -16,6 +17,9 @@ from sousvit.search.report.terminal import SearchView, console, print_answer
 from sousvit.search.run import Hooks, run_folder, search
 from sousvit.search.worker import serve
 
+INTERRUPTED = 130
+T = TypeVar("T")
+
 
 def run_search(
     path: Path, name: str | None, overrides: dict[str, Any], executor: str, runs: Path, as_json: bool
@@ -25,16 +29,9 @@ def run_search(
         raise UserError("an executor must be known", repr(executor), "use local (ray comes in a later release)")
     budget = _with_overrides(path, overrides)
     folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    view = SearchView(budget, folder, quiet=as_json)
-    hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
-    try:
-        with view:
-            answer = search(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
-    except KeyboardInterrupt:
-        console(stderr=True).print(
-            f"interrupted; resume with: sousvit search {path} --run {folder.name}", highlight=False
-        )
-        return 130
+    answer = _watched(search, budget, folder, f"search {path}", as_json)
+    if answer is None:
+        return INTERRUPTED
     from sousvit.search.report.html import write_report
 
     report = write_report(folder)
@@ -52,22 +49,34 @@ def study(path: Path, name: str | None, runs: Path, as_json: bool) -> int:
 
     budget = _with_overrides(path, {})
     folder = run_folder(runs, name or f"{path.stem}-study-{time.strftime('%Y%m%d-%H%M%S')}")
-    view = SearchView(budget, folder, quiet=as_json)
-    hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
-    try:
-        with view:
-            archive = run_study(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
-    except KeyboardInterrupt:
-        console(stderr=True).print(
-            f"interrupted; resume with: sousvit study {path} --run {folder.name}", highlight=False
-        )
-        return 130
+    archive = _watched(run_study, budget, folder, f"study {path}", as_json)
+    if archive is None:
+        return INTERRUPTED
     table, page = write_study(archive, folder)
     if as_json:
         print(json.dumps({"run": str(folder), "trials": [trial.to_dict() for trial in archive]}, indent=1))
     else:
         console().print(f"table    {table}\nplot     {page}\nraw      {folder / 'study.csv'}", highlight=False)
     return 0
+
+
+def _watched(
+    run: Callable[[Budget, Path, Callable[[Budget, Path], Executor], Hooks], T],
+    budget: Budget,
+    folder: Path,
+    command: str,
+    quiet: bool,
+) -> T | None:
+    """Run with live progress; None when interrupted, after saying how to resume."""
+    view = SearchView(budget, folder, quiet=quiet)
+    hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
+    try:
+        with view:
+            return run(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
+    except KeyboardInterrupt:
+        resume = f"interrupted; resume with: sousvit {command} --run {folder.name}"
+        console(stderr=True).print(resume, highlight=False)
+        return None
 
 
 def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:

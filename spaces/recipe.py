@@ -142,6 +142,11 @@ class Recipe:
         return current
 
     @property
+    def shapes_by_data(self) -> bool:
+        """Whether some step decides widths by data, so that a skeleton is only a stand-in for the real structure."""
+        return any(step.handler.shapes_by_data(step.config) for step in self.steps)
+
+    @property
     def is_quantized(self) -> bool:
         """Whether the artifact rounds otherwise than the PyTorch model in float32."""
         return self.deploy_step is not None or self.bytes_per_weight < 4

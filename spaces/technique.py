@@ -158,6 +158,10 @@ class Technique(ABC):
         """Whether the step would change nothing on this shape; canonical recipes drop such steps."""
         return False
 
+    def shapes_by_data(self, config: Any) -> bool:
+        """Whether widths depend on data: then the shape known beforehand is that of a uniform stand-in."""
+        return False
+
     def bytes_per_weight(self, config: Any) -> float:
         """Average bytes that a matrix weight takes in the file; a lower bound, for the analytic gate."""
         return 4.0

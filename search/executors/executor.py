@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sousvit.search.record import BaseRecord, Status, Value
+from sousvit.search.record import BaseRecord, Status, TrialRecord, Value, trial_key
+
+if TYPE_CHECKING:
+    from sousvit.search.budget import SearchLimits
+    from sousvit.spaces.recipe import Recipe
 
 #: (what, done, total) of the running job; total 0 where it is not known.
 Progress = Callable[[str, int, int], None]
@@ -44,6 +49,29 @@ class Outcome:
     artifact: str = ""
 
 
+def make_job(recipe: Recipe, fidelity: float, limits: SearchLimits, rivals: tuple[dict[str, float], ...] = ()) -> Job:
+    """A new attempt at a recipe."""
+    return Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout, rivals)
+
+
+def record_of(job: Job, outcome: Outcome, origin: str, number: int | None = None) -> TrialRecord:
+    """What the archive keeps of a finished job."""
+    return TrialRecord(
+        trial_key(job.recipe, job.fidelity, job.seed),
+        job.recipe,
+        job.fidelity,
+        job.seed,
+        outcome.status,
+        values=outcome.values,
+        origin=origin,
+        number=number,
+        attempt=outcome.attempt,
+        seconds=outcome.seconds,
+        message=outcome.message,
+        artifact=outcome.artifact,
+    )
+
+
 class Executor(ABC):
     """Runs jobs. A job that crashes, hangs or runs out of memory comes back as a failed outcome, never as an error."""
 
@@ -65,6 +93,14 @@ class Executor(ABC):
     @abstractmethod
     def wait(self) -> Outcome:
         """Block until a job ends."""
+
+    def run(self, job: Job) -> Outcome:
+        """Submit a job and wait for its outcome, past late results of lost attempts."""
+        self.submit(job)
+        outcome = self.wait()
+        while outcome.attempt != job.attempt:
+            outcome = self.wait()
+        return outcome
 
     @abstractmethod
     def call(self, function: str, **arguments: Any) -> Any:

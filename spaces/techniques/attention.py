@@ -12,6 +12,7 @@ from torch import nn
 
 from sousvit.spaces.calibration import TokenStream, captured_inputs, check_deadline, new_linear
 from sousvit.spaces.compensation import Moments, ridge_fit
+from sousvit.spaces.lowrank import writing_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
@@ -118,7 +119,8 @@ def refit_projection(
     stream: TokenStream, block: Block, original: Callable[[torch.Tensor], torch.Tensor], context: Context
 ) -> None:
     """Ridge regression of what ``original`` attention gave on what the new heads give, as the new projection."""
-    layer = block.attn.proj
+    projection = block.attn.proj
+    layer = writing_layer(projection)  # a factored projection keeps its rank: only its second half is fitted
     moments = Moments.zeros(layer.in_features, layer.out_features)
     with captured_inputs([layer]) as found:
         for tokens in stream.batches:
@@ -128,8 +130,13 @@ def refit_projection(
             block.attn(normed)
             moments.add(found[0], target)
     weight, bias = ridge_fit(moments, intercept=layer.bias is not None)
-    kept = None if layer.bias is None else bias.to(layer.weight.dtype)
-    block.attn.proj = new_linear(layer, weight.to(layer.weight.dtype), kept)
+    fitted = new_linear(
+        layer, weight.to(layer.weight.dtype), None if layer.bias is None else bias.to(layer.weight.dtype)
+    )
+    if layer is projection:
+        block.attn.proj = fitted
+    else:
+        projection.up = fitted
 
 
 TECHNIQUES.add(EfficientAttentionTechnique.name, EfficientAttentionTechnique())

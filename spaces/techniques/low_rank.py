@@ -57,6 +57,10 @@ class LowRank(ModelTechnique):
         """See :class:`Technique`."""
         return "layers that are factored already" if any(any(block.ranks) for block in shape.blocks) else None
 
+    def shapes_by_data(self, config: Any) -> bool:
+        """See :class:`Technique`."""
+        return bool(config.allocation == "sensitivity")
+
     def is_identity(self, config: Any, shape: VitShape) -> bool:
         """See :class:`Technique`."""
         return self.reshape(shape, config) == shape

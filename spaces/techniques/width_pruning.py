@@ -79,6 +79,10 @@ class WidthPruning(ModelTechnique):
     def narrow(self, block: Block, kept: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Keep units ``kept`` only; the reader gets ``weight [outputs, kept channels]`` and ``bias``."""
 
+    def shapes_by_data(self, config: Any) -> bool:
+        """See :class:`Technique`."""
+        return bool(config.allocation == "global")
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         return shape.with_blocks(self.resized(block, self.num_kept(block, config.keep)) for block in shape.blocks)

@@ -131,6 +131,19 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
     return make
 
 
+@pytest.fixture
+def simulated_study(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExecutor]]:
+    """A budget without limits and an executor for it."""
+
+    def make(
+        trouble: Callable[[Job], Outcome | None] = lambda job: None, **changes: Any
+    ) -> tuple[Budget, SimulatedExecutor]:
+        budget = simulated_budget(**{"limits": {}, **changes})
+        return budget, SimulatedExecutor(base_record(shape), Simulation(shape, budget, trouble).judge)
+
+    return make
+
+
 def simulated_budget(**changes: Any) -> Budget:
     search = {"trials": 40, "seed": 0, **changes.pop("search", {})}
     values: dict[str, Any] = {
