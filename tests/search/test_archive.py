@@ -17,8 +17,9 @@ from sousvit.search.archive import EVENTS, Archive, violations
 from sousvit.search.budget import Limit
 from sousvit.search.pareto import Front
 from sousvit.search.record import BaseRecord, TrialRecord, Value, trial_key
-from sousvit.search.selection import Preference, best, best_single, is_single, nearest_miss
+from sousvit.search.selection import REPAIRS, Preference, best, best_single, is_single, nearest_miss
 from sousvit.search.tables import trial_frame, write_tables
+from sousvit.spaces.technique import techniques
 
 LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False))
 
@@ -31,6 +32,10 @@ def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> T
     key = trial_key(recipe, fidelity, 0)
     recipe["steps"].pop()
     return TrialRecord(key, recipe, fidelity, 0, status, {name: Value(value) for name, value in values.items()})
+
+
+def test_the_steps_that_repair_are_those_that_do_not_compress():
+    assert {technique.name for technique in techniques() if not technique.compresses} == REPAIRS
 
 
 def test_records_survive_the_log_and_json(tmp_path):

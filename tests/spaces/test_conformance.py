@@ -207,7 +207,7 @@ def test_after_a_hybrid_student_structural_techniques_are_excluded_with_a_reason
     assert plain.reshape(shape).embed_dim == 64
 
 
-@pytest.mark.parametrize("name", ["levit_128s", "no_such_model"])
+@pytest.mark.parametrize("name", ["mixer_b16_224", "no_such_model"])
 def test_a_student_that_does_not_suit_is_one_clear_line(name, make_vit):
     with pytest.raises(UserError) as caught:
         Recipe((Step.make("student", model=name),)).reshape(VitShape.of(make_vit()))
