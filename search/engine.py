@@ -37,7 +37,10 @@ DUPLICATES_BEFORE_END = 60
 #: One trial in this many may be a further setting of a single technique.
 LATER_PERIOD = 4
 TRIALS_BEFORE_FIRST_PROMOTION = 6
-FIRST_PROMOTION_SHARE = 0.15
+#: The first, early promotion may take this share of the time.
+FIRST_PROMOTION_SHARE = 0.25
+#: Steps of the ladder of structural hybrids, as shares of each technique's own scale.
+STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
 #: One promotion in this many goes to a single technique.
 SINGLES_SHARE = 4
 
@@ -147,22 +150,33 @@ class Engine:
         return max(shares)
 
     def _promotion(self, exhausted: bool = False) -> TrialRecord | None:
-        is_first = self._is_first_due()
-        if not exhausted and not is_first and not self._policy.promotes(self._spent_share()):
-            return None
         if self._policy.low >= FULL:
+            return None
+        is_time = exhausted or self._policy.promotes(self._spent_share())
+        if not is_time and not self._is_first_due():
             return None
         limits = self._budget.search
         left = float("inf") if limits.time is None else limits.time - self.seconds
-        if is_first and limits.time is not None:
-            left = min(left, FIRST_PROMOTION_SHARE * limits.time)
         waiting: list[TrialRecord] = list(self._archive)
         if self.counts.promoted % SINGLES_SHARE == 1:
             # The best single technique is what a hybrid must beat: it gets its full training too.
             single = self._policy.next([trial for trial in waiting if is_single(trial.techniques)], left)
             if single is not None:
                 return single
-        return self._policy.next(waiting, left)
+        chosen = self._policy.next(waiting, left)
+        if chosen is None or exhausted:
+            return chosen
+        if not is_time:
+            return chosen if self._is_cheap(chosen) else None
+        # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
+        has_answer = bool(self._archive.front(self._limits, self._senses))
+        return chosen if not has_answer or self._policy.is_hopeful(chosen, self._archive) else None
+
+    def _is_cheap(self, trial: TrialRecord) -> bool:
+        """Whether its full training takes a small part of the time, and is worth it by what is known."""
+        time_limit = self._budget.search.time
+        share = 0.0 if time_limit is None else self._policy.seconds(trial, list(self._archive)) / time_limit
+        return share <= FIRST_PROMOTION_SHARE and self._policy.is_hopeful(trial, self._archive)
 
     def _is_first_due(self) -> bool:
         """One promotion comes early: it tells how much of a low-rung loss the rest of the training takes away."""
@@ -348,19 +362,17 @@ def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
 
 
 def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
-    """Combinations that tend to work, quantized: patches, all structure, and both; each technique at its mildest."""
+    """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
     tail = _recovery(space, shape)
-    stages_used = {Stage.INPUT, Stage.STRUCTURE}
-    usable = [[o for o in group if _compresses(o) and o.handler.stage in stages_used] for group in space.groups]
-    mildest = [group[0].mildest(shape) for group in usable if group]  # one of those that exclude each other
-    steps = sorted((step for step in mildest if step is not None), key=lambda step: place(step.handler))
     runtime, last = _quantized(space)
-    kinds = [{Stage.INPUT}, {Stage.STRUCTURE}, {Stage.INPUT, Stage.STRUCTURE}]
+    ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
     found = []
-    for stages in kinds:
-        chosen = tuple(step for step in steps if step.handler.stage in stages)
-        if chosen:
-            found.append(Recipe((*chosen, *tail, *last), runtime))
+    for stages, level in [*ladder, ({Stage.INPUT}, 0.0), ({Stage.INPUT, Stage.STRUCTURE}, 0.0)]:
+        usable = [[o for o in group if _compresses(o) and o.handler.stage in stages] for group in space.groups]
+        chosen = [group[0].at_level(level, shape) for group in usable if group]  # one of those that exclude each other
+        steps = sorted((step for step in chosen if step is not None), key=lambda step: place(step.handler))
+        if steps:
+            found.append(Recipe((*steps, *tail, *last), runtime))
     return found
 
 

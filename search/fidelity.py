@@ -18,6 +18,8 @@ from sousvit.search.selection import Preference
 FULL = 1.0
 #: Share of the low rung's loss that is expected to stay, before any promotion has shown it.
 LOSS_LEFT = 0.5
+#: Width of an interval from all validation images, relative to that of the low rung's quarter.
+NARROWER = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,14 @@ class TwoRungs:
             and trial.fidelity < FULL
             and (trial.recipe_key, trial.seed) not in done
             and not self._broken_for_good(trial)
-            and self.seconds(trial, records) <= seconds_left
         ]
         left = self._loss_left(records)
-        return max(waiting, key=lambda trial: self._rank(trial, left), default=None)
+        waiting.sort(key=lambda trial: self._rank(trial, left), reverse=True)
+        return next((trial for trial in waiting if self.seconds(trial, records) <= seconds_left), None)
+
+    def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
+        """Whether its full training should make it hold every limit."""
+        return self._rank(trial, self._loss_left(list(trials)))[0]
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
@@ -105,7 +111,7 @@ class TwoRungs:
         for name, value in trial.values.items():
             if _is_trained(name) and name in self.preference.base:
                 loss = value.value - self.preference.base[name].value
-                values[name] = _shifted(value, -loss * (1 - left.get(name, LOSS_LEFT)))
+                values[name] = _moved(value, -loss * (1 - left.get(name, LOSS_LEFT)))
         return replace(trial, values=values)
 
     def _rank(self, trial: TrialRecord, left: dict[str, float]) -> tuple[bool, float, float]:
@@ -119,6 +125,9 @@ def _is_trained(name: str) -> bool:
     return get_objective(name).stage is Stage.TRAINED
 
 
-def _shifted(value: Value, by: float) -> Value:
-    low, high = (None if end is None else end + by for end in (value.low, value.high))
+def _moved(value: Value, by: float) -> Value:
+    """``value`` changed, with the interval that all validation images would give."""
+    low, high = (
+        None if end is None else value.value + by + (end - value.value) * NARROWER for end in (value.low, value.high)
+    )
     return Value(value.value + by, low, high)

@@ -11,8 +11,8 @@ from sousvit.search.archive import Archive, feasible, violations
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord, Value
 
-#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an answer
-#: from the archive takes under a second because it imports no technique, hence no torch.
+#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
+#: answer from the archive takes under a second because it imports no technique, hence no torch.
 REPAIRS = frozenset({"distill", "distill_token"})
 
 #: Errors below this are one: a split cannot tell them apart.

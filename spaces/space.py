@@ -77,8 +77,8 @@ class Option:
         active = self._active(shape)
         return [active[(len(active) - 1) // 2], active[-1]] if len(active) > 1 else active
 
-    def mildest(self, shape: VitShape) -> Step | None:
-        """The setting that saves least, of those that change something; None where nothing does."""
+    def at_level(self, level: float, shape: VitShape) -> Step | None:
+        """The setting at ``level`` in [0, 1], from what saves least to what saves most; None where nothing does."""
         handler, active = self.handler, self._active(shape)
         assert isinstance(handler, ModelTechnique)
 
@@ -86,7 +86,8 @@ class Option:
             changed = handler.reshape(shape, step.config)
             return changed.macs(), changed.params()
 
-        return max(active, key=cost, default=None)
+        ordered = sorted(active, key=cost, reverse=True)
+        return ordered[round(level * (len(ordered) - 1))] if ordered else None
 
     def _active(self, shape: VitShape) -> list[Step]:
         """Settings that change something, along the parameter that can also change nothing; others at their first."""
