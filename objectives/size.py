@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
 
-#: zlib's level; higher ones take several times as long for a per cent.
+#: zlib's level, its own default and gzip's.
 LEVEL = 6
 
 

@@ -1,4 +1,4 @@
-"""Half-precision weights in the file, float32 arithmetic: half the bytes at the same speed."""
+"""Half-precision weights in the file, float32 arithmetic: half the bytes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Fp16Config(StepConfig):
 class Fp16(DeployTechnique):
     """Stores matrix weights as float16 with a Cast in front of their use; ONNX Runtime folds the Cast when it loads.
 
-    CPUs without float16 arithmetic would compute half-precision graphs by converting at every node, slower than
-    float32; that is why only the storage is halved. OpenVINO does the same with ``compress_to_fp16``.
+    CPUs without float16 arithmetic would have to convert at every node of a half-precision graph; that is why only
+    the storage is halved. OpenVINO does the same with ``compress_to_fp16``.
     """
 
     name: ClassVar[str] = "fp16"
