@@ -29,7 +29,7 @@ from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, get
 
 if TYPE_CHECKING:
     from sousvit.search.record import BaseRecord
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 #: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
 DUPLICATES_BEFORE_MUTATION = 3
@@ -89,7 +89,7 @@ class Engine:
         proposer: Proposer,
         executor: Executor,
         base: BaseRecord,
-        shape: VitShape | None,
+        shape: ModelShape,
         policy: TwoRungs,
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -118,8 +118,7 @@ class Engine:
             UserError: the disk is full, or every trial so far failed.
         """
         self._proposer.reconcile(list(self._archive))
-        if self._shape is not None:
-            self._plan_priors(self._shape)
+        self._plan_priors(self._shape)
         self._finish_fan_out()
         while not self._is_over():
             promotion = self._promotion()
@@ -227,8 +226,6 @@ class Engine:
         if origin == "proposed" and self._has_lost(recipe):
             message = "gated: every model that was deployed so was better off with another deployment"
             return self._new_record(recipe, fidelity, origin, proposal, "gated", message=message)
-        if self._shape is None:
-            return None
         try:
             values = analytic_values(recipe, self._shape, self._base.values)
         except UserError as error:
@@ -316,7 +313,7 @@ class Engine:
         point = {name: other.get(name) for name in self._senses}
         return holds and dominated(trial.values, [point], self._senses)
 
-    def _plan_priors(self, shape: VitShape) -> None:
+    def _plan_priors(self, shape: ModelShape) -> None:
         """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
 
         Deployments come first: they need no training, and whatever is worse than one of them is not trained.
@@ -335,7 +332,7 @@ class Engine:
             self._enqueue(origin, recipe)
 
     def _enqueue(self, origin: str, recipe: Recipe) -> None:
-        if self._proposer.enqueue(recipe) and self._shape is not None:
+        if self._proposer.enqueue(recipe):
             self._origins.setdefault(recipe.canonical(self._shape).hash, origin)
 
     def _check_not_hopeless(self) -> None:
@@ -346,7 +343,7 @@ class Engine:
             )
 
 
-def single_recipes(space: Space, shape: VitShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
+def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
     """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
     tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
     samples = [option.samples(shape) for option in space.options() if _compresses(option)]
@@ -361,7 +358,7 @@ def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
     return Recipe((step,) if step.handler.trains else (step, *tail), runtime)
 
 
-def hybrid_recipes(space: Space, shape: VitShape) -> list[Recipe]:
+def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
     """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
     tail = _recovery(space, shape)
     runtime, last = _quantized(space)
@@ -390,7 +387,7 @@ def _compresses(option: Option) -> bool:
     return isinstance(option.handler, ModelTechnique) and option.handler.compresses
 
 
-def _recovery(space: Space, shape: VitShape) -> tuple[Step, ...]:
+def _recovery(space: Space, shape: ModelShape) -> tuple[Step, ...]:
     return tuple(option.default_step(shape) for option in space.options() if option.handler.recovers)[:1]
 
 

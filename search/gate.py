@@ -15,10 +15,10 @@ from sousvit.search.record import Value
 
 if TYPE_CHECKING:
     from sousvit.spaces.recipe import Recipe
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 
-def analytic_values(recipe: Recipe, shape: VitShape, base: Mapping[str, Value]) -> dict[str, Value]:
+def analytic_values(recipe: Recipe, shape: ModelShape, base: Mapping[str, Value]) -> dict[str, Value]:
     """Parameters and MACs (exact) and a lower bound of the file size, with their ratios to the base.
 
     Args:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.shape import VitShape, unsupported_reason
+from sousvit.spaces.shape import ModelShape, shape_of
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
@@ -107,10 +108,13 @@ class Judge:
         if known is not None:
             return known
         self._progress("measuring the base", 0, 0)
-        shape = None
-        if unsupported_reason(self._base.module) is None:
-            shape = asdict(VitShape.of(self._base.module))
-        return BaseRecord(measure(self._base_subject, self._objectives), shape, machine_facts(), found.relative)
+        values = measure(self._base_subject, self._objectives)
+        return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative)
+
+    @cached_property
+    def _shape(self) -> ModelShape:
+        base = self._base
+        return shape_of(base.module, base.spec.name or "the base", base.size, base.channels, base.num_classes)
 
     def _teacher_forward(self, images: torch.Tensor) -> torch.Tensor:
         """The base's logits through ONNX Runtime on all cores, in batches that stay in the caches."""
@@ -267,8 +271,7 @@ class Judge:
     def _can_stand(self, recipe: Recipe, technique: str) -> bool:
         """Whether the recipe without one step is still a recipe of its own."""
         try:
-            shape = VitShape.of(self._base.module)
-            return bool(recipe.without(technique).canonical(shape).steps)
+            return bool(recipe.without(technique).canonical(self._shape).steps)
         except UserError:
             return False
 

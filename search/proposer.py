@@ -24,7 +24,7 @@ from sousvit.spaces.space import Space
 
 if TYPE_CHECKING:
     from sousvit.spaces.recipe import Recipe
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 #: Optuna ignores nothing louder than this of what it would print.
 logging.getLogger("optuna").setLevel(logging.ERROR)
@@ -52,7 +52,7 @@ class Proposer:
 
     Args:
         space: what may be combined.
-        shape: the base's shape, for canonical recipes (None: recipes stay as asked).
+        shape: the base's shape, for canonical recipes.
         senses: per optimised objective, whether more is better.
         limits: hard limits, told as constraints.
         seed: of the sampler.
@@ -63,7 +63,7 @@ class Proposer:
     def __init__(
         self,
         space: Space,
-        shape: VitShape | None,
+        shape: ModelShape,
         senses: Mapping[str, bool],
         limits: Sequence[Limit],
         seed: int,
@@ -91,14 +91,13 @@ class Proposer:
         """
         trial = self.study.ask()
         recipe = self.space.suggest(trial)
-        if self._shape is not None:
-            with contextlib.suppress(UserError):
-                recipe = recipe.canonical(self._shape)
+        with contextlib.suppress(UserError):
+            recipe = recipe.canonical(self._shape)
         return Proposal(trial, recipe)
 
     def enqueue(self, recipe: Recipe) -> bool:
         """Ask for ``recipe`` next; False when the space does not hold it."""
-        parameters = self.space.parameters(recipe, self._shape) if self._shape is not None else None
+        parameters = self.space.parameters(recipe, self._shape)
         if parameters is None:
             return False
         self.study.enqueue_trial(parameters)

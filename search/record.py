@@ -108,11 +108,11 @@ class TrialRecord:
 class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
 
-    ``shape`` is the plain form of :class:`sousvit.spaces.shape.VitShape`, or None for other models.
+    ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`.
     """
 
     values: dict[str, Value]
-    shape: dict[str, Any] | None
+    shape: dict[str, Any]
     machine: dict[str, Any]
     agreement: float = 0.0
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
-from pydantic import TypeAdapter
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
@@ -25,7 +24,7 @@ from sousvit.search.proposer import Proposer
 from sousvit.search.record import BaseRecord, TrialRecord, decode
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
-from sousvit.spaces.shape import VitShape
+from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, make_space, read_space
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -141,7 +140,7 @@ def _explore(
     if archive.base is None:
         archive.append("base", base=base.to_dict())
     _check_measured(budget, base)
-    shape = None if base.shape is None else TypeAdapter(VitShape).validate_python(base.shape)
+    shape = read_shape(base.shape)
     space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
     hooks.ready(base, space, left_out)
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
@@ -154,7 +153,7 @@ def make_engine(
     archive: Archive,
     executor: Executor,
     base: BaseRecord,
-    shape: VitShape | None,
+    shape: ModelShape,
     space: Space,
     folder: Path | None,
     watcher: Watcher,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import TypeAdapter
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
@@ -24,7 +23,7 @@ from sousvit.search.record import trial_key
 from sousvit.search.run import Hooks
 from sousvit.search.tables import trial_frame
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
+from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space, make_space, read_space
 from sousvit.spaces.technique import ModelTechnique
 
@@ -54,7 +53,7 @@ class Entry:
     recipe: Recipe
 
 
-def entries(space: Space, shape: VitShape) -> list[Entry]:
+def entries(space: Space, shape: ModelShape) -> list[Entry]:
     """The base in every runtime, every technique alone, then the combinations; each recipe once, in canonical form."""
     runtimes = list(dict.fromkeys(runtime for runtime, _ in space.deploys.values()))
     found = [Entry("base", Recipe((), runtime)) for runtime in runtimes]
@@ -74,7 +73,7 @@ def entries(space: Space, shape: VitShape) -> list[Entry]:
     return list(unique.values())
 
 
-def _singles(space: Space, shape: VitShape, runtimes: Sequence[str]) -> Iterator[Entry]:
+def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterator[Entry]:
     for option in _model_options(space):
         for step in variants(option, shape):
             for runtime in runtimes:
@@ -94,7 +93,7 @@ def _model_options(space: Space) -> list[Option]:
     ]
 
 
-def variants(option: Option, shape: VitShape) -> list[Step]:
+def variants(option: Option, shape: ModelShape) -> list[Step]:
     """A middle setting, an end of the scale, and a middle one for every other word that a parameter can be."""
     steps = option.samples(shape)
     if not steps:
@@ -106,14 +105,14 @@ def variants(option: Option, shape: VitShape) -> list[Step]:
     return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
 
 
-def _recovery(space: Space, shape: VitShape, step: Step | None) -> tuple[Step, ...]:
+def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:
     if step is not None and step.handler.trains:
         return ()
     recovering = [option for group in space.groups for option in group if option.handler.recovers]
     return tuple(option.default_step(shape) for option in recovering[:1])
 
 
-def _combination(space: Space, shape: VitShape, techniques: Sequence[str]) -> Recipe | None:
+def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> Recipe | None:
     """The techniques in the space's order, each at its middle setting; None unless the space has all of them."""
     options = {option.technique: option for option in _model_options(space)}
     deploys = {option.technique: (runtime, option) for runtime, option in space.deploys.values() if option is not None}
@@ -146,9 +145,7 @@ def run_study(
             base = executor.start(archive.base)
             if archive.base is None:
                 archive.append("base", base=base.to_dict())
-            if base.shape is None:
-                raise UserError("a study needs a plain Vision Transformer", budget.model.name, "choose a vit or deit")
-            shape = TypeAdapter(VitShape).validate_python(base.shape)
+            shape = read_shape(base.shape)
             space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
             hooks.ready(base, space, left_out)
             for entry in entries(space, shape):

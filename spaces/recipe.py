@@ -9,7 +9,7 @@ from typing import Any
 from sousvit.common.errors import UserError
 from sousvit.common.files import content_hash
 from sousvit.common.schema import validated
-from sousvit.spaces.shape import ModelShape, OtherShape, VitShape
+from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
@@ -112,7 +112,7 @@ class Recipe:
         """The recipe with one step left out."""
         return replace(self, steps=tuple(step for step in self.steps if step.technique != technique))
 
-    def canonical(self, shape: VitShape) -> Recipe:
+    def canonical(self, shape: ModelShape) -> Recipe:
         """Steps that change nothing dropped; equal behaviour gives equal recipes.
 
         Training stays only where something was changed that needs it.
@@ -121,7 +121,7 @@ class Recipe:
         current: ModelShape = shape
         for step in self.steps:
             handler = step.handler
-            if isinstance(current, VitShape) and handler.is_identity(step.config, current):
+            if handler.misfit(current) is None and handler.is_identity(step.config, current):
                 continue
             if handler.recovers and not kept:
                 continue
@@ -130,7 +130,7 @@ class Recipe:
                 current = _reshaped(current, step)
         return replace(self, steps=tuple(kept))
 
-    def reshape(self, shape: VitShape) -> ModelShape:
+    def reshape(self, shape: ModelShape) -> ModelShape:
         """The shape of the compressed model.
 
         Raises:
@@ -194,14 +194,9 @@ def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
     """
     handler = step.handler
     assert isinstance(handler, ModelTechnique)
-    if isinstance(shape, OtherShape):
-        if handler.any_model:
-            return shape
-        unmet: str | None = f"{shape.name} is no plain Vision Transformer"
-    else:
-        unmet = handler.unmet_need(shape)
-    if unmet or isinstance(shape, OtherShape):
-        raise UserError(f"{step.technique} needs a model that fits", unmet, "leave the technique out")
+    misfit = handler.misfit(shape)
+    if misfit is not None:
+        raise UserError(f"{step.technique} needs a model that fits", misfit, "leave the technique out")
     return handler.reshape(shape, step.config)
 
 

@@ -6,9 +6,9 @@ to shapes; ``VitShape.of(model)`` reads the shape of a real model, and the two m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sousvit.common.errors import UserError
 
@@ -303,8 +303,35 @@ class OtherShape:
         return self.num_matrix_weights
 
 
-#: What a recipe leaves: a plain Vision Transformer, or something else.
+#: What a recipe starts from or leaves: a plain Vision Transformer, or something else.
 ModelShape = VitShape | OtherShape
+
+
+def read_shape(plain: Mapping[str, Any]) -> ModelShape:
+    """The inverse of ``dataclasses.asdict`` on either shape.
+
+    Raises:
+        pydantic.ValidationError: it is neither.
+    """
+    from pydantic import TypeAdapter
+
+    kind: Any = OtherShape if "num_macs" in plain else VitShape
+    shape: ModelShape = TypeAdapter(kind).validate_python(plain)
+    return shape
+
+
+def shape_of(model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int) -> ModelShape:
+    """The shape of any network that takes ``[B, channels, *image]``.
+
+    Raises:
+        TrialError: it cannot be traced.
+    """
+    if unsupported_reason(model) is None:
+        return VitShape.of(model)
+    macs = macs_of(model, (channels, *image))
+    sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
+    weights = sum(size for size, is_matrix in sizes if is_matrix)
+    return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights)
 
 
 def _require_all_tokens(shape: VitShape) -> None:
@@ -312,7 +339,7 @@ def _require_all_tokens(shape: VitShape) -> None:
         raise UserError("tokens are reduced by one step only, after the patches", "a second one", "drop a step")
 
 
-def unsupported_reason(model: VisionTransformer) -> str | None:
+def unsupported_reason(model: Any) -> str | None:
     """Why ``model`` is no plain VisionTransformer (one phrase), or None if it is one."""
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.vision_transformer import VisionTransformer

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.files import content_hash
@@ -21,7 +21,7 @@ from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Technique, get_technique, place
 
 if TYPE_CHECKING:
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 PRESETS = Path(__file__).parent / "presets"
 NONE = "none"
@@ -59,7 +59,7 @@ class Option:
         """The technique itself."""
         return get_technique(self.technique)
 
-    def default_step(self, shape: VitShape | None = None) -> Step:
+    def default_step(self, shape: ModelShape | None = None) -> Step:
         """The technique's defaults where the values allow them, otherwise the middle value that changes something."""
         defaults = {name: self.handler.config.model_fields[name].default for name in self.values}
         chosen = {
@@ -72,12 +72,12 @@ class Option:
         samples = self.samples(shape)
         return samples[0] if samples else step
 
-    def samples(self, shape: VitShape) -> list[Step]:
+    def samples(self, shape: ModelShape) -> list[Step]:
         """At most two settings that change something, the others at their first values: a middle and the last one."""
         active = self._active(shape)
         return [active[(len(active) - 1) // 2], active[-1]] if len(active) > 1 else active
 
-    def at_level(self, level: float, shape: VitShape) -> Step | None:
+    def at_level(self, level: float, shape: ModelShape) -> Step | None:
         """The setting at ``level`` in [0, 1], from what saves least to what saves most; None where nothing does."""
         handler, active = self.handler, self._active(shape)
         assert isinstance(handler, ModelTechnique)
@@ -89,7 +89,7 @@ class Option:
         ordered = sorted(active, key=cost, reverse=True)
         return ordered[round(level * (len(ordered) - 1))] if ordered else None
 
-    def _active(self, shape: VitShape) -> list[Step]:
+    def _active(self, shape: ModelShape) -> list[Step]:
         """Settings that change something, along the parameter that can also change nothing; others at their first."""
         first = {name: values[0] for name, values in self.values.items()}
         for name, values in self.values.items():
@@ -167,7 +167,7 @@ class Space:
             else f"{DEPLOY}({len(deploys)}: {content_hash(list(deploys), length=4)})"
         )
 
-    def parameters(self, recipe: Recipe, shape: VitShape) -> dict[str, Any] | None:
+    def parameters(self, recipe: Recipe, shape: ModelShape) -> dict[str, Any] | None:
         """The Optuna parameters that :meth:`suggest` needs to give ``recipe``, or None if it lies outside.
 
         Steps that the recipe leaves out get their identity values, so canonical recipes can be asked again.
@@ -197,7 +197,7 @@ class Space:
 class _Recorder:
     """A trial that answers with the values of one recipe."""
 
-    def __init__(self, space: Space, recipe: Recipe, shape: VitShape) -> None:
+    def __init__(self, space: Space, recipe: Recipe, shape: ModelShape) -> None:
         self._steps = {step.technique: step for step in recipe.steps}
         deploy = recipe.deploy_step
         self._deploy = recipe.runtime if deploy is None else f"{recipe.runtime}:{deploy.technique}"
@@ -273,7 +273,7 @@ def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) 
 
 
 def make_space(
-    definition: Mapping[str, Any], shape: VitShape | None, runtimes: Sequence[str]
+    definition: Mapping[str, Any], shape: ModelShape, runtimes: Sequence[str]
 ) -> tuple[Space, dict[str, str]]:
     """The space for a base of ``shape`` on a target's ``runtimes``, and why techniques were left out.
 
@@ -302,20 +302,17 @@ def make_space(
     return Space(_groups(usable), deploys), left_out
 
 
-def _why_not(handler: Technique, shape: VitShape | None, runtimes: Sequence[str]) -> str | None:
+def _why_not(handler: Technique, shape: ModelShape, runtimes: Sequence[str]) -> str | None:
     missing = [package for package in handler.packages if importlib.util.find_spec(package) is None]
     if missing:
         return f"{', '.join(missing)} not installed"
     if isinstance(handler, DeployTechnique):
         return None if handler.runtimes.intersection(runtimes) else f"makes no artifact for {', '.join(runtimes)}"
-    if shape is None:
-        return None if handler.any_model else "the base is no plain Vision Transformer"
-    return handler.unmet_need(shape)
+    return handler.misfit(shape)
 
 
-def _option(handler: Technique, given: Mapping[str, Any], shape: VitShape | None) -> Option:
-    # Without a shape (no plain ViT) only deploy and training techniques come here, and they do not look at it.
-    declared = dict(handler.choices(cast("VitShape", shape)))
+def _option(handler: Technique, given: Mapping[str, Any], shape: ModelShape) -> Option:
+    declared = dict(handler.choices(shape))
     values: dict[str, tuple[Any, ...]] = {}
     for name in [*declared, *(key for key in given if key not in declared)]:
         listed = given.get(name, declared.get(name))

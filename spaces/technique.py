@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from sousvit.common.registry import Registry
+from sousvit.spaces.shape import ModelShape, OtherShape
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from sousvit.common.data import ImageSet
     from sousvit.spaces.artifact import Artifact
-    from sousvit.spaces.shape import VitShape
 
 
 class Stage(IntEnum):
@@ -125,7 +125,8 @@ class Technique(ABC):
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
         compresses: whether it makes the model cheaper; others repair.
-        any_model: whether it works on models that are no plain Vision Transformer.
+        any_model: whether it works on models that are no plain Vision Transformer: its methods are then given
+            any ModelShape, otherwise a VitShape.
         rank: place among the techniques of its stage in a search; names decide between equals.
         movable_past: techniques of its stage that a search may also let act before it.
         structural: of a technique that trains, whether its untrained form already decides latency and size.
@@ -147,14 +148,20 @@ class Technique(ABC):
     any_model: ClassVar[bool] = False
 
     @abstractmethod
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: Any) -> Choices:
         """Values worth searching for a base of this shape; an empty mapping value tuple means it does not fit."""
 
-    def unmet_need(self, shape: VitShape) -> str | None:
-        """Why this technique does not work on such a model (one phrase), or None if it does."""
+    def misfit(self, shape: ModelShape) -> str | None:
+        """Why the technique does not work on such a model (one phrase), or None if it does."""
+        if isinstance(shape, OtherShape) and not self.any_model:
+            return f"{shape.name} is no plain Vision Transformer"
+        return self.unmet_need(shape)
+
+    def unmet_need(self, shape: Any) -> str | None:
+        """What a technique's own needs add to :meth:`misfit`."""
         return None
 
-    def is_identity(self, config: Any, shape: VitShape) -> bool:
+    def is_identity(self, config: Any, shape: Any) -> bool:
         """Whether the step would change nothing on this shape; canonical recipes drop such steps."""
         return False
 
@@ -184,7 +191,7 @@ class ModelTechnique(Technique):
         return True
 
     @abstractmethod
-    def reshape(self, shape: VitShape, config: Any) -> VitShape:
+    def reshape(self, shape: Any, config: Any) -> Any:
         """The shape that :meth:`apply` leaves; exact, and fast (no tensors).
 
         Raises:

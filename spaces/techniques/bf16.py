@@ -9,7 +9,7 @@ from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 
 class Bf16Config(StepConfig):
@@ -29,7 +29,7 @@ class Bf16(DeployTechnique):
     extra: ClassVar[str] = "openvino"
     runtimes: ClassVar[frozenset[str]] = frozenset({"openvino"})
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """Only the small file: storing fp32 buys nothing when bf16 computes."""
         return {"store": ("fp16",)}
 

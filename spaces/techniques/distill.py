@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sousvit.common.data.augment import Policy
 from sousvit.common.errors import UserError
 from sousvit.spaces.optimizer import OptimizerName
-from sousvit.spaces.shape import VitShape
+from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ class Distill(ModelTechnique):
     compresses: ClassVar[bool] = False
     any_model: ClassVar[bool] = True
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         return {"epochs": (0, 4, 8), "learning_rate": (5e-4, 1e-3, 2e-3), "soft_weight": (0.5, 0.9)}
 
-    def is_identity(self, config: Any, shape: VitShape) -> bool:
+    def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.epochs == 0)
 
-    def reshape(self, shape: VitShape, config: Any) -> VitShape:
+    def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
         return shape
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,10 +18,22 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
 
 
+#: Depths of the reducing blocks, as shares of all blocks. ``spread`` is the paper's: the 4th, 7th and 10th of 12.
+SCHEDULES = {"early": (1 / 6, 1 / 3, 1 / 2), "spread": (1 / 4, 1 / 2, 3 / 4), "late": (1 / 2, 2 / 3, 5 / 6)}
+
+
 class EvitConfig(StepConfig):
-    """``keep`` is the share of patch tokens kept at each of the three reducing blocks."""
+    """``keep`` is the share of patch tokens kept at each of the three reducing blocks.
+
+    ``schedule`` says where they are: the earlier, the faster and the less accurate at the same ``keep``.
+    """
 
     keep: float = Field(default=0.7, gt=0, le=1)
+    schedule: Literal["early", "spread", "late"] = "spread"
+
+    def patches(self, shape: VitShape) -> tuple[int, ...]:
+        """Patch tokens left after each block's attention."""
+        return patches_kept(shape.num_patches, shape.depth, self.keep, self.schedule)
 
 
 class AttentiveBlocks(TokenBlocks):
@@ -56,13 +68,13 @@ class Evit(ModelTechnique):
     name: ClassVar[str] = "evit"
     stage: ClassVar[Stage] = Stage.TOKENS
     config: ClassVar[type[StepConfig]] = EvitConfig
-    summary: ClassVar[str] = "keep the most attended tokens at 1/4, 1/2 and 3/4 of the depth, fuse the others"
+    summary: ClassVar[str] = "keep the most attended tokens at three depths, fuse the others"
     source: ClassVar[str] = "EViT (arXiv 2202.07800)"
     conflicts: ClassVar[frozenset[str]] = frozenset({"tome"})
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"keep": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)}
+        return {"keep": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "schedule": ("spread", "early", "late")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
@@ -70,11 +82,11 @@ class Evit(ModelTechnique):
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
         """See :class:`Technique`."""
-        return patches_kept(shape.num_patches, shape.depth, config.keep)[-1] == shape.num_patches
+        return bool(config.patches(shape)[-1] == shape.num_patches)
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
-        counts = patches_kept(shape.num_patches, shape.depth, config.keep)
+        counts = config.patches(shape)
         if counts[-1] == shape.num_patches:
             return shape
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], [0] * shape.depth)
@@ -83,18 +95,17 @@ class Evit(ModelTechnique):
         """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         if self.reshape(shape, config) != shape:
-            model.blocks = AttentiveBlocks(model, patches_kept(shape.num_patches, shape.depth, config.keep))
+            model.blocks = AttentiveBlocks(model, config.patches(shape))
             model.set_grad_checkpointing(False)  # it would call the blocks around their container
         return model.eval()
 
 
-def patches_kept(patches: int, depth: int, keep: float) -> tuple[int, ...]:
+def patches_kept(patches: int, depth: int, keep: float, schedule: str = "spread") -> tuple[int, ...]:
     """Patch tokens, the fused one included, after each block's attention.
 
-    Blocks ``depth // 4``, ``depth // 2`` and ``3 depth // 4`` reduce (the 4th, 7th and 10th of 12, as in the paper),
-    unless keeping and fusing would leave as many tokens as before.
+    The blocks of the schedule reduce, unless keeping and fusing would leave as many tokens as before.
     """
-    reducing = {depth // 4, depth // 2, 3 * depth // 4}
+    reducing = {int(share * depth + 1e-9) for share in SCHEDULES[schedule]}
     left = []
     for index in range(depth):
         if index in reducing:

@@ -9,7 +9,7 @@ from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 #: Smaller tensors stay float32: a Cast node costs more bytes than it saves.
 SMALLEST = 256
@@ -33,7 +33,7 @@ class Fp16(DeployTechnique):
     source: ClassVar[str] = "mixed-precision storage: Micikevicius et al. (arXiv 1710.03740); openvino compress_to_fp16"
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """None."""
         return {}
 

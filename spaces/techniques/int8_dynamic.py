@@ -11,7 +11,7 @@ from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 
 class Int8DynamicConfig(StepConfig):
@@ -38,7 +38,7 @@ class Int8Dynamic(DeployTechnique):
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime"})
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """Weight types that this CPU computes without overflow."""
         return {"weights": ("int7", "uint8") if int8_saturates() else ("int8",)}
 

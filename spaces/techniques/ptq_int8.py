@@ -13,7 +13,7 @@ from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 #: Random inputs that stand for calibration images when only the structure is judged.
 SKELETON_SAMPLES = 4
@@ -41,7 +41,7 @@ class PtqInt8(DeployTechnique):
     extra: ClassVar[str] = "openvino"
     runtimes: ClassVar[frozenset[str]] = frozenset({"openvino"})
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """Both presets."""
         return {"preset": ("performance", "mixed")}
 

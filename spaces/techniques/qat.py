@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.common.cpu import int8_saturates
-from sousvit.spaces.shape import VitShape
+from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, Stage, StepConfig
 from sousvit.spaces.techniques.distill import Distill, DistillConfig
 
@@ -40,7 +40,7 @@ class Qat(Distill):
     structural: ClassVar[bool] = True
     compresses: ClassVar[bool] = True
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """See :class:`Technique`."""
         return {"epochs": (2, 4, 8), "weights": ("int7",) if int8_saturates() else ("int8",)}
 

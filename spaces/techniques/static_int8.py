@@ -10,12 +10,11 @@ from pydantic import Field
 
 from sousvit.common.cpu import int8_saturates
 from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from sousvit.spaces.shape import VitShape
 
 
 class QuantConfig(StepConfig):
@@ -47,9 +46,9 @@ class StaticInt8(DeployTechnique):
     )
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """Clipping, smoothing, and up to a quarter of the blocks in float."""
-        depth = 0 if shape is None else shape.depth
+        depth = shape.depth if isinstance(shape, VitShape) else 0
         return {
             "weights": ("int7",) if int8_saturates() else ("int8",),
             "clip": ("minmax", "percentile", "mse"),

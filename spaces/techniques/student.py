@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.common.errors import TrialError, UnknownNameError, UserError
-from sousvit.spaces.shape import OtherShape, VitShape, macs_of, unsupported_reason
+from sousvit.spaces.shape import ModelShape, VitShape, shape_of
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
@@ -121,27 +121,18 @@ SIZED = frozenset({"vision_transformer", "deit", "levit", "swin_transformer", "t
 
 
 @lru_cache(maxsize=64)
-def _shape_of(
-    name: str, image: tuple[int, int], patch: tuple[int, int], channels: int, classes: int
-) -> VitShape | OtherShape:
+def _shape_of(name: str, image: tuple[int, int], patch: tuple[int, int], channels: int, classes: int) -> ModelShape:
     import torch
 
     with torch.random.fork_rng(devices=[]):
         try:
-            model = build(name, image, patch, channels, classes).eval()
-            if unsupported_reason(model) is None:
-                return VitShape.of(model)
-            macs = macs_of(model, (channels, *image))
+            return shape_of(build(name, image, patch, channels, classes).eval(), name, image, channels, classes)
         except TrialError as error:
             raise UserError("a student must suit the images", str(error), "choose another student") from error
         except Exception as error:  # a network whose strides leave nothing of a small image
             raise UserError(
                 "a student must suit the images", f"{name}: {type(error).__name__}", "choose another student"
             ) from error
-    weights = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
-    return OtherShape(
-        name, image, channels, classes, sum(parameter.numel() for parameter in model.parameters()), macs, weights
-    )
 
 
 TECHNIQUES.add(Student.name, Student())

@@ -13,7 +13,7 @@ from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechniq
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.shape import ModelShape
 
 #: At 4 bits, groups of 64 had 2.9 times the logit error of 32 (ViT-Tiny, random weights) for a tenth less in size;
 #: on a trained CIFAR-10 ViT the two scored alike. The safer one is the default.
@@ -42,7 +42,7 @@ class WeightOnly(DeployTechnique):
     source: ClassVar[str] = "nncf.compress_weights; onnxruntime MatMulNBits"
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
 
-    def choices(self, shape: VitShape) -> Choices:
+    def choices(self, shape: ModelShape) -> Choices:
         """Both widths; the group size keeps its default."""
         return {"bits": (8, 4)}
 

@@ -64,9 +64,11 @@ def tiny_vit(variant: str = "class_token", seed: int = 0, **changes: Any) -> nn.
     return model
 
 
-def calibrated_context(model: nn.Module, count: int = 64, **changes: Any) -> Context:
-    """A context with random calibration images for ``model``."""
-    size, channels = model.patch_embed.img_size, model.patch_embed.proj.in_channels
+def calibrated_context(
+    model: nn.Module, count: int = 64, size: tuple[int, int] | None = None, **changes: Any
+) -> Context:
+    """A context with random calibration images for ``model``: a plain ViT, or one that takes RGB images of ``size``."""
+    size, channels = (size, 3) if size else (model.patch_embed.img_size, model.patch_embed.proj.in_channels)
     images = ImageSet(MemorySource(count, size, channels, 5, seed=1), np.arange(count), size, channels)
     return Context(to_float, calibration=images, **changes)
 

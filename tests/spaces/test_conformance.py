@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.shape import VitShape, macs_of, shape_of
 from sousvit.spaces.space import Option, make_space, read_space
 from sousvit.spaces.technique import Context, DeployTechnique, ModelTechnique, get_technique, techniques
 
@@ -52,8 +54,8 @@ class FlatTeacher:
         return torch.randn(self.count, 64, generator=torch.Generator().manual_seed(view)), None
 
 
-def training_context(model: nn.Module, make_context) -> Context:
-    context = make_context(model, 48)
+def training_context(model: nn.Module, make_context, size: tuple[int, int] | None = None) -> Context:
+    context = make_context(model, 48, size)
     train = context.calibration.head(16)
     return replace(context, train=train, teacher=FlatTeacher(16), fidelity=0.25)
 
@@ -178,6 +180,35 @@ def run_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module:
     for step in recipe.model_steps:
         model = step.handler.apply(model, step.config, context)
     return model.eval()
+
+
+#: Families that are no plain Vision Transformers, as bases: quantization and recovery training fit them.
+HIERARCHICAL = {
+    "swin_tiny_patch4_window7_224": {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (1, 1, 1, 1)},
+    "levit_128s": {"img_size": 64, "embed_dim": (32, 48, 64), "depth": (1, 1, 1), "num_heads": (2, 3, 4)},
+    "mobilevit_xxs": {},
+    "repvit_m0_9": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", HIERARCHICAL)
+def test_hierarchical_bases_are_quantized_and_trained(family, make_context, tmp_path):
+    torch.manual_seed(0)
+    base = timm.create_model(family, num_classes=5, **HIERARCHICAL[family]).eval()
+    size = (HIERARCHICAL[family].get("img_size", 64),) * 2
+    context = training_context(base, make_context, size)
+    shape = shape_of(base, family, size, 3, 5)
+    space, left_out = make_space(read_space("all"), shape, ("onnxruntime", "openvino"))
+    assert "no plain Vision Transformer" in left_out["prune_mlp"] and left_out.keys().isdisjoint({"distill", "qat"})
+    models = [Step.make("distill", epochs=4, num_views=1), Step.make("qat", epochs=4, num_views=1)]
+    deploys = [Recipe((option.default_step(),), runtime) for runtime, option in space.deploys.values() if option]
+    assert len(deploys) >= 7
+    for recipe in [*(Recipe((step,)) for step in models), *deploys]:
+        model = run_steps(copy.deepcopy(base), recipe, context)
+        expected = recipe.reshape(shape)
+        assert (expected.params(), expected.macs()) == (shape.params(), macs_of(base, (3, *size)))
+        agree(model, recipe, context, tmp_path / "artifact")
 
 
 @pytest.mark.slow

@@ -26,7 +26,12 @@ from sousvit.spaces.techniques.tome import MergingBlocks, patches_left
 
 Make = Callable[..., nn.Module]
 
-REDUCTIONS = [("tome", {"keep": 0.4}), ("tome", {"keep": 0.6, "schedule": "decreasing"}), ("evit", {"keep": 0.5})]
+REDUCTIONS = [
+    ("tome", {"keep": 0.4}),
+    ("tome", {"keep": 0.6, "schedule": "decreasing"}),
+    ("evit", {"keep": 0.5}),
+    ("evit", {"keep": 0.7, "schedule": "early"}),
+]
 
 
 def reduced(model: nn.Module, context: Context, technique: str, /, **parameters: object) -> nn.Module:
@@ -97,6 +102,8 @@ def test_merge_schedules() -> None:
 
 def test_evit_reduces_at_three_depths() -> None:
     assert patches_kept(196, 12, 0.7) == (*(196,) * 3, *(139,) * 3, *(99,) * 3, *(71,) * 3)
+    assert patches_kept(196, 12, 0.7, "early") == (*(196,) * 2, *(139,) * 2, *(99,) * 2, *(71,) * 6)
+    assert patches_kept(196, 12, 0.7, "late") == (*(196,) * 6, *(139,) * 2, *(99,) * 2, *(71,) * 2)
     assert patches_kept(16, 4, 1.0) == (16,) * 4
     assert patches_kept(4, 1, 0.5) == (3,)
 
