@@ -8,13 +8,11 @@ versions and date). The last 5,000 training rows are validation; the test file i
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
-import yaml
+from on_cifar10 import RESULTS, arguments, budget, provenance, write_budget
 
 from sousvit.cli_search import run_search
 from sousvit.search.answer import Answer
@@ -22,47 +20,27 @@ from sousvit.search.report.html import leave_one_out
 from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe
 from sousvit.search.run import open_run
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def budget(data: Path, model: Path, limit_train: int | None) -> dict[str, object]:
-    """The budget as plain values."""
-    files = {"train": str((data / "train.parquet").resolve()), "test": str((data / "test.parquet").resolve())}
-    return {
-        "model": {"checkpoint": str(model.resolve())},
-        "data": {"format": "parquet", **files, "validation": {"last": 5000}, "limit_train": limit_train},
-        "targets": [{"device": "local", "runtime": ["onnxruntime", "openvino"], "threads": 1, "batch": 1}],
-        "limits": {"accuracy_drop": 0.01},
-        "optimize": ["latency", "size"],
-        "space": {
-            "techniques": {
-                "patch_size": {},
-                "prune_depth": {},
-                "prune_heads": {"importance": ["activation"]},
-                "prune_mlp": {"importance": ["activation"]},
-                "tome": {},
-                "evit": {},
-                "distill": {"epochs": [2], "learning_rate": [1e-3], "soft_weight": [0.7], "num_views": [2]},
-                "int8_dynamic": {},
-                "ptq_int8": {},
-                "weight_only": {},
-                "bf16": {},
-            }
-        },
-        "search": {"trials": 400, "seed": 0, "explore_fidelity": 0.05, "explore_share": 0.45},
-    }
+TECHNIQUES = {
+    "patch_size": {},
+    "prune_depth": {},
+    "prune_heads": {"importance": ["activation"]},
+    "prune_mlp": {"importance": ["activation"]},
+    "tome": {},
+    "evit": {},
+    "distill": {"epochs": [2], "learning_rate": [1e-3], "soft_weight": [0.7], "num_views": [2]},
+    "int8_dynamic": {},
+    "ptq_int8": {},
+    "weight_only": {},
+    "bf16": {},
+}
+SEARCH = {"trials": 400, "seed": 0, "explore_fidelity": 0.05, "explore_share": 0.45}
 
 
 def table(answer: Answer, run: Path, command: str) -> str:
     """The result as Markdown."""
     own, archive = open_run(run)
-    assert archive.base is not None
-    machine = archive.base.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     lines = [
-        f"Command: `{command}`; {time.strftime('%Y-%m-%d')}; {machine['cpu']} ({', '.join(machine['flags'])}), "
-        f"{machine['cores']} cores; {versions}.",
-        "",
+        *provenance(archive, command),
         f"Target: {own.target}. Limits: {', '.join(map(str, own.hard_limits))}. "
         f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",
@@ -81,17 +59,11 @@ def table(answer: Answer, run: Path, command: str) -> str:
 
 def main() -> int:
     """Search, then write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
+    parser = arguments(__doc__, "bench-cifar10")
     parser.add_argument("--time", default="40m")
-    parser.add_argument("--limit-train", type=int, default=None)
-    parser.add_argument("--run", default="bench-cifar10")
     given = parser.parse_args()
     runs = Path("runs")
-    runs.mkdir(exist_ok=True)
-    path = runs / f"{given.run}.yaml"
-    path.write_text(yaml.safe_dump(budget(given.data, given.model, given.limit_train), sort_keys=False))
+    path = write_budget({**budget(given, TECHNIQUES), "search": SEARCH}, given.run)
     code = run_search(path, given.run, {"time": given.time}, "local", runs, False)
     if code not in (0, 3):
         return code

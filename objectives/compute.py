@@ -32,7 +32,7 @@ class Macs(Objective):
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
-        from sousvit.spaces.shape import macs_of
+        from sousvit.spaces.module_shape import macs_of
 
         return Measurement(macs_of(subject.model, subject.input_shape[1:]) / 1e6)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sousvit.common.errors import UserError
@@ -20,12 +19,13 @@ from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Executor, make_job, record_of
 from sousvit.search.fidelity import FULL, TwoRungs
 from sousvit.search.gate import analytic_values, broken_limits, dominated, explain
+from sousvit.search.priors import hybrid_recipes, single_recipes
 from sousvit.search.proposer import Proposal, Proposer
 from sousvit.search.record import TrialRecord, trial_key
 from sousvit.search.selection import is_single
-from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, get_technique, place
+from sousvit.search.watcher import Watcher
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.technique import DeployTechnique, get_technique
 
 if TYPE_CHECKING:
     from sousvit.search.record import BaseRecord
@@ -39,32 +39,8 @@ LATER_PERIOD = 4
 TRIALS_BEFORE_FIRST_PROMOTION = 6
 #: The first, early promotion may take this share of the time.
 FIRST_PROMOTION_SHARE = 0.25
-#: Steps of the ladder of structural hybrids, as shares of each technique's own scale.
-STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
 #: One promotion in this many goes to a single technique.
 SINGLES_SHARE = 4
-
-
-@dataclass
-class Counts:
-    """What the search did so far in this session and before."""
-
-    finished: int = 0
-    gated_analytic: int = 0
-    gated_measured: int = 0
-    failed: int = 0
-    replayed: int = 0
-    fanned: int = 0
-    promoted: int = 0
-
-
-@dataclass
-class Watcher:
-    """What the engine tells as it goes; every hook may be left out."""
-
-    trial: Callable[[TrialRecord, Counts], None] = lambda record, counts: None
-    begin: Callable[[str, Recipe, float], None] = lambda origin, recipe, fidelity: None
-    counts: Counts = field(default_factory=Counts)
 
 
 class Engine:
@@ -76,7 +52,7 @@ class Engine:
         proposer: over the same space, limits and objectives.
         executor: started.
         base: the base's figures.
-        shape: the base's shape, or None when it is no plain Vision Transformer.
+        shape: the base's shape.
         policy: fidelity of trials.
         watcher: told of every trial.
         clock: seconds; the simulated executor brings its own.
@@ -341,54 +317,6 @@ class Engine:
             raise UserError(
                 "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
             )
-
-
-def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
-    """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
-    tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
-    samples = [option.samples(shape) for option in space.options() if _compresses(option)]
-    middle = [_with_recovery(steps[0], tail, runtime) for steps in samples if steps]
-    more = [_with_recovery(step, tail, runtime) for steps in samples for step in steps[1:]]
-    deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
-    return deploys, middle, more
-
-
-def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
-    """One technique and the recovery after it; one that trains needs no other training."""
-    return Recipe((step,) if step.handler.trains else (step, *tail), runtime)
-
-
-def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
-    """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
-    tail = _recovery(space, shape)
-    runtime, last = _quantized(space)
-    ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
-    found = []
-    for stages, level in [*ladder, ({Stage.INPUT}, 0.0), ({Stage.INPUT, Stage.STRUCTURE}, 0.0)]:
-        usable = [[o for o in group if _compresses(o) and o.handler.stage in stages] for group in space.groups]
-        chosen = [group[0].at_level(level, shape) for group in usable if group]  # one of those that exclude each other
-        steps = sorted((step for step in chosen if step is not None), key=lambda step: place(step.handler))
-        if steps:
-            found.append(Recipe((*steps, *tail, *last), runtime))
-    return found
-
-
-def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
-    """The space's first deployment with at most one byte a weight, otherwise its first plain one."""
-    for runtime, option in space.deploys.values():
-        if option is not None and isinstance(option.handler, DeployTechnique):
-            step = option.default_step()
-            if option.handler.bytes_per_weight(step.config) <= 1:
-                return runtime, (step,)
-    return next(iter(space.deploys.values()))[0], ()
-
-
-def _compresses(option: Option) -> bool:
-    return isinstance(option.handler, ModelTechnique) and option.handler.compresses
-
-
-def _recovery(space: Space, shape: ModelShape) -> tuple[Step, ...]:
-    return tuple(option.default_step(shape) for option in space.options() if option.handler.recovers)[:1]
 
 
 def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:

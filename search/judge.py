@@ -33,8 +33,9 @@ from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.shape import ModelShape, shape_of
+from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 

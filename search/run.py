@@ -16,7 +16,7 @@ from sousvit.common.files import write_atomic
 from sousvit.search.answer import Answer, Row, choose, write_answer
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, Limit, read_budget
-from sousvit.search.engine import Engine, Watcher
+from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
 from sousvit.search.gate import broken_limits, explain
@@ -24,6 +24,7 @@ from sousvit.search.proposer import Proposer
 from sousvit.search.record import BaseRecord, TrialRecord, decode
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
+from sousvit.search.watcher import Watcher
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, make_space, read_space
 

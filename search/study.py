@@ -1,7 +1,8 @@
 """A study: every technique of a space alone, and named combinations, measured on one base in one run.
 
 It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
-proposed. Every recipe gets its full recovery and is measured in every runtime that takes it without other changes.
+proposed. A technique that changes the model stands there twice: repaired from calibration data alone, and with the
+space's full recovery. Every recovered recipe is measured in every runtime that takes it without other changes.
 """
 
 from __future__ import annotations
@@ -76,8 +77,11 @@ def entries(space: Space, shape: ModelShape) -> list[Entry]:
 def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterator[Entry]:
     for option in _model_options(space):
         for step in variants(option, shape):
+            recovery = _recovery(space, shape, step)
+            if recovery:
+                yield Entry(f"{option.technique}, untrained", Recipe((step,), runtimes[0]))
             for runtime in runtimes:
-                yield Entry(option.technique, Recipe((step, *_recovery(space, shape, step)), runtime))
+                yield Entry(option.technique, Recipe((step, *recovery), runtime))
     for runtime, deploy in space.deploys.values():
         if deploy is not None:
             for step in variants(deploy, shape):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from sousvit.common.errors import UserError
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block, VisionTransformer
     from torch import nn
 
 
@@ -150,6 +149,8 @@ class VitShape:
         Raises:
             UserError: it is no plain VisionTransformer.
         """
+        from sousvit.spaces.module_shape import read_vit_shape, unsupported_reason
+
         reason = unsupported_reason(model)
         if reason is not None:
             raise UserError(
@@ -157,7 +158,7 @@ class VitShape:
                 f"{type(model).__name__}: {reason}",
                 "choose a vit_* or deit* model",
             )
-        return _read_shape(model)
+        return read_vit_shape(model)
 
     @property
     def normalises_heads(self) -> bool:
@@ -320,183 +321,6 @@ def read_shape(plain: Mapping[str, Any]) -> ModelShape:
     return shape
 
 
-def shape_of(model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int) -> ModelShape:
-    """The shape of any network that takes ``[B, channels, *image]``.
-
-    Raises:
-        TrialError: it cannot be traced.
-    """
-    if unsupported_reason(model) is None:
-        return VitShape.of(model)
-    macs = macs_of(model, (channels, *image))
-    sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
-    weights = sum(size for size, is_matrix in sizes if is_matrix)
-    return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights)
-
-
 def _require_all_tokens(shape: VitShape) -> None:
     if shape.reduces_tokens:
         raise UserError("tokens are reduced by one step only, after the patches", "a second one", "drop a step")
-
-
-def unsupported_reason(model: Any) -> str | None:
-    """Why ``model`` is no plain VisionTransformer (one phrase), or None if it is one."""
-    from timm.models.deit import VisionTransformerDistilled
-    from timm.models.vision_transformer import VisionTransformer
-
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        return "another architecture"
-    for check in (_patch_reason, _head_reason):
-        reason = check(model)
-        if reason is not None:
-            return reason
-    return next((reason for reason in map(_block_reason, model.blocks) if reason is not None), None)
-
-
-def _patch_reason(model: VisionTransformer) -> str | None:
-    from timm.layers import PatchEmbed
-    from torch import nn
-
-    embed = model.patch_embed
-    if type(embed) is not PatchEmbed or not isinstance(embed.proj, nn.Conv2d):
-        return f"patch embedding {type(embed).__name__}"
-    if embed.img_size is None:
-        return "no fixed image size"
-    if any(size % part for size, part in zip(embed.img_size, embed.patch_size, strict=True)):
-        return "patches that do not tile the image"
-    return None
-
-
-def _head_reason(model: VisionTransformer) -> str | None:
-    from torch import nn
-
-    if getattr(model, "attn_pool", None) is not None:
-        return "attention pooling"
-    heads = (model.head, getattr(model, "head_dist", nn.Identity()))
-    if not all(isinstance(head, (nn.Linear, nn.Identity)) for head in heads):
-        return f"classifier {type(model.head).__name__}"
-    return None
-
-
-def _block_reason(block: Block) -> str | None:
-    from timm.layers import Attention, Mlp
-    from timm.models.vision_transformer import Block
-    from torch import nn
-
-    from sousvit.spaces.attention import EfficientAttention
-    from sousvit.spaces.lowrank import LowRankLinear
-    from sousvit.spaces.quantized import QuantLinear
-
-    if type(block) is not Block:
-        return f"blocks of type {type(block).__name__}"
-    if type(block.attn) not in (Attention, EfficientAttention):
-        return f"attention of type {type(block.attn).__name__}"
-    if type(block.mlp) is not Mlp or not isinstance(block.mlp.fc1, (nn.Linear, LowRankLinear, QuantLinear)):
-        return f"MLP of type {type(block.mlp).__name__}"
-    if getattr(block.attn, "gate", None) is not None:
-        return "gated attention"
-    inner_norms = (getattr(block.attn, "norm", nn.Identity()), getattr(block.mlp, "norm", nn.Identity()))
-    if not all(isinstance(norm, nn.Identity) for norm in inner_norms):
-        return "norms inside attention or MLP (scale_norm)"
-    return None
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _read_shape(model: VisionTransformer) -> VitShape:
-    from torch import nn
-
-    embed = model.patch_embed
-    classifiers = [head for head in (model.head, getattr(model, "head_dist", None)) if isinstance(head, nn.Linear)]
-    position = None if model.pos_embed is None else model.pos_embed.shape[1] - embed.num_patches
-    shape = VitShape(
-        image=(int(embed.img_size[0]), int(embed.img_size[1])),
-        channels=embed.proj.in_channels,
-        patch=(int(embed.patch_size[0]), int(embed.patch_size[1])),
-        embed_dim=model.embed_dim,
-        num_prefix_tokens=model.num_prefix_tokens,
-        num_position_tokens=position,
-        num_classes=classifiers[0].out_features if classifiers else 0,
-        num_classifiers=len(classifiers),
-        pool=model.global_pool,
-        other_params=0,
-        blocks=(),
-    )
-    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of techniques/drop_patches.py
-    shape = replace(shape, dropped=shape.num_patches - kept)
-    tokens = shape.num_tokens
-    own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
-    norms = [getattr(model, name, None) for name in ("norm_pre", "norm", "fc_norm")]
-    shape = replace(shape, width_params=_per_channel([*own, *norms], model.embed_dim))
-    shape = shape.with_blocks(_read_block(block, tokens) for block in model.blocks)
-    if getattr(model.blocks, "norm", None) is not None:  # the final norm moved in there
-        shape = replace(shape, width_params=shape.width_params + _per_channel([model.blocks.norm], model.embed_dim))
-    shape = replace(shape, other_params=_count(model) - shape.params() - _step_sizes(model))
-    reduction = getattr(model.blocks, "token_plan", None)  # the contract of techniques/token_blocks.py
-    return shape if reduction is None else shape.with_tokens(*reduction(shape))
-
-
-def _per_channel(parts: Iterable[nn.Module | nn.Parameter | None], width: int) -> int:
-    """Parameters of ``parts`` per embedding channel."""
-    from torch import nn
-
-    sizes = [_count(part) if isinstance(part, nn.Module) else part.numel() for part in parts if part is not None]
-    return sum(sizes) // width
-
-
-def _step_sizes(model: nn.Module) -> int:
-    """Scales of quantized layers are bookkeeping, not parameters of the network."""
-    from sousvit.spaces.quantized import QuantLinear
-
-    found = [module for module in model.modules() if isinstance(module, QuantLinear)]
-    return sum(module.weight_scale.numel() + module.act_scale.numel() for module in found)
-
-
-def _read_block(block: Block, tokens: int) -> BlockShape:
-    from sousvit.spaces.lowrank import rank_of
-
-    attention, mlp = block.attn, block.mlp
-    width = attention.qkv.in_features
-    kind = getattr(attention, "kind", "softmax")
-    grid = getattr(attention, "grid", (0, 0))
-    layers = (attention.qkv, attention.proj, mlp.fc1, mlp.fc2)
-    qkv, proj, fc1, fc2 = (rank_of(layer) for layer in layers)
-    per_channel = [block.norm1, block.norm2, block.ls1, block.ls2, attention.proj.bias, mlp.fc2.bias]
-    shape = BlockShape(
-        heads=attention.num_heads,
-        head_dim=attention.head_dim,
-        mlp=mlp.fc1.out_features,
-        tokens_in=tokens,
-        tokens_mlp=tokens,
-        qkv_bias=attention.qkv.bias is not None,
-        fc1_bias=mlp.fc1.bias is not None,
-        ranks=(qkv, proj, fc1, fc2),
-        attention=kind,
-        landmarks=getattr(attention, "landmarks", 0),
-        conv_tokens=grid[0] * grid[1] if kind == "focused" else 0,
-        width_params=_per_channel(per_channel, width),
-    )
-    return replace(shape, other_params=_count(block) - _step_sizes(block) - shape.params(width))
-
-
-def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one image ``(channels, height, width)`` through any module, by running it once.
-
-    Counts matrix products and convolutions. Fused attention is run by its plain form, whose products are
-    counted; the CPU's fused kernel would go uncounted.
-    """
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    was_training = model.training
-    model.eval()
-    parameter = next(model.parameters(), torch.zeros(()))
-    image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(image)
-    model.train(was_training)
-    return int(counter.get_total_flops()) // 2

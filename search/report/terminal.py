@@ -15,8 +15,8 @@ from rich.table import Table
 from sousvit.search.answer import Answer, Row
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
-from sousvit.search.engine import Counts, Watcher
 from sousvit.search.record import BaseRecord, TrialRecord, Value
+from sousvit.search.watcher import Counts, Watcher
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.common.errors import TrialError, UnknownNameError, UserError
-from sousvit.spaces.shape import ModelShape, VitShape, shape_of
+from sousvit.spaces.module_shape import shape_of
+from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import pytest
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.engine import Engine, Watcher
+from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.gate import rejection
 from sousvit.search.record import BaseRecord, Value
 from sousvit.search.run import make_engine
+from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space

@@ -23,6 +23,7 @@ def test_every_technique_and_combination_of_the_space_is_listed_once(space, shap
     names = {entry.name for entry in listed}
     compressing = {technique.name for technique in techniques() if technique.compresses}
     assert names >= compressing | set(COMBINATIONS) | {"base"}
+    assert names >= {"tome, untrained", "attention, untrained"} and "qat, untrained" not in names
     hashes = [entry.recipe.hash for entry in listed]
     assert len(hashes) == len(set(hashes))
     kinds = {step.config.kind for entry in listed for step in entry.recipe.steps if step.technique == "attention"}

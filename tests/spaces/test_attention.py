@@ -14,8 +14,9 @@ from sousvit.spaces.attention import (
     segment_means,
     sima_attention,
 )
+from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.shape import VitShape
 
 
 def heads(tokens=20, width=8, seed=0):

@@ -17,8 +17,9 @@ from sousvit.common.errors import TrialError, UserError
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.module_shape import macs_of, shape_of
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape, macs_of, shape_of
+from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Option, make_space, read_space
 from sousvit.spaces.technique import Context, DeployTechnique, ModelTechnique, get_technique, techniques
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from sousvit.spaces.compensation import Moments
 from sousvit.spaces.lowrank import LowRankLinear, energies, factor, factored
+from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.shape import VitShape
 from sousvit.spaces.techniques.low_rank import low_rank_of
 
 

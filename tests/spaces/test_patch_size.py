@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sousvit.common.errors import UserError
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Context
 from sousvit.spaces.techniques.patch_size import PatchSize, PatchSizeConfig
 

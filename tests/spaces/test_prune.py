@@ -14,8 +14,9 @@ from torch import nn
 from sousvit.common.errors import TrialError, UserError
 from sousvit.spaces.calibration import best_units, taylor_scores
 from sousvit.spaces.compensation import Moments, fold_removed, ridge_fit
+from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Context, ModelTechnique, get_technique
 
 Make = Callable[..., nn.Module]

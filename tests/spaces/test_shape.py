@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 from sousvit.common.errors import UserError
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.shape import OtherShape, VitShape, read_shape
 
 #: Plain models as timm defines them; built without memory for weights.
 NAMES: list[tuple[str, dict[str, Any]]] = [
@@ -103,6 +105,12 @@ def test_shapes_are_values(make_vit: Callable[..., nn.Module]) -> None:
     shape = VitShape.of(make_vit())
     assert VitShape.of(make_vit(seed=3)) == shape
     assert hash(shape) != hash(replace(shape, channels=1))
+
+
+@pytest.mark.parametrize("kind", ["plain", "other"])
+def test_shapes_survive_json(kind: str, make_vit: Callable[..., nn.Module]) -> None:
+    shape = VitShape.of(make_vit()) if kind == "plain" else OtherShape("swin", (32, 32), 3, 5, 7, 8, 9)
+    assert read_shape(json.loads(json.dumps(asdict(shape)))) == shape
 
 
 def test_importing_the_module_needs_no_torch() -> None:

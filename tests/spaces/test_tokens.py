@@ -11,8 +11,9 @@ from torch import nn
 
 from sousvit.common.errors import UserError
 from sousvit.spaces.export import export_onnx
+from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape, macs_of
+from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Context, ModelTechnique, get_technique
 from sousvit.spaces.techniques.evit import patches_kept
 from sousvit.spaces.techniques.token_math import (

@@ -1,0 +1,63 @@
+"""Recipes worth asking before a sampler knows anything: every technique alone, and a ladder of hybrids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, place
+
+if TYPE_CHECKING:
+    from sousvit.spaces.shape import ModelShape
+    from sousvit.spaces.space import Option, Space
+
+#: Steps of the ladder of structural hybrids, as shares of each technique's own scale.
+STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
+
+
+def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
+    """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
+    tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
+    samples = [option.samples(shape) for option in space.options() if _compresses(option)]
+    middle = [_with_recovery(steps[0], tail, runtime) for steps in samples if steps]
+    more = [_with_recovery(step, tail, runtime) for steps in samples for step in steps[1:]]
+    deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
+    return deploys, middle, more
+
+
+def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
+    """One technique and the recovery after it; one that trains needs no other training."""
+    return Recipe((step,) if step.handler.trains else (step, *tail), runtime)
+
+
+def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
+    """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
+    tail = _recovery(space, shape)
+    runtime, last = _quantized(space)
+    ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
+    found = []
+    for stages, level in [*ladder, ({Stage.INPUT}, 0.0), ({Stage.INPUT, Stage.STRUCTURE}, 0.0)]:
+        usable = [[o for o in group if _compresses(o) and o.handler.stage in stages] for group in space.groups]
+        chosen = [group[0].at_level(level, shape) for group in usable if group]  # one of those that exclude each other
+        steps = sorted((step for step in chosen if step is not None), key=lambda step: place(step.handler))
+        if steps:
+            found.append(Recipe((*steps, *tail, *last), runtime))
+    return found
+
+
+def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
+    """The space's first deployment with at most one byte a weight, otherwise its first plain one."""
+    for runtime, option in space.deploys.values():
+        if option is not None and isinstance(option.handler, DeployTechnique):
+            step = option.default_step()
+            if option.handler.bytes_per_weight(step.config) <= 1:
+                return runtime, (step,)
+    return next(iter(space.deploys.values()))[0], ()
+
+
+def _compresses(option: Option) -> bool:
+    return isinstance(option.handler, ModelTechnique) and option.handler.compresses
+
+
+def _recovery(space: Space, shape: ModelShape) -> tuple[Step, ...]:
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.recovers)[:1]

@@ -1,0 +1,33 @@
+"""What a search tells as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sousvit.search.record import TrialRecord
+    from sousvit.spaces.recipe import Recipe
+
+
+@dataclass
+class Counts:
+    """What the search did so far in this session and before."""
+
+    finished: int = 0
+    gated_analytic: int = 0
+    gated_measured: int = 0
+    failed: int = 0
+    replayed: int = 0
+    fanned: int = 0
+    promoted: int = 0
+
+
+@dataclass
+class Watcher:
+    """What the engine tells as it goes; every hook may be left out."""
+
+    trial: Callable[[TrialRecord, Counts], None] = lambda record, counts: None
+    begin: Callable[[str, Recipe, float], None] = lambda origin, recipe, fidelity: None
+    counts: Counts = field(default_factory=Counts)
