@@ -18,6 +18,8 @@ from sousvit.search.selection import Preference
 FULL = 1.0
 #: Share of the low rung's loss that is expected to stay, before any promotion has shown it.
 LOSS_LEFT = 0.5
+#: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
+SHOWN = 0.02
 #: Width of an interval from all validation images, relative to that of the low rung's quarter.
 NARROWER = 0.5
 
@@ -101,10 +103,10 @@ class TwoRungs:
                 for name, value in trial.values.items():
                     if name in before.values and name in self.preference.base and _is_trained(name):
                         reference = self.preference.base[name].value
-                        total = sums.setdefault(name, [0.0, 0.0])
+                        total = sums.setdefault(name, [0.0, 0.0, SHOWN])
                         total[0] += value.value - reference
                         total[1] += before.values[name].value - reference
-        return {name: min(1.0, max(0.0, after / before)) if before else 1.0 for name, (after, before) in sums.items()}
+        return {name: _share(after, before, doubt) for name, (after, before, doubt) in sums.items()}
 
     def _after_training(self, trial: TrialRecord, left: dict[str, float]) -> TrialRecord:
         values = dict(trial.values)
@@ -123,6 +125,12 @@ class TwoRungs:
 
 def _is_trained(name: str) -> bool:
     return get_objective(name).stage is Stage.TRAINED
+
+
+def _share(after: float, before: float, doubt: float) -> float:
+    """What is left of ``before``; a ``before`` that is small against ``doubt`` is mostly noise and shows little."""
+    doubt = doubt if before >= 0 else -doubt
+    return min(1.0, max(0.0, (after + LOSS_LEFT * doubt) / (before + doubt))) if before + doubt else 1.0
 
 
 def _moved(value: Value, by: float) -> Value:

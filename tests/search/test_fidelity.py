@@ -38,18 +38,25 @@ def test_what_already_fits_comes_in_order_of_preference():
 
 
 def test_promotions_teach_how_much_the_rest_of_the_training_brings():
-    known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.015, 4.0, fidelity=1.0)
+    known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.005, 4.0, fidelity=1.0)
     bold, timid = trial("bold", 0.06, 1.0), trial("timid", 0.03, 4.5)
     assert POLICY.next([bold, timid], 1e9) == timid
     assert POLICY.next([known_low, known_full, bold, timid], 1e9) == bold
 
 
 def test_what_training_leaves_of_a_loss_is_told_as_expected():
-    known = [trial("known", 0.05, 4.0), trial("known", 0.01, 4.0, fidelity=1.0)]
+    known = [trial("known", 0.5, 4.0), trial("known", 0.1, 4.0, fidelity=1.0)]
     expected = POLICY.expected(trial("other", 0.1, 2.0), known)
-    assert expected.get("accuracy_drop") == pytest.approx(0.02) and expected.get("accuracy") == pytest.approx(0.88)
+    assert expected.get("accuracy_drop") == pytest.approx(0.1 * 0.11 / 0.52)
+    assert expected.get("accuracy") == pytest.approx(0.9 - 0.1 * 0.11 / 0.52)
     assert expected.get("latency") == 2.0
     assert POLICY.expected(known[1], known) is known[1]
+
+
+def test_a_loss_too_small_to_tell_from_noise_teaches_little():
+    known = [trial("known", 0.004, 4.0), trial("known", 0.0, 4.0, fidelity=1.0)]
+    expected = POLICY.expected(trial("other", 0.1, 2.0), known)
+    assert expected.get("accuracy_drop") > 0.04
 
 
 def test_limits_that_training_cannot_change_are_never_promoted():
