@@ -131,7 +131,7 @@ class Proposer:
             if frozen.number in known:
                 self._tell(trial, known[frozen.number], done)
                 continue
-            self._set_constraints(trial, {}, done)
+            self._set_constraints(trial, {}, unmeasured=1.0, done=done)
             self.study.tell(frozen.number, state=TrialState.FAIL)
             if frozen.params:
                 self.study.enqueue_trial(frozen.params)
@@ -145,7 +145,7 @@ class Proposer:
             for limit in self._limits
             if limit.name in record.values
         }
-        self._set_constraints(trial, values if measured else {}, done)
+        self._set_constraints(trial, values, unmeasured=0.0 if measured else 1.0, done=done)
         point = [record.get(name) for name in self._senses]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
             self.study.tell(trial, point)
@@ -153,17 +153,22 @@ class Proposer:
             self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
 
     def _set_constraints(
-        self, trial: optuna.Trial, violations: Mapping[str, float], done: frozenset[str] = frozenset()
+        self,
+        trial: optuna.Trial,
+        violations: Mapping[str, float],
+        unmeasured: float,
+        done: frozenset[str] = frozenset(),
     ) -> None:
-        """Every limit gets a value: a failed trial breaks all of them, an unmeasured figure breaks none.
+        """Every limit gets a value.
 
         Args:
-            violations: those measured; empty for a failed trial.
+            violations: those measured.
+            unmeasured: value of the others: a failed trial breaks them, of a gated one nothing is known.
             done: limits that a crashed session had already set.
         """
         for limit in self._limits:
             if limit.name not in done:
-                value = violations.get(limit.name, 0.0 if violations else 1.0)
+                value = violations.get(limit.name, unmeasured)
                 trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import field_validator
+
 from sousvit.common.errors import TrialError, UnknownNameError, UserError
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.shape import ModelShape, VitShape
@@ -36,6 +38,13 @@ class StudentConfig(StepConfig):
     """
 
     model: str = NONE
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: str) -> str:
+        if model != NONE and model not in PLAIN and model not in HYBRIDS:
+            _module_of(model)  # timm's others: known names never wait for its import
+        return model
 
 
 class Student(ModelTechnique):
