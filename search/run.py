@@ -121,9 +121,11 @@ def _search(
     if stored is not None:
         return stored
     hooks.say(f"search over ({stopped_because}); measuring the answer on the test split")
+    searched = clock()
     answer = _final(archive, budget, executor, hooks)
     cost = {
         "wall_seconds": spent[0] + clock() - begun,
+        "answer_seconds": clock() - searched,
         "core_hours": (spent[1] + executor.core_seconds()) / 3600,
         "trials": float(len(archive)),
     }
