@@ -16,8 +16,8 @@ from sousvit.search.record import TrialRecord, Value
 from sousvit.search.selection import Preference
 
 FULL = 1.0
-#: Share of the low rung's loss that is expected to stay, before any promotion has shown it.
-LOSS_LEFT = 0.5
+#: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
+LOSS_POWER = 1 / 3
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
 SHOWN = 0.02
 #: Width of an interval from all validation images, relative to that of the low rung's quarter.
@@ -39,6 +39,10 @@ class TwoRungs:
     explore_share: float
     limits: Sequence[Limit]
     preference: Preference
+
+    @property
+    def _usual_share(self) -> float:
+        return self.low**LOSS_POWER
 
     def rung(self, trains: bool) -> float:
         """Fidelity of a newly proposed recipe; without training every result is final."""
@@ -106,14 +110,14 @@ class TwoRungs:
                         total = sums.setdefault(name, [0.0, 0.0, SHOWN])
                         total[0] += value.value - reference
                         total[1] += before.values[name].value - reference
-        return {name: _share(after, before, doubt) for name, (after, before, doubt) in sums.items()}
+        return {name: _share(after, before, doubt, self._usual_share) for name, (after, before, doubt) in sums.items()}
 
     def _after_training(self, trial: TrialRecord, left: dict[str, float]) -> TrialRecord:
         values = dict(trial.values)
         for name, value in trial.values.items():
             if _is_trained(name) and name in self.preference.base:
                 loss = value.value - self.preference.base[name].value
-                values[name] = _moved(value, -loss * (1 - left.get(name, LOSS_LEFT)))
+                values[name] = _moved(value, -loss * (1 - left.get(name, self._usual_share)))
         return replace(trial, values=values)
 
     def _rank(self, trial: TrialRecord, left: dict[str, float]) -> tuple[bool, float, float]:
@@ -127,10 +131,10 @@ def _is_trained(name: str) -> bool:
     return get_objective(name).stage is Stage.TRAINED
 
 
-def _share(after: float, before: float, doubt: float) -> float:
-    """What is left of ``before``; a ``before`` that is small against ``doubt`` is mostly noise and shows little."""
+def _share(after: float, before: float, doubt: float, usual: float) -> float:
+    """What is left of ``before``, near ``usual`` where ``before`` is small against ``doubt`` (mostly noise)."""
     doubt = doubt if before >= 0 else -doubt
-    return min(1.0, max(0.0, (after + LOSS_LEFT * doubt) / (before + doubt))) if before + doubt else 1.0
+    return min(1.0, max(0.0, (after + usual * doubt) / (before + doubt))) if before + doubt else 1.0
 
 
 def _moved(value: Value, by: float) -> Value:
