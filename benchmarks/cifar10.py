@@ -16,9 +16,9 @@ from on_cifar10 import RESULTS, arguments, budget, provenance, write_budget
 
 from sousvit.cli_search import run_search
 from sousvit.search.answer import Answer
+from sousvit.search.archive import open_run
 from sousvit.search.report.html import leave_one_out
 from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe
-from sousvit.search.run import open_run
 
 TECHNIQUES = {
     "patch_size": {},

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
-from sousvit.search.budget import Limit
+from sousvit.search.budget import Budget, Limit, read_budget
 from sousvit.search.pareto import Front
 from sousvit.search.record import BaseRecord, TrialRecord
 
@@ -146,6 +146,22 @@ def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:
     """The violated limits by name; one that was not measured counts as violated without bound."""
     found = {limit.name: limit.violation(trial.values.get(limit.name)) for limit in limits}
     return {name: value for name, value in found.items() if value > 0}
+
+
+def open_run(folder: Path) -> tuple[Budget, Archive]:
+    """A run's budget and archive, for reading.
+
+    Raises:
+        UserError: no run there, or it has no base figures yet.
+    """
+    path = folder / "budget.yaml"
+    if not path.is_file():
+        raise UserError("a run must exist", folder, "see sousvit list runs")
+    budget = read_budget(path)
+    archive = Archive(folder)
+    if archive.base is None or not len(archive):
+        raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
+    return budget, archive
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

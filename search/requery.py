@@ -7,8 +7,8 @@ from pathlib import Path
 from sousvit.common.errors import UserError
 from sousvit.common.schema import read_yaml
 from sousvit.search.answer import Answer, choose
+from sousvit.search.archive import open_run
 from sousvit.search.budget import Budget, make_budget
-from sousvit.search.run import open_run
 
 #: Parts of a budget that an archive's figures hang on.
 FIXED = ("model", "data", "targets")

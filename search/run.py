@@ -15,7 +15,7 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
 from sousvit.search.answer import Answer, Row, choose, write_answer
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, Limit, read_budget
+from sousvit.search.budget import Budget, Limit
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
@@ -228,19 +228,3 @@ def _notes(answer: Answer, rows: tuple[Row, ...], limits: tuple[Limit, ...]) -> 
     if answer.single is not None and not answer.single.is_final:
         notes.append("no single technique holds the limits; the one that misses them least is shown")
     return tuple(notes)
-
-
-def open_run(folder: Path) -> tuple[Budget, Archive]:
-    """A run's budget and archive, for reading.
-
-    Raises:
-        UserError: no run there, or it has no base figures yet.
-    """
-    path = folder / "budget.yaml"
-    if not path.is_file():
-        raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = read_budget(path)
-    archive = Archive(folder)
-    if archive.base is None or not len(archive):
-        raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
-    return budget, archive

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sousvit.common.files import write_atomic
 from sousvit.search.answer import Answer
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive, open_run, violations
 from sousvit.search.budget import Budget
 from sousvit.search.record import TrialRecord
 from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe, show
-from sousvit.search.run import open_run
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
