@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ def _watched(
     quiet: bool,
 ) -> T | None:
     """Run with live progress; None when interrupted, after saying how to resume."""
+    before = signal.signal(signal.SIGTERM, _interrupt)  # Slurm and Kubernetes send it; background jobs ignore Ctrl-C
     view = SearchView(budget, folder, quiet=quiet)
     hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
     try:
@@ -77,6 +79,12 @@ def _watched(
         resume = f"interrupted; resume with: sousvit {command} --run {folder.name}"
         console(stderr=True).print(resume, highlight=False)
         return None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:

@@ -222,7 +222,8 @@ def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_resumable(tiny_project, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_is_resumable(sent, tiny_project, tmp_path):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
     command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "r"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -230,6 +231,6 @@ def test_ctrl_c_is_resumable(tiny_project, tmp_path):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not log.is_file() or '"event":"trial"' not in log.read_text()):
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "resume with" in errors and "Traceback" not in errors
