@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sousvit.common.errors import UserError
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive, feasible, violations
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Executor, make_job, record_of
 from sousvit.search.fidelity import FULL, TwoRungs
@@ -39,7 +39,7 @@ LATER_PERIOD = 4
 TRIALS_BEFORE_FIRST_PROMOTION = 6
 #: The first, early promotion may take this share of the time.
 FIRST_PROMOTION_SHARE = 0.25
-#: One promotion in this many goes to a single technique.
+#: One promotion in this many goes to a single technique, after the first.
 SINGLES_SHARE = 4
 
 
@@ -133,11 +133,9 @@ class Engine:
         limits = self._budget.search
         left = float("inf") if limits.time is None else limits.time - self.seconds
         waiting: list[TrialRecord] = list(self._archive)
-        if self.counts.promoted % SINGLES_SHARE == 1:
-            # The best single technique is what a hybrid must beat: it gets its full training too.
-            single = self._policy.next([trial for trial in waiting if is_single(trial.techniques)], left)
-            if single is not None:
-                return single
+        single = self._due_single(left)
+        if single is not None:
+            return single
         chosen = self._policy.next(waiting, left)
         if chosen is None or exhausted:
             return chosen
@@ -146,6 +144,16 @@ class Engine:
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
         has_answer = bool(self._archive.front(self._limits, self._senses))
         return chosen if not has_answer or self._policy.is_hopeful(chosen, self._archive) else None
+
+    def _due_single(self, left: float) -> TrialRecord | None:
+        """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
+        singles = [trial for trial in self._archive if is_single(trial.techniques)]
+        promoted = sum(trial.origin == "promoted" for trial in self._archive)
+        if SINGLES_SHARE * sum(trial.origin == "promoted" for trial in singles) >= promoted:
+            return None
+        chosen = self._policy.next(singles, left)
+        is_known = bool(feasible(singles, self._limits))
+        return None if is_known and chosen and not self._policy.is_hopeful(chosen, self._archive) else chosen
 
     def _is_cheap(self, trial: TrialRecord) -> bool:
         """Whether its full training takes a small part of the time, and is worth it by what is known."""

@@ -14,6 +14,7 @@ from sousvit.search.archive import violations
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity import TwoRungs
 from sousvit.search.record import Value
+from sousvit.search.selection import is_single
 from sousvit.spaces.recipe import Recipe
 
 
@@ -257,3 +258,12 @@ def test_a_model_that_is_not_accurate_is_not_deployed_in_other_ways(simulated, m
     run.engine.run()
     assert not [trial for trial in run.archive if trial.origin == "fanned"]
     assert [trial for trial in run.archive if trial.origin == "promoted"]
+
+
+def test_few_promotions_go_to_single_techniques(simulated):
+    run = simulated(search={"trials": 80, "explore_share": 0.3})
+    run.engine.run()
+    promoted = [trial for trial in run.archive if trial.origin == "promoted"]
+    singles = [trial for trial in promoted if is_single(trial.techniques)]
+    assert len(promoted) >= 4
+    assert 1 <= len(singles) <= 1 + len(promoted) // 4
