@@ -60,7 +60,7 @@ def table(answer: Answer, run: Path, command: str) -> str:
 def main() -> int:
     """Search, then write the result."""
     parser = arguments(__doc__, "bench-cifar10")
-    parser.add_argument("--time", default="40m")
+    parser.add_argument("--time", default="55m")
     given = parser.parse_args()
     runs = Path("runs")
     path = write_budget({**budget(given, TECHNIQUES), "search": SEARCH}, given.run)

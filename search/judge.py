@@ -251,9 +251,9 @@ class Judge:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
         if leave_one_out and len(chosen.steps) - len(recovery) > 1:
             wanted += [
-                (f"without {step.technique}", chosen.without(step.technique), fidelity)
+                (f"without {step.technique}", rest, fidelity)
                 for step in chosen.steps
-                if self._can_stand(chosen, step.technique)
+                if (rest := self._rest(chosen, step.technique)) is not None
             ]
         subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
         recipes = {"base": BASE_RECIPE}
@@ -269,12 +269,13 @@ class Judge:
             recipes[role] = one
         return [row.to_dict() for row in self._rows(subjects, recipes)]
 
-    def _can_stand(self, recipe: Recipe, technique: str) -> bool:
-        """Whether the recipe without one step is still a recipe of its own."""
+    def _rest(self, recipe: Recipe, technique: str) -> Recipe | None:
+        """The recipe without one step, and without the training that only this step needed; None if nothing is left."""
         try:
-            return bool(recipe.without(technique).canonical(self._shape).steps)
+            rest = recipe.without(technique).canonical(self._shape)
         except UserError:
-            return False
+            return None
+        return rest if rest.steps else None
 
     def _rows(self, subjects: dict[str, MeasuredSubject], recipes: dict[str, Recipe]) -> Iterable[Row]:
         self._progress("timing all rows, interleaved", 0, 0)

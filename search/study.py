@@ -1,8 +1,9 @@
 """A study: every technique of a space alone, and named combinations, measured on one base in one run.
 
 It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
-proposed. A technique that changes the model stands there twice: repaired from calibration data alone, and with the
-space's full recovery. Every recovered recipe is measured in every runtime that takes it without other changes.
+proposed. A technique that changes the base stands there twice: repaired from calibration data alone, and with the
+space's full recovery (a new architecture needs training). Every recovered recipe is measured in every runtime that
+takes it without other changes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sousvit.search.tables import trial_frame
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space, make_space, read_space
-from sousvit.spaces.technique import ModelTechnique
+from sousvit.spaces.technique import ModelTechnique, Stage
 
 #: Combinations by name: techniques at their middle settings, of those that the space has.
 COMBINATIONS = {
@@ -78,7 +79,7 @@ def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterat
     for option in _model_options(space):
         for step in variants(option, shape):
             recovery = _recovery(space, shape, step)
-            if recovery:
+            if recovery and option.handler.stage is not Stage.ARCHITECTURE:
                 yield Entry(f"{option.technique}, untrained", Recipe((step,), runtimes[0]))
             for runtime in runtimes:
                 yield Entry(option.technique, Recipe((step, *recovery), runtime))

@@ -14,13 +14,9 @@ if TYPE_CHECKING:
 
 
 def shape_of(model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int) -> ModelShape:
-    """The shape of any network that takes ``[B, channels, *image]``.
-
-    Raises:
-        TrialError: it cannot be traced.
-    """
+    """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
     if unsupported_reason(model) is None:
-        return VitShape.of(model)
+        return read_vit_shape(model)
     macs = macs_of(model, (channels, *image))
     sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
     weights = sum(size for size, is_matrix in sizes if is_matrix)

@@ -137,8 +137,9 @@ def _cost(archive: Archive, answer: Answer | None) -> str:
     statuses = [trial.status for trial in archive]
     total = ""
     if answer is not None and answer.cost:
-        total = f"{answer.cost['wall_seconds'] / 60:.1f} min wall time, {answer.cost['core_hours']:.2f} core-hours"
-        total += f", {answer.cost.get('answer_seconds', 0) / 60:.1f} min of it for the answer. "
+        cost = {part: value / 60 for part, value in answer.cost.items() if part.endswith("_seconds")}
+        last = f" ({cost['answer_seconds']:.1f} of them for the answer)" if "answer_seconds" in cost else ""
+        total = f"{cost['wall_seconds']:.1f} min wall time{last}, {answer.cost['core_hours']:.2f} core-hours. "
     counts = f"{len(statuses)} trials: {statuses.count('complete')} complete, "
     counts += f"{statuses.count('gated')} gated before training, {statuses.count('failed')} failed. "
     parts = ", ".join(f"{part} {value:.0f} s" for part, value in sorted(seconds.items(), key=lambda pair: -pair[1]))

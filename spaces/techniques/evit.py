@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
 
 
-#: Depths of the reducing blocks, as shares of all blocks. ``spread`` is the paper's: the 4th, 7th and 10th of 12.
-SCHEDULES = {"early": (1 / 6, 1 / 3, 1 / 2), "spread": (1 / 4, 1 / 2, 3 / 4), "late": (1 / 2, 2 / 3, 5 / 6)}
+#: Depths of the reducing blocks, in twelfths of all. ``spread`` is the paper's: the 4th, 7th and 10th of 12 blocks.
+SCHEDULES = {"early": (2, 4, 6), "spread": (3, 6, 9), "late": (6, 8, 10)}
 
 
 class EvitConfig(StepConfig):
@@ -105,7 +105,7 @@ def patches_kept(patches: int, depth: int, keep: float, schedule: str = "spread"
 
     The blocks of the schedule reduce, unless keeping and fusing would leave as many tokens as before.
     """
-    reducing = {int(share * depth + 1e-9) for share in SCHEDULES[schedule]}
+    reducing = {twelfths * depth // 12 for twelfths in SCHEDULES[schedule]}
     left = []
     for index in range(depth):
         if index in reducing:

@@ -126,7 +126,7 @@ def test_an_impossible_budget_is_infeasible_with_its_nearest_miss(finished):
     assert "infeasible" in result.stdout and "size_ratio" in result.stdout
 
 
-def test_the_answer_needs_no_torch(finished):
+def test_the_answer_needs_neither_torch_nor_optuna(finished):
     home, _ = finished
     code = (
         "import sys; from pathlib import Path; from sousvit.search.requery import answer_other_budget as ask; "
