@@ -91,6 +91,14 @@ def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
             assert min(trial.constraints.values()) > 0
 
 
+def test_a_trial_gated_by_one_limit_is_not_told_to_break_the_others(simulated):
+    run = simulated(limits={"macs_ratio": 0.4, "accuracy_drop": 0.03}, search={"trials": 60})
+    run.engine.run()
+    pruned = [trial for trial in run.engine._proposer.study.trials if trial.state is TrialState.PRUNED]
+    assert any(trial.constraints["macs_ratio"] > 0 for trial in pruned)
+    assert all(trial.constraints["accuracy_drop"] == 0 for trial in pruned)
+
+
 def test_gates_stop_candidates_before_they_are_trained(simulated):
     run = simulated(limits={"macs_ratio": 0.4, "latency_ratio": 0.3}, search={"trials": 60})
     run.engine.run()
