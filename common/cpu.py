@@ -20,6 +20,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+def computes_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices itself."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def int8_saturates() -> bool:
     """Whether u8 x s8 products are summed in 16 bits and can overflow: x86 without VNNI (``vpmaddubsw``)."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")

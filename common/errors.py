@@ -61,6 +61,10 @@ def _choices(names: list[str]) -> str:
     return f"choose one of {', '.join(shown)}"
 
 
+class SharedInputError(UserError):
+    """What every trial needs is broken (the data, the disk): a search stops for it, and resumes once it is mended."""
+
+
 class MissingPackageError(UserError):
     """An optional package that the request needs is not installed."""
 
@@ -72,6 +76,13 @@ class MissingPackageError(UserError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
         return type(self), self.args_
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of ``error`` and the first line of its message, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 class TrialError(RuntimeError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.errors import UserError
+from sousvit.common.errors import SharedInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,21 +31,21 @@ _DISK_ERRORS = {
 
 @contextmanager
 def disk_errors_as_user_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only or forbidden folder into a :class:`UserError` naming ``path``."""
+    """Turn a full disk, a read-only or forbidden folder into a :class:`SharedInputError` naming ``path``."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         rule, action = _DISK_ERRORS[error.errno]
-        raise UserError(rule, f"{path} ({error.strerror})", action) from error
+        raise SharedInputError(rule, f"{path} ({error.strerror})", action) from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that a reader (or a crash) never sees half a file.
 
     Raises:
-        UserError: the disk is full or the folder not writable; an older file stays as it was.
+        SharedInputError: the disk is full or the folder not writable; an older file stays as it was.
     """
     data = content.encode() if isinstance(content, str) else content
     with disk_errors_as_user_errors(path):

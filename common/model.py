@@ -41,7 +41,7 @@ def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, .
     return images.float() / scale - offset
 
 
-def create(spec: ModelSpec, num_classes: int | None = None) -> nn.Module:
+def create(spec: ModelSpec) -> nn.Module:
     """``timm.create_model`` with our errors.
 
     Raises:
@@ -54,8 +54,6 @@ def create(spec: ModelSpec, num_classes: int | None = None) -> nn.Module:
     if not timm.is_model(spec.name):
         raise UnknownNameError("timm model", spec.name, timm.list_models())
     args = dict(spec.args)
-    if num_classes is not None:
-        args.setdefault("num_classes", num_classes)
     try:
         return timm.create_model(spec.name, pretrained=spec.pretrained, **args).eval()
     except Exception as error:  # timm checks little: asserts, arithmetic and torch errors all mean wrong arguments
@@ -86,13 +84,13 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:160]}{'...' if len(text) > 160 else ''}"
 
 
-def load(spec: ModelSpec, num_classes: int | None = None) -> LoadedModel:
+def load(spec: ModelSpec) -> LoadedModel:
     """Build a resolved spec and load its weights.
 
     Raises:
         UserError: see :func:`create`; or the checkpoint does not fit the model.
     """
-    module = create(spec, num_classes)
+    module = create(spec)
     if spec.checkpoint is not None:
         load_weights(module, Path(spec.checkpoint))
     size, channels = input_size(module)

@@ -27,11 +27,14 @@ class Registry(Generic[T]):
     Args:
         kind: the word for messages, such as ``technique``.
         group: entry-point group searched for plug-ins of installed packages.
+        check: raises a UserError where a plug-in breaks the contract; told the plug-in and its entry point's name.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind, self.group = kind, group
+    def __init__(self, kind: str, group: str, check: Callable[[T, str], None] | None = None) -> None:
+        self.kind, self.group, self._check = kind, group, check
         self._items: dict[str, T] = {}
+        #: Names that plug-ins of installed packages brought.
+        self.installed: set[str] = set()
         self._entry_points_loaded = False
 
     def add(self, name: str, item: T) -> T:
@@ -86,10 +89,13 @@ class Registry(Generic[T]):
                     f"{type(error).__name__}: {error}",
                     "repair or uninstall it",
                 ) from error
+            if self._check is not None:
+                self._check(item, point.name)
             if found.setdefault(point.name, item) is not item:
                 raise UserError(f"{self.kind} names are unique", repr(point.name), "uninstall one of the two plug-ins")
         for name, item in found.items():
             self.add(name, item)
+        self.installed.update(found)
         self._entry_points_loaded = True
 
 

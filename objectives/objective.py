@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from sousvit.common.errors import UserError
 from sousvit.common.registry import Registry
 
 if TYPE_CHECKING:
@@ -116,7 +117,15 @@ class Objective(ABC):
         """Measure ``subject``; a figure that cannot be had raises, it is never made up."""
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "sousvit.objectives")
+def _check_installed(found: Objective, name: str) -> None:
+    from sousvit.objectives.plugins import check_class
+
+    check_class(type(found), f"the plug-in {name!r}")
+    if found.name != name:
+        raise UserError("an entry point has its objective's name", f"{name!r} for {found.name!r}", "rename one of them")
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", "sousvit.objectives", _check_installed)
 
 
 def get_objective(name: str) -> Objective:

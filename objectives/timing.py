@@ -55,8 +55,6 @@ class TimingPlan:
 
 
 DEFAULT = TimingPlan()
-#: For gates: wide intervals, a third of the time.
-QUICK = TimingPlan(min_seconds=0.4, max_seconds=1.6, min_groups=5, round_seconds=0.008, warmup=2)
 #: For final tables.
 CAREFUL = TimingPlan(min_seconds=4.0, max_seconds=20.0, min_groups=21)
 
@@ -149,10 +147,12 @@ def measure_many(
     shape: tuple[int, int, int, int],
     plan: TimingPlan = DEFAULT,
     clock: Clock | None = None,
+    with_baseline: bool = False,
 ) -> dict[str, Timing]:
     """Time several sessions in one go, each beside the baseline; the plan's times hold for each comparison.
 
-    The baseline is timed beside itself too: its ratio shows what the machine's noise alone does.
+    Args:
+        with_baseline: time the baseline beside itself too: its ratio shows what the machine's noise alone does.
 
     Raises:
         TrialError: a session failed.
@@ -160,8 +160,8 @@ def measure_many(
     clock = clock or Clock()
     batch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     repeats = {name: _warm_up(session, batch, plan, clock) for name, session in sessions.items()}
-    names = [name for name in sessions if name != baseline] or [baseline]
-    if len(sessions) > 2:
+    names = [name for name in sessions if name != baseline]
+    if with_baseline or not names:
         names.append(baseline)
     groups: dict[str, list[Group]] = {name: [] for name in names}
     started = clock.wall()

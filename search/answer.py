@@ -21,13 +21,15 @@ from sousvit.search.selection import Preference, best, best_single, nearest_miss
 class Row:
     """One line of the final table, everything on it measured in the same session.
 
-    ``role`` is ``base``, ``best single``, ``recipe`` or ``without <technique>``; ``values`` are on the test split.
+    ``role`` is ``base``, ``best single``, ``recipe`` or ``without <technique>``; ``values`` are on the test split;
+    ``noisy`` where the machine was busy while its latency was measured.
     """
 
     role: str
     recipe: dict[str, Any]
     values: dict[str, Value]
     artifact: str = ""
+    noisy: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -91,18 +93,12 @@ class Answer:
         )
 
 
-def choose(
-    archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float], rejected: frozenset[str] = frozenset()
-) -> Answer:
-    """Answer from the archive alone.
-
-    Args:
-        rejected: keys of trials that failed their last verification.
-    """
+def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float]) -> Answer:
+    """Answer from the archive alone; what broke a limit when it was measured again is no answer."""
     assert archive.base is not None
     preference = Preference(weights, archive.base.values)
-    pool = [trial for trial in archive if trial.key not in rejected]
-    single = best_single(archive, limits, preference)
+    pool = [trial for trial in archive if trial.key not in archive.rejected]
+    single = best_single(pool, limits, preference)
     chosen = best(pool, limits, preference)
     if chosen is not None:
         return Answer(True, chosen, single)
@@ -111,9 +107,12 @@ def choose(
 
 
 def phrases(trial: TrialRecord, limits: Sequence[Limit]) -> tuple[str, ...]:
-    """One phrase a violated limit."""
+    """Why a trial is no answer: one phrase a violated limit, and whether it was trained in part only."""
     broken = violations(trial, limits)
-    return tuple(limit.phrase(trial.values.get(limit.name)) for limit in limits if limit.name in broken)
+    found = [limit.phrase(trial.values.get(limit.name)) for limit in limits if limit.name in broken]
+    if trial.status == "complete" and not trial.is_final:
+        found.append(f"trained for {trial.fidelity:.0%} of its epochs only, which never counts as final")
+    return tuple(found)
 
 
 def recipe_yaml(answer: Answer, budget: Budget) -> str:

@@ -10,7 +10,7 @@ from sousvit.common.device import available_cores
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import DataSpec, ModelSpec
+from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar
 from sousvit.objectives.memory import peak_memory
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
@@ -19,9 +19,10 @@ from sousvit.objectives.tasks.classification import evaluate, interval
 from sousvit.objectives.timing import CAREFUL, compare
 from sousvit.search.executors.executor import Progress
 from sousvit.search.subject import JUDGING_BATCH
-from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.artifact import DESCRIPTION, Artifact
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
@@ -50,7 +51,9 @@ def apply_recipe(
             "a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}", "see a run's recipe.yaml"
         )
     recipe = Recipe.from_dict(value["recipe"])
+    _require_free(out)
     base = load(_model_spec(value, path, model))
+    recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
     splits = Splits(_data_spec(value, path, data), base.size, base.channels)
     context = Context(
         normalise=base.normalise,
@@ -65,6 +68,12 @@ def apply_recipe(
     artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
     figures = _judge(artifact, compressed, base, splits, recipe)
     return {"artifact": str(out), "recipe": recipe.to_dict(), "figures": figures}
+
+
+def _require_free(out: Path) -> None:
+    """An artifact's folder may be replaced, nothing else."""
+    if out.exists() and not (out / DESCRIPTION).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("the folder must be new, empty, or an artifact's", out, "choose another --out")
 
 
 def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Splits, recipe: Recipe) -> dict[str, Any]:
@@ -89,9 +98,13 @@ def _model_spec(value: dict[str, Any], path: Path, model: str | None) -> ModelSp
         return validated(ModelSpec, read_yaml(other).get("model") or {}, f"{model}: model").resolved(other.parent)
     if model.endswith(".safetensors"):
         own = value.get("model") if isinstance(value.get("model"), dict) else {}
-        kept = {key: entry for key, entry in (own or {}).items() if key in ("name", "args", "mean", "std")}
-        return ModelSpec(**{**kept, "checkpoint": model}).resolved(Path())
-    return ModelSpec(name=model, pretrained=True)
+        # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
+        path = Path(model)
+        described = read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
+        names = () if described else ("name", "args", "mean", "std")
+        kept = {key: entry for key, entry in (own or {}).items() if key in names}
+        return validated(ModelSpec, {**kept, "checkpoint": model}, "--model").resolved(Path())
+    return validated(ModelSpec, {"name": model, "pretrained": True}, "--model")
 
 
 def _data_spec(value: dict[str, Any], path: Path, data: Path | None) -> DataSpec:
@@ -112,7 +125,7 @@ def measure_artifact(folder: Path, baseline: Path | None, target_name: str) -> d
     """Latency (with interval), size and memory of an artifact; with a baseline also the interleaved ratio.
 
     Raises:
-        UserError: no artifact there, or a target with another runtime.
+        UserError: no artifact there, no such target, or a baseline that takes another input.
     """
     target = load_target(target_name)
     artifact = Artifact.open(folder)

@@ -7,9 +7,11 @@ from it and can be lost without harm. One writer: only the driver opens a run fo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ from sousvit.search.pareto import Front
 from sousvit.search.record import BaseRecord, TrialRecord
 
 EVENTS = "events.jsonl"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Archive:
@@ -41,7 +44,8 @@ class Archive:
         self.trials: dict[str, TrialRecord] = {}
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
-        self.events_seen = 0
+        #: Keys of trials that broke a limit when their recipe was measured again: no answer may be one of them.
+        self.rejected: set[str] = set()
         self.core_seconds = 0.0
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
@@ -56,7 +60,8 @@ class Archive:
         path = self.folder / EVENTS
         with disk_errors_as_user_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("ab")
+            # Unbuffered: what a full disk did not take must not be written by a later flush.
+            self._stream = path.open("ab", buffering=0)
         _lock(self._stream, self.folder)
         _end_torn_line(path, self._stream)
 
@@ -70,8 +75,7 @@ class Archive:
         event = {"event": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}
         line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
         with disk_errors_as_user_errors(self.folder):
-            self._stream.write(line)
-            self._stream.flush()
+            _write_all(self._stream, line)
             os.fsync(self._stream.fileno())
         self._take(event)
 
@@ -85,11 +89,11 @@ class Archive:
     def close(self) -> None:
         """Release the log."""
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # a line that did not fit the disk is told of when it is written
+                self._stream.close()
             self._stream = None
 
     def _take(self, event: Mapping[str, Any]) -> None:
-        self.events_seen += 1
         kind = event["event"]
         if kind == "trial":
             record = TrialRecord.from_dict(event["trial"])
@@ -99,6 +103,8 @@ class Archive:
                 self._stored.add(record.artifact)
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
+        elif kind == "rejected":
+            self.rejected.add(event["key"])
         elif kind == "run":
             self.header = dict(event)
         elif kind == "session":
@@ -122,7 +128,8 @@ class Archive:
     ) -> list[TrialRecord]:
         """Feasible, final, non-dominated trials (``among`` some, or all); ``senses``: whether more is better."""
         front: Front[TrialRecord] = Front(senses.values())
-        for trial in feasible(self if among is None else among, limits):
+        pool = [trial for trial in (self if among is None else among) if trial.key not in self.rejected]
+        for trial in feasible(pool, limits):
             point = [trial.get(name) for name in senses]
             if not any(math.isnan(value) for value in point):
                 front.add(point, trial)
@@ -146,6 +153,17 @@ def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:
     """The violated limits by name; one that was not measured counts as violated without bound."""
     found = {limit.name: limit.violation(trial.values.get(limit.name)) for limit in limits}
     return {name: value for name, value in found.items() if value > 0}
+
+
+def run_folder(root: Path, name: str) -> Path:
+    """The folder of run ``name``.
+
+    Raises:
+        UserError: the name could not be a folder's.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError("a run name has letters, digits, dots, dashes", repr(name), "choose another --run name")
+    return root / name
 
 
 def open_run(folder: Path) -> tuple[Budget, Archive]:
@@ -176,6 +194,13 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(event, dict) and "event" in event:
                 yield event
+
+
+def _write_all(stream: IO[bytes], line: bytes) -> None:
+    """Unbuffered writing may take a part at a time."""
+    rest = memoryview(line)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def _end_torn_line(path: Path, stream: IO[bytes]) -> None:

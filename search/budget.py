@@ -142,7 +142,15 @@ class Budget(BaseModel):
             raise UserError(
                 "a search has one target in this release", f"{len(entries)} targets", "run one search a target"
             )
-        return [load_target(entry) if isinstance(entry, str) else entry for entry in entries]
+        return entries
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _no_switches(cls, value: Any) -> Any:
+        for name, bound in value.items() if isinstance(value, Mapping) else ():
+            if isinstance(bound, bool):
+                raise UserError("a limit is a finite number", f"{name}: {bound}", "correct the limit")
+        return value
 
     @field_validator("optimize", mode="before")
     @classmethod
@@ -151,6 +159,8 @@ class Budget(BaseModel):
         if isinstance(names, list | tuple):
             if len(set(map(str, names))) != len(names):
                 raise UserError("optimize names an objective once", names, "remove the repetition")
+            if not all(isinstance(name, str) for name in names):
+                raise UserError("optimize lists names, or maps them to weights", value, "write optimize: {latency: 2}")
             names = dict.fromkeys(names, 1.0)
         if not names:
             raise UserError("optimize names at least one objective", value, "add for instance optimize: [latency]")
@@ -178,7 +188,7 @@ class Budget(BaseModel):
 
     @cached_property
     def hard_limits(self) -> tuple[Limit, ...]:
-        """The limits, parsed and checked against each other."""
+        """The limits, parsed and checked for what no model can reach."""
         limits = parse_limits(self.limits, self.search.confidence)
         _check_contradictions(limits)
         return limits
@@ -228,7 +238,7 @@ def _limit(name: str, value: float | str) -> Limit:
             raise UserError(
                 f"{name} is measured in {objective.unit}", f"{match[2]!r}", f"give the limit in {objective.unit}"
             )
-    if isinstance(number, bool) or not math.isfinite(float(number)):
+    if not math.isfinite(float(number)):
         raise UserError("a limit is a finite number", f"{name}: {value!r}", "correct the limit")
     return Limit(name, float(number), objective.direction == "maximize")
 
@@ -262,12 +272,20 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget") -
     references = tuple(_absolute(reference, folder) for reference in plugins.objectives)
     for reference in references:
         load_objective(reference)
+    if "targets" in value:
+        value["targets"] = _targets(value["targets"], folder)
     budget = validated(Budget, {**value, "plugins": {"objectives": list(references)}}, where)
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
     resolved = {"model": budget.model.resolved(folder), "data": budget.data.resolved(folder), "space": space}
     return budget.model_copy(update=resolved)
+
+
+def _targets(given: Any, folder: Path) -> Any:
+    """Profiles by name or file, read; files are relative to the budget's."""
+    entries = given if isinstance(given, list) else [given]
+    return [load_target(entry, folder) if isinstance(entry, str) else entry for entry in entries]
 
 
 def _absolute(reference: str, folder: Path) -> str:

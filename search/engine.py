@@ -76,7 +76,6 @@ class Engine:
         self._limits = budget.hard_limits
         self._senses = budget.senses
         self._begun, self._spent_before = clock(), archive.spent_seconds
-        self._duplicates_in_row = 0
         self._origins: dict[str, str] = {}
         self._later: deque[Recipe] = deque()
         self.counts = self._watcher.counts

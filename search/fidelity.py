@@ -116,8 +116,10 @@ class TwoRungs:
         values = dict(trial.values)
         for name, value in trial.values.items():
             if _is_trained(name) and name in self.preference.base:
-                loss = value.value - self.preference.base[name].value
-                values[name] = _moved(value, -loss * (1 - left.get(name, self._usual_share)))
+                change = value.value - self.preference.base[name].value
+                is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
+                if is_loss:  # training more takes none of a gain away
+                    values[name] = _moved(value, -change * (1 - left.get(name, self._usual_share)))
         return replace(trial, values=values)
 
     def _rank(self, trial: TrialRecord, left: dict[str, float]) -> tuple[bool, float, float]:

@@ -74,6 +74,7 @@ class Judge:
         self._progress("loading model and data", 0, 0)
         self._base = load(self._budget.model)
         self._splits = Splits(self._budget.data, self._base.size, self._base.channels)
+        self._splits.require_test()
         if self._splits.num_classes > self._base.num_classes:
             raise UserError(
                 "the model needs a class for every label",
@@ -99,7 +100,18 @@ class Judge:
         self._teacher_session: Session | None = None
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
-        """Export the base and open its session; measure it unless it is ``known``."""
+        """Export the base and open its session; measure it unless it is ``known``.
+
+        Raises:
+            UserError: the model's weights or the data are not those of the ``known`` base.
+        """
+        fingerprint = content_hash(self._base.fingerprint, self._splits.fingerprint)
+        if known is not None and known.fingerprint != fingerprint:
+            raise UserError(
+                "a resumed run has the model and data it began with",
+                "other weights or images",
+                "use another --run name",
+            )
         folder = self._folder / "artifacts" / "base"
         artifact = self._artifact(self._base.module, BASE_RECIPE, folder, self._context)
         self._base_subject = self._subject(self._base.module, artifact, None)
@@ -110,7 +122,7 @@ class Judge:
             return known
         self._progress("measuring the base", 0, 0)
         values = measure(self._base_subject, self._objectives)
-        return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative)
+        return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative, fingerprint)
 
     @cached_property
     def _shape(self) -> ModelShape:
@@ -259,9 +271,10 @@ class Judge:
         recipes = {"base": BASE_RECIPE}
         for role, one, level in wanted:
             self._progress(f"building: {role}", 0, 0)
+            deadline = time.monotonic() + self._budget.search.trial_timeout
             folder = self._folder / "artifacts" / role.replace(", ", "-").replace(" ", "-")
             try:
-                subjects[role] = self._trained(one, level, None, {}, folder, None)
+                subjects[role] = self._trained(one, level, deadline, {}, folder, None)
             except TrialError:
                 if role == "recipe":
                     raise
@@ -281,10 +294,10 @@ class Judge:
         self._progress("timing all rows, interleaved", 0, 0)
         sessions = {role: subject.session for role, subject in subjects.items()}
         shape = (self._target.batch, *self._base_subject.input_shape[1:])
-        timings = measure_many(sessions, "base", shape, CAREFUL)
+        timings = measure_many(sessions, "base", shape, CAREFUL, with_baseline=True)
         self._progress("judging on the test split", 0, 0)
         test: ImageSet = self._splits.open_test()
-        base = replace(self._base_subject, images=test, timing_=timings.get("base"), _sessions=[])
+        base = replace(self._base_subject, images=test, timing_=timings["base"], _sessions=[])
         extra = [get_objective(name) for name in ("memory",) if name in OBJECTIVES]
         for role, subject in subjects.items():
             reference = None if role == "base" else base
@@ -294,7 +307,7 @@ class Judge:
                 else replace(subject, images=test, timing_=timings[role], reference=reference, _sessions=[])
             )
             values: dict[str, Value] = measure(judged, list({o.name: o for o in [*self._objectives, *extra]}.values()))
-            yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name)
+            yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name, timings[role].noisy)
             if role != "base":
                 subject.close()
 
@@ -303,7 +316,7 @@ def trial_objectives(budget: Budget) -> list[Objective]:
     """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST]
+    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
     named = [*budget.optimize, *budget.limits]
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
     relative = [f"{name}_drop" if get_objective(name).direction == "maximize" else f"{name}_ratio" for name in names]

@@ -7,7 +7,8 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from sousvit.common.errors import UserError
-from sousvit.common.files import disk_errors_as_user_errors
+from sousvit.common.errors import SharedInputError, UserError
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord
 from sousvit.spaces.space import Space
@@ -32,6 +33,18 @@ logging.getLogger("optuna").setLevel(logging.ERROR)
 WORST_VIOLATION = 1e6
 STUDY = "sousvit"
 NSGA_TRIALS = 1000
+
+
+@contextmanager
+def storage_errors_as_user_errors(path: Path | None) -> Iterator[None]:
+    """Turn what SQLite says of a full disk, or of a file it cannot write, into one line."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        raise SharedInputError(
+            "the study's file must be writable", f"{path}: {cause}", "free some space and run the same command again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ class Proposer:
     ) -> None:
         self.space, self._shape, self._senses, self._limits = space, shape, senses, limits
         storage = None if path is None else f"sqlite:///{path}"
-        with disk_errors_as_user_errors(path or Path()):
+        with storage_errors_as_user_errors(path):
             self.study = optuna.create_study(
                 storage=storage,
                 study_name=STUDY,

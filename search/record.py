@@ -108,13 +108,15 @@ class TrialRecord:
 class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
 
-    ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`.
+    ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``fingerprint`` is of its weights and of
+    the data that the search sees.
     """
 
     values: dict[str, Value]
     shape: dict[str, Any]
     machine: dict[str, Any]
     agreement: float = 0.0
+    fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -123,12 +125,13 @@ class BaseRecord:
             "shape": self.shape,
             "machine": self.machine,
             "agreement": self.agreement,
+            "fingerprint": self.fingerprint,
         }
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> BaseRecord:
         """The inverse of :meth:`to_dict`."""
-        return cls(decode(plain["values"]), plain["shape"], plain["machine"], plain.get("agreement", 0.0))
+        return cls(**{**plain, "values": decode(plain["values"])})
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:

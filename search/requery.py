@@ -10,15 +10,15 @@ from sousvit.search.answer import Answer, choose
 from sousvit.search.archive import open_run
 from sousvit.search.budget import Budget, make_budget
 
-#: Parts of a budget that an archive's figures hang on.
-FIXED = ("model", "data", "targets")
+#: Parts of a budget that an archive's figures hang on, and the space that its recipes come from.
+FIXED = ("model", "data", "targets", "space")
 
 
 def answer_other_budget(folder: Path, path: Path) -> tuple[Answer, Budget]:
-    """The best archived recipe for the budget at ``path``, which may leave out model, data and targets.
+    """The best archived recipe for the budget at ``path``, which may leave out model, data, targets and space.
 
     Raises:
-        UserError: another model, data or target than the run's; an objective that the run did not measure.
+        UserError: another model, data, target or space than the run's; an objective that it did not measure.
     """
     own, archive = open_run(folder)
     value = read_yaml(path)

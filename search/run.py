@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,14 +12,15 @@ import yaml
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
+from sousvit.objectives.objective import get_objective
 from sousvit.search.answer import Answer, Row, choose, write_answer
-from sousvit.search.archive import Archive
+from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
 from sousvit.search.gate import broken_limits, explain
-from sousvit.search.proposer import Proposer
+from sousvit.search.proposer import Proposer, storage_errors_as_user_errors
 from sousvit.search.record import BaseRecord, TrialRecord, decode
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
@@ -28,7 +28,6 @@ from sousvit.search.watcher import Watcher
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, make_space, read_space
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
 VERIFICATIONS = 5
 
@@ -43,17 +42,6 @@ class Hooks:
     say: Callable[[str], None] = lambda text: None
     ready: Callable[[BaseRecord, Space, dict[str, str]], None] = lambda base, space, left_out: None
     watcher: Watcher = field(default_factory=Watcher)
-
-
-def run_folder(root: Path, name: str) -> Path:
-    """The folder of run ``name``.
-
-    Raises:
-        UserError: the name could not be a folder's.
-    """
-    if not _NAME.fullmatch(name):
-        raise UserError("a run name has letters, digits, dots, dashes", repr(name), "choose another --run name")
-    return root / name
 
 
 def search(
@@ -72,7 +60,7 @@ def search(
     hooks = hooks or Hooks()
     archive = Archive(folder, writable=True)
     try:
-        _open_run(archive, budget, folder)
+        claim_run(archive, budget, budget.identity)
         stored = _stored_answer(archive, folder)
         if stored is not None and _is_spent(archive, budget):
             return stored
@@ -82,17 +70,22 @@ def search(
         archive.close()
 
 
-def _open_run(archive: Archive, budget: Budget, folder: Path) -> None:
+def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
+    """Note whose run this is, and its budget.
+
+    Raises:
+        UserError: the run has figures of another budget already.
+    """
     known = archive.header.get("identity")
-    if known is not None and known != budget.identity:
-        raise UserError(
-            "a run keeps its budget (only trials and time may change)",
-            f"another budget for {folder.name}",
-            "use another --run name, or sousvit recipe to ask this run's archive",
-        )
-    if known is None:
-        archive.append("run", identity=budget.identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
-    write_atomic(folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
+    if known != identity:
+        if known is not None and archive.base is not None:
+            raise UserError(
+                "a run keeps its budget (only trials and time may change)",
+                f"another budget for {archive.folder.name}",
+                "use another --run name, or sousvit recipe to ask this run's archive",
+            )
+        archive.append("run", identity=identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
+    write_atomic(archive.folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
 
 
 def _stored_answer(archive: Archive, folder: Path) -> Answer | None:
@@ -147,7 +140,8 @@ def _explore(
     space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
     hooks.ready(base, space, left_out)
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
-    engine.run()
+    with storage_errors_as_user_errors(folder / "study.db"):
+        engine.run()
     return engine.stopped_because
 
 
@@ -178,22 +172,28 @@ def _check_measured(budget: Budget, base: BaseRecord) -> None:
         raise UserError(
             "every objective must be measurable on the base", f"{', '.join(sorted(missing))} is not", "leave it out"
         )
+    for limit in budget.hard_limits:
+        reachable = _best_possible(limit, base)
+        if reachable is not None and (limit.bound > reachable if limit.maximise else limit.bound < reachable):
+            raise UserError("a limit must be reachable", str(limit), f"no model can be better than {reachable:.4g}")
+
+
+def _best_possible(limit: Limit, base: BaseRecord) -> float | None:
+    """The bound that no model can pass: shares end at 1, and nothing costs less than nothing. None without one."""
+    original, _, form = limit.name.rpartition("_")
+    if form not in ("drop", "ratio") or original not in base.values:
+        return None
+    reference, objective = base.values[original].value, get_objective(original)
+    if objective.direction == "minimize":
+        return reference if form == "drop" else None
+    if objective.unit != "share" or reference <= 0:
+        return None
+    return reference - 1 if form == "drop" else 1 / reference
 
 
 def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
     """Choose, verify the choice by measuring it again, then judge it (and its parts) on the test split."""
-    rejected: set[str] = set()
-    for _ in range(VERIFICATIONS):
-        answer = choose(archive, budget.hard_limits, budget.optimize, frozenset(rejected))
-        if answer.chosen is None or not answer.feasible:
-            break
-        again = executor.call("verify", recipe=answer.chosen.recipe, fidelity=answer.chosen.fidelity)
-        broken = list(broken_limits(decode(again), budget.hard_limits))
-        if not broken:
-            break
-        hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
-        archive.append("rejected", key=answer.chosen.key, broken=broken)
-        rejected.add(answer.chosen.key)
+    answer = _verified(archive, budget, executor, hooks)
     if answer.chosen is None:
         return answer
     # Noted before it happens: a crash during the read must not hide that it was read.
@@ -210,6 +210,26 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     return replace(answer, rows=found, notes=_notes(answer, found, budget.hard_limits))
 
 
+def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
+    """The best recipe that holds the limits when it is measured again; the nearest miss where none does."""
+    answer = choose(archive, budget.hard_limits, budget.optimize)
+    for _ in range(VERIFICATIONS):
+        if answer.chosen is None or not answer.feasible:
+            return answer
+        again = decode(executor.call("verify", recipe=answer.chosen.recipe, fidelity=answer.chosen.fidelity))
+        broken = broken_limits(again, budget.hard_limits)
+        if not broken:
+            return answer
+        hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
+        said = explain(broken, again, budget.hard_limits)
+        archive.append("rejected", key=answer.chosen.key, broken=list(broken), said=said)
+        answer, last = choose(archive, budget.hard_limits, budget.optimize), answer
+    if not answer.feasible:
+        return answer
+    hooks.say(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
+    return replace(last, feasible=False, violated=(f"measured again: {said}",))
+
+
 def _seems_better(chosen: TrialRecord) -> bool:
     """Whether the whole 95% interval of the accuracy drop lies below 0 (then the base was trained too little)."""
     drop = chosen.values.get("accuracy_drop")
@@ -221,10 +241,15 @@ def _notes(answer: Answer, rows: tuple[Row, ...], limits: tuple[Limit, ...]) -> 
     test = next((row.values for row in rows if row.role == "recipe"), {})
     plain = [replace(limit, confidence=0.5) for limit in limits]
     broken = broken_limits(test, plain)
+    noisy = [row.role for row in rows if row.noisy]
+    if noisy:
+        notes.append(f"the machine was busy while {', '.join(noisy)} was timed: measure again before you rely on it")
     if answer.feasible and broken:
         notes.append(f"validation held every limit, the test split did not: {explain(broken, test, plain)}")
     if answer.chosen is not None and answer.single is not None and answer.chosen.key == answer.single.key:
         notes.append("the best recipe found is a single technique: no hybrid was better")
     if answer.single is not None and not answer.single.is_final:
+        notes.append("the single technique shown was not trained in full during the search, only for this table")
+    elif answer.single is not None and violations(answer.single, limits):
         notes.append("no single technique holds the limits; the one that misses them least is shown")
     return tuple(notes)

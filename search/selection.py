@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sousvit.objectives.objective import get_objective
-from sousvit.search.archive import Archive, feasible, violations
+from sousvit.search.archive import feasible, violations
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord, Value
 
@@ -58,10 +58,16 @@ def best(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Pre
 
 
 def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
-    """The trial whose worst violation is smallest: among final ones, else low-rung ones, else gated ones."""
+    """The trial whose worst violation is smallest: among final ones, else low-rung ones, else gated ones.
 
-    def distance(trial: TrialRecord) -> tuple[float, float]:
-        return max(violations(trial, limits).values(), default=0.0), -preference.score(trial)
+    A gated trial is compared by the limits that were measured before it ended.
+    """
+
+    def distance(trial: TrialRecord) -> tuple[float, int, float]:
+        broken = violations(trial, limits)
+        unknown = [name for name, by in broken.items() if math.isinf(by)]
+        worst = max((by for name, by in broken.items() if name not in unknown), default=0.0)
+        return worst if len(unknown) < len(limits) else math.inf, len(unknown), -preference.score(trial)
 
     pool = list(trials)
     groups = (
@@ -77,7 +83,7 @@ def is_single(techniques: Iterable[str]) -> bool:
     return len([name for name in techniques if name not in REPAIRS]) == 1
 
 
-def best_single(archive: Archive, limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+def best_single(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
     """The best single technique; where none holds the limits, the one that misses them least."""
-    singles = [trial for trial in archive if is_single(trial.techniques)]
+    singles = [trial for trial in trials if is_single(trial.techniques)]
     return best(singles, limits, preference) or nearest_miss(singles, limits, preference)

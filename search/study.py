@@ -3,17 +3,15 @@
 It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
 proposed. A technique that changes the base stands there twice: repaired from calibration data alone, and with the
 space's full recovery (a new architecture needs training). Every recovered recipe is measured in every runtime that
-takes it without other changes.
+takes it without other changes. Ways to recover are compared on one and the same compressed model.
 """
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
@@ -22,7 +20,7 @@ from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Executor, make_job, record_of
 from sousvit.search.fidelity import FULL
 from sousvit.search.record import trial_key
-from sousvit.search.run import Hooks
+from sousvit.search.run import Hooks, claim_run
 from sousvit.search.tables import trial_frame
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
@@ -59,7 +57,7 @@ def entries(space: Space, shape: ModelShape) -> list[Entry]:
     """The base in every runtime, every technique alone, then the combinations; each recipe once, in canonical form."""
     runtimes = list(dict.fromkeys(runtime for runtime, _ in space.deploys.values()))
     found = [Entry("base", Recipe((), runtime)) for runtime in runtimes]
-    found += _singles(space, shape, runtimes)
+    found += [*_singles(space, shape, runtimes), *_recoveries(space, shape, runtimes[0])]
     for name, techniques in COMBINATIONS.items():
         recipe = _combination(space, shape, techniques)
         if recipe is not None:
@@ -99,15 +97,41 @@ def _model_options(space: Space) -> list[Option]:
 
 
 def variants(option: Option, shape: ModelShape) -> list[Step]:
-    """A middle setting, an end of the scale, and a middle one for every other word that a parameter can be."""
+    """A middle setting and an end of the scale; at the middle, every other value of what has no scale.
+
+    A scale is a parameter that can also change nothing; how long to train is one too.
+    """
     steps = option.samples(shape)
     if not steps:
         return []
     middle = steps[0].config.model_dump(mode="json")
     for name, values in option.values.items():
-        kinds = [value for value in values if isinstance(value, str)]
-        steps += [Step.make(option.technique, **{**middle, name: kind}) for kind in kinds if kind != middle[name]]
+        others = [Step.make(option.technique, **{**middle, name: value}) for value in values if value != middle[name]]
+        is_scale = name == "epochs" or any(option.handler.is_identity(step.config, shape) for step in others)
+        steps += [step for step in others if not is_scale or isinstance(getattr(step.config, name), str)]
     return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
+
+
+def _recoveries(space: Space, shape: ModelShape, runtime: str) -> Iterator[Entry]:
+    """Every value of every recovery parameter, and techniques that only help recovery, on the first pruned model."""
+    options = [option for group in space.groups for option in group]
+    carrier = next((option.samples(shape)[0] for option in options if option.handler.stage is Stage.STRUCTURE), None)
+    usual = _recovery(space, shape, None)
+    if carrier is None or not usual:
+        return
+    for option in options:
+        handler = option.handler
+        if handler.recovers and option.technique == usual[0].technique:
+            given = usual[0].config.model_dump(mode="json")
+            for name, values in option.values.items():
+                for value in values if name != "epochs" else ():
+                    with contextlib.suppress(UserError):  # shares of the loss beyond 1
+                        step = Step.make(option.technique, **{**given, name: value})
+                        yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
+        elif not handler.compresses and not handler.trains:
+            step = next(iter(option.samples(shape)), None)
+            if step is not None:
+                yield Entry(f"recovery, {option.technique}", Recipe((step, carrier, *usual), runtime))
 
 
 def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:
@@ -145,8 +169,10 @@ def run_study(
     hooks = hooks or Hooks()
     archive = Archive(folder, writable=True)
     try:
-        _open(archive, budget, folder)
-        with make_executor(budget, folder) as executor:
+        claim_run(archive, budget, f"study {budget.identity}")
+        # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.
+        optimised = {**budget.optimize, "size_compressed": 1.0}
+        with make_executor(budget.model_copy(update={"limits": {}, "optimize": optimised}), folder) as executor:
             base = executor.start(archive.base)
             if archive.base is None:
                 archive.append("base", base=base.to_dict())
@@ -161,15 +187,6 @@ def run_study(
     finally:
         archive.close()
     return archive
-
-
-def _open(archive: Archive, budget: Budget, folder: Path) -> None:
-    identity = f"study {budget.identity}"
-    if archive.header.get("identity", identity) != identity:
-        raise UserError("a run keeps its budget", f"another one in {folder.name}", "use another --run name")
-    if not archive.header:
-        archive.append("run", identity=identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
-    write_atomic(folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
 
 
 def _measure(entry: Entry, archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,12 +116,20 @@ def measure(subject: MeasuredSubject, objectives: list[Objective]) -> dict[str, 
     values = {}
     for objective in objectives:
         try:
-            found: Measurement = objective.measure(subject)
-        except TrialError:
-            raise
+            values[objective.name] = _value(objective.measure(subject))
+        except TrialError as error:
+            raise TrialError(f"objective {objective.name}: {error}") from error
         except Exception as error:  # a plug-in may raise anything; only its trial fails
             raise TrialError(f"objective {objective.name}: {type(error).__name__}: {error}") from error
-        if not found.is_finite:
-            raise TrialError(f"objective {objective.name} gave {found.value}")
-        values[objective.name] = Value(found.value, found.low, found.high)
     return values
+
+
+def _value(found: object) -> Value:
+    """A plug-in's result in plain numbers (it may have given numpy's)."""
+    if not isinstance(found, Measurement):
+        raise TrialError(f"measure must return a Measurement, not {found!r}")
+    ends = [None if end is None else float(end) for end in (found.low, found.high)]
+    value = Value(float(found.value), *ends)
+    if not all(math.isfinite(number) for number in (value.value, *ends) if number is not None):
+        raise TrialError(f"gave no finite number: {found}")
+    return value

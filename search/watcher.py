@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Counts:
-    """What the search did so far in this session and before."""
+    """What the search did so far in this session."""
 
     finished: int = 0
     gated_analytic: int = 0

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from sousvit.common.errors import TrialError, UserError
+from sousvit.common.errors import SharedInputError, TrialError, UserError
 from sousvit.search.executors.executor import Job, Outcome
 
 
@@ -56,15 +56,15 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
 
 
 def _judged(judge: Any, job: Job) -> Outcome:
-    """Judge a job; whatever goes wrong in it is its own failure. A full disk is everybody's."""
+    """Judge a job; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's."""
     begun = time.monotonic()
     try:
         return judge.judge(job)
     except TrialError as error:
         message = str(error)
+    except SharedInputError:
+        raise
     except UserError as error:
-        if "disk" in error.rule or "writable" in error.rule:
-            raise
         message = str(error)
     except MemoryError:
         message = "out of memory"

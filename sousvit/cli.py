@@ -39,7 +39,7 @@ def main() -> None:
         print(f"sousvit: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except TrialError as error:
-        print(f"sousvit: the recipe could not be built; {error}", file=sys.stderr)
+        print(f"sousvit: the model could not be built or trained; {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except BrokenPipeError:
         sys.exit(1)
@@ -204,7 +204,7 @@ def train_command(
 
 
 def _folder(runs: Path, name: str) -> Path:
-    from sousvit.search.run import run_folder
+    from sousvit.search.archive import run_folder
 
     return run_folder(runs, name)
 

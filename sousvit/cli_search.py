@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from sousvit.common.errors import UserError
 from sousvit.common.schema import read_yaml
+from sousvit.search.archive import run_folder
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.executors.executor import Executor, Progress
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.report.terminal import SearchView, console, print_answer
-from sousvit.search.run import Hooks, run_folder, search
+from sousvit.search.run import Hooks, search
 from sousvit.search.worker import serve
 
 INTERRUPTED = 130
@@ -35,7 +36,8 @@ def run_search(
         return INTERRUPTED
     from sousvit.search.report.html import write_report
 
-    report = write_report(folder)
+    # Nothing to report where the time was over before a trial had finished.
+    report = folder if answer.chosen is None else write_report(folder)
     if as_json:
         print(json.dumps({"run": str(folder), **answer.to_dict()}, indent=1, default=str))
     else:

@@ -99,10 +99,6 @@ class ModelBuilder:
         write_atomic(path, save(tensors, metadata={DECISIONS: json.dumps(context.decisions)}))
         return model
 
-    def is_stored(self, recipe: Recipe, fidelity: float) -> bool:
-        """Whether the recovered weights are already paid for."""
-        return self._folder is not None and (self._folder / f"{self._key(recipe, fidelity)}.safetensors").is_file()
-
     def _key(self, recipe: Recipe, fidelity: float) -> str:
         return content_hash(*self._origin, [step.to_dict() for step in recipe.model_steps], fidelity)
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sousvit.common.errors import MissingPackageError, TrialError, UserError
+from sousvit.common.errors import MissingPackageError, TrialError, UserError, one_line
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.merging import merged
 from sousvit.spaces.quantized import fold_quantized_weights, has_quantized
 from sousvit.spaces.technique import DeployTechnique
 
@@ -52,7 +53,7 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     """
     if sum(p.numel() * p.element_size() for p in model.parameters()) >= MAX_GRAPH_BYTES:
         raise TrialError("the model's weights exceed the 2 GB of one ONNX file")
-    model = _merged(model)
+    model = merged(model)
     path = folder / "model.onnx"
     # Two images: with one, tracing may take the batch size for a constant.
     example = torch.zeros(2, *input_shape[1:])
@@ -69,21 +70,13 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
                 dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
                 do_constant_folding=True,
             )
+    except OSError:  # a full disk is told as such by whoever owns the folder
+        raise
     except Exception as error:  # the tracer raises whatever the model's code raises
         raise TrialError(f"the ONNX export failed: {one_line(error)}") from error
     if has_quantized(model):
         fold_quantized_weights(path)
     return path
-
-
-def _merged(model: nn.Module) -> nn.Module:
-    """Parallel branches and norms that only training needs, folded into one layer (RepViT, LeViT, EfficientViT...)."""
-    if not any(hasattr(part, name) for part in model.modules() for name in ("fuse", "reparameterize")):
-        return model
-    from timm.utils.model import reparameterize_model
-
-    merged: nn.Module = reparameterize_model(model.eval())
-    return merged
 
 
 def make_artifact(
@@ -215,10 +208,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
-
-
-def one_line(error: BaseException) -> str:
-    """The kind of ``error`` and the first line of its message, at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-    return text if len(text) <= 200 else f"{text[:197]}..."

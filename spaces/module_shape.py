@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 def shape_of(model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int) -> ModelShape:
     """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
+    from sousvit.spaces.merging import merged
+    from sousvit.spaces.quantized import linear_layers
+
     if unsupported_reason(model) is None:
         return read_vit_shape(model)
     macs = macs_of(model, (channels, *image))
     sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
     weights = sum(size for size, is_matrix in sizes if is_matrix)
-    return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights)
+    linear = sum(1 for _ in linear_layers(merged(model)))
+    return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights, linear)
 
 
 def unsupported_reason(model: Any) -> str | None:

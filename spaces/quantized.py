@@ -2,7 +2,8 @@
 
 A :class:`QuantLinear` gives the same numbers in PyTorch and in the runtime. ONNX Runtime fuses its pattern into one
 integer product (``QuantizeLinear -> MatMulIntegerToFloat``), OpenVINO reads it as FakeQuantize. In training its step
-sizes learn by the gradient of LSQ (Esser et al., arXiv 1902.08153; with the zero point of LSQ+, 2004.09576).
+sizes learn by the gradient of LSQ (Esser et al., arXiv 1902.08153); zero points, as LSQ+ (2004.09576) adds them, stay
+as calibrated.
 Activations are asymmetric uint8 with one scale per tensor, weights symmetric with one scale per output channel.
 """
 
@@ -28,7 +29,7 @@ class QuantLinear(nn.Module):
     """``y = Q(x) Q(W)^T + b`` in place of an ``nn.Linear``.
 
     Args:
-        linear: the layer to replace; its parameters are taken over.
+        linear: the layer to replace; its parameters are taken over, weights beyond the range are clipped.
         levels: largest magnitude of a quantized weight.
         low: smallest activation; it becomes 0 of uint8 (0 itself is always exact).
         high: largest activation.
@@ -50,13 +51,27 @@ class QuantLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.levels = linear.in_features, linear.out_features, levels
-        self.weight, self.bias = linear.weight, linear.bias
+        self.bias = linear.bias
+        self.keeps_zeros = bool(getattr(linear, "keeps_zeros", False))
         scale = linear.weight.detach().abs().amax(1) / levels if weight_scale is None else weight_scale
         self.weight_scale = nn.Parameter(scale.float().clamp_min(_SMALLEST_SCALE))
+        self.weight = nn.Parameter(self._clipped(linear.weight.detach()))
         step, zero = activation_grid(low, high)
         self.act_scale = nn.Parameter(torch.tensor(step))
         self.register_buffer("act_zero", torch.tensor(zero, dtype=torch.int32))
         self.register_buffer("weight_zero", torch.zeros(linear.out_features, dtype=torch.int32))
+
+    def train(self, mode: bool = True) -> QuantLinear:
+        """As every module; after training, weights are clipped to what the levels hold, as training saw them."""
+        if self.training and not mode:
+            with torch.no_grad():
+                self.weight.copy_(self._clipped(self.weight))
+        super().train(mode)
+        return self
+
+    def _clipped(self, weight: torch.Tensor) -> torch.Tensor:
+        most = self.levels * self.weight_scale.detach().abs()[:, None]
+        return torch.clamp(weight, -most, most)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., inputs]`` to ``[..., outputs]``."""
@@ -72,6 +87,7 @@ class QuantLinear(nn.Module):
 
     def _train_activation(self, x: torch.Tensor) -> torch.Tensor:
         per_image = x[0].numel()
+        x = x.float()  # under autocast, bf16 could not hold 255 levels
         return lsq(x, self.act_scale, self.act_zero, 0, ACTIVATION_LEVELS, 1 / math.sqrt(per_image * ACTIVATION_LEVELS))
 
     def _train_weight(self) -> torch.Tensor:

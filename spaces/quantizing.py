@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sousvit.spaces.calibration import calibration_images, check_deadline, image_batches
+from sousvit.spaces.merging import merged
 from sousvit.spaces.quantized import SKELETON_RANGE, WEIGHT_LEVELS, QuantLinear, linear_layers, replace_layers
 from sousvit.spaces.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.smoothing import Smoothing, norm_readers, smooth_pair
@@ -41,14 +42,16 @@ class QuantPlan:
 
 
 def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Module:
-    """Replace the linear layers of ``model`` (in place) by quantized ones; classifiers and convolutions stay float.
+    """Replace the linear layers of ``model`` by quantized ones; classifiers and convolutions stay float.
+
+    Norms that deployment folds into layers are folded first (then into a copy), so that those layers are found.
 
     Without calibration images the ranges are made up, and the first blocks stay float: only speed and size count then.
 
     Raises:
         TrialError: calibration failed.
     """
-    levels = WEIGHT_LEVELS[plan.weights]
+    levels, model = WEIGHT_LEVELS[plan.weights], merged(model)
     if context.calibration is None:
         skipped = _layers_of_blocks(model, list(range(plan.float_blocks)))
         replace_layers(model, lambda layer: None if id(layer) in skipped else QuantLinear(layer, levels))

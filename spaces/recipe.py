@@ -75,7 +75,7 @@ class Recipe:
                 )
             if position and handler.stage < self.steps[position - 1].handler.stage:
                 raise UserError(
-                    "steps go input, structure, attention, tokens, recovery, deploy",
+                    "steps go input, structure, attention, tokens, weights, recovery, deploy",
                     f"{step.technique} after {names[position - 1]}",
                     "reorder the steps",
                 )
@@ -113,19 +113,21 @@ class Recipe:
         return replace(self, steps=tuple(step for step in self.steps if step.technique != technique))
 
     def canonical(self, shape: ModelShape) -> Recipe:
-        """Steps that change nothing dropped; equal behaviour gives equal recipes.
+        """Steps that change nothing dropped, parameters that do nothing at their defaults.
 
-        Training stays only where something was changed that needs it.
+        Equal behaviour gives equal recipes. Training stays only where something was changed that needs it.
         """
         kept: list[Step] = []
         current: ModelShape = shape
         for step in self.steps:
-            handler = step.handler
-            if handler.misfit(current) is None and handler.is_identity(step.config, current):
-                continue
+            handler, config = step.handler, step.config
+            if handler.misfit(current) is None:
+                if handler.is_identity(config, current):
+                    continue
+                config = handler.normalised(config, current)
             if handler.recovers and not kept:
                 continue
-            kept.append(step)
+            kept.append(Step(step.technique, config))
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
         return replace(self, steps=tuple(kept))
@@ -137,8 +139,13 @@ class Recipe:
             UserError: a step's parameters or needs do not fit.
         """
         current: ModelShape = shape
-        for step in self.model_steps:
+        by_data = False
+        for step in self.steps:
+            if by_data and step.handler.needs_equal_blocks:
+                rule = f"{step.technique} needs blocks of one width"
+                raise UserError(rule, "widths chosen by data before it", "reorder the steps")
             current = _reshaped(current, step)
+            by_data = by_data or step.handler.shapes_by_data(step.config)
         return current
 
     @property
@@ -187,17 +194,16 @@ class Recipe:
 
 
 def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
-    """The shape after one step that changes the model.
+    """The shape after one step; a deployment leaves it.
 
     Raises:
         UserError: its parameters or needs do not fit.
     """
     handler = step.handler
-    assert isinstance(handler, ModelTechnique)
     misfit = handler.misfit(shape)
     if misfit is not None:
         raise UserError(f"{step.technique} needs a model that fits", misfit, "leave the technique out")
-    return handler.reshape(shape, step.config)
+    return handler.reshape(shape, step.config) if isinstance(handler, ModelTechnique) else shape
 
 
 def _step(value: Mapping[str, Any]) -> Step:

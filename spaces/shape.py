@@ -281,6 +281,7 @@ class OtherShape:
         num_params: all parameters.
         num_macs: multiply-accumulates of one image.
         num_matrix_weights: weights of linear layers and convolutions.
+        num_linear: linear layers besides the classifier, as they are deployed.
     """
 
     name: str
@@ -290,6 +291,7 @@ class OtherShape:
     num_params: int
     num_macs: int
     num_matrix_weights: int
+    num_linear: int
 
     def params(self) -> int:
         """Number of parameters."""

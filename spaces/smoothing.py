@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sousvit.spaces.lowrank import LowRankLinear
 from sousvit.spaces.ranges import InputSample
 
 Smoothing = Literal["none", "smooth", "reparam"]
@@ -34,6 +35,8 @@ def norm_readers(model: nn.Module) -> Iterator[tuple[nn.LayerNorm, nn.Linear]]:
 
 
 def _first_linear(module: nn.Module | None) -> nn.Linear | None:
+    if isinstance(module, LowRankLinear):
+        module = module.down
     if type(module) is nn.Linear:
         return module
     first = next(iter(module.children()), None) if isinstance(module, nn.Sequential) else None

@@ -208,7 +208,10 @@ class _Recorder:
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         value = self._answer(name, choices)
         if value not in choices:
-            raise LookupError(name)
+            if name.partition(".")[0] not in self._options:
+                raise LookupError(name)
+            # A parameter without effect stands at its default, which a space need not list; the recipes are compared.
+            value = choices[0]
         self.asked[name] = value
         return value
 
@@ -265,7 +268,11 @@ def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) 
             "a space holds techniques", f"keys {sorted(value)}", "add techniques: {name: {parameter: [values]}}"
         )
     for name, parameters in value["techniques"].items():
-        fields = get_technique(name).config.model_fields
+        fields = get_technique(str(name)).config.model_fields
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise UserError(
+                "a technique in a space maps parameters to values", f"{name}: {parameters!r}", f"write {name}: {{}}"
+            )
         for parameter in parameters or {}:
             if parameter not in fields:
                 raise UnknownNameError(f"parameter of {name}", parameter, fields)
@@ -306,8 +313,8 @@ def _why_not(handler: Technique, shape: ModelShape, runtimes: Sequence[str]) -> 
     missing = [package for package in handler.packages if importlib.util.find_spec(package) is None]
     if missing:
         return f"{', '.join(missing)} not installed"
-    if isinstance(handler, DeployTechnique):
-        return None if handler.runtimes.intersection(runtimes) else f"makes no artifact for {', '.join(runtimes)}"
+    if isinstance(handler, DeployTechnique) and not handler.runtimes.intersection(runtimes):
+        return f"makes no artifact for {', '.join(runtimes)}"
     return handler.misfit(shape)
 
 

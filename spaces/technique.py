@@ -40,8 +40,9 @@ class Stage(IntEnum):
     STRUCTURE = 2  #: widths, heads, depth
     ATTENTION = 3  #: what takes the place of softmax attention
     TOKENS = 4  #: tokens inside the network
-    RECOVERY = 5  #: training
-    DEPLOY = 6  #: numbers and file
+    WEIGHTS = 5  #: single weights
+    RECOVERY = 6  #: training
+    DEPLOY = 7  #: numbers and file
 
 
 class StepConfig(BaseModel):
@@ -129,6 +130,7 @@ class Technique(ABC):
             any ModelShape, otherwise a VitShape.
         rank: place among the techniques of its stage in a search; names decide between equals.
         movable_past: techniques of its stage that a search may also let act before it.
+        needs_equal_blocks: whether all blocks must be alike, so that no step may decide widths by data before.
         structural: of a technique that trains, whether its untrained form already decides latency and size.
     """
 
@@ -142,6 +144,7 @@ class Technique(ABC):
     extra: ClassVar[str] = ""
     trains: ClassVar[bool] = False
     structural: ClassVar[bool] = False
+    needs_equal_blocks: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
     compresses: ClassVar[bool] = True
@@ -164,6 +167,10 @@ class Technique(ABC):
     def is_identity(self, config: Any, shape: Any) -> bool:
         """Whether the step would change nothing on this shape; canonical recipes drop such steps."""
         return False
+
+    def normalised(self, config: Any, shape: Any) -> Any:
+        """``config`` with the parameters that have no effect on this shape, or beside the others, at their defaults."""
+        return config
 
     def shapes_by_data(self, config: Any) -> bool:
         """Whether widths depend on data: then the shape known beforehand is that of a uniform stand-in."""

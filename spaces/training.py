@@ -169,8 +169,7 @@ def _train(
 
 def _kept_zeros(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Weights that must stay sparse, and where they are not zero now."""
-    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    sparse = [layer.weight for layer in linears if getattr(layer, "keeps_zeros", False)]
+    sparse: list[torch.Tensor] = [layer.weight for layer in model.modules() if getattr(layer, "keeps_zeros", False)]
     return [(weight, weight.detach() != 0) for weight in sparse]
 
 

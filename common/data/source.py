@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from sousvit.common.errors import UserError
+from sousvit.common.errors import SharedInputError, UserError
 from sousvit.common.files import content_hash
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ def decode_image(data: bytes, where: str) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         image.load()
     except UnidentifiedImageError as error:
-        raise UserError(
+        raise SharedInputError(
             "every image must be readable", f"{where}: no known image format", "repair or remove it"
         ) from error
     except _DECODE_ERRORS as error:
-        raise UserError("every image must be readable", f"{where}: {error}", "repair or remove it") from error
+        raise SharedInputError("every image must be readable", f"{where}: {error}", "repair or remove it") from error
     return image
 
 

@@ -31,10 +31,10 @@ class TorchvisionSource:
         if name not in known:
             raise UnknownNameError("torchvision data set", name, known)
         self.name = f"torchvision {name} at {root}"
-        kind = getattr(torchvision.datasets, name)
-        arguments = _split_arguments(kind, train)
         try:
-            self._set: Any = kind(root, **arguments)
+            self._set: Any = _open(getattr(torchvision.datasets, name), root, train)
+        except UserError:
+            raise
         except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
             raise UserError(
                 f"torchvision {name} must lie in its folder", f"{root}: {error}", "put its files there"
@@ -56,10 +56,17 @@ class TorchvisionSource:
         return image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
 
 
-def _split_arguments(kind: type, train: bool) -> dict[str, Any]:
+def _open(kind: type, root: Path, train: bool) -> Any:
     parameters = inspect.signature(kind).parameters
     if "train" in parameters:
-        return {"train": train}
-    if "split" in parameters:
-        return {"split": "train" if train else "test"}
-    raise UserError("a torchvision data set needs a train and a test part", kind.__name__, "use format: folder instead")
+        return kind(root, train=train)
+    if "split" not in parameters:
+        raise UserError(
+            "a torchvision data set needs a train and a test part", kind.__name__, "use format: folder instead"
+        )
+    if train:
+        return kind(root, split="train")
+    try:
+        return kind(root, split="test")
+    except ValueError:  # ImageNet, Imagenette: what they call val is what others test on
+        return kind(root, split="val")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session, first_line
+from sousvit.common.errors import TrialError, one_line
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
     from sousvit.spaces.artifact import Artifact
@@ -32,7 +32,7 @@ class OnnxRuntime(Runtime):
         try:
             session = ort.InferenceSession(str(artifact.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception classes are not public
-            raise TrialError(f"ONNX Runtime could not open the model: {first_line(error)}") from error
+            raise TrialError(f"ONNX Runtime could not open the model: {one_line(error)}") from error
         return _Session(session)
 
 
@@ -45,7 +45,7 @@ class _Session(Session):
         try:
             return np.asarray(self._session.run(None, {self._input: batch})[0])
         except Exception as error:  # as above
-            raise TrialError(f"ONNX Runtime failed: {first_line(error)}") from error
+            raise TrialError(f"ONNX Runtime failed: {one_line(error)}") from error
 
     def close(self) -> None:
         self._session = None

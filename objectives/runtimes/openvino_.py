@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session, first_line
+from sousvit.common.errors import TrialError, one_line
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
     from sousvit.spaces.artifact import Artifact
@@ -40,7 +40,7 @@ class OpenVino(Runtime):
                 model.reshape({0: [batch, *artifact.input_shape[1:]]})
             return _Session(core.compile_model(model, "CPU", settings).create_infer_request())
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise TrialError(f"OpenVINO could not open the model: {first_line(error)}") from error
+            raise TrialError(f"OpenVINO could not open the model: {one_line(error)}") from error
 
 
 class _Session(Session):
@@ -52,7 +52,7 @@ class _Session(Session):
             # The input is read in place; the output is copied, because the next run overwrites it.
             return np.asarray(self._request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)[0])
         except Exception as error:  # as above
-            raise TrialError(f"OpenVINO failed: {first_line(error)}") from error
+            raise TrialError(f"OpenVINO failed: {one_line(error)}") from error
 
     def close(self) -> None:
         self._request = None

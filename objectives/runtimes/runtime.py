@@ -110,9 +110,3 @@ def get_runtime(name: str) -> Runtime:
 def open_session(artifact: Artifact, threads: int, batch: int | None = None) -> Session:
     """Open ``artifact`` in the runtime it was made for; see :meth:`Runtime.open`."""
     return get_runtime(artifact.runtime).open(artifact, threads, batch)
-
-
-def first_line(error: BaseException) -> str:
-    """The kind of ``error`` and the first line of its message, at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:200]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session, first_line
+from sousvit.common.errors import TrialError, one_line
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
     from sousvit.spaces.artifact import Artifact
@@ -28,7 +28,7 @@ class Torch(Runtime):
         try:
             return _Session(load_program(artifact.path), threads)
         except Exception as error:  # torch.export raises many kinds
-            raise TrialError(f"torch could not open the model: {first_line(error)}") from error
+            raise TrialError(f"torch could not open the model: {one_line(error)}") from error
 
 
 def load_program(path: Path) -> Any:
@@ -69,7 +69,7 @@ class _Session(Session):
             with torch.inference_mode():
                 return np.asarray(self._module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
         except Exception as error:  # the model's own code can raise anything
-            raise TrialError(f"torch failed: {first_line(error)}") from error
+            raise TrialError(f"torch failed: {one_line(error)}") from error
         finally:
             if before != self._threads:
                 torch.set_num_threads(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import psutil
 
 from sousvit.common.cpu import cpu_flags
+from sousvit.common.device import available_cores
 
 #: Instruction sets that decide how fast quantized and bf16 models are, as Linux names them (ARM's last).
 FLAGS = (
@@ -31,11 +31,10 @@ LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "openvino", "nncf", "numpy"
 
 @cache
 def _facts() -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "cpu": cpu_name(),
         "flags": [flag for flag in FLAGS if flag in cpu_flags()],
-        "cores": cores,
+        "cores": available_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "os": platform.platform(),
         "python": platform.python_version(),

@@ -49,6 +49,13 @@ class Target(BaseModel):
             raise UserError("a target names a runtime once", list(runtimes), "remove the repetition")
         return runtimes
 
+    @field_validator("threads", "batch", mode="before")
+    @classmethod
+    def _counts(cls, count: Any) -> Any:
+        if isinstance(count, bool):
+            raise UserError("threads and batch are counts", count, "write a number")
+        return count
+
     @field_validator("threads", mode="before")
     @classmethod
     def _all_threads(cls, threads: Any) -> Any:

@@ -13,7 +13,7 @@ from sousvit.search.report.terminal import short_recipe
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-HEADINGS = ("technique", "top-1 %", "drop, points", "speed-up", "MB", "smaller", "MMACs", "EER", "recipe")
+HEADINGS = ("technique", "top-1 %", "drop, points", "speed-up", "MB", "smaller", "zipped MB", "MMACs", "EER", "recipe")
 
 
 def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
@@ -44,6 +44,7 @@ def _cells(trial: TrialRecord) -> list[str]:
         speed,
         f"{trial.get('size'):.2f}",
         f"{1 / trial.get('size_ratio'):.2f}x",
+        f"{trial.get('size_compressed'):.2f}",
         f"{trial.get('macs'):.1f}",
         f"{trial.get('eer'):.3f}",
         recipe,

@@ -63,6 +63,10 @@ class EfficientAttentionTechnique(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.kind == "none")
 
+    def normalised(self, config: Any, shape: VitShape) -> Any:
+        """Only Nystrom attention has landmarks."""
+        return config if config.kind == "nystrom" else config.model_copy(update={"landmarks": DEFAULT_LANDMARKS})
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         if config.kind == "none":

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sousvit.common.data.augment import Policy
 from sousvit.common.errors import UserError
 from sousvit.spaces.optimizer import OptimizerName
-from sousvit.spaces.shape import ModelShape
+from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Distill(ModelTechnique):
 
     def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.epochs == 0)
+
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        """Attention is transferred where student and teacher have the same grid of patches."""
+        has_grid = isinstance(shape, VitShape) and not shape.reduces_tokens
+        return config if has_grid else config.model_copy(update={"attention_weight": 0.0})
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
         return shape

@@ -43,6 +43,8 @@ class DistillToken(ModelTechnique):
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
+        if shape.dropped:
+            return "patches left out already"
         if shape.pool != "token" or shape.num_prefix_tokens != 1:
             return "no class token alone in front of the patches"
         if shape.num_classifiers != 1:

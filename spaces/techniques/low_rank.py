@@ -51,7 +51,11 @@ class LowRank(ModelTechnique):
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"keep": (0.4, 0.6, 0.8, 1.0), "layers": ("all", "mlp"), "allocation": ("uniform", "sensitivity")}
+        methods, allocations = ("whitened", "svd"), ("uniform", "sensitivity")
+        return {
+            "keep": (0.4, 0.6, 0.8, 1.0), "layers": ("all", "attention", "mlp"), "method": methods,
+            "allocation": allocations,
+        }  # fmt: skip
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
@@ -151,7 +155,8 @@ def _sensitive_ranks(
         total = sum(row[place] for row in uniform) // MULTIPLE
         if total == 0:
             continue
-        _allocate(ranks, place, total, [row[place] for row in relative], max(row[place] for row in uniform))
+        most = min(_largest_rank(layers_of(block)[place]) for block in model.blocks)
+        _allocate(ranks, place, total, [row[place] for row in relative], most // MULTIPLE)
     return ranks
 
 
@@ -161,10 +166,13 @@ def _energies(layer: nn.Linear, moments: Moments | None) -> torch.Tensor:
     return energies(layer.weight, moments.covariance() if layer.bias is not None else moments.xx / moments.count)
 
 
-def _allocate(ranks: list[list[int]], place: int, total: int, relative: Sequence[torch.Tensor], uniform: int) -> None:
-    """Give ``total`` steps of 8 ranks to the blocks by the energy that each step adds."""
-    most = min(len(energy) // MULTIPLE for energy in relative)
-    most = min(most, 2 * uniform // MULTIPLE)  # twice the uniform rank may save nothing over the full layer
+def _largest_rank(layer: nn.Linear) -> int:
+    """The largest rank whose two factors hold fewer weights than the full layer."""
+    return (layer.in_features * layer.out_features - 1) // (layer.in_features + layer.out_features)
+
+
+def _allocate(ranks: list[list[int]], place: int, total: int, relative: Sequence[torch.Tensor], most: int) -> None:
+    """Give ``total`` steps of 8 ranks to the blocks by the energy that each step adds; at most ``most`` to one."""
     counts = [1] * len(relative)
     gains = [
         (float(energy[step * MULTIPLE : (step + 1) * MULTIPLE].sum()), index)

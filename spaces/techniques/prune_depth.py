@@ -51,6 +51,7 @@ class PruneDepth(ModelTechnique):
     stage: ClassVar[Stage] = Stage.STRUCTURE
     config: ClassVar[type[StepConfig]] = PruneDepthConfig
     summary: ClassVar[str] = "remove the least needed blocks, with closed-form repair from calibration images"
+    needs_equal_blocks: ClassVar[bool] = True
     source: ClassVar[str] = "block removal as in ShortGPT (arXiv 2403.03853), judged by logits; CORP (2602.05243)"
 
     def choices(self, shape: VitShape) -> Choices:

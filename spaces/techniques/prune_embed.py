@@ -54,7 +54,7 @@ class PruneEmbed(ModelTechnique):
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"keep": (0.5, 0.625, 0.75, 0.875, 1.0)}
+        return {"keep": (0.5, 0.625, 0.75, 0.875, 1.0), "importance": ("activation", "magnitude")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""

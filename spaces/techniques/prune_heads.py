@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from sousvit.spaces.lowrank import reading_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
 from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
@@ -36,7 +35,8 @@ class PruneHeads(WidthPruning):
         counts = range(max(1, -(-heads // 4)), heads + 1)
         step = -(-len(counts) // MAX_CHOICES)
         shares = tuple(round(count / heads, 4) for count in sorted(counts[::-step]))
-        return {"keep": shares, "importance": ("activation", "taylor", "gates"), "allocation": ("uniform", "global")}
+        importance = ("activation", "taylor", "gates", "magnitude")
+        return {"keep": shares, "importance": importance, "allocation": ("uniform", "global")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
@@ -54,9 +54,9 @@ class PruneHeads(WidthPruning):
         """See :class:`WidthPruning`."""
         return replace(block, heads=units)
 
-    def reader(self, block: Block) -> nn.Linear:
+    def output(self, block: Block) -> tuple[nn.Module, nn.Module]:
         """``attn.proj``."""
-        return reading_layer(block.attn.proj)
+        return block.attn.proj, block.ls1
 
     def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
         """Attention only."""

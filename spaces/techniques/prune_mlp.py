@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from sousvit.spaces.lowrank import reading_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
 from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
@@ -35,7 +34,7 @@ class PruneMlp(WidthPruning):
         """See :class:`Technique`."""
         return {
             "keep": (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0),
-            "importance": ("activation", "taylor", "gates"),
+            "importance": ("activation", "taylor", "gates", "magnitude"),
             "allocation": ("uniform", "global"),
         }
 
@@ -53,9 +52,9 @@ class PruneMlp(WidthPruning):
         """See :class:`WidthPruning`."""
         return replace(block, mlp=units)
 
-    def reader(self, block: Block) -> nn.Linear:
+    def output(self, block: Block) -> tuple[nn.Module, nn.Module]:
         """``fc2``."""
-        return reading_layer(block.mlp.fc2)
+        return block.mlp.fc2, block.ls2
 
     def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
         """The whole block: the MLP is its last part."""

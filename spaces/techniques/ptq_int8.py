@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from sousvit.common.cpu import int8_saturates
+from sousvit.common.cpu import computes_bf16, int8_saturates
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
@@ -42,8 +42,9 @@ class PtqInt8(DeployTechnique):
     runtimes: ClassVar[frozenset[str]] = frozenset({"openvino"})
 
     def choices(self, shape: ModelShape) -> Choices:
-        """Both presets."""
-        return {"preset": ("performance", "mixed")}
+        """Both presets; the bf16 hint where the CPU computes in it."""
+        hints = ("f32", "bf16") if computes_bf16() else ("f32",)
+        return {"preset": ("performance", "mixed"), "smooth_quant": (True, False), "hint": hints}
 
     def bytes_per_weight(self, config: Any) -> float:
         """One."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from sousvit.common.cpu import int8_saturates
-from sousvit.spaces.shape import ModelShape
+from sousvit.spaces.shape import ModelShape, OtherShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, Stage, StepConfig
 from sousvit.spaces.techniques.distill import Distill, DistillConfig
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 class QatConfig(DistillConfig):
     """Recovery parameters as for ``distill``; ``weights`` and ``clip`` as for ``static_int8``."""
 
-    epochs: int = 2
-    learning_rate: float = 2e-4
+    epochs: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
     weights: Literal["int8", "int7"] = "int8"
     clip: Literal["minmax", "percentile", "mse"] = "mse"
 
@@ -43,6 +45,11 @@ class Qat(Distill):
     def choices(self, shape: ModelShape) -> Choices:
         """See :class:`Technique`."""
         return {"epochs": (2, 4, 8), "weights": ("int7",) if int8_saturates() else ("int8",)}
+
+    def unmet_need(self, shape: ModelShape) -> str | None:
+        """See :class:`Technique`."""
+        without = isinstance(shape, OtherShape) and shape.num_linear == 0
+        return "no linear layers besides the classifier" if without else None
 
     def bytes_per_weight(self, config: Any) -> float:
         """One."""

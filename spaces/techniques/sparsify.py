@@ -36,8 +36,7 @@ class Sparsify(ModelTechnique):
     """
 
     name: ClassVar[str] = "sparsify"
-    stage: ClassVar[Stage] = Stage.STRUCTURE
-    rank: ClassVar[int] = 3
+    stage: ClassVar[Stage] = Stage.WEIGHTS  # whatever refits layers after it would fill the zeros
     config: ClassVar[type[StepConfig]] = SparsifyConfig
     summary: ClassVar[str] = (
         "zero single weights (Wanda, 2:4); shrinks the compressed download, speeds up no CPU runtime"
@@ -51,6 +50,10 @@ class Sparsify(ModelTechnique):
     def is_identity(self, config: Any, shape: VitShape) -> bool:
         """See :class:`Technique`."""
         return bool(config.sparsity == 0)
+
+    def normalised(self, config: Any, shape: VitShape) -> Any:
+        """Two of four are half."""
+        return config.model_copy(update={"sparsity": 0.5}) if config.pattern == "2:4" else config
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """Shapes stay."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sousvit.common.cpu import int8_saturates
 from sousvit.spaces.artifact import Artifact
-from sousvit.spaces.shape import ModelShape, VitShape
+from sousvit.spaces.shape import ModelShape, OtherShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -52,9 +52,21 @@ class StaticInt8(DeployTechnique):
         return {
             "weights": ("int7",) if int8_saturates() else ("int8",),
             "clip": ("minmax", "percentile", "mse"),
-            "smoothing": ("none", "smooth", "reparam"),
+            "smoothing": ("none", "smooth", "reparam") if isinstance(shape, VitShape) else ("none",),
+            "strength": (0.25, 0.5, 0.75) if isinstance(shape, VitShape) else (0.5,),
             "float_blocks": tuple(sorted({0, min(1, depth), depth // 4})),
         }
+
+    def unmet_need(self, shape: ModelShape) -> str | None:
+        """See :class:`Technique`."""
+        without = isinstance(shape, OtherShape) and shape.num_linear == 0
+        return "no linear layers besides the classifier" if without else None
+
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        """Smoothing needs the norms of a plain ViT's blocks, and only SmoothQuant has a strength."""
+        smoothing = config.smoothing if isinstance(shape, VitShape) else "none"
+        strength = config.strength if smoothing == "smooth" else QuantConfig().strength
+        return config.model_copy(update={"smoothing": smoothing, "strength": strength})
 
     def bytes_per_weight(self, config: Any) -> float:
         """One; blocks that stay float come on top."""

@@ -127,7 +127,9 @@ def build(name: str, image: tuple[int, int], patch: tuple[int, int], channels: i
 
 
 #: Families whose constructor wants the image size.
-SIZED = frozenset({"vision_transformer", "deit", "levit", "swin_transformer", "tiny_vit", "efficientvit_msra"})
+SIZED = frozenset(
+    {"vision_transformer", "deit", "levit", "swin_transformer", "tiny_vit", "efficientvit_msra", "efficientformer_v2"}
+)
 
 
 @lru_cache(maxsize=64)

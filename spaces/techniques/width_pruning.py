@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class WidthPruningConfig(StepConfig):
     """``keep`` is the share of units that stay.
 
-    ``importance`` ranks the units: ``activation`` by the energy that a unit sends to its block's output, ``taylor`` by
+    ``importance`` ranks the units: ``activation`` by the energy that a unit adds to the tokens, ``taylor`` by
     the first-order effect on the loss, ``gates`` by gates trained for a moment, ``magnitude`` by weights alone.
     ``allocation``: every block alike, or where units are worth most. ``compensate`` repairs the reading layer.
     """
@@ -64,8 +64,12 @@ class WidthPruning(ModelTechnique):
         """The block's shape with ``units`` units."""
 
     @abstractmethod
+    def output(self, block: Block) -> tuple[nn.Module, nn.Module]:
+        """The (factored) layer that reads the units, and the layer scale that multiplies what it gives."""
+
     def reader(self, block: Block) -> nn.Linear:
-        """The layer whose inputs are the units."""
+        """The linear layer whose inputs are the units."""
+        return reading_layer(self.output(block)[0])
 
     @abstractmethod
     def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
@@ -161,7 +165,9 @@ class WidthPruning(ModelTechnique):
     @torch.no_grad()
     def _scores(self, block: Block, units: int, moments: Moments, importance: str) -> torch.Tensor:
         """Importance ``[units]`` without gradients."""
-        weight = self.reader(block).weight.double().unflatten(1, (units, -1))  # [outputs, units, channels]
+        layer, scale = self.output(block)
+        written = layer.weight if not hasattr(scale, "gamma") else scale.gamma[:, None] * layer.weight
+        weight = written.double().unflatten(1, (units, -1))  # [outputs, units, channels]
         if importance == "magnitude":
             return weight.square().sum((0, 2)).sqrt() * self.weight_norms(block).double()
         channels = weight.shape[2]

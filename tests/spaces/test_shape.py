@@ -109,7 +109,7 @@ def test_shapes_are_values(make_vit: Callable[..., nn.Module]) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "other"])
 def test_shapes_survive_json(kind: str, make_vit: Callable[..., nn.Module]) -> None:
-    shape = VitShape.of(make_vit()) if kind == "plain" else OtherShape("swin", (32, 32), 3, 5, 7, 8, 9)
+    shape = VitShape.of(make_vit()) if kind == "plain" else OtherShape("swin", (32, 32), 3, 5, 7, 8, 9, 2)
     assert read_shape(json.loads(json.dumps(asdict(shape)))) == shape
 
 

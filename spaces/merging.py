@@ -1,0 +1,15 @@
+"""Parallel branches and norms that only training needs, folded into the layers that stay."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The same function with fewer layers (RepViT, LeViT, EfficientViT...), by timm's own rules; others as they are."""
+    if not any(hasattr(part, name) for part in model.modules() for name in ("fuse", "reparameterize")):
+        return model
+    from timm.utils.model import reparameterize_model
+
+    found: nn.Module = reparameterize_model(model.eval())
+    return found
