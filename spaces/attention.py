@@ -101,7 +101,9 @@ def segment_means(tokens: int, landmarks: int) -> torch.Tensor:
     return means
 
 
-def nystrom_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+def nystrom_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: torch.Tensor, steps: int = PINV_STEPS
+) -> torch.Tensor:
     """Nystrom approximation of ``softmax(q k^T) v``; queries are scaled already.
 
     Args:
@@ -109,12 +111,13 @@ def nystrom_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segment
         k: likewise.
         v: likewise.
         segments: ``[m, N]``, see :func:`segment_means`.
+        steps: of the pseudo-inverse.
     """
     q_landmarks, k_landmarks = segments @ q, segments @ k
     to_landmarks = (q @ k_landmarks.transpose(-2, -1)).softmax(-1)
     core = (q_landmarks @ k_landmarks.transpose(-2, -1)).softmax(-1)
     from_tokens = (q_landmarks @ k.transpose(-2, -1)).softmax(-1)
-    return to_landmarks @ (iterative_pinv(core) @ (from_tokens @ v))
+    return to_landmarks @ (iterative_pinv(core, steps) @ (from_tokens @ v))
 
 
 def iterative_pinv(matrices: torch.Tensor, steps: int = PINV_STEPS) -> torch.Tensor:

@@ -57,12 +57,6 @@ def test_a_model_is_described_as_loaded():
     assert loaded.module(loaded.normalise(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))).shape == (2, 3)
 
 
-def test_the_number_of_classes_fills_in_only_where_none_is_given():
-    assert load(SPEC, num_classes=7).num_classes == 3
-    args = {key: value for key, value in ARGS.items() if key != "num_classes"}
-    assert load(ModelSpec(name=NAME, args=args), num_classes=7).num_classes == 7
-
-
 def test_an_unknown_timm_name_gets_a_hint():
     with pytest.raises(UnknownNameError, match=r"did you mean .*'vit_tiny_patch16_224'"):
         create(ModelSpec(name="vit_tiny_patch16_225"))

@@ -36,6 +36,7 @@ def things(entry_points):
 def test_what_was_added_is_found_and_listed_sorted(things):
     things.add("b", 2)
     assert things.register("a")(1) == 1
+    assert not things.installed
     assert things.get("a") == 1
     assert things.names() == ["a", "b"]
     assert list(things) == [1, 2]
@@ -65,6 +66,18 @@ def test_plug_ins_of_installed_packages_are_found_and_classes_instantiated(thing
     assert isinstance(things.get("class"), Plugin)
     assert things.get("class") is things.get("class")
     assert things.names() == ["class", "value"]
+    assert things.installed == {"class", "value"}
+
+
+def test_plug_ins_are_held_to_the_contract(entry_points):
+    def check(item: object, name: str) -> None:
+        if item != name:
+            raise UserError("a thing is its name", item, "rename it")
+
+    things = Registry("thing", "sousvit.things", check)
+    entry_points += [Point("good", "good"), Point("bad", "worse")]
+    with pytest.raises(UserError, match="a thing is its name; received worse"):
+        things.names()
 
 
 def test_a_plug_in_cannot_replace_ours(things, entry_points):

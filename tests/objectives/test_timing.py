@@ -96,7 +96,7 @@ def test_a_linear_drift_cancels_within_a_group() -> None:
 def test_many_sessions_share_one_baseline() -> None:
     time = FakeTime()
     sessions = {name: FakeSession(time, seconds) for name, seconds in (("base", 0.004), ("a", 0.002), ("b", 0.001))}
-    timings = measure_many(sessions, "base", SHAPE, PLAN, time.clock)
+    timings = measure_many(sessions, "base", SHAPE, PLAN, time.clock, with_baseline=True)
     assert timings["a"].ratio == pytest.approx(0.5, rel=0.02)
     assert timings["b"].ratio == pytest.approx(0.25, rel=0.02)
     assert timings["base"].ratio == pytest.approx(1.0, rel=0.02)

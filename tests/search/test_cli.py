@@ -50,6 +50,14 @@ def write(path: Path, value: object) -> Path:
         (lambda b: b["model"].update(args={"img_size": 16, "patch_size": 4, "depth": 2}), "checkpoint must fit"),
         (lambda b: b["data"].update(train="gone.idx.gz"), "gone.idx.gz"),
         (lambda b: b["data"].update(validation=10**9), "validation must leave images"),
+        (lambda b: b["data"].pop("test"), "data needs a test path"),
+        (lambda b: b["data"].update(test="gone.idx.gz"), "gone.idx.gz"),
+        (lambda b: b["data"].update(test=b["data"]["train"]), "test split must be data of its own"),
+        (lambda b: b.update(optimize=[{"latency": 2}]), "optimize lists names"),
+        (lambda b: b.update(limits={"latency": True}), "a limit is a finite number"),
+        (lambda b: b.update(targets=[{"threads": True}]), "threads and batch are counts"),
+        (lambda b: b.update(targets=["gone.yaml"]), "gone.yaml"),
+        (lambda b: b.update(space={"techniques": {"prune_mlp": True}}), "maps parameters to values"),
     ],
 )
 def test_bad_budgets_exit_with_2_and_one_line(cli, tiny_project, tmp_path, change, words):
@@ -66,6 +74,40 @@ def test_malformed_files(cli, tmp_path):
         code, _, err = cli("search", write(tmp_path / "b.yaml", text))
         assert code == 2 and words in err
     assert cli("search", tmp_path / "none.yaml")[0] == 2
+
+
+@pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 5}])
+def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(cli, tiny_project, tmp_path, limits):
+    code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml", limits=limits), "--run", "r")
+    assert code == 2 and "a limit must be reachable" in err and "Traceback" not in err
+
+
+def test_a_run_name_is_not_lost_to_a_typo(cli, tiny_project, tmp_path):
+    budget = tiny_project.budget(space={"techniques": {"fp16": {}}}, limits={}, search={"trials": 1})
+    wrong = {**budget, "data": {**budget["data"], "train": "gone.idx.gz"}}
+    assert cli("search", write(tmp_path / "b.yaml", wrong), "--run", "r")[0] == 2
+    assert cli("search", write(tmp_path / "b.yaml", budget), "--run", "r")[0] == 0
+
+
+def test_apply_replaces_nothing_but_an_artifact(cli, tiny_project, tmp_path):
+    recipe = {"recipe": {"runtime": "onnxruntime", "steps": []}, **tiny_project.budget()}
+    path = write(tmp_path / "recipe.yaml", {key: recipe[key] for key in ("recipe", "model", "data")})
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("precious")
+    for out in (mine, mine / "notes.txt", "."):
+        code, _, err = cli("apply", path, "--out", out)
+        assert code == 2 and "must be new, empty, or an artifact" in err
+    assert (mine / "notes.txt").read_text() == "precious"
+    for _ in range(2):
+        assert cli("apply", path, "--out", tmp_path / "new")[0] == 0
+
+
+def test_apply_checks_that_the_recipe_fits_the_model(cli, tiny_project, tmp_path):
+    recipe = {"runtime": "onnxruntime", "steps": [{"technique": "distill_token"}]}  # the tiny base has no class token
+    content = {"recipe": recipe, **{key: tiny_project.budget()[key] for key in ("model", "data")}}
+    code, _, err = cli("apply", write(tmp_path / "recipe.yaml", content), "--out", tmp_path / "new")
+    assert code == 2 and "no class token" in err and not (tmp_path / "new").exists()
 
 
 def test_a_pickle_checkpoint_is_never_opened(cli, tiny_project, tmp_path):

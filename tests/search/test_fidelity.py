@@ -54,6 +54,12 @@ def test_what_training_leaves_of_a_loss_is_told_as_expected():
     assert POLICY.expected(known[1], known) is known[1]
 
 
+def test_training_is_not_expected_to_take_a_gain_away():
+    better = trial("better", -0.01, 2.0)
+    assert POLICY.expected(better, []).get("accuracy_drop") == -0.01
+    assert POLICY.expected(better, []).get("accuracy") == pytest.approx(0.91)
+
+
 def test_a_loss_too_small_to_tell_from_noise_teaches_little():
     known = [trial("known", 0.004, 4.0), trial("known", 0.0, 4.0, fidelity=1.0)]
     expected = POLICY.expected(trial("other", 0.1, 2.0), known)

@@ -63,6 +63,19 @@ def test_energies_are_what_each_rank_adds():
     assert float(energies(weight, moment).sum()) == pytest.approx(total, rel=1e-3)
 
 
+def test_no_block_gets_a_rank_that_costs_more_than_the_full_layer(make_vit, make_context):
+    model = make_vit(embed_dim=96, num_heads=4)
+    context = make_context(model)
+    with torch.no_grad():  # all of the last block's outputs matter, none of the first's
+        model.blocks[0].mlp.fc1.weight.mul_(1e-3)
+        model.blocks[0].mlp.fc1.weight[1:] = 0
+    step = Step.make("low_rank", keep=0.8, layers="mlp", allocation="sensitivity")
+    changed = step.handler.apply(model, step.config, context)
+    for block in VitShape.of(changed).blocks:
+        for rank, (inputs, outputs) in zip(block.ranks[2:], ((96, block.mlp), (block.mlp, 96)), strict=True):
+            assert rank * (inputs + outputs) < inputs * outputs
+
+
 @pytest.mark.parametrize("layers", ["all", "attention", "mlp"])
 def test_factored_models_have_the_declared_shape(variant, layers, make_vit, make_context):
     model = make_vit(variant, embed_dim=64)

@@ -14,10 +14,12 @@ from torch import nn
 from sousvit.common.errors import TrialError, UserError
 from sousvit.spaces.calibration import best_units, taylor_scores
 from sousvit.spaces.compensation import Moments, fold_removed, ridge_fit
+from sousvit.spaces.gates import learned_gates
 from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Context, ModelTechnique, get_technique
+from sousvit.spaces.techniques.width_pruning import allocated
 
 Make = Callable[..., nn.Module]
 MakeContext = Callable[..., Context]
@@ -260,6 +262,40 @@ def test_needs_choices_and_identities(make_vit: Make, skeleton: Context) -> None
         assert VitShape.of(run(make_vit(), skeleton, name, **parameters)) == shape
     with pytest.raises(UserError, match="at least one block"):
         run(make_vit(), skeleton, "prune_depth", drop=4)
+
+
+def test_a_layer_scale_counts_in_importance_across_blocks(make_vit: Make, make_context: MakeContext) -> None:
+    """Units of a block that a layer scale mutes lose against those of the others."""
+    model = make_vit("layer_scale")
+    with torch.no_grad():
+        model.blocks[1].ls2.gamma.fill_(1e-4)
+    step = Step.make("prune_mlp", keep=0.5, allocation="global")
+    changed = step.handler.apply(model, step.config, make_context(model))
+    widths = [block.mlp.fc1.out_features for block in changed.blocks]
+    assert widths[1] == 8 and min(widths[0], widths[2], widths[3]) > 40, widths
+
+
+def test_learned_gates_find_the_units_that_do_nothing(make_vit: Make, make_context: MakeContext) -> None:
+    model = make_vit()
+    dead = torch.arange(0, 128, 2)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mlp.fc2.weight[:, dead] = 0
+    layers = [block.mlp.fc2 for block in model.blocks]
+    for gates in learned_gates(model, layers, [128] * 4, make_context(model)):
+        alive = [unit for unit in range(128) if unit % 2]
+        assert gates[dead].mean() < gates[alive].mean()
+        assert float((gates[dead][:, None] < gates[alive][None]).float().mean()) > 0.9
+
+
+def test_units_of_all_blocks_compete_for_the_same_places() -> None:
+    scores = [
+        torch.tensor([9.0, 8.0, 7.0, 6.0]),
+        torch.tensor([1.0, 1.0, 1.0, 1.0]),
+        torch.tensor([5.0, 4.0, 0.1, 0.1]),
+    ]
+    assert allocated(scores, [2, 2, 2], 1) == [4, 1, 1]
+    assert allocated(scores, [2, 2, 2], 2) == [2, 2, 2]
 
 
 def test_widths_are_multiples_of_eight(make_vit: Make) -> None:

@@ -9,14 +9,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
 from torch import nn
 
+from sousvit.common.errors import UserError
 from sousvit.spaces.export import export_onnx
 from sousvit.spaces.quantized import QuantLinear, activation_grid, linear_layers, lsq
 from sousvit.spaces.quantizing import QuantPlan, quantize_model, sensitive_blocks
 from sousvit.spaces.ranges import InputSample, activation_range, sample_inputs, weight_scales
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import OtherShape
 from sousvit.spaces.smoothing import norm_readers, smooth_pair
+from sousvit.spaces.space import make_space
 
 
 @pytest.mark.parametrize("zero", [0, 100])
@@ -50,6 +55,60 @@ def test_training_and_evaluation_quantize_alike():
     layer = QuantLinear(nn.Linear(16, 8), low=-2, high=3)
     x = torch.randn(4, 5, 16)
     assert torch.allclose(layer.train()(x), layer.eval()(x), atol=1e-5)
+
+
+def test_int7_is_what_training_saw_whatever_the_steps_become():
+    layer = QuantLinear(nn.Linear(16, 8), levels=63, low=-2, high=3).train()
+    with torch.no_grad():
+        layer.weight_scale.mul_(0.5)  # as learned steps may: the largest weights lie beyond 63 of them
+    x = torch.randn(4, 5, 16)
+    seen = layer(x)
+    assert torch.allclose(layer.eval()(x), seen, atol=1e-5)
+    assert float((layer.weight.abs() / layer.weight_scale[:, None]).max()) <= 63 + 1e-3
+    shrunk = QuantLinear(nn.Linear(16, 8), 63, -2, 3, torch.full((8,), 1e-3))
+    assert float(shrunk.weight.abs().max()) <= 0.063 + 1e-6
+
+
+def test_a_quantized_layer_leaves_the_float_layers_weights_alone():
+    linear = nn.Linear(16, 8)
+    before = linear.weight.detach().clone()
+    QuantLinear(linear, 63, -2, 3, torch.full((8,), 1e-3)).train().eval()
+    assert torch.equal(linear.weight, before)
+
+
+def test_step_sizes_learn_under_bf16_autocast_too():
+    layer = QuantLinear(nn.Linear(16, 8), low=-0.1, high=3.9).train()
+    x = (torch.rand(4, 5, 16) * 1.5 + 2.2).bfloat16()  # levels above 128, where bf16 has no fractions
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layer(x)
+    output.float().sum().backward()
+    assert layer.act_scale.grad.abs() > 0
+    (expected,) = torch.autograd.grad(layer(x.float()).sum(), layer.act_scale)
+    assert float(layer.act_scale.grad) == pytest.approx(float(expected), rel=0.1)
+
+
+@pytest.mark.slow
+def test_layers_whose_norm_is_folded_at_deployment_are_quantized_too(make_context, tmp_path: Path):
+    small = {"embed_dim": (32, 48, 64), "depth": (1, 1, 1), "num_heads": (2, 3, 4), "img_size": 64}
+    model = timm.create_model("levit_128s", num_classes=5, **small).eval()
+    plain = export_onnx(model, (1, 3, 64, 64), tmp_path).stat().st_size
+    quantized = quantize_model(model, QuantPlan(), make_context(model, 8, (64, 64)))
+    assert sum(isinstance(layer, QuantLinear) for layer in quantized.modules()) >= 12
+    assert export_onnx(quantized, (1, 3, 64, 64), tmp_path).stat().st_size < 0.6 * plain
+
+
+@pytest.mark.parametrize("technique", ["static_int8", "qat"])
+def test_models_without_linear_layers_are_left_to_others(technique):
+    shape = OtherShape("repvit", (64, 64), 3, 5, 9, 9, 9, 0)
+    with pytest.raises(UserError, match="no linear layers besides the classifier"):
+        Recipe((Step.make(technique),)).reshape(shape)
+    assert technique in make_space({"techniques": {technique: {}}}, shape, ("onnxruntime",))[1]
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"epochs": -1}, {"learning_rate": -1.0}])
+def test_qat_trains(bad):
+    with pytest.raises(UserError):
+        Step.make("qat", **bad)
 
 
 def test_a_quantized_layer_is_close_to_the_float_one():

@@ -104,6 +104,46 @@ def test_bad_recipes_are_one_clear_line(recipe, words):
 
 
 @pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([{"technique": "attention", "kind": "sima", "landmarks": 4}], [{"technique": "attention", "kind": "sima"}]),
+        ([{"technique": "sparsify", "pattern": "2:4", "sparsity": 0.7}], [{"technique": "sparsify", "pattern": "2:4"}]),
+        ([{"technique": "static_int8", "strength": 0.2}], [{"technique": "static_int8"}]),
+        (
+            [{"technique": "tome", "keep": 0.5}, {"technique": "distill", "attention_weight": 1.0}],
+            [{"technique": "tome", "keep": 0.5}, {"technique": "distill"}],
+        ),
+    ],
+)
+def test_parameters_without_effect_make_no_other_recipe(one, other, shape):
+    recipes = [Recipe.from_dict({"steps": steps}).canonical(shape) for steps in (one, other)]
+    assert recipes[0] == recipes[1]
+    space = make_space(read_space("all"), shape, ("onnxruntime", "openvino"))[0]
+    if "distill" not in recipes[0].steps[-1].technique:
+        assert space.parameters(recipes[0], shape) is not None  # what an archive holds can be asked again
+
+
+def test_parameters_with_an_effect_are_kept(shape):
+    steps = [{"technique": "static_int8", "smoothing": "smooth", "strength": 0.2}]
+    assert Recipe.from_dict({"steps": steps}).canonical(shape).steps[0].config.strength == 0.2
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([{"technique": "drop_patches", "keep": 0.5}, {"technique": "distill_token"}], "patches left out already"),
+        (
+            [{"technique": "prune_mlp", "allocation": "global"}, {"technique": "prune_depth"}],
+            "prune_depth needs blocks of one width",
+        ),
+    ],
+)
+def test_orders_that_would_go_wrong_are_refused(steps, words, shape):
+    with pytest.raises(UserError, match=words):
+        Recipe.from_dict({"steps": steps}).reshape(shape)
+
+
 def test_presets_make_spaces(name, shape):
     space, left_out = make_space(read_space(name), shape, RUNTIMES)
     assert space.size > 1 and not left_out

@@ -1,0 +1,118 @@
+"""The answer: verified once more, infeasible where nothing holds, and honest about what was not measured."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from sousvit.common.errors import SharedInputError, TrialError
+from sousvit.objectives.objective import Measurement
+from sousvit.search.answer import Row, choose
+from sousvit.search.proposer import Proposer, storage_errors_as_user_errors
+from sousvit.search.record import Value, encode
+from sousvit.search.run import Hooks, _final
+from sousvit.search.subject import measure
+
+
+def finished(simulated, verify, **changes):
+    """A simulated run whose worker answers ``verify`` by the given function and the final table with two rows."""
+    run = simulated(**changes)
+    run.engine.run()
+
+    def answer(recipe, fidelity, single, leave_one_out, retrain_base):
+        values = encode({"latency_ratio": Value(0.5), "accuracy_drop": Value(0.01)})
+        rows = [Row("base", {}, {}), Row("recipe", recipe, {}, noisy=True), Row("best single", single or {}, {})]
+        return [{**row.to_dict(), "values": values} for row in rows]
+
+    run.executor._answers.update(verify=verify, answer=answer)
+    said = []
+    return run, _final(run.archive, run.budget, run.executor, Hooks(say=said.append)), said
+
+
+def holds(recipe, fidelity):
+    return encode({"latency_ratio": Value(0.1), "accuracy_drop": Value(0.0)})
+
+
+def breaks(recipe, fidelity):
+    return encode({"latency_ratio": Value(0.9), "accuracy_drop": Value(0.0)})
+
+
+def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
+    run, answer, _ = finished(simulated, holds)
+    assert answer.feasible and not run.archive.rejected
+    assert [row.role for row in answer.rows] == ["base", "recipe", "best single"]
+    assert any("the machine was busy while recipe was timed" in note for note in answer.notes)
+
+
+def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next(simulated):
+    asked = []
+
+    def verify(recipe, fidelity):
+        asked.append(recipe)
+        return breaks(recipe, fidelity) if len(asked) < 3 else holds(recipe, fidelity)
+
+    run, answer, said = finished(simulated, verify)
+    assert answer.feasible and answer.chosen.recipe == asked[2] and len(run.archive.rejected) == 2
+    assert sum("broke latency_ratio" in line for line in said) == 2
+    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).chosen == answer.chosen
+
+
+def test_where_every_recipe_breaks_a_limit_when_measured_again_the_answer_is_infeasible(simulated):
+    run, answer, said = finished(simulated, breaks)
+    assert not answer.feasible and len(run.archive.rejected) == 5
+    assert answer.violated == ("measured again: latency_ratio 0.9, limit <= 0.6",)
+    assert said[-1].endswith("giving up")
+
+
+def test_a_trial_of_a_low_rung_is_no_answer_and_the_answer_says_so(simulated):
+    run = simulated(search={"trials": 12, "explore_share": 1.0}, space={"techniques": {"prune_mlp": {}, "distill": {}}})
+    run.engine.run()
+    low = [trial for trial in run.archive if trial.status == "complete" and not trial.is_final]
+    run.archive.trials = {trial.key: trial for trial in low}
+    answer = choose(run.archive, (), run.budget.optimize)
+    assert low and not answer.feasible
+    assert answer.violated == ("trained for 25% of its epochs only, which never counts as final",)
+
+
+def test_the_nearest_miss_of_gated_trials_is_the_nearest_by_what_was_measured(simulated):
+    run = simulated(limits={"accuracy_drop": 0.03, "latency_ratio": 0.01}, optimize=["latency", "accuracy"])
+    run.engine.run()
+    assert all(trial.status == "gated" for trial in run.archive)
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    ratios = [trial.get("latency_ratio") for trial in run.archive if "latency_ratio" in trial.values]
+    assert answer.chosen.get("latency_ratio") == min(ratios)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (0.9, "must return a Measurement"),
+        (None, "must return a Measurement"),
+        (Measurement(math.nan), "no finite number"),
+        (Measurement(0.9, math.nan, math.nan), "no finite number"),
+        (Measurement("much"), "ValueError"),
+    ],
+)
+def test_what_a_plug_in_objective_returns_is_checked(found, words):
+    objective = SimpleNamespace(name="mine", measure=lambda subject: found)
+    with pytest.raises(TrialError, match=f"objective mine: .*{words}"):
+        measure(None, [objective])
+
+
+def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
+    objective = SimpleNamespace(name="mine", measure=lambda subject: Measurement(np.int64(3), np.float32(2), 4))
+    value = measure(None, [objective])["mine"]
+    assert value == Value(3.0, 2.0, 4.0) and all(type(end) is float for end in (value.value, value.low, value.high))
+
+
+def test_a_study_that_cannot_be_written_is_one_clear_line(simulated, tmp_path):
+    run = simulated()
+    known = run.engine._proposer
+    with pytest.raises(SharedInputError, match="study's file must be writable"):
+        Proposer(known.space, run.engine._shape, {"size": False}, (), 0, tmp_path / "no-folder" / "study.db")
+    with pytest.raises(SharedInputError, match="disk is full"), storage_errors_as_user_errors(tmp_path):
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
