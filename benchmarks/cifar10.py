@@ -1,6 +1,6 @@
 """CIFAR-10: the best recipe within one point of top-1 on one thread at batch 1, beside the best single technique.
 
-    python benchmarks/cifar10.py --data DIR --model VIT.safetensors --time 55m --limit-train 36000
+    python benchmarks/cifar10.py --data DIR --model VIT.safetensors --time 80m --limit-train 36000
 
 Writes ``benchmarks/results/cifar10.json`` (the raw answer) and ``cifar10.md`` (the table, with command, machine,
 versions and date). The last 5,000 training rows are validation; the test file is read once, at the end.
@@ -60,7 +60,7 @@ def table(answer: Answer, run: Path, command: str) -> str:
 def main() -> int:
     """Search, then write the result."""
     parser = arguments(__doc__, "bench-cifar10")
-    parser.add_argument("--time", default="55m")
+    parser.add_argument("--time", default="80m")
     given = parser.parse_args()
     runs = Path("runs")
     path = write_budget({**budget(given, TECHNIQUES), "search": SEARCH}, given.run)

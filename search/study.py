@@ -129,8 +129,7 @@ def _recoveries(space: Space, shape: ModelShape, runtime: str) -> Iterator[Entry
                         step = Step.make(option.technique, **{**given, name: value})
                         yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
         elif not handler.compresses and not handler.trains:
-            step = next(iter(option.samples(shape)), None)
-            if step is not None:
+            for step in option.samples(shape)[:1]:
                 yield Entry(f"recovery, {option.technique}", Recipe((step, carrier, *usual), runtime))
 
 

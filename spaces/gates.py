@@ -26,12 +26,16 @@ BATCH = 64
 RATE = 0.05
 #: Price of all gates together, relative to the divergence.
 PRICE = 1.0
+#: Most that the pull of the predictions adds to a gate: it decides between equal gates only.
+TIE = 1e-3
 
 
 def learned_gates(
     model: nn.Module, layers: Sequence[nn.Module], groups: Sequence[int], context: Context
 ) -> list[torch.Tensor]:
-    """Trained gates of the input units of ``layers``, ``[groups]`` each, between 0 and 1.
+    """Trained gates of the input units of ``layers``, ``[groups]`` each, between 0 and 1 (and a little more).
+
+    Many gates reach 0: among equal ones counts how strongly the predictions pulled at them on the way.
 
     Args:
         model: gives logits.
@@ -47,6 +51,7 @@ def learned_gates(
     gates = [torch.ones(count, requires_grad=True) for count in groups]
     optimizer = torch.optim.Adam(gates, lr=RATE)
     total = sum(groups)
+    pulls = [torch.zeros(count) for count in groups]
     for _ in range(STEPS):
         check_deadline(context, "learning gates")
         rows = torch.randperm(len(images), generator=generator)[:BATCH]
@@ -58,15 +63,17 @@ def learned_gates(
             divergence = F.kl_div(output, target, reduction="batchmean", log_target=True)
             loss = divergence + PRICE * sum(gate.sum() for gate in gates) / total
             gradients = torch.autograd.grad(loss, gates)
-        for gate, gradient in zip(gates, gradients, strict=True):
+        for gate, gradient, pull in zip(gates, gradients, pulls, strict=True):
             gate.grad = gradient
+            pull += (gradient - PRICE / total).abs()  # of the divergence alone
         optimizer.step()
         with torch.no_grad():
             for gate in gates:
                 gate.clamp_(0, 1)
     if not all(torch.isfinite(gate).all() for gate in gates):
         raise TrialError("learned gates are not finite")
-    return [gate.detach().double() for gate in gates]
+    strongest = max(float(pull.max()) for pull in pulls) or 1.0
+    return [gate.detach().double() + TIE * pull.double() / strongest for gate, pull in zip(gates, pulls, strict=True)]
 
 
 @contextmanager

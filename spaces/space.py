@@ -326,8 +326,10 @@ def _option(handler: Technique, given: Mapping[str, Any], shape: ModelShape) -> 
         values[name] = tuple(listed) if isinstance(listed, list | tuple) else (listed,)
         if not values[name]:
             raise UserError("a searched parameter has values", f"{handler.name}.{name}: none", "list at least one")
-        for value in values[name]:
-            Step.make(handler.name, **{name: value})
+    first = {name: listed[0] for name, listed in values.items()}
+    for name, listed in values.items():
+        for value in listed:
+            Step.make(handler.name, **{**first, name: value})
     return Option(handler.name, values)
 
 

@@ -21,6 +21,7 @@ from sousvit.common.data.augment import Policy, View
 from sousvit.common.device import Precision, TrainingDevice, training_device
 from sousvit.common.errors import TrainingDivergedError, TrialError
 from sousvit.spaces.optimizer import OptimizerName, make_optimizers
+from sousvit.spaces.quantized import QuantLinear
 from sousvit.spaces.transfer import Transfer, distilled_training, represent
 
 #: uint8 images to the model's float input.
@@ -169,7 +170,8 @@ def _train(
 
 def _kept_zeros(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Weights that must stay sparse, and where they are not zero now."""
-    sparse: list[torch.Tensor] = [layer.weight for layer in model.modules() if getattr(layer, "keeps_zeros", False)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | QuantLinear)]
+    sparse = [layer.weight for layer in layers if getattr(layer, "keeps_zeros", False)]
     return [(weight, weight.detach() != 0) for weight in sparse]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from sousvit.spaces.lowrank import LowRankLinear
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
 from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
@@ -54,7 +55,7 @@ class PruneHeads(WidthPruning):
         """See :class:`WidthPruning`."""
         return replace(block, heads=units)
 
-    def output(self, block: Block) -> tuple[nn.Module, nn.Module]:
+    def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
         """``attn.proj``."""
         return block.attn.proj, block.ls1
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from sousvit.spaces.lowrank import LowRankLinear
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
 from sousvit.spaces.techniques.width_pruning import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
@@ -52,7 +53,7 @@ class PruneMlp(WidthPruning):
         """See :class:`WidthPruning`."""
         return replace(block, mlp=units)
 
-    def output(self, block: Block) -> tuple[nn.Module, nn.Module]:
+    def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
         """``fc2``."""
         return block.mlp.fc2, block.ls2
 

@@ -20,7 +20,7 @@ from torch import nn
 from sousvit.spaces.calibration import TokenStream, best_units, new_linear, taylor_scores
 from sousvit.spaces.compensation import Moments, fold_removed
 from sousvit.spaces.gates import learned_gates
-from sousvit.spaces.lowrank import reading_layer, writing_layer
+from sousvit.spaces.lowrank import LowRankLinear, reading_layer, writing_layer
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Context, ModelTechnique, StepConfig
 
@@ -64,7 +64,7 @@ class WidthPruning(ModelTechnique):
         """The block's shape with ``units`` units."""
 
     @abstractmethod
-    def output(self, block: Block) -> tuple[nn.Module, nn.Module]:
+    def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
         """The (factored) layer that reads the units, and the layer scale that multiplies what it gives."""
 
     def reader(self, block: Block) -> nn.Linear:
@@ -166,8 +166,8 @@ class WidthPruning(ModelTechnique):
     def _scores(self, block: Block, units: int, moments: Moments, importance: str) -> torch.Tensor:
         """Importance ``[units]`` without gradients."""
         layer, scale = self.output(block)
-        written = layer.weight if not hasattr(scale, "gamma") else scale.gamma[:, None] * layer.weight
-        weight = written.double().unflatten(1, (units, -1))  # [outputs, units, channels]
+        gamma = getattr(scale, "gamma", torch.ones(1))
+        weight = (gamma[:, None] * layer.weight).double().unflatten(1, (units, -1))  # [outputs, units, channels]
         if importance == "magnitude":
             return weight.square().sum((0, 2)).sqrt() * self.weight_norms(block).double()
         channels = weight.shape[2]

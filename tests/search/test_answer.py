@@ -69,7 +69,7 @@ def test_where_every_recipe_breaks_a_limit_when_measured_again_the_answer_is_inf
 
 
 def test_a_trial_of_a_low_rung_is_no_answer_and_the_answer_says_so(simulated):
-    run = simulated(search={"trials": 12, "explore_share": 1.0}, space={"techniques": {"prune_mlp": {}, "distill": {}}})
+    run = simulated(search={"trials": 30, "explore_share": 1.0})
     run.engine.run()
     low = [trial for trial in run.archive if trial.status == "complete" and not trial.is_final]
     run.archive.trials = {trial.key: trial for trial in low}

@@ -85,7 +85,7 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(tmp_path):
     archive = Archive(tmp_path, writable=True)
     archive.add(record(accuracy=0.9))
-    log, archive._stream = archive._stream, Path("/dev/full").open("ab", buffering=0)
+    log, archive._stream = archive._stream, Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - the archive closes it
     with pytest.raises(UserError, match="disk must have free space"):
         archive.add(record(accuracy=0.8))
     archive.close()
