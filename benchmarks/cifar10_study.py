@@ -19,13 +19,15 @@ from sousvit.search.archive import Archive
 from sousvit.spaces.space import read_space
 
 #: One epoch of recovery for everything, so that techniques are compared at the same price.
-RECOVERY = {"epochs": [1], "learning_rate": [1e-3], "soft_weight": [0.7], "num_views": [1]}
+RECOVERY = {"epochs": [1], "learning_rate": [1e-3], "soft_weight": [0.0, 0.5], "num_views": [3]}
 
 
 def main() -> int:
     """Measure, then write the result."""
     given = arguments(__doc__, "study-cifar10").parse_args()
-    techniques = {**read_space("all")["techniques"], "distill": RECOVERY, "qat": {"epochs": [1], "num_views": [1]}}
+    every = read_space("all")["techniques"]
+    every["distill"] = {**every["distill"], **RECOVERY}
+    techniques = {**every, "qat": {"epochs": [1], "num_views": [3]}}
     code = study(write_budget(budget(given, techniques), given.run), given.run, Path("runs"), False)
     if code:
         return code

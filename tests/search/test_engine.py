@@ -148,18 +148,25 @@ def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
 @pytest.mark.parametrize("status", ["crash", "nan"])
 def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
     def trouble(job: Job) -> Outcome | None:
-        if len(seen) % 3 or (seen.append(job.attempt) is None and len(seen) % 2):
+        seen.append(job.attempt)
+        if len(seen) % 3:
             return None
+        bad.add(job.attempt)
         if status == "nan":
             return Outcome(job.attempt, "complete", {"accuracy": Value(float("nan"))}, {"judge": 1.0})
         return Outcome(job.attempt, "failed", message="the worker was killed by signal 9")
 
     seen: list[str] = []
-    run = simulated(trouble=lambda job: trouble(job) or (seen.append(job.attempt)))
+    bad: set[str] = set()
+    run = simulated(trouble=trouble)
     run.engine.run()
     assert len(run.archive) == 40
+    recorded = [trial for trial in run.archive if trial.attempt in bad]
+    assert len(recorded) >= 5
     answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
-    assert answer.feasible
+    assert answer.feasible and answer.chosen not in recorded
+    if status != "nan":
+        assert all(trial.status == "failed" and "signal 9" in trial.message for trial in recorded)
 
 
 def test_a_search_in_which_everything_fails_says_so(simulated):

@@ -142,6 +142,31 @@ def test_an_impossible_budget_is_infeasible_with_its_nearest_miss(finished):
     assert "infeasible" in result.stdout and "size_ratio" in result.stdout
 
 
+@pytest.mark.slow
+def test_a_search_that_finds_nothing_writes_its_nearest_miss(tiny_project, tmp_path):
+    limits = {"size_ratio": 0.0001, "accuracy_drop": 0.3}
+    search = {**SEARCH, "trials": 3}
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", limits=limits, space=SPACE, search=search)
+    result = sousvit("search", budget, "--run", "r", cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "infeasible" in result.stdout and "size_ratio" in result.stdout
+    written = yaml.safe_load((tmp_path / "runs/r/nearest-miss.yaml").read_text())
+    assert written["status"] == "infeasible" and any("size_ratio" in phrase for phrase in written["violated"])
+    assert not (tmp_path / "runs/r/recipe.yaml").exists()
+
+
+@pytest.mark.slow
+def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path):
+    space = {"techniques": {"prune_depth": {"drop": [2]}, "int8_dynamic": {"per_channel": [True]}}}
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", limits={"size_ratio": 0.5}, space=space, search=SEARCH)
+    result = sousvit("search", budget, "--run", "r", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {row["role"]: row for row in json.loads(result.stdout)["rows"]}
+    assert rows.keys() >= {"base", "recipe", "best single", "without prune_depth", "without int8_dynamic"}
+    without = [step["technique"] for step in rows["without int8_dynamic"]["recipe"]["steps"]]
+    assert without == ["prune_depth"]
+
+
 def test_the_answer_needs_neither_torch_nor_optuna(finished):
     home, _ = finished
     code = (
