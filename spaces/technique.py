@@ -128,6 +128,7 @@ class Technique(ABC):
         compresses: whether it makes the model cheaper; others repair.
         any_model: whether it works on models that are no plain Vision Transformer: its methods are then given
             any ModelShape, otherwise a VitShape.
+        needs_linear: whether it acts on linear layers besides the classifier, and on nothing else.
         rank: place among the techniques of its stage in a search; names decide between equals.
         movable_past: techniques of its stage that a search may also let act before it.
         needs_equal_blocks: whether all blocks must be alike, so that no step may decide widths by data before.
@@ -149,6 +150,7 @@ class Technique(ABC):
     movable_past: ClassVar[frozenset[str]] = frozenset()
     compresses: ClassVar[bool] = True
     any_model: ClassVar[bool] = False
+    needs_linear: ClassVar[bool] = False
 
     @abstractmethod
     def choices(self, shape: Any) -> Choices:
@@ -158,6 +160,8 @@ class Technique(ABC):
         """Why the technique does not work on such a model (one phrase), or None if it does."""
         if isinstance(shape, OtherShape) and not self.any_model:
             return f"{shape.name} is no plain Vision Transformer"
+        if self.needs_linear and isinstance(shape, OtherShape) and shape.num_linear == 0:
+            return "no linear layers besides the classifier"
         return self.unmet_need(shape)
 
     def unmet_need(self, shape: Any) -> str | None:

@@ -36,6 +36,7 @@ class Int8Dynamic(DeployTechnique):
     summary: ClassVar[str] = "int8 matrices, activations quantized on the fly (ONNX Runtime; needs no data)"
     source: ClassVar[str] = "onnxruntime.quantization.quantize_dynamic"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    needs_linear: ClassVar[bool] = True
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime"})
 
     def choices(self, shape: ModelShape) -> Choices:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from sousvit.common.cpu import int8_saturates
-from sousvit.spaces.shape import ModelShape, OtherShape
+from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, Stage, StepConfig
 from sousvit.spaces.techniques.distill import Distill, DistillConfig
 
@@ -40,16 +40,12 @@ class Qat(Distill):
         {"distill", "int8_dynamic", "ptq_int8", "static_int8", "weight_only", "fp16"}
     )
     structural: ClassVar[bool] = True
+    needs_linear: ClassVar[bool] = True
     compresses: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
         """See :class:`Technique`."""
         return {"epochs": (2, 4, 8), "weights": ("int7",) if int8_saturates() else ("int8",)}
-
-    def unmet_need(self, shape: ModelShape) -> str | None:
-        """See :class:`Technique`."""
-        without = isinstance(shape, OtherShape) and shape.num_linear == 0
-        return "no linear layers besides the classifier" if without else None
 
     def bytes_per_weight(self, config: Any) -> float:
         """One."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sousvit.common.cpu import int8_saturates
 from sousvit.spaces.artifact import Artifact
-from sousvit.spaces.shape import ModelShape, OtherShape, VitShape
+from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class StaticInt8(DeployTechnique):
     source: ClassVar[str] = (
         "RepQ-ViT (arXiv 2212.08254); SmoothQuant (2211.10438); clipping as in PTQ4ViT (2111.12293); QDQ format of ONNX"
     )
+    needs_linear: ClassVar[bool] = True
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
 
     def choices(self, shape: ModelShape) -> Choices:
@@ -56,11 +57,6 @@ class StaticInt8(DeployTechnique):
             "strength": (0.25, 0.5, 0.75) if isinstance(shape, VitShape) else (0.5,),
             "float_blocks": tuple(sorted({0, min(1, depth), depth // 4})),
         }
-
-    def unmet_need(self, shape: ModelShape) -> str | None:
-        """See :class:`Technique`."""
-        without = isinstance(shape, OtherShape) and shape.num_linear == 0
-        return "no linear layers besides the classifier" if without else None
 
     def normalised(self, config: Any, shape: ModelShape) -> Any:
         """Smoothing needs the norms of a plain ViT's blocks, and only SmoothQuant has a strength."""

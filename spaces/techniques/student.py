@@ -128,7 +128,7 @@ def build(name: str, image: tuple[int, int], patch: tuple[int, int], channels: i
 
 #: Families whose constructor wants the image size.
 SIZED = frozenset(
-    {"vision_transformer", "deit", "levit", "swin_transformer", "tiny_vit", "efficientvit_msra", "efficientformer_v2"}
+    {"vision_transformer", "deit", "levit", "swin_transformer", "efficientvit_msra", "efficientformer_v2"}
 )
 
 

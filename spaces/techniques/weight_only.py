@@ -112,9 +112,12 @@ def _compress_onnx(graph: Path, config: WeightOnlyConfig, folder: Path) -> None:
             )
             quantizer = tool.MatMulNBitsQuantizer(onnx.load(graph), algo_config=settings)
             quantizer.process()
-            onnx.save(quantizer.model.model, folder / "model.onnx")
+            compressed = quantizer.model.model
+            onnx.save(compressed, folder / "model.onnx")
     except Exception as error:  # the quantizer raises many kinds
         raise TrialError(f"weight_only failed: {one_line(error)}") from error
+    if not any(node.op_type == "MatMulNBits" for node in compressed.graph.node):
+        raise TrialError("weight_only found nothing to compress: ONNX Runtime has it for matrix products only")
 
 
 def _nbits_tool() -> ModuleType:

@@ -94,7 +94,7 @@ def test_layers_whose_norm_is_folded_at_deployment_are_quantized_too(make_contex
     plain = export_onnx(model, (1, 3, 64, 64), tmp_path).stat().st_size
     quantized = quantize_model(model, QuantPlan(), make_context(model, 8, (64, 64)))
     assert sum(isinstance(layer, QuantLinear) for layer in quantized.modules()) >= 12
-    assert export_onnx(quantized, (1, 3, 64, 64), tmp_path).stat().st_size < 0.6 * plain
+    assert export_onnx(quantized, (1, 3, 64, 64), tmp_path).stat().st_size < 0.7 * plain
 
 
 @pytest.mark.parametrize("technique", ["static_int8", "qat"])
