@@ -58,6 +58,7 @@ def search(
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
     hooks = hooks or Hooks()
+    read_space(budget.space)  # a wrong space is told before anything is loaded
     archive = Archive(folder, writable=True)
     try:
         claim_run(archive, budget, budget.identity)

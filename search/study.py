@@ -141,20 +141,27 @@ def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step,
 
 
 def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> Recipe | None:
-    """The techniques in the space's order, each at its middle setting; None unless the space has all of them."""
+    """The techniques in the space's order, each at its middle setting (at their last where those do not go together).
+
+    None unless the space has all of them.
+    """
     options = {option.technique: option for option in _model_options(space)}
     deploys = {option.technique: (runtime, option) for runtime, option in space.deploys.values() if option is not None}
     if any(name not in options and name not in deploys for name in techniques):
         return None
-    steps = [option.samples(shape)[0] for name, option in options.items() if name in techniques]
-    trained = any(step.handler.trains for step in steps)
-    steps += [] if trained else _recovery(space, shape, None)
-    runtime = next(iter(space.deploys.values()))[0]
+    runtime, last = next(iter(space.deploys.values()))[0], list[Step]()
     for name in techniques:
         if name in deploys:
             runtime, deploy = deploys[name]
-            steps.append(deploy.default_step())
-    return Recipe(tuple(steps), runtime)
+            last.append(deploy.default_step())
+    for place in (0, -1):
+        steps = [option.samples(shape)[place] for name, option in options.items() if name in techniques]
+        steps += [] if any(step.handler.trains for step in steps) else _recovery(space, shape, None)
+        recipe = Recipe((*steps, *last), runtime)
+        with contextlib.suppress(UserError):
+            recipe.reshape(shape)
+            return recipe
+    return None
 
 
 def run_study(

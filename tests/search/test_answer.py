@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from sousvit.common.errors import SharedInputError, TrialError
+from sousvit.common.errors import SharedInputError, TrialError, UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.search.answer import Row, choose
+from sousvit.search.archive import Archive
 from sousvit.search.proposer import Proposer, storage_errors_as_user_errors
 from sousvit.search.record import Value, encode
-from sousvit.search.run import Hooks, _final
+from sousvit.search.run import Hooks, _check_measured, _final, claim_run
 from sousvit.search.subject import measure
 
 
@@ -116,3 +118,22 @@ def test_a_study_that_cannot_be_written_is_one_clear_line(simulated, tmp_path):
         Proposer(known.space, run.engine._shape, {"size": False}, (), 0, tmp_path / "no-folder" / "study.db")
     with pytest.raises(SharedInputError, match="disk is full"), storage_errors_as_user_errors(tmp_path):
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+
+@pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])
+def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(simulated, limits):
+    run = simulated(limits=limits)
+    base = run.archive.base
+    measured = replace(base, values={**base.values, **dict.fromkeys(limits, Value(1.0))})
+    with pytest.raises(UserError, match="a limit must be reachable"):
+        _check_measured(run.budget, measured)
+
+
+def test_a_run_name_is_not_lost_to_a_typo(simulated, tmp_path):
+    wrong, right = simulated("one").budget, simulated("two", limits={}).budget
+    archive = Archive(tmp_path / "run", writable=True)
+    claim_run(archive, wrong, wrong.identity)
+    claim_run(archive, right, right.identity)  # nothing was measured for the first
+    archive.append("base", base=simulated("three").archive.base.to_dict())
+    with pytest.raises(UserError, match="a run keeps its budget"):
+        claim_run(archive, wrong, wrong.identity)

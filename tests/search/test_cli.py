@@ -76,19 +76,6 @@ def test_malformed_files(cli, tmp_path):
     assert cli("search", tmp_path / "none.yaml")[0] == 2
 
 
-@pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 5}])
-def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(cli, tiny_project, tmp_path, limits):
-    code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml", limits=limits), "--run", "r")
-    assert code == 2 and "a limit must be reachable" in err and "Traceback" not in err
-
-
-def test_a_run_name_is_not_lost_to_a_typo(cli, tiny_project, tmp_path):
-    budget = tiny_project.budget(space={"techniques": {"fp16": {}}}, limits={}, search={"trials": 1})
-    wrong = {**budget, "data": {**budget["data"], "train": "gone.idx.gz"}}
-    assert cli("search", write(tmp_path / "b.yaml", wrong), "--run", "r")[0] == 2
-    assert cli("search", write(tmp_path / "b.yaml", budget), "--run", "r")[0] == 0
-
-
 def test_apply_replaces_nothing_but_an_artifact(cli, tiny_project, tmp_path):
     recipe = {"recipe": {"runtime": "onnxruntime", "steps": []}, **tiny_project.budget()}
     path = write(tmp_path / "recipe.yaml", {key: recipe[key] for key in ("recipe", "model", "data")})
