@@ -51,7 +51,7 @@ class Source(Protocol):
     class_names: list[str]
 
     def read(self, index: int) -> Image.Image:
-        """Decode image ``index``; raises :class:`UserError` when it is corrupt."""
+        """Decode image ``index``; raises :class:`SharedInputError` when it is corrupt."""
         ...
 
 
@@ -59,7 +59,7 @@ def decode_image(data: bytes, where: str) -> Image.Image:
     """Decode an encoded image (JPEG, PNG, ...).
 
     Raises:
-        UserError: the bytes are no readable image; ``where`` names the row or file.
+        SharedInputError: the bytes are no readable image; ``where`` names the row or file.
     """
     try:
         image = Image.open(io.BytesIO(data))

@@ -65,7 +65,7 @@ class Splits:
         return content_hash(self.train.fingerprint, self.validation.fingerprint)
 
     def require_test(self) -> None:
-        """Check that there is a test split of its own, without reading an image of it.
+        """Check that there is a test split of its own; no image is looked at (torchvision opens its sets whole).
 
         Raises:
             UserError: none, or it is the training or validation data.

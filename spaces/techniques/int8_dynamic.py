@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.common.cpu import int8_saturates
-from sousvit.common.errors import TrialError
+from sousvit.common.errors import TrialError, one_line
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
@@ -51,7 +51,7 @@ class Int8Dynamic(DeployTechnique):
         """See :class:`DeployTechnique`."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        from sousvit.spaces.export import graph_input_shape, one_line, quiet
+        from sousvit.spaces.export import graph_input_shape, quiet
 
         try:
             with quiet():

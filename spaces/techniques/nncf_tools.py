@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sousvit.common.errors import MissingPackageError, TrialError
-from sousvit.spaces.export import import_openvino, one_line, quiet
+from sousvit.common.errors import MissingPackageError, TrialError, one_line
+from sousvit.spaces.export import import_openvino, quiet
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from sousvit.common.errors import TrialError, UserError
+from sousvit.common.errors import TrialError, UserError, one_line
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
@@ -99,7 +99,7 @@ def _adjusted_groups() -> Any:
 def _compress_onnx(graph: Path, config: WeightOnlyConfig, folder: Path) -> None:
     import onnx
 
-    from sousvit.spaces.export import one_line, quiet
+    from sousvit.spaces.export import quiet
 
     try:
         with quiet():
