@@ -23,7 +23,7 @@ from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objec
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.machine import machine_facts
-from sousvit.objectives.timing import CAREFUL, DEFAULT, Timing, measure_many
+from sousvit.objectives.timing import Timing, TimingPlan, measure_many
 from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
@@ -70,6 +70,7 @@ class Judge:
         self._folder = Path(setup["folder"])
         self._budget: Budget = make_budget(setup["budget"], self._folder)
         self._target = self._budget.target
+        self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
         self._base = load(self._budget.model)
@@ -210,7 +211,7 @@ class Judge:
     def _subject(self, model: torch.nn.Module, artifact: Any, structure: Structure | None) -> MeasuredSubject:
         reference = getattr(self, "_base_subject", None)
         subject = MeasuredSubject(
-            model, artifact, self._target, self._splits.validation, self._base.normalise, reference, DEFAULT
+            model, artifact, self._target, self._splits.validation, self._base.normalise, reference, self._plan
         )
         if structure is not None:
             subject.timing_, subject.memory_bytes_ = structure.timing, structure.memory_bytes
@@ -227,7 +228,7 @@ class Judge:
         """Measure a finished recipe once more, with care: latency and size, not accuracy."""
         chosen = Recipe.from_dict(recipe)
         with self._finished(chosen, fidelity, "verify") as subject:
-            subject.plan = CAREFUL
+            subject.plan = self._plan.careful()
             values = measure(subject, self._at(Stage.ARTIFACT, Stage.STRUCTURE))
         return encode(values)
 
@@ -294,7 +295,7 @@ class Judge:
         self._progress("timing all rows, interleaved", 0, 0)
         sessions = {role: subject.session for role, subject in subjects.items()}
         shape = (self._target.batch, *self._base_subject.input_shape[1:])
-        timings = measure_many(sessions, "base", shape, CAREFUL, with_baseline=True)
+        timings = measure_many(sessions, "base", shape, self._plan.careful(), with_baseline=True)
         self._progress("judging on the test split", 0, 0)
         test: ImageSet = self._splits.open_test()
         base = replace(self._base_subject, images=test, timing_=timings["base"], _sessions=[])

@@ -123,3 +123,11 @@ def test_a_real_pair_gives_positive_ordered_values(subject: Any) -> None:
         timing = compare(session, session, SHAPE, plan)
     assert 0 < timing.p50_ms <= timing.p95_ms
     assert 0 < timing.ratio_low <= timing.ratio <= timing.ratio_high
+
+
+def test_a_plan_follows_the_measuring_time_asked_for() -> None:
+    short, usual, long = (TimingPlan.of(seconds) for seconds in (0.12, 1.2, 12.0))
+    assert usual == TimingPlan()
+    assert short.min_groups == long.min_groups and short.round_seconds < usual.round_seconds == long.round_seconds
+    assert [plan.careful().min_seconds / plan.min_seconds for plan in (short, long)] == pytest.approx([10 / 3] * 2)
+    assert long.max_seconds == 10 * usual.max_seconds
