@@ -92,7 +92,8 @@ def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, byte
     """Export for the recipe's runtime and compare with PyTorch through the deployed session.
 
     Layers that are quantized in PyTorch compute the same in the runtime; others round on their own, and are only asked
-    for ordinary numbers (their accuracy is measured in every trial). With ``bytes_fall``, fewer bits must show in the file.
+    for ordinary numbers (their accuracy is measured in every trial). With ``bytes_fall``, fewer bits must show in
+    the file.
     """
     artifact = exported(model, recipe, context, folder)
     images = context.normalise(context.calibration.head(8).images()).numpy()
