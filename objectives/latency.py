@@ -1,4 +1,8 @@
-"""Latency on the target, timed in turns with the base (:mod:`sousvit.objectives.timing`)."""
+"""Latency on the target, timed in turns with the base (:mod:`sousvit.objectives.timing`).
+
+A candidate's milliseconds are its interleaved ratio times the base's milliseconds, taken once a run: the clock of a
+machine changes within hours, and trials timed at different speeds would not compare.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,15 @@ class Latency(Objective):
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
         timing = subject.timing
-        return Measurement(timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms)
+        if subject.base is subject:
+            return Measurement(timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms)
+        base = subject.base.timing.p50_ms
+        return Measurement(timing.ratio * base, timing.ratio_low * base, timing.ratio_high * base)
 
     def measure_ratio(self, subject: Subject) -> Measurement:
         """The interleaved ratio: far steadier than a quotient of two medians."""
         timing = subject.timing
         return Measurement(timing.ratio, timing.ratio_low, timing.ratio_high)
-
-    def measure_drop(self, subject: Subject) -> Measurement:
-        """Against the base's median of the same timing."""
-        timing = subject.timing
-        return Measurement(timing.baseline_p50_ms - timing.p50_ms)
 
 
 class LatencyP95(Objective):
@@ -43,17 +45,15 @@ class LatencyP95(Objective):
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
-        return Measurement(subject.timing.p95_ms)
+        timing = subject.timing
+        if subject.base is subject:
+            return Measurement(timing.p95_ms)
+        return Measurement(timing.p95_ms / timing.baseline_p95_ms * subject.base.timing.p95_ms)
 
     def measure_ratio(self, subject: Subject) -> Measurement:
         """Against the base's 95th percentile of the same timing."""
         timing = subject.timing
         return Measurement(timing.p95_ms / timing.baseline_p95_ms)
-
-    def measure_drop(self, subject: Subject) -> Measurement:
-        """As the ratio."""
-        timing = subject.timing
-        return Measurement(timing.baseline_p95_ms - timing.p95_ms)
 
 
 OBJECTIVES.add(Latency.name, Latency())

@@ -116,14 +116,17 @@ class Judge:
         folder = self._folder / "artifacts" / "base"
         artifact = self._artifact(self._base.module, BASE_RECIPE, folder, self._context)
         self._base_subject = self._subject(self._base.module, artifact, None)
+        if known is not None and known.timing is not None:
+            self._base_subject.timing_ = Timing(**known.timing)
+        self._progress("measuring the base", 0, 0)
+        self._base_subject.timing_ = timing = self._base_subject.timing
         quick = self._splits.validation.spread(quick_count(len(self._splits.validation)), self._budget.search.seed)
         self._quick_base = replace(self._base_subject, images=quick, _sessions=[])
         found = check_agreement(self._base_subject.session, self._base.module, self._probe_images(), quantized=False)
         if known is not None:
             return known
-        self._progress("measuring the base", 0, 0)
         values = measure(self._base_subject, self._objectives)
-        return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative, fingerprint)
+        return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative, fingerprint, asdict(timing))
 
     @cached_property
     def _shape(self) -> ModelShape:

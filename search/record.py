@@ -109,7 +109,7 @@ class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
 
     ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``fingerprint`` is of its weights and of
-    the data that the search sees.
+    the data that the search sees; ``timing`` the plain form of its :class:`sousvit.objectives.timing.Timing`.
     """
 
     values: dict[str, Value]
@@ -117,6 +117,7 @@ class BaseRecord:
     machine: dict[str, Any]
     agreement: float = 0.0
     fingerprint: str = ""
+    timing: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -126,6 +127,7 @@ class BaseRecord:
             "machine": self.machine,
             "agreement": self.agreement,
             "fingerprint": self.fingerprint,
+            "timing": self.timing,
         }
 
     @classmethod

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -129,6 +131,14 @@ def test_latency_ratio_is_the_interleaved_one(subject: Any) -> None:
     measured = get_objective("latency_ratio").measure(subject)
     timing = subject.timing
     assert (measured.value, measured.low, measured.high) == (timing.ratio, timing.ratio_low, timing.ratio_high)
+
+
+def test_milliseconds_follow_the_ratio_so_that_trials_timed_at_different_clock_speeds_compare(subject: Any) -> None:
+    latency, timing, base = OBJECTIVES.get("latency"), subject.timing, subject.base.timing
+    assert latency.measure(subject.base).value == base.p50_ms
+    slower = dataclasses.replace(timing, p50_ms=2 * timing.p50_ms, baseline_p50_ms=2 * timing.baseline_p50_ms)
+    for found in (subject, SimpleNamespace(timing=slower, base=subject.base)):
+        assert latency.measure(found).value == pytest.approx(timing.ratio * base.p50_ms)
 
 
 def test_accuracy_drop_is_paired(subject: Any) -> None:
