@@ -119,6 +119,7 @@ class Judge:
         if known is not None and known.timing is not None:
             self._base_subject.timing_ = Timing(**known.timing)
         self._progress("measuring the base", 0, 0)
+        self._base_subject.plan = self._plan.careful()  # every trial's milliseconds are in units of it
         self._base_subject.timing_ = timing = self._base_subject.timing
         quick = self._splits.validation.spread(quick_count(len(self._splits.validation)), self._budget.search.seed)
         self._quick_base = replace(self._base_subject, images=quick, _sessions=[])

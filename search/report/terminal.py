@@ -71,8 +71,11 @@ class SearchView:
             if name in base.values
         )
         self.say(f"base (ONNX Runtime fp32, validation): {figures}")
+        by_reason: dict[str, list[str]] = {}
         for name, reason in left_out.items():
-            self.say(f"left out: {name} ({reason})")
+            by_reason.setdefault(reason, []).append(name)
+        for reason, names in by_reason.items():
+            self.say(f"left out: {', '.join(names)} ({reason})")
         self.say(f"space: {space.size:,} combinations")
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -99,19 +102,17 @@ class SearchView:
 
 def trial_line(record: TrialRecord, counts: Counts, budget: Budget) -> str:
     """For instance ``#12 ok 14 s accuracy 0.912 latency 0.41 ... | prune_mlp(keep=0.5) + onnxruntime``."""
-    broken = violations(record, budget.hard_limits) if record.status == "complete" else {}
-    mark = {"gated": "gated", "failed": "FAILED"}.get(record.status) or (
-        f"breaks {', '.join(broken)}" if broken else "fits"
-    )
-    rung = "" if record.fidelity >= 1 else f" at {record.fidelity:.0%} of the training"
-    figures = " ".join(
-        f"{name} {show(record.values[name])}"
-        for name in ("accuracy", "latency_ratio", "size_ratio")
-        if name in record.values
-    )
-    reason = f" [{record.message}]" if record.status == "failed" else ""
-    head = f"#{counts.finished:<3d} {sum(record.seconds.values()):5.1f} s  {mark}{rung}: {figures}"
-    return f"{head} | {short_recipe(record.recipe)} ({record.origin}){reason}"
+    found = {"complete": _result, "gated": lambda *_: record.message, "failed": lambda *_: f"FAILED: {record.message}"}
+    head = f"#{counts.finished:<3d} {sum(record.seconds.values()):5.1f} s  {found[record.status](record, budget)}"
+    return f"{head} | {short_recipe(record.recipe)} ({record.origin})"
+
+
+def _result(record: TrialRecord, budget: Budget) -> str:
+    broken = violations(record, budget.hard_limits)
+    mark = f"breaks {', '.join(broken)}" if broken else "fits"
+    rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
+    names = [name for name in ("accuracy", "latency_ratio", "size_ratio") if name in record.values]
+    return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
 def short_recipe(plain: Mapping[str, Any]) -> str:

@@ -1,0 +1,29 @@
+"""What a search prints: one line a trial, which says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from sousvit.search.record import TrialRecord, Value
+from sousvit.search.report.terminal import trial_line
+from sousvit.search.watcher import Counts
+
+RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxruntime"}
+
+
+@pytest.mark.parametrize(
+    ("status", "fidelity", "message", "drop", "words"),
+    [
+        ("complete", 1.0, "", 0.01, "fits: accuracy 0.8"),
+        ("complete", 0.25, "", 0.01, "fits at 25% of the training: accuracy 0.8"),
+        ("complete", 1.0, "", 0.5, "breaks accuracy_drop: accuracy 0.8"),
+        ("gated", 0.25, "gated by shape: size_ratio 0.6, limit <= 0.5", 0.01, "gated by shape: size_ratio 0.6"),
+        ("failed", 1.0, "out of memory", 0.01, "FAILED: out of memory"),
+    ],
+)
+def test_a_trial_is_one_line_that_says_why(status, fidelity, message, drop, words, simulated):
+    budget = simulated(limits={"accuracy_drop": 0.1}).budget
+    values = {"accuracy": Value(0.8), "accuracy_drop": Value(drop)}
+    record = TrialRecord("key", RECIPE, fidelity, 0, status, values, {"judge": 2.0}, message=message)
+    line = trial_line(record, Counts(finished=7), budget)
+    assert line.startswith("#7") and words in line and "prune_depth(1)" in line and "\n" not in line
