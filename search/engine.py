@@ -8,6 +8,7 @@ asked next (fan-out), because its weights are already paid for.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -126,11 +127,11 @@ class Engine:
     def _promotion(self, exhausted: bool = False) -> TrialRecord | None:
         if self._policy.low >= FULL:
             return None
-        is_time = exhausted or self._policy.promotes(self._spent_share())
-        if not is_time and not self._is_first_due():
-            return None
         limits = self._budget.search
         left = float("inf") if limits.time is None else limits.time - self.seconds
+        is_time = exhausted or self._policy.promotes(self._spent_share())
+        if not is_time and not self._is_first_due():
+            return self._last_chance(left)
         waiting: list[TrialRecord] = list(self._archive)
         single = self._due_single(left)
         if single is not None:
@@ -143,6 +144,17 @@ class Engine:
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
         has_answer = bool(self._archive.front(self._limits, self._senses))
         return chosen if not has_answer or self._policy.is_hopeful(chosen, self._archive) else None
+
+    def _last_chance(self, left: float) -> TrialRecord | None:
+        """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
+        if math.isinf(left) or self._archive.front(self._limits, self._senses):
+            return None
+        trials = list(self._archive)
+        chosen = self._policy.next(trials, left)
+        if chosen is None or not self._policy.is_hopeful(chosen, trials):
+            return None
+        longest = max(sum(trial.seconds.values()) for trial in trials)
+        return chosen if self._policy.seconds(chosen, trials) + longest > left else None
 
     def _due_single(self, left: float) -> TrialRecord | None:
         """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""

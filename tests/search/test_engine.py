@@ -175,6 +175,16 @@ def test_a_search_in_which_everything_fails_says_so(simulated):
         run.engine.run()
 
 
+@pytest.mark.parametrize("seconds", [18, 20, 24])
+def test_a_short_search_trains_what_looks_good_while_there_is_time(seconds, simulated):
+    """By the share for exploring, only half of the time would be left, too little for one full training."""
+    run = simulated(limits={"accuracy_drop": 0.06, "latency_ratio": 0.6}, search={"trials": 200, "time": seconds})
+    run.engine.run()
+    promoted = [trial for trial in run.archive if trial.origin == "promoted"]
+    assert promoted and promoted[0].is_final
+    assert run.archive.front(run.engine._limits, run.engine._senses)
+
+
 def test_the_time_limit_ends_the_search(simulated):
     run = simulated(search={"trials": 1000, "time": 120})
     run.engine.run()
