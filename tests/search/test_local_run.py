@@ -262,12 +262,18 @@ def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path):
     assert finished <= set(keys) and len(keys) == len(set(keys)) == 5
 
 
+def _heed_interrupts() -> None:
+    """A suite that a shell started in the background hands down that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_search_is_resumable(sent, tiny_project, tmp_path):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
     command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "r"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=_heed_interrupts, **pipes)
     log = tmp_path / "runs/r/events.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not log.is_file() or '"event":"trial"' not in log.read_text()):
