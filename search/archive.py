@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,7 +47,10 @@ class Archive:
         self.header: dict[str, Any] = {}
         #: Keys of trials that broke a limit when their recipe was measured again: no answer may be one of them.
         self.rejected: set[str] = set()
+        #: Trials that this run paid for itself.
+        self.own = 0
         self.core_seconds = 0.0
+        self._fronts: dict[tuple[Any, ...], tuple[Front[TrialRecord], int]] = {}
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
@@ -98,7 +102,9 @@ class Archive:
         if kind == "trial":
             record = TrialRecord.from_dict(event["trial"])
             self.trials.setdefault(record.key, record)
-            self._open_seconds += sum(record.seconds.values())
+            if not record.source:
+                self.own += 1
+                self._open_seconds += sum(record.seconds.values())
             if record.artifact:
                 self._stored.add(record.artifact)
         elif kind == "base":
@@ -126,14 +132,30 @@ class Archive:
     def front(
         self, limits: Sequence[Limit], senses: Mapping[str, bool], among: Iterable[TrialRecord] | None = None
     ) -> list[TrialRecord]:
-        """Feasible, final, non-dominated trials (``among`` some, or all); ``senses``: whether more is better."""
-        front: Front[TrialRecord] = Front(senses.values())
-        pool = [trial for trial in (self if among is None else among) if trial.key not in self.rejected]
-        for trial in feasible(pool, limits):
+        """Feasible, final, non-dominated trials (``among`` some, or all); ``senses``: whether more is better.
+
+        The front of all is kept, and only trials that came since are looked at.
+        """
+        if among is not None:
+            return self._extended(Front(senses.values()), among, limits, senses).items
+        key = (tuple(limits), tuple(senses.items()), len(self.rejected))
+        front, seen = self._fronts.get(key) or (Front(senses.values()), 0)
+        self._extended(front, islice(self.trials.values(), seen, None), limits, senses)
+        self._fronts[key] = front, len(self.trials)
+        return list(front.items)
+
+    def _extended(
+        self,
+        front: Front[TrialRecord],
+        trials: Iterable[TrialRecord],
+        limits: Sequence[Limit],
+        senses: Mapping[str, bool],
+    ) -> Front[TrialRecord]:
+        for trial in feasible(trials, limits):
             point = [trial.get(name) for name in senses]
-            if not any(math.isnan(value) for value in point):
+            if trial.key not in self.rejected and not any(math.isnan(value) for value in point):
                 front.add(point, trial)
-        return front.items
+        return front
 
     def drop_artifacts(self, limits: Sequence[Limit], senses: Mapping[str, bool], newest: TrialRecord) -> None:
         """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""

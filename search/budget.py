@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -58,7 +58,11 @@ class SearchLimits(BaseModel):
     measures at the end what each technique of the recipe bought.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
-    are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine.
+    are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
+    what the run folder keeps of trained models and of the teacher's answers; what is gone is computed again.
+
+    ``proposer``: ``auto`` weighs recipes by what they should add (:mod:`sousvit.search.model_based`) where that
+    applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more; the others sample only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,6 +76,8 @@ class SearchLimits(BaseModel):
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     leave_one_out: bool = True
     measure_time: Duration = 1.2
+    cache_gb: float = Field(default=10.0, gt=0)
+    proposer: Literal["auto", "tpe", "nsga2"] = "auto"
 
 
 class Plugins(BaseModel):

@@ -109,7 +109,7 @@ class Engine:
 
     def _is_over(self) -> bool:
         limits = self._budget.search
-        if len(self._archive) >= limits.trials:
+        if self._archive.own >= limits.trials:
             self.stopped_because = f"{limits.trials} trials"
         elif limits.time is not None and self.seconds >= limits.time:
             self.stopped_because = f"{limits.time:.0f} s"
@@ -119,7 +119,7 @@ class Engine:
 
     def _spent_share(self) -> float:
         limits = self._budget.search
-        shares = [len(self._archive) / limits.trials]
+        shares = [self._archive.own / limits.trials]
         if limits.time is not None:
             shares.append(self.seconds / limits.time)
         return max(shares)
@@ -191,7 +191,11 @@ class Engine:
         for asked in range(DUPLICATES_BEFORE_END):
             if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
                 self._proposer.enqueue_mutation()
-            proposal = self._proposer.ask()
+            proposal = self._proposer.ask(list(self._archive))
+            if not self._fits(proposal.recipe):
+                self.counts.unfit += 1
+                self._proposer.reject(proposal)
+                continue
             fidelity = self._policy.rung(proposal.recipe.trains)
             known = self._known(proposal.recipe, fidelity)
             if known is None:
@@ -200,6 +204,14 @@ class Engine:
             self.counts.replayed += 1
             self._proposer.tell(proposal, self._policy.expected(known, self._archive))
         return False
+
+    def _fits(self, recipe: Recipe) -> bool:
+        """Whether the steps' values fit together (no more tokens merged than the blocks left can merge)."""
+        try:
+            recipe.reshape(self._shape)
+        except UserError:
+            return False
+        return True
 
     def _known(self, recipe: Recipe, fidelity: float) -> TrialRecord | None:
         seed = self._budget.search.seed
@@ -216,15 +228,12 @@ class Engine:
         self._fan_out(proposal.recipe, record)
 
     def _gate(self, proposal: Proposal, fidelity: float, origin: str) -> TrialRecord | None:
-        """A gated record if shapes alone break a limit (or do not fit together), or the deployment never pays."""
+        """A gated record if shapes alone break a limit, or the deployment never pays."""
         recipe = proposal.recipe
         if origin == "proposed" and self._has_lost(recipe):
             message = "gated: every model that was deployed so was better off with another deployment"
             return self._new_record(recipe, fidelity, origin, proposal, "gated", message=message)
-        try:
-            values = analytic_values(recipe, self._shape, self._base.values)
-        except UserError as error:
-            return self._new_record(recipe, fidelity, origin, proposal, "failed", message=str(error))
+        values = analytic_values(recipe, self._shape, self._base.values)
         broken = broken_limits(values, self._limits)
         if not broken:
             return None
@@ -280,7 +289,7 @@ class Engine:
             sibling = Recipe((*recipe.model_steps, *last), runtime)
             if self._is_over():
                 return
-            if self._known(sibling, FULL) is None and not self._has_lost(sibling):
+            if self._known(sibling, FULL) is None and self._fits(sibling) and not self._has_lost(sibling):
                 self.counts.fanned += 1
                 self._run(sibling, FULL, "fanned", None)
 
@@ -319,8 +328,10 @@ class Engine:
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
-        if len(self._archive):
+        if self._archive.own:
             return  # resumed: the study still holds what was not asked yet
+        for trial in self._archive.front(self._limits, self._senses):
+            self._enqueue("earlier", Recipe.from_dict(trial.recipe))  # known: replayed, so that the sampler learns it
         hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]
         known = [("single", recipe) for recipe in singles]
         for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:

@@ -8,29 +8,26 @@ untrained artifact, measured by the worker; the trained artifact. Each compares 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from sousvit.search.budget import Limit
 from sousvit.search.record import Value
 
 if TYPE_CHECKING:
+    from sousvit.search.record import TrialRecord
     from sousvit.spaces.recipe import Recipe
     from sousvit.spaces.shape import ModelShape
 
 
 def analytic_values(recipe: Recipe, shape: ModelShape, base: Mapping[str, Value]) -> dict[str, Value]:
-    """Parameters and MACs (exact) and a lower bound of the file size, with their ratios to the base.
+    """What follows from the shape (parameters and MACs; a lower bound of the file size), also relative to the base.
 
     Args:
         shape: the base's shape.
         base: the base's figures.
     """
-    compressed = recipe.reshape(shape)
-    values = {
-        "params": compressed.params() / 1e6,
-        "macs": compressed.macs() / 1e6,
-        "size": compressed.matrix_weights() * recipe.bytes_per_weight / 1e6,
-    }
+    values = recipe.reshape(shape).figures(recipe.bytes_per_weight)
     ratios = {f"{name}_ratio": value / base[name].value for name, value in values.items() if name in base}
     return {name: Value(value) for name, value in {**values, **ratios}.items()}
 
@@ -82,3 +79,28 @@ def dominated(values: Mapping[str, Value], rivals: Iterable[Mapping[str, float]]
 def _better_end(value: Value, more: bool) -> float:
     end = value.high if more else value.low
     return value.value if end is None else end
+
+
+def seconds_saved(trials: Iterable[TrialRecord]) -> float:
+    """What the gated recipes would have cost at their rung, by the median of those that were finished.
+
+    An estimate: a gated recipe is often smaller or larger than a finished one. 0 where nothing was finished.
+    """
+    from sousvit.spaces.recipe import Recipe
+
+    records = list(trials)
+    done = [trial.seconds for trial in records if trial.status == "complete"]
+    trained = [
+        trial.seconds["recover"] / trial.fidelity
+        for trial in records
+        if trial.status == "complete" and trial.seconds.get("recover")
+    ]
+    if not done:
+        return 0.0
+    judging = median(seconds.get("export", 0.0) + seconds.get("judge", 0.0) for seconds in done)
+    training = median(trained) if trained else 0.0
+    return sum(
+        judging + training * trial.fidelity * Recipe.from_dict(trial.recipe).trains
+        for trial in records
+        if trial.status == "gated"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sousvit.common.cache import TensorCache
 from sousvit.common.data import ImageSet, Splits
 from sousvit.common.device import available_cores, training_device
 from sousvit.common.errors import TrialError, UserError
@@ -35,7 +37,7 @@ from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.shape import ModelShape
+from sousvit.spaces.shape import OtherShape, VitShape
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
@@ -46,6 +48,8 @@ BASE_RECIPE = Recipe((), "onnxruntime")
 PROGRESS_PERIOD = 0.25
 TEACHER_BATCH = 32
 QUICK_IMAGES = 1000
+#: Rows of the final table that say what one technique bought.
+WITHOUT = "without "
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,9 @@ class Judge:
                 f"{self._base.num_classes} classes for {self._splits.num_classes} labels",
                 "correct model or data",
             )
-        cache = self._folder / "cache"
+        cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9)
         forward = self._teacher_forward if training_device().name == "cpu" else None
-        self._teacher = Teacher(self._base, self._splits.train, cache / "teacher", self._progress, forward)
+        self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
             calibration=self._splits.calibration(),
@@ -93,7 +97,7 @@ class Judge:
             seed=self._budget.search.seed,
             progress=self._progress,
         )
-        self._builder = ModelBuilder(self._base, self._context, cache / "models")
+        self._builder = ModelBuilder(self._base, self._context, cache)
         self._objectives = trial_objectives(self._budget)
         self._structures: dict[str, Structure] = {}
         self._base_subject: MeasuredSubject
@@ -130,7 +134,7 @@ class Judge:
         return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative, fingerprint, asdict(timing))
 
     @cached_property
-    def _shape(self) -> ModelShape:
+    def _shape(self) -> VitShape | OtherShape:
         base = self._base
         return shape_of(base.module, base.spec.name or "the base", base.size, base.channels, base.num_classes)
 
@@ -253,8 +257,10 @@ class Judge:
         single: dict[str, Any] | None,
         leave_one_out: bool,
         retrain_base: bool,
-    ) -> list[dict[str, Any]]:
-        """The rows of the final table: one interleaved session, one read of the test split.
+    ) -> dict[str, Any]:
+        """The ``rows`` of the final table: one interleaved session, one read of the test split.
+
+        The recipe's parts may take as long to build as the search was given; those that were ``skipped`` are named.
 
         Args:
             retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
@@ -268,13 +274,18 @@ class Judge:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
         if leave_one_out and len(chosen.steps) - len(recovery) > 1:
             wanted += [
-                (f"without {step.technique}", rest, fidelity)
+                (WITHOUT + step.technique, rest, fidelity)
                 for step in chosen.steps
                 if (rest := self._rest(chosen, step.technique)) is not None
             ]
         subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
         recipes = {"base": BASE_RECIPE}
+        skipped: list[str] = []
+        begun = time.monotonic()
         for role, one, level in wanted:
+            if role.startswith(WITHOUT) and time.monotonic() - begun > (self._budget.search.time or math.inf):
+                skipped.append(role)
+                continue
             self._progress(f"building: {role}", 0, 0)
             deadline = time.monotonic() + self._budget.search.trial_timeout
             folder = self._folder / "artifacts" / role.replace(", ", "-").replace(" ", "-")
@@ -285,7 +296,7 @@ class Judge:
                     raise
                 continue  # a part that cannot stand alone has no row
             recipes[role] = one
-        return [row.to_dict() for row in self._rows(subjects, recipes)]
+        return {"rows": [row.to_dict() for row in self._rows(subjects, recipes)], "skipped": skipped}
 
     def _rest(self, recipe: Recipe, technique: str) -> Recipe | None:
         """The recipe without one step, and without the training that only this step needed; None if nothing is left."""

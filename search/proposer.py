@@ -6,12 +6,13 @@ import contextlib
 import logging
 import math
 import random
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -21,9 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sousvit.common.errors import SharedInputError, UserError
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord
-from sousvit.spaces.space import Space
+from sousvit.spaces.space import RandomTrial, Space
 
 if TYPE_CHECKING:
+    from sousvit.search.model_based import ModelBased
     from sousvit.spaces.recipe import Recipe
     from sousvit.spaces.shape import ModelShape
 
@@ -32,6 +34,7 @@ logging.getLogger("optuna").setLevel(logging.ERROR)
 #: Constraint values stay finite, so that the sampler can add them up.
 WORST_VIOLATION = 1e6
 STUDY = "sousvit"
+#: From so many trials on NSGA-II samples: TPE's ask grows with them.
 NSGA_TRIALS = 1000
 
 
@@ -70,7 +73,9 @@ class Proposer:
         limits: hard limits, told as constraints.
         seed: of the sampler.
         path: SQLite file of the study, or None to keep it in memory.
-        expected_trials: TPE below :data:`NSGA_TRIALS`, NSGA-II from there on (TPE's ask grows with the trials).
+        expected_trials: how long TPE draws at random first.
+        sampler: ``nsga2``, or TPE for any other word.
+        model: proposes first, where it applies.
     """
 
     def __init__(
@@ -82,10 +87,13 @@ class Proposer:
         seed: int,
         path: Path | None = None,
         expected_trials: int = 100,
+        sampler: str = "tpe",
+        model: ModelBased | None = None,
     ) -> None:
+        self._model = model
         self.space, self._shape, self._senses, self._limits = space, shape, senses, limits
-        storage = None if path is None else f"sqlite:///{path}"
         with storage_errors_as_user_errors(path):
+            storage = None if path is None else _storage(path)
             self.study = optuna.create_study(
                 storage=storage,
                 study_name=STUDY,
@@ -94,19 +102,26 @@ class Proposer:
             )
         started = len(self.study.trials)
         self._random = random.Random(seed * 1_000_003 + started)
-        self.study.sampler = _sampler(seed + 7919 * started, expected_trials)
+        self.study.sampler = _sampler(sampler, seed + 7919 * started, expected_trials)
 
-    def ask(self) -> Proposal:
-        """The next recipe, canonical; enqueued ones come first.
+    def ask(self, records: Sequence[TrialRecord] = ()) -> Proposal:
+        """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
 
         Values that do not fit together (more tokens merged than the blocks left can merge) stay as asked: the
-        engine's analytic gate fails them with their reason, and the sampler learns it.
+        engine rejects them, and the sampler learns it.
         """
+        if self._model is not None and records and not self._is_waiting():
+            parameters = self._model.propose(records)
+            if parameters is not None:
+                self.study.enqueue_trial(parameters)
         trial = self.study.ask()
         recipe = self.space.suggest(trial)
         with contextlib.suppress(UserError):
             recipe = recipe.canonical(self._shape)
         return Proposal(trial, recipe)
+
+    def _is_waiting(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def enqueue(self, recipe: Recipe) -> bool:
         """Ask for ``recipe`` next; False when the space does not hold it."""
@@ -120,11 +135,15 @@ class Proposer:
         """Ask next for a trial so far with one parameter drawn anew (all of them in a young study)."""
         told = [trial.params for trial in self.study.trials if trial.state.is_finished()]
         parent = self._random.choice(told) if told and self._random.random() < 0.8 else {}
-        drawn = _RandomTrial(self._random, dict(parent))
+        drawn = RandomTrial(self._random, dict(parent))
         if parent:
             drawn.known.pop(self._random.choice(list(parent)))
         self.space.suggest(drawn)
         self.study.enqueue_trial(drawn.asked)
+
+    def reject(self, proposal: Proposal) -> None:
+        """Tell that a recipe's values do not fit together."""
+        self._reject(proposal.trial)
 
     def tell(self, proposal: Proposal, record: TrialRecord) -> None:
         """Tell a finished trial, its constraints first."""
@@ -144,8 +163,7 @@ class Proposer:
             if frozen.number in known:
                 self._tell(trial, known[frozen.number], done)
                 continue
-            self._set_constraints(trial, {}, unmeasured=1.0, done=done)
-            self.study.tell(frozen.number, state=TrialState.FAIL)
+            self._reject(trial, done)
             if frozen.params:
                 self.study.enqueue_trial(frozen.params)
                 again += 1
@@ -164,6 +182,10 @@ class Proposer:
             self.study.tell(trial, point)
         else:
             self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
+
+    def _reject(self, trial: optuna.Trial, done: frozenset[str] = frozenset()) -> None:
+        self._set_constraints(trial, {}, unmeasured=1.0, done=done)
+        self.study.tell(trial, state=TrialState.FAIL)
 
     def _set_constraints(
         self,
@@ -185,22 +207,23 @@ class Proposer:
                 trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 
 
-class _RandomTrial:
-    """Answers with known parameters where they fit, otherwise at random."""
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """A SQLite file whose commits do not wait for the disk each (one a parameter): events.jsonl is the durable log.
 
-    def __init__(self, generator: random.Random, known: dict[str, Any]) -> None:
-        self._random, self.known = generator, known
-        self.asked: dict[str, Any] = {}
+    A write-ahead log keeps the file whole all the same, and what a power cut takes is reconciled on resuming.
+    """
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of ``choices``."""
-        value = self.known.get(name)
-        self.asked[name] = value if value in choices else self._random.choice(list(choices))
-        return self.asked[name]
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+    return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": connect})
 
 
-def _sampler(seed: int, expected_trials: int) -> optuna.samplers.BaseSampler:
-    if expected_trials >= NSGA_TRIALS:
+def _sampler(name: str, seed: int, expected_trials: int) -> optuna.samplers.BaseSampler:
+    if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
     startup = min(10, max(5, expected_trials // 5))
     with warnings.catch_warnings():

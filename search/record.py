@@ -49,6 +49,7 @@ class TrialRecord:
         seconds: wall time by part (gate, build, teacher, recover, export, judge).
         message: why it failed, or which limits gated it.
         artifact: folder name under ``artifacts/``, or "".
+        source: the earlier run that measured it, where this one took it over; "" for a trial of its own.
     """
 
     key: str
@@ -63,6 +64,7 @@ class TrialRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     message: str = ""
     artifact: str = ""
+    source: str = ""
 
     @property
     def is_final(self) -> bool:

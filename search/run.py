@@ -19,11 +19,13 @@ from sousvit.search.budget import Budget, Limit
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import TwoRungs
-from sousvit.search.gate import broken_limits, explain
-from sousvit.search.proposer import Proposer, storage_errors_as_user_errors
+from sousvit.search.gate import broken_limits, explain, seconds_saved
+from sousvit.search.model_based import ModelBased
+from sousvit.search.proposer import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
 from sousvit.search.record import BaseRecord, TrialRecord, decode
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
+from sousvit.search.warm import take_over
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, make_space, read_space
@@ -50,8 +52,9 @@ def search(
     make_executor: Callable[[Budget, Path], Executor],
     hooks: Hooks | None = None,
     clock: Callable[[], float] = time.monotonic,
+    earlier: Path | None = None,
 ) -> Answer:
-    """Run (or resume) the search in ``folder`` and return its answer.
+    """Run (or resume) the search in ``folder`` and return its answer; a new one may continue from an ``earlier`` run.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
@@ -62,6 +65,8 @@ def search(
     archive = Archive(folder, writable=True)
     try:
         claim_run(archive, budget, budget.identity)
+        if earlier is not None and archive.base is None:
+            hooks.say(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
         stored = _stored_answer(archive, folder)
         if stored is not None and _is_spent(archive, budget):
             return stored
@@ -95,12 +100,12 @@ def _stored_answer(archive: Archive, folder: Path) -> Answer | None:
     if not path.is_file():
         return None
     answer = Answer.from_dict(json.loads(path.read_text()))
-    return answer if answer.cost.get("trials") == len(archive) else None
+    return answer if answer.cost.get("trials") == archive.own else None
 
 
 def _is_spent(archive: Archive, budget: Budget) -> bool:
     limits = budget.search
-    return len(archive) >= limits.trials or (limits.time is not None and archive.spent_seconds >= limits.time)
+    return archive.own >= limits.trials or (limits.time is not None and archive.spent_seconds >= limits.time)
 
 
 def _search(
@@ -121,7 +126,9 @@ def _search(
         "wall_seconds": spent[0] + clock() - begun,
         "answer_seconds": clock() - searched,
         "core_hours": (spent[1] + executor.core_seconds()) / 3600,
-        "trials": float(len(archive)),
+        "trials": float(archive.own),
+        "gated": float(sum(trial.status == "gated" for trial in archive)),
+        "gates_saved_seconds": seconds_saved(archive),
     }
     answer = replace(answer, cost=cost)
     write_answer(answer, budget, folder)
@@ -160,7 +167,10 @@ def make_engine(
     """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
     limits, search_limits = budget.hard_limits, budget.search
     path = None if folder is None else folder / "study.db"
-    proposer = Proposer(space, shape, budget.senses, limits, search_limits.seed, path, search_limits.trials)
+    seed, kind = search_limits.seed, search_limits.proposer
+    model = ModelBased(space, shape, base.values, budget.senses, limits, seed) if kind == "auto" else None
+    sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
+    proposer = Proposer(space, shape, budget.senses, limits, seed, path, search_limits.trials, sampler, model)
     trains = any(option.handler.trains for option in space.options())
     low = search_limits.explore_fidelity if trains else 1.0
     policy = TwoRungs(low, search_limits.explore_share, limits, Preference(budget.optimize, base.values))
@@ -199,7 +209,7 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         return answer
     # Noted before it happens: a crash during the read must not hide that it was read.
     archive.append("test_read", recipe=answer.chosen.recipe)
-    rows = executor.call(
+    told = executor.call(
         "answer",
         recipe=answer.chosen.recipe,
         fidelity=answer.chosen.fidelity,
@@ -207,8 +217,11 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         leave_one_out=budget.search.leave_one_out and answer.feasible,
         retrain_base=_seems_better(answer.chosen),
     )
-    found = tuple(Row.from_dict(row) for row in rows)
-    return replace(answer, rows=found, notes=_notes(answer, found, budget.hard_limits))
+    found = tuple(Row.from_dict(row) for row in told["rows"])
+    notes = _notes(answer, found, budget.hard_limits)
+    if told["skipped"]:
+        notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
+    return replace(answer, rows=found, notes=notes)
 
 
 def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:

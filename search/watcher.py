@@ -16,6 +16,7 @@ class Counts:
     """What the search did so far in this session."""
 
     finished: int = 0
+    unfit: int = 0
     gated_analytic: int = 0
     gated_measured: int = 0
     failed: int = 0

@@ -60,13 +60,15 @@ def search_command(
     time: Annotated[str | None, typer.Option(help="most search time, such as 30m")] = None,
     executor: Annotated[str, typer.Option(help="where trials run: local")] = "local",
     seed: Annotated[int | None, typer.Option(min=0, help="seed of everything random")] = None,
+    earlier: Annotated[str | None, typer.Option("--from", help="an earlier run to continue from")] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """Search for the best recipe; live progress, then the recipe table. Exit code 3: nothing fits."""
     from sousvit.cli_search import run_search
 
-    sys.exit(run_search(budget, run, {"trials": trials, "time": time, "seed": seed}, executor, runs, as_json))
+    overrides = {"trials": trials, "time": time, "seed": seed}
+    sys.exit(run_search(budget, run, overrides, executor, runs, as_json, earlier))
 
 
 @app.command("study")
@@ -80,6 +82,23 @@ def study_command(
     from sousvit.cli_search import study
 
     sys.exit(study(budget, run, runs, as_json))
+
+
+@app.command("replay")
+def replay_command(
+    table: Annotated[Path, typer.Argument(help="YAML that describes a recorded table")],
+    policy: Annotated[list[str] | None, typer.Option(help="may be repeated; default: all")] = None,
+    evaluations: Annotated[int, typer.Option(min=1, help="that each policy gets")] = 164,
+    seeds: Annotated[int, typer.Option(min=1)] = 30,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder for every curve, the table and a plot")] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay search policies on a recorded table: hypervolume against evaluations and time, over many seeds."""
+    from sousvit.cli_replay import replay_table
+    from sousvit.search.replay.policies import POLICIES
+
+    replay_table(table, policy or list(POLICIES), evaluations, seeds, workers, out, as_json)
 
 
 @app.command("recipe")

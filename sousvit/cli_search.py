@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +25,21 @@ T = TypeVar("T")
 
 
 def run_search(
-    path: Path, name: str | None, overrides: dict[str, Any], executor: str, runs: Path, as_json: bool
+    path: Path,
+    name: str | None,
+    overrides: dict[str, Any],
+    executor: str,
+    runs: Path,
+    as_json: bool,
+    earlier: str | None = None,
 ) -> int:
     """Run the search and print its answer; returns the exit code."""
     if executor != "local":
         raise UserError("an executor must be known", repr(executor), "use local (ray comes in a later release)")
     budget = _with_overrides(path, overrides)
     folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
-    answer = _watched(search, budget, folder, f"search {path}", as_json)
+    begin = partial(search, earlier=None if earlier is None else run_folder(runs, earlier))
+    answer = _watched(begin, budget, folder, f"search {path}", as_json)
     if answer is None:
         return INTERRUPTED
     from sousvit.search.report.html import write_report

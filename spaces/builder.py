@@ -1,30 +1,30 @@
-"""From a recipe to a model: runs the model steps in order, and keeps what training paid for.
+"""From a recipe to a model: runs the model steps in order, and keeps what was paid for.
 
-A recovered model is stored by content (base, data, steps, fidelity, seed). Reading it back rebuilds the
-skeleton (the same steps without data) and loads the weights strictly; a damaged entry is built again.
+Models are stored by content (base, data, steps so far, fidelity, seed) wherever training or a second of work went
+into them, so recipes that begin alike share their beginning. Reading one back rebuilds the skeleton (the same steps
+without data) and takes the stored weights strictly; a damaged or foreign entry is built again.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
+from sousvit.common.cache import TensorCache
 from sousvit.common.errors import TrialError, UserError
-from sousvit.common.files import content_hash, write_atomic
-from sousvit.common.model import LoadedModel, load_weights
-from sousvit.spaces.recipe import Recipe
+from sousvit.common.files import content_hash
+from sousvit.common.model import LoadedModel
+from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import Context, ModelTechnique
 
-#: Key of the file's metadata.
+#: Seconds of work that are worth a file.
+WORTH_KEEPING = 1.0
 DECISIONS = "decisions"
 
 
@@ -35,18 +35,30 @@ def apply_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module
         UserError: a step does not fit the model.
         TrialError: a step failed, or left weights that are not finite.
     """
-    torch.manual_seed(context.seed)
     model = copy.deepcopy(model)
-    for step in recipe.model_steps:
-        handler = step.handler
-        assert isinstance(handler, ModelTechnique)
-        if context.progress is not None:
-            context.progress(step.technique, 0, 0)
-        begun = time.monotonic()
-        model = handler.apply(model, step.config, context)
-        if context.seconds is not None:
-            part = "recover" if handler.trains else "build"
-            context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
+    for place, step in enumerate(recipe.model_steps):
+        model = _apply(model, step, place, context)
+    return _finished(model)
+
+
+def _apply(model: nn.Module, step: Step, place: int, context: Context) -> nn.Module:
+    """``model`` after one step, which has a seed of its own: it does the same whether earlier ones ran or were read."""
+    torch.manual_seed(context.seed + place)
+    handler = step.handler
+    assert isinstance(handler, ModelTechnique)
+    if context.progress is not None:
+        context.progress(step.technique, 0, 0)
+    begun = time.monotonic()
+    model = handler.apply(model, step.config, context)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()  # as it is read back: strides change the last digits of sums
+    if context.seconds is not None:
+        part = "recover" if handler.trains else "build"
+        context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
+    return model
+
+
+def _finished(model: nn.Module) -> nn.Module:
     if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values() if value.is_floating_point()):
         raise TrialError("the compressed model has weights that are not finite")
     return model.eval()
@@ -62,16 +74,16 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
 
 
 class ModelBuilder:
-    """Builds compressed models and remembers the trained ones.
+    """Builds compressed models and remembers the costly ones.
 
     Args:
         base: the loaded base model.
         context: data, teacher and seed; its fidelity is set per call.
-        folder: where recovered weights are kept, or None.
+        cache: where models are kept, or None.
     """
 
-    def __init__(self, base: LoadedModel, context: Context, folder: Path | None = None) -> None:
-        self._base, self._context, self._folder = base, context, folder
+    def __init__(self, base: LoadedModel, context: Context, cache: TensorCache | None = None) -> None:
+        self._base, self._context, self._cache = base, context, cache
         train = context.train.fingerprint if context.train is not None else ""
         calibration = context.calibration.fingerprint if context.calibration is not None else ""
         self._origin = (base.fingerprint, train, calibration, context.seed)
@@ -88,29 +100,44 @@ class ModelBuilder:
         ``seconds`` is filled as :attr:`Context.seconds`.
         """
         context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
-        if self._folder is None or not recipe.trains:
-            return apply_steps(self._base.module, recipe, context)
-        path = self._folder / f"{self._key(recipe, fidelity)}.safetensors"
-        stored = self._read(path, recipe)
-        if stored is not None:
-            return stored
-        model = apply_steps(self._base.module, recipe, context)
-        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_atomic(path, save(tensors, metadata={DECISIONS: json.dumps(context.decisions)}))
-        return model
+        steps = recipe.model_steps
+        done, model = self._longest_beginning(steps, context)
+        begun = time.monotonic()
+        for place in range(done, len(steps)):
+            model = _apply(model, steps[place], place, context)
+            if steps[place].handler.trains or time.monotonic() - begun > WORTH_KEEPING:
+                self._keep(steps[: place + 1], _finished(model), context)
+                begun = time.monotonic()
+        return _finished(model)
 
-    def _key(self, recipe: Recipe, fidelity: float) -> str:
-        return content_hash(*self._origin, [step.to_dict() for step in recipe.model_steps], fidelity)
+    def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
+        """How many steps a stored model has taken already, and that model; the base where there is none."""
+        for count in range(len(steps), 0, -1):
+            stored = None if self._cache is None else self._read(steps[:count], context)
+            if stored is not None:
+                return count, stored
+        return 0, copy.deepcopy(self._base.module)
 
-    def _read(self, path: Path, recipe: Recipe) -> nn.Module | None:
-        if not path.is_file():
+    def _keep(self, steps: Sequence[Step], model: nn.Module, context: Context) -> None:
+        if self._cache is not None:
+            self._cache.write(self._key(steps, context), model.state_dict(), {DECISIONS: context.decisions})
+
+    def _key(self, steps: Sequence[Step], context: Context) -> str:
+        fidelity = context.fidelity if any(step.handler.trains for step in steps) else None
+        return "models/" + content_hash(*self._origin, [step.to_dict() for step in steps], fidelity)
+
+    def _read(self, steps: Sequence[Step], context: Context) -> nn.Module | None:
+        assert self._cache is not None
+        key = self._key(steps, context)
+        found = self._cache.read(key)
+        if found is None:
             return None
+        tensors, notes = found
         try:
-            with safe_open(path, framework="pt") as stored:
-                decisions = json.loads((stored.metadata() or {}).get(DECISIONS, "{}"))
-            model = skeleton(self._base, recipe, decisions)
-            load_weights(model, path)
-        except (UserError, TrialError, SafetensorError, ValueError, OSError):
-            path.unlink(missing_ok=True)
+            model = skeleton(self._base, Recipe(tuple(steps)), notes[DECISIONS])
+            model.load_state_dict(tensors)
+        except (UserError, TrialError, RuntimeError, KeyError):
+            self._cache.forget(key)
             return None
+        context.decisions.update(notes[DECISIONS])
         return model

@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sousvit.spaces.shape import BlockShape, ModelShape, OtherShape, VitShape
+from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
     from torch import nn
 
 
-def shape_of(model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int) -> ModelShape:
+def shape_of(
+    model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int
+) -> VitShape | OtherShape:
     """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
     from sousvit.spaces.merging import merged
     from sousvit.spaces.quantized import linear_layers

@@ -6,6 +6,7 @@ to shapes; ``VitShape.of(model)`` reads the shape of a real model, and the two m
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,52 @@ def attention_macs(kind: str, tokens: int, heads: int, head_dim: int, landmarks:
     return heads * (inverse + 6 * tokens * landmarks * head_dim + 2 * landmarks**2 * head_dim)
 
 
+class ModelShape(ABC):
+    """What a recipe starts from or leaves, as far as it is known without running it.
+
+    Attributes:
+        exact_figures: objectives that :meth:`figures` gives exactly; others it gives are bounds.
+    """
+
+    exact_figures: frozenset[str]
+
+    @abstractmethod
+    def figures(self, bytes_per_weight: float) -> dict[str, float]:
+        """Values of objectives, in their units.
+
+        Args:
+            bytes_per_weight: average bytes of a matrix weight in the file, at least.
+        """
+
+
+class NetworkShape(ModelShape):
+    """A network whose parameters and MACs are counted."""
+
+    exact_figures = frozenset({"params", "macs"})
+
+    @abstractmethod
+    def params(self) -> int:
+        """Number of parameters."""
+
+    @abstractmethod
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+
+    @abstractmethod
+    def matrix_weights(self) -> int:
+        """Weights of linear layers and convolutions, without biases; what quantization shrinks."""
+
+    def figures(self, bytes_per_weight: float) -> dict[str, float]:
+        """Parameters and MACs (exact, millions) and a lower bound of the file size (MB)."""
+        return {
+            "params": self.params() / 1e6,
+            "macs": self.macs() / 1e6,
+            "size": self.matrix_weights() * bytes_per_weight / 1e6,
+        }
+
+
 @dataclass(frozen=True)
-class VitShape:
+class VitShape(NetworkShape):
     """A whole plain VisionTransformer (ViT, DeiT, DeiT-III, CLIP image towers, register and distilled variants).
 
     Attributes:
@@ -270,7 +315,7 @@ class VitShape:
 
 
 @dataclass(frozen=True)
-class OtherShape:
+class OtherShape(NetworkShape):
     """A network that is no plain VisionTransformer: what is known of it as a whole.
 
     Attributes:
@@ -306,11 +351,7 @@ class OtherShape:
         return self.num_matrix_weights
 
 
-#: What a recipe starts from or leaves: a plain Vision Transformer, or something else.
-ModelShape = VitShape | OtherShape
-
-
-def read_shape(plain: Mapping[str, Any]) -> ModelShape:
+def read_shape(plain: Mapping[str, Any]) -> NetworkShape:
     """The inverse of ``dataclasses.asdict`` on either shape.
 
     Raises:
@@ -319,7 +360,7 @@ def read_shape(plain: Mapping[str, Any]) -> ModelShape:
     from pydantic import TypeAdapter
 
     kind: Any = OtherShape if "num_macs" in plain else VitShape
-    shape: ModelShape = TypeAdapter(kind).validate_python(plain)
+    shape: NetworkShape = TypeAdapter(kind).validate_python(plain)
     return shape
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -239,6 +240,53 @@ class _Recorder:
                 if handler.is_identity(step.config, self._shape):
                     return {**first, name: value}
         raise LookupError(technique)
+
+
+class RandomTrial:
+    """Answers with known parameters where they fit, otherwise at random."""
+
+    def __init__(self, generator: random.Random, known: dict[str, Any]) -> None:
+        self._random, self.known = generator, known
+        self.asked: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of ``choices``."""
+        value = self.known.get(name)
+        self.asked[name] = value if value in choices else self._random.choice(list(choices))
+        return self.asked[name]
+
+
+class _PathTrial:
+    """Answers along a path of choices, the first one where the path ends, and notes how many there were."""
+
+    def __init__(self, path: Sequence[int]) -> None:
+        self._path, self.widths = path, list[int]()
+        self.asked: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        place = len(self.widths)
+        self.widths.append(len(choices))
+        self.asked[name] = choices[self._path[place] if place < len(self._path) else 0]
+        return self.asked[name]
+
+
+def every_suggestion(space: Space) -> Iterator[tuple[dict[str, Any], Recipe]]:
+    """All parameters that a trial could be asked for, with their recipes; as many as :attr:`Space.size` at most."""
+    path: list[int] | None = []
+    while path is not None:
+        trial = _PathTrial(path)
+        recipe = space.suggest(trial)
+        yield trial.asked, recipe
+        path = _following([*path, *[0] * (len(trial.widths) - len(path))], trial.widths)
+
+
+def _following(path: list[int], widths: Sequence[int]) -> list[int] | None:
+    """The next path in order, like an odometer; None after the last one."""
+    while path and path[-1] + 1 >= widths[len(path) - 1]:
+        path.pop()
+    if not path:
+        return None
+    return [*path[:-1], path[-1] + 1]
 
 
 def preset_names() -> list[str]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
+from sousvit.common.cache import TensorCache
 from sousvit.common.data import ImageSet
 from sousvit.common.data.augment import View
 from sousvit.common.device import training_device
-from sousvit.common.files import content_hash, write_atomic
+from sousvit.common.files import content_hash
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.transfer import represent
 
@@ -27,7 +25,7 @@ class Teacher:
     """Logits ``[N, classes]``, and features where they are asked for, of ``base`` on views of ``train``; kept as fp16.
 
     Args:
-        folder: where views are stored by content, or None to keep them in memory only.
+        cache: where views are stored by content, or None to keep them in memory only.
         progress: called with ("teacher", images done, images) while a view is computed.
         forward: normalised images ``[B, C, H, W]`` to logits, where something is faster than the PyTorch model
             (ONNX Runtime was measured about twice as fast on CPUs).
@@ -37,11 +35,11 @@ class Teacher:
         self,
         base: LoadedModel,
         train: ImageSet,
-        folder: Path | None = None,
+        cache: TensorCache | None = None,
         progress: Callable[[str, int, int], None] | None = None,
         forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        self._base, self._train, self._folder, self._progress = base, train, folder, progress
+        self._base, self._train, self._cache, self._progress = base, train, cache, progress
         self._forward = forward
         self._memory: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
         self._feature_width: int | None = None
@@ -77,12 +75,10 @@ class Teacher:
         return self._memory[key]
 
     def _read(self, key: str, kind: str) -> dict[str, torch.Tensor] | None:
-        if self._folder is None or not (self._folder / f"{key}.safetensors").is_file():
+        stored = None if self._cache is None else self._cache.read(f"teacher/{key}")
+        if stored is None:
             return None
-        try:
-            found = load_file(self._folder / f"{key}.safetensors")
-        except (SafetensorError, OSError):
-            return None
+        found = stored[0]
         main = found.get("logits" if kind == "logits" else "pooled")
         width = self._base.num_classes if kind == "logits" else self.feature_width
         return found if main is not None and main.shape == (len(self._train), width) else None
@@ -92,8 +88,8 @@ class Teacher:
         begun = time.monotonic()
         found = {name: value.half() for name, value in self._predict(drawn, kind).items()}
         self.seconds += time.monotonic() - begun
-        if self._folder is not None:
-            write_atomic(self._folder / f"{key}.safetensors", save(found))
+        if self._cache is not None:
+            self._cache.write(f"teacher/{key}", found)
         return found
 
     def _predict(self, view: View, kind: str) -> dict[str, torch.Tensor]:

@@ -126,6 +126,7 @@ class Technique(ABC):
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
         compresses: whether it makes the model cheaper; others repair.
+        listed: whether :func:`techniques` names it; a stand-in that changes no model is found by name only.
         any_model: whether it works on models that are no plain Vision Transformer: its methods are then given
             any ModelShape, otherwise a VitShape.
         needs_linear: whether it acts on linear layers besides the classifier, and on nothing else.
@@ -149,6 +150,7 @@ class Technique(ABC):
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
     compresses: ClassVar[bool] = True
+    listed: ClassVar[bool] = True
     any_model: ClassVar[bool] = False
     needs_linear: ClassVar[bool] = False
 
@@ -255,7 +257,7 @@ def techniques() -> Iterator[Technique]:
     """All registered techniques, plug-ins included, in stage order."""
     import sousvit.spaces.techniques  # noqa: F401 - registers ours
 
-    return iter(sorted(TECHNIQUES, key=place))
+    return iter(sorted((technique for technique in TECHNIQUES if technique.listed), key=place))
 
 
 def get_technique(name: str) -> Technique:

@@ -11,6 +11,7 @@ from sousvit.common.files import write_atomic
 from sousvit.search.answer import Answer
 from sousvit.search.archive import Archive, open_run, violations
 from sousvit.search.budget import Budget
+from sousvit.search.gate import seconds_saved
 from sousvit.search.record import TrialRecord
 from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe, show
 
@@ -143,7 +144,8 @@ def _cost(archive: Archive, answer: Answer | None) -> str:
     counts = f"{len(statuses)} trials: {statuses.count('complete')} complete, "
     counts += f"{statuses.count('gated')} gated before training, {statuses.count('failed')} failed. "
     parts = ", ".join(f"{part} {value:.0f} s" for part, value in sorted(seconds.items(), key=lambda pair: -pair[1]))
-    return f"{total}{counts}In trials: {parts}."
+    saved = f" The gates saved about {seconds_saved(archive) / 60:.1f} min." if "gated" in statuses else ""
+    return f"{total}{counts}In trials: {parts}.{saved}"
 
 
 def _trial(trial: TrialRecord, names: Sequence[str], budget: Budget) -> dict[str, Any]:

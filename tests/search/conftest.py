@@ -146,7 +146,7 @@ def simulated_study(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExe
 
 
 def simulated_budget(**changes: Any) -> Budget:
-    search = {"trials": 40, "seed": 0, **changes.pop("search", {})}
+    search = {"trials": 40, "seed": 0, "proposer": "tpe", **changes.pop("search", {})}
     values: dict[str, Any] = {
         "model": {"name": "vit_tiny_patch16_224"},
         "data": {"format": "idx", "train": "none"},

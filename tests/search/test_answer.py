@@ -28,7 +28,7 @@ def finished(simulated, verify, **changes):
     def answer(recipe, fidelity, single, leave_one_out, retrain_base):
         values = encode({"latency_ratio": Value(0.5), "accuracy_drop": Value(0.01)})
         rows = [Row("base", {}, {}), Row("recipe", recipe, {}, noisy=True), Row("best single", single or {}, {})]
-        return [{**row.to_dict(), "values": values} for row in rows]
+        return {"rows": [{**row.to_dict(), "values": values} for row in rows], "skipped": ["without tome"]}
 
     run.executor._answers.update(verify=verify, answer=answer)
     said = []
@@ -48,6 +48,7 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
     assert answer.feasible and not run.archive.rejected
     assert [row.role for row in answer.rows] == ["base", "recipe", "best single"]
     assert any("the machine was busy while recipe was timed" in note for note in answer.notes)
+    assert any("left out: without tome" in note for note in answer.notes)
 
 
 def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next(simulated):

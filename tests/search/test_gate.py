@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sousvit.search.budget import Limit
-from sousvit.search.gate import dominated, rejection
-from sousvit.search.record import Value
+from sousvit.search.gate import dominated, rejection, seconds_saved
+from sousvit.search.record import TrialRecord, Value
 
 SENSES = {"latency": False, "size": False}
 RIVAL = {"latency": 2.0, "size": 1.0}
@@ -55,3 +55,18 @@ def test_a_broken_limit_names_the_figure_and_the_judged_end():
     phrase = Limit("accuracy_drop", 0.012, False, 0.975).phrase(Value(0.01, 0.0, 0.02))
     assert phrase == "accuracy_drop 0.01 (0.02 at 98% confidence), limit <= 0.012"
     assert Limit("size", 1.0, False, 0.9).phrase(None) == "size was not measured, limit <= 1"
+
+
+def test_what_gates_saved_is_what_finished_recipes_took():
+    def trial(status: str, trains: bool, fidelity: float = 1.0, **seconds: float) -> TrialRecord:
+        steps = [{"technique": "distill", "epochs": 2}] if trains else [{"technique": "int8_dynamic"}]
+        recipe = {"steps": steps, "runtime": "onnxruntime"}
+        return TrialRecord(f"{status}{trains}", recipe, fidelity, 0, status, seconds=seconds)
+
+    done = [
+        trial("complete", True, 0.25, recover=10.0, export=1.0, judge=2.0),
+        trial("complete", True, recover=40.0, judge=3.0),
+    ]
+    gated = [trial("gated", True, 0.5, gate=1.0), trial("gated", False)]
+    assert seconds_saved([*done, *gated]) == pytest.approx((3 + 0.5 * 40) + 3)
+    assert seconds_saved(gated) == seconds_saved(done) == 0.0

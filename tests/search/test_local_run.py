@@ -167,6 +167,18 @@ def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path)
     assert without == ["prune_depth"]
 
 
+def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_project, tmp_path):
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search={**SEARCH, "time": 0.001})
+    recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))
+    asked = {"recipe": recipe.to_dict(), "fidelity": 1.0, "single": None, "leave_one_out": True, "retrain_base": False}
+    (tmp_path / "run").mkdir()
+    with local_executor(read_budget(budget), tmp_path / "run") as executor:
+        executor.start(None)
+        told = executor.call("answer", **asked)
+    assert [row["role"] for row in told["rows"]] == ["base", "recipe"]
+    assert told["skipped"] == ["without prune_depth", "without int8_dynamic"]
+
+
 def test_the_answer_needs_neither_torch_nor_optuna(finished):
     home, _ = finished
     code = (

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sousvit.common.cache import TensorCache
 from sousvit.common.data import Splits
 from sousvit.common.data.augment import View
 from sousvit.common.errors import TrialError
@@ -42,7 +43,7 @@ def same(one, two) -> bool:
 
 def test_teacher_logits_are_the_models_own_on_the_drawn_view(world, tmp_path):
     base, splits = world
-    logits = Teacher(base, splits.train, tmp_path)("crop_flip", 3, 1)
+    logits = Teacher(base, splits.train, TensorCache(tmp_path))("crop_flip", 3, 1)
     view = View.draw("crop_flip", len(splits.train), splits.train.size, 3, 1)
     expected = predict(base.module, splits.train, base.normalise, view=view)
     assert torch.allclose(logits, expected, atol=0.02)  # stored as fp16
@@ -57,50 +58,78 @@ def test_teacher_runs_once_per_view_and_damaged_files_are_rebuilt(world, tmp_pat
         calls.append(len(images))
         return base.module(images).detach()
 
-    first = Teacher(base, splits.train, tmp_path, forward=forward)("none", 0, 0)
+    first = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)("none", 0, 0)
     paid = sum(calls)
     assert paid == len(splits.train)
-    again = Teacher(base, splits.train, tmp_path, forward=forward)
+    again = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)
     assert torch.allclose(again("none", 0, 0), first, atol=0.02) and sum(calls) == paid
-    [stored] = tmp_path.glob("*.safetensors")
+    [stored] = tmp_path.rglob("*.safetensors")
     stored.write_bytes(stored.read_bytes()[:100])
-    assert torch.allclose(Teacher(base, splits.train, tmp_path, forward=forward)("none", 0, 0), first, atol=0.02)
+    rebuilt = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)
+    assert torch.allclose(rebuilt("none", 0, 0), first, atol=0.02)
     assert sum(calls) == 2 * paid
 
 
 def test_recovered_models_are_stored_and_read_back(world, context, tmp_path, monkeypatch):
     base, _ = world
-    builder = ModelBuilder(base, context, tmp_path)
+    builder = ModelBuilder(base, context, TensorCache(tmp_path))
     model = builder.build(RECIPE)
-    monkeypatch.setattr(builder_module, "apply_steps", _only_skeletons(monkeypatch))
+    monkeypatch.setattr(builder_module, "_apply", _only_skeletons)
     assert same(builder.build(replace(RECIPE, steps=(*RECIPE.steps, Step.make("int8_dynamic")))), model)
+    with pytest.raises(AssertionError, match="worked again"):
+        builder.build(RECIPE.without("prune_mlp"))
 
 
-def _only_skeletons(monkeypatch):
-    def checked(model, recipe, context):
-        assert context.train is None, "trained again"
-        return apply_steps(model, recipe, context)
+def _only_skeletons(model, step, place, context, apply=builder_module._apply):
+    assert context.calibration is None, "worked again"
+    return apply(model, step, place, context)
 
-    return checked
+
+@pytest.mark.parametrize("importance", ["taylor", "gates"])
+def test_recipes_that_begin_alike_share_their_beginning(importance, world, context, tmp_path, monkeypatch):
+    base, _ = world
+    monkeypatch.setattr(builder_module, "WORTH_KEEPING", 0.0)
+    pruned = (
+        Step.make("prune_mlp", keep=0.5, importance=importance, allocation="global"),
+        Step.make("low_rank", keep=0.5, allocation="sensitivity"),
+    )
+    recipe = Recipe((*pruned, Step.make("distill", epochs=1)))
+    seconds: dict[str, float] = {}
+    cached = ModelBuilder(base, context, TensorCache(tmp_path))
+    cached.build(Recipe(pruned))
+    model = cached.build(recipe, seconds=seconds)
+    assert "build" not in seconds and "recover" in seconds
+    assert same(model, ModelBuilder(base, context).build(recipe))
+    assert same(cached.build(recipe), model)
+
+
+def test_a_stored_model_of_another_shape_is_built_again(world, context, tmp_path):
+    base, _ = world
+    cache = TensorCache(tmp_path)
+    builder = ModelBuilder(base, context, cache)
+    model = builder.build(RECIPE)
+    [stored] = tmp_path.rglob("*.safetensors")
+    cache.write(f"models/{stored.stem}", {"foreign": torch.zeros(3)}, {"decisions": {}})
+    assert same(builder.build(RECIPE), model)
 
 
 def test_a_damaged_stored_model_is_built_again(world, context, tmp_path):
     base, _ = world
-    builder = ModelBuilder(base, context, tmp_path)
+    builder = ModelBuilder(base, context, TensorCache(tmp_path))
     model = builder.build(RECIPE)
-    [stored] = tmp_path.glob("*.safetensors")
+    [stored] = tmp_path.rglob("*.safetensors")
     stored.write_bytes(b"not a model")
     assert same(builder.build(RECIPE), model)
 
 
 def test_fidelity_seed_and_steps_have_models_of_their_own(world, context, tmp_path):
     base, _ = world
-    builder = ModelBuilder(base, context, tmp_path)
+    builder = ModelBuilder(base, context, TensorCache(tmp_path))
     builder.build(RECIPE, fidelity=1.0)
     builder.build(RECIPE, fidelity=0.5)
-    ModelBuilder(base, replace(context, seed=7), tmp_path).build(RECIPE, fidelity=0.5)
+    ModelBuilder(base, replace(context, seed=7), TensorCache(tmp_path)).build(RECIPE, fidelity=0.5)
     builder.build(RECIPE.without("prune_mlp"), fidelity=0.5)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 4
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
 
 
 def test_building_leaves_the_base_alone_and_repeats_itself(world, context):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sousvit.common.cache import TensorCache
 from sousvit.common.model import LoadedModel
 from sousvit.common.specs import ModelSpec
 from sousvit.spaces.recipe import Step
@@ -61,13 +62,13 @@ def test_features_are_stored_and_a_damaged_file_is_computed_again(loaded, make_c
     def ask(teacher):
         return teacher.features("mixup", 1, 2)[0] if kind == "features" else teacher("mixup", 1, 2)
 
-    first = ask(Teacher(loaded, train, tmp_path))
-    files = list(tmp_path.iterdir())
+    first = ask(Teacher(loaded, train, TensorCache(tmp_path)))
+    files = list(tmp_path.rglob("*.safetensors"))
     assert len(files) == 1
-    quiet = Teacher(loaded, train, tmp_path, forward=lambda images: 1 / 0)
+    quiet = Teacher(loaded, train, TensorCache(tmp_path), forward=lambda images: 1 / 0)
     assert torch.equal(ask(quiet), first) and quiet.seconds == 0
     files[0].write_bytes(b"damaged")
-    assert torch.allclose(ask(Teacher(loaded, train, tmp_path)).float(), first.float(), atol=0.02)
+    assert torch.allclose(ask(Teacher(loaded, train, TensorCache(tmp_path))).float(), first.float(), atol=0.02)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])

@@ -1,0 +1,99 @@
+"""Tensors kept on disk by content: bounded, least recently used first out, and never trusted when damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from sousvit.common.files import write_atomic
+
+if TYPE_CHECKING:
+    import torch
+
+_CHECKSUM, _NOTES = "checksum", "notes"
+
+
+class TensorCache:
+    """Named tensors with notes, one safetensors file an entry, with a checksum of its own.
+
+    Several processes may share a folder: files appear whole, and one that disappears is a miss.
+
+    Args:
+        folder: where entries lie; made when the first one is written.
+        max_bytes: of all entries; the least recently used go first, the newest stays.
+    """
+
+    def __init__(self, folder: Path, max_bytes: float = float("inf")) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+
+    def read(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Tensors and notes of ``key``; None where it is missing, or was damaged (then it is removed)."""
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as stored:
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+                metadata = stored.metadata() or {}
+            notes = json.loads(metadata.get(_NOTES, "{}"))
+            if metadata.get(_CHECKSUM) != _checksum(tensors, notes):
+                raise ValueError("checksum")
+            os.utime(path)  # used just now
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError):
+            path.unlink(missing_ok=True)
+            return None
+        return tensors, notes
+
+    def write(self, key: str, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any] | None = None) -> None:
+        """Keep ``tensors`` and ``notes`` (plain JSON values) under ``key``.
+
+        Raises:
+            SharedInputError: the disk is full or the folder not writable.
+        """
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        kept = dict(notes or {})
+        metadata = {_CHECKSUM: _checksum(whole, kept), _NOTES: json.dumps(kept)}
+        path = self._path(key)
+        write_atomic(path, save(whole, metadata=metadata))
+        self._make_room(path)
+
+    def forget(self, key: str) -> None:
+        """Remove an entry that turned out not to fit."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+    def _make_room(self, newest: Path) -> None:
+        entries = []
+        for path in self._folder.rglob("*.safetensors"):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue  # another process removed it
+            entries.append((found.st_mtime_ns, found.st_size, path))
+        left = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if left <= self._max_bytes:
+                break
+            if path != newest:
+                path.unlink(missing_ok=True)
+                left -= size
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> str:
+    import torch
+
+    digest = hashlib.blake2b(json.dumps(notes, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

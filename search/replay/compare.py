@@ -1,0 +1,154 @@
+"""Policies side by side on one table, over many seeds: what each reached after so many evaluations and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sousvit.search.replay.curves import Curve, Hypervolume, interval
+from sousvit.search.replay.policies import replay
+from sousvit.search.replay.table import Table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+#: Marks at which shares are compared: these parts of all evaluations.
+MARKS = (1 / 8, 1 / 4, 1 / 2, 1.0)
+#: Points of a plotted line.
+DRAWN = 60
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Curves by policy, one per seed.
+
+    Attributes:
+        evaluations: that each policy was given.
+        curves: of equal seeds in equal places.
+    """
+
+    evaluations: int
+    curves: dict[str, list[Curve]]
+
+    def marks(self) -> list[int]:
+        """Numbers of evaluations at which the table of results compares."""
+        return sorted({max(1, round(share * self.evaluations)) for share in MARKS})
+
+    def shares(self, policy: str, count: int) -> tuple[float, float, float]:
+        """Mean share of the hypervolume after ``count`` evaluations, with its 95% interval over seeds."""
+        return interval([curve.at_evaluation(count) for curve in self.curves[policy]])
+
+    def seconds_to(self, policy: str, share: float) -> tuple[float, int]:
+        """Median time until ``share`` is reached by the seeds that reach it, and how many do."""
+        times = [float(curve.seconds[np.argmax(curve.share >= share)]) for curve in self.curves[policy]
+                 if len(curve.share) and curve.share[-1] >= share]  # fmt: skip
+        return (float(np.median(times)) if times else float("inf")), len(times)
+
+    def own_seconds(self, policy: str) -> float:
+        """Mean time that the policy itself takes per evaluation."""
+        return float(np.mean([curve.own_seconds / max(1, len(curve.share)) for curve in self.curves[policy]]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: every curve."""
+        return {
+            "evaluations": self.evaluations,
+            "policies": {
+                policy: [{"seconds": c.seconds.round(3).tolist(), "share": c.share.round(5).tolist(),
+                          "own_seconds": round(c.own_seconds, 3)} for c in curves]
+                for policy, curves in self.curves.items()
+            },
+        }  # fmt: skip
+
+
+def compare(
+    path: Path,
+    policies: Sequence[str],
+    evaluations: int,
+    seeds: int,
+    workers: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Replay every policy with every seed.
+
+    Args:
+        path: the table's description.
+        workers: processes; a policy's own time is charged, so no more than idle cores.
+
+    Raises:
+        UserError: a bad table or an unknown policy.
+    """
+    table = Table.read(path)
+    evaluations = min(evaluations, sum(1 for _ in table.recipes()) * len(table.fidelities))
+    tasks = list(product(policies, range(seeds)))
+    curves: dict[str, list[Curve]] = {policy: [] for policy in policies}
+    for done, ((policy, _), curve) in enumerate(zip(tasks, _run(path, tasks, evaluations, workers), strict=True)):
+        curves[policy].append(curve)
+        if progress is not None:
+            progress(f"replaying {policy}", done + 1, len(tasks))
+    return Comparison(evaluations, curves)
+
+
+def _run(path: Path, tasks: Sequence[tuple[str, int]], evaluations: int, workers: int) -> Iterator[Curve]:
+    one = partial(_replay, path, evaluations)
+    if workers == 1:
+        yield from map(one, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(one, tasks)
+
+
+_tables: dict[Path, tuple[Table, Hypervolume]] = {}
+
+
+def _replay(path: Path, evaluations: int, task: tuple[str, int]) -> Curve:
+    if path not in _tables:  # a worker reads it once
+        table = Table.read(path)
+        _tables[path] = table, Hypervolume(table.points(), list(table.senses.values()))
+    table, hypervolume = _tables[path]
+    policy, seed = task
+    return replay(table, policy, evaluations, seed, hypervolume)
+
+
+def markdown(comparison: Comparison) -> str:
+    """Shares of the table's hypervolume by policy, and the time to what random search reaches in the end."""
+    marks = comparison.marks()
+    lines = [
+        "| policy | " + " | ".join(f"{count} evaluations" for count in marks) + " | own time, ms per evaluation |",
+        "|---|" + "---:|" * (len(marks) + 1),
+    ]
+    for policy in comparison.curves:
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*comparison.shares(policy, count)) for count in marks]
+        lines.append(f"| {policy} | " + " | ".join(cells) + f" | {1000 * comparison.own_seconds(policy):.0f} |")
+    if "random" in comparison.curves:
+        goal = comparison.shares("random", comparison.evaluations)[0]
+        lines += ["", f"Time to random search's last mean share ({goal:.3f}), median of the seeds that reach it:", ""]
+        for policy, curves in comparison.curves.items():
+            seconds, reached = comparison.seconds_to(policy, goal)
+            lines.append(f"- {policy}: {seconds:.0f} s ({reached} of {len(curves)} seeds)")
+    return "\n".join(lines) + "\n"
+
+
+def plot(comparison: Comparison) -> go.Figure:
+    """Mean share against evaluations, with the interval over seeds as a band."""
+    import plotly.graph_objects as go
+    from plotly.colors import qualitative
+
+    figure = go.Figure()
+    counts = sorted({int(count) for count in np.linspace(1, comparison.evaluations, DRAWN)})
+    for place, policy in enumerate(comparison.curves):
+        colour = qualitative.D3[place % len(qualitative.D3)]
+        mean, low, high = np.array([comparison.shares(policy, count) for count in counts]).T
+        figure.add_scatter(x=counts, y=mean, name=policy, line={"color": colour})
+        band = {"fill": "toself", "line": {"width": 0}, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False}
+        figure.add_scatter(x=[*counts, *counts[::-1]], y=[*high, *low[::-1]], fillcolor=colour, **band)
+    axes = {"xaxis_title": "evaluations", "yaxis_title": "share of the table's hypervolume"}
+    figure.update_layout(**axes, height=520, template="plotly_white")
+    return figure

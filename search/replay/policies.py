@@ -1,0 +1,208 @@
+"""Ways to choose what to evaluate, replayed on a table: ours, and what a user could run instead.
+
+``sousvit`` is the engine as a search runs it, on the simulated executor. ``tpe`` and ``nsga2`` are plain Optuna
+samplers, ``random`` draws evenly; they evaluate at full fidelity, and an evaluation they repeat costs nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from sousvit.common.errors import UnknownNameError
+from sousvit.search.archive import Archive, violations
+from sousvit.search.budget import Budget, Limit
+from sousvit.search.executors.executor import make_job, record_of
+from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
+from sousvit.search.record import BaseRecord, TrialRecord
+from sousvit.search.replay.curves import Curve, Hypervolume
+from sousvit.search.replay.table import Table
+from sousvit.search.run import make_engine
+from sousvit.search.watcher import Watcher
+from sousvit.spaces.recipe import Recipe
+
+#: Proposals in a row that bring nothing new before a policy gives up.
+PATIENCE = 50
+
+
+class ReplayClock(SimulatedClock):
+    """Recorded seconds, and those that the policy itself takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = time.perf_counter()
+
+    def __call__(self) -> float:
+        return self.now + self.own_seconds
+
+    @property
+    def own_seconds(self) -> float:
+        """Time since the replay began."""
+        return time.perf_counter() - self._begun
+
+
+class Replay:
+    """One policy's run over a table: judges recipes and keeps when what was known.
+
+    Args:
+        table: what was recorded.
+        evaluations: after which it ends.
+        seed: of the policy, and of the recorded measurements where there are several.
+    """
+
+    def __init__(self, table: Table, evaluations: int, seed: int) -> None:
+        self.table, self.evaluations, self.seed = table, evaluations, seed
+        self.clock = ReplayClock()
+        self.budget = table_budget(table, evaluations, seed)
+        self.known: dict[str, TrialRecord] = {}
+        self.times: list[float] = []
+        self.found: list[TrialRecord] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every evaluation is spent."""
+        return len(self.found) >= self.evaluations
+
+    def note(self, record: TrialRecord) -> None:
+        """Count an evaluation that just ended."""
+        self.times.append(self.clock())
+        self.found.append(record)
+
+    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+        """A recipe's recorded result at full fidelity; None if the table does not have it."""
+        if recipe.hash not in self.known:
+            job = make_job(recipe, 1.0, self.budget.search)
+            outcome = self.table.judge(job)
+            self.clock.now += sum(outcome.seconds.values())
+            record = record_of(job, outcome, "proposed")
+            self.known[recipe.hash] = record
+            if record.status == "complete":
+                self.note(record)
+        record = self.known[recipe.hash]
+        return record if record.status == "complete" else None
+
+    def curve(self, hypervolume: Hypervolume) -> Curve:
+        """Share of ``hypervolume`` after each evaluation; only final results that hold the limits count."""
+        own = self.clock.own_seconds
+        points: list[list[float]] = []
+        shares: list[float] = []
+        for record in self.found:
+            if record.is_final and not violations(record, self.budget.hard_limits):
+                points.append([record.get(name) for name in self.table.senses])
+                share = hypervolume.share(np.array(points))
+            else:
+                share = shares[-1] if shares else 0.0
+            shares.append(share)
+        return Curve(np.array(self.times), np.array(shares), own)
+
+
+def table_budget(table: Table, evaluations: int, seed: int) -> Budget:
+    """The table's objectives and limits as a budget."""
+    search = {"trials": evaluations, "seed": seed, "explore_fidelity": table.fidelities[0], "confidence": 0.5}
+    return Budget.model_validate(
+        {
+            "model": {"name": "a-recorded-table"},
+            "data": {"format": "idx", "train": "none"},
+            "limits": table.limits,
+            "optimize": list(table.senses),
+            "search": search,
+        }
+    )
+
+
+def ours(replay: Replay) -> None:
+    """The engine."""
+    table, budget = replay.table, replay.budget
+
+    watcher = Watcher(trial=lambda record, counts: replay.note(record))
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(Path(folder) / "run", writable=True)
+        base = BaseRecord({}, {}, {})
+        executor = SimulatedExecutor(base, table.judge, replay.clock)
+        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, watcher, replay.clock)
+        engine.run()
+        archive.close()
+
+
+def random_choice(replay: Replay) -> None:
+    """Every configuration is as likely, none comes twice."""
+    recipes = list(replay.table.recipes())
+    for place in np.random.default_rng(replay.seed).permutation(len(recipes)):
+        if replay.is_over:
+            break
+        replay.evaluate(recipes[int(place)])
+
+
+def _sampled(make: Callable[[int, object], optuna.samplers.BaseSampler]) -> Callable[[Replay], None]:
+    def run(replay: Replay) -> None:
+        limits = replay.budget.hard_limits
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            sampler = make(replay.seed, _told_constraints if limits else None)
+        senses = replay.table.senses
+        study = optuna.create_study(
+            directions=["maximize" if more else "minimize" for more in senses.values()], sampler=sampler
+        )
+        for _ in _until_over(replay):
+            trial = study.ask()
+            record = replay.evaluate(replay.table.space.suggest(trial))
+            if record is None:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            trial.set_user_attr("constraints", _constraints(record, limits))
+            study.tell(trial, [record.get(name) for name in senses])
+
+    return run
+
+
+def _until_over(replay: Replay) -> Iterator[None]:
+    idle, count = 0, 0
+    while not replay.is_over and idle < PATIENCE:
+        yield
+        idle = 0 if len(replay.found) > count else idle + 1
+        count = len(replay.found)
+
+
+def _constraints(record: TrialRecord, limits: tuple[Limit, ...]) -> list[float]:
+    return [limit.violation(record.values.get(limit.name)) for limit in limits]
+
+
+def _told_constraints(trial: optuna.trial.FrozenTrial) -> list[float]:
+    found: list[float] = trial.user_attrs["constraints"]
+    return found
+
+
+def _tpe(seed: int, constraints: object) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, constraints_func=constraints)
+
+
+def _nsga2(seed: int, constraints: object) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=constraints)
+
+
+POLICIES: dict[str, Callable[[Replay], None]] = {
+    "sousvit": ours,
+    "tpe": _sampled(_tpe),
+    "nsga2": _sampled(_nsga2),
+    "random": random_choice,
+}
+
+
+def replay(table: Table, policy: str, evaluations: int, seed: int, hypervolume: Hypervolume | None = None) -> Curve:
+    """What ``policy`` reaches on ``table``.
+
+    Raises:
+        UnknownNameError: no such policy.
+    """
+    if policy not in POLICIES:
+        raise UnknownNameError("policy", policy, POLICIES)
+    run = Replay(table, evaluations, seed)
+    POLICIES[policy](run)
+    return run.curve(hypervolume or Hypervolume(table.points(), list(table.senses.values())))

@@ -1,0 +1,62 @@
+"""A search that continues from an earlier run: its results are taken over, and what it trained is at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from sousvit.common.errors import UserError
+from sousvit.common.files import disk_errors_as_user_errors
+from sousvit.search.archive import Archive, open_run
+from sousvit.search.budget import Budget
+
+#: Parts of a budget that figures hang on.
+MEASURED_WITH = ("model", "data", "targets")
+CACHE = "cache"
+
+
+def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
+    """Fill an empty archive with the finished results of the run in ``earlier``; returns how many.
+
+    What was gated there is left behind: other limits may let it pass. Files are linked where the disk allows it.
+
+    Raises:
+        UserError: no such run, another model, data or target, or an objective that it did not measure.
+    """
+    own, old = open_run(earlier)
+    for name in MEASURED_WITH:
+        if getattr(own, name) != getattr(budget, name):
+            raise UserError(
+                "a search continues from a run with the same model, data and target",
+                f"another {name} in {earlier.name}",
+                "search without --from",
+            )
+    assert old.base is not None
+    named = {*budget.optimize, *budget.limits}
+    missing = sorted(named - set(old.base.values))
+    if missing:
+        raise UserError("an earlier run must have measured every objective", f"no {', '.join(missing)}",
+                        "search without --from")  # fmt: skip
+    _link(earlier / CACHE, archive.folder / CACHE)
+    complete = [trial for trial in old if trial.status == "complete" and named <= trial.values.keys()]
+    for trial in complete:
+        archive.add(replace(trial, source=trial.source or earlier.name, artifact="", number=None))
+    archive.append("base", base=old.base.to_dict())  # last: without it a crash before here starts over
+    return len(complete)
+
+
+def _link(source: Path, folder: Path) -> None:
+    with disk_errors_as_user_errors(folder):
+        for path in source.rglob("*.safetensors"):
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                continue
+            with contextlib.suppress(FileNotFoundError):  # the earlier run may be making room
+                try:
+                    os.link(path, target)
+                except OSError:
+                    shutil.copy2(path, target)

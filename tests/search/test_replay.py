@@ -1,0 +1,138 @@
+"""Recorded tables as spaces: reading, judging, replaying policies, and what bad tables say."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sousvit.common.errors import UserError
+from sousvit.search.executors.executor import make_job
+from sousvit.search.replay.curves import Hypervolume, interval
+from sousvit.search.replay.policies import POLICIES, replay, table_budget
+from sousvit.search.replay.table import Table, TableSpec
+from sousvit.spaces.recipe import Recipe
+
+
+def rows() -> pd.DataFrame:
+    found = []
+    for depth, width, kind in product((2, 4, 6, 8), (16, 32, 48, 64), ("plain", "wide")):
+        macs = depth * width * (2.0 if kind == "wide" else 1.0)
+        found.append({"depth": depth, "width": width, "kind": kind, "macs": macs, "accuracy": 1 - 8 / (depth + width)})
+    return pd.DataFrame(found)
+
+
+def spec(**changes) -> TableSpec:
+    given = {
+        "file": "t.csv",
+        "parameters": ["depth", "width", "kind"],
+        "objectives": {"accuracy": "maximize", "macs": "minimize"},
+        "exact": ["macs"],
+    }
+    return TableSpec.model_validate({**given, **changes})
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table(rows(), spec())
+
+
+def test_every_configuration_is_a_recipe_with_its_recorded_figures(table):
+    recipes = list(table.recipes())
+    assert len(recipes) == len(rows()) == table.space.size
+    recipe = next(r for r in recipes if dict(r.steps[0].config) == {"depth": 4, "width": 32, "kind": "wide"})
+    outcome = table.judge(make_job(recipe, 1.0, table_budget(table, 5, 0).search))
+    assert outcome.values[table.name_of("macs")].value == 256
+    assert recipe.reshape(table.shape).figures(4.0) == {table.name_of("macs"): 256}
+    assert table.space.parameters(recipe, table.shape) == {"row.depth": 4, "row.width": 32, "row.kind": "wide"}
+
+
+def test_a_table_is_read_from_csv_and_parquet_with_a_column_called_technique(tmp_path):
+    frame = rows().rename(columns={"kind": "technique"})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        text = f"{{file: {name}, parameters: [depth, width, technique], objectives: {{accuracy: maximize}}}}"
+        (tmp_path / "table.yaml").write_text(text)
+        read = Table.read(tmp_path / "table.yaml")
+        recipe = next(read.recipes())
+        again = Recipe.from_dict(recipe.to_dict())
+        assert read.judge(make_job(again, 1.0, table_budget(read, 5, 0).search)).status == "complete"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_policy_that_sees_everything_reaches_everything(table, policy):
+    curve = replay(table, policy, len(rows()), seed=1)
+    assert np.all(np.diff(curve.share) >= -1e-12) and np.all(np.diff(curve.seconds) >= 0)
+    if policy in ("sousvit", "random"):  # the others repeat themselves
+        assert curve.share[-1] == pytest.approx(1.0)
+    assert 0 < curve.at_evaluation(1) < 1 and curve.at_second(0.5) == 0.0
+
+
+def test_limits_hold_in_the_front_and_in_its_volume():
+    limited = Table(rows(), spec(limits={"macs": 200}))
+    assert limited.points()[:, 1].max() <= 200
+    curve = replay(limited, "random", 32, seed=0)
+    assert curve.share[-1] == pytest.approx(1.0) and len(curve.share) == 32
+
+
+def test_configurations_that_were_not_recorded_cost_nothing():
+    holes = Table(rows().sample(20, random_state=0), spec())
+    for policy in POLICIES:
+        curve = replay(holes, policy, 15, seed=0)
+        assert 5 <= len(curve.share) <= 15, policy
+        assert policy not in ("sousvit", "random") or len(curve.share) == 15
+
+
+def test_seeds_and_fidelities_choose_among_repeated_rows():
+    parts = []
+    for seed, share in product((0, 1), (0.25, 1.0)):
+        part = rows().assign(seed=seed, share=share, cost=100 * share)
+        parts.append(part.assign(accuracy=part["accuracy"] * (0.8 + 0.2 * share) - 0.001 * seed))
+    table = Table(pd.concat(parts), spec(seed="seed", fidelity="share", seconds="cost"))
+    assert table.fidelities == [0.25, 1.0] and len(table.points()) == 32
+    recipe = next(table.recipes())
+    name = table.name_of("accuracy")
+    search = [table_budget(table, 9, seed).search for seed in (0, 1)]
+    full, other, low = (
+        table.judge(make_job(recipe, level, search[seed])).values[name].value
+        for seed, level in ((0, 1.0), (1, 1.0), (0, 0.25))
+    )
+    assert full == pytest.approx(other + 0.001) and low == pytest.approx(0.85 * full)
+    curve = replay(table, "sousvit", 40, seed=0)
+    assert curve.seconds[-1] > 40 * 25 and 0 < curve.share[-1] <= 1.0
+
+
+def test_the_hypervolume_does_not_depend_on_units_or_order():
+    points = rows()[["accuracy", "macs"]].to_numpy()
+    part = points[::5]
+    share = Hypervolume(points, [True, False]).share(part)
+    scaled = Hypervolume(points * [100, 1e-3], [True, False]).share((part * [100, 1e-3])[::-1])
+    assert share == pytest.approx(scaled) and 0 < share < 1
+    mean, low, high = interval([0.8, 0.9, 1.0])
+    assert low < mean < high
+
+
+@pytest.mark.parametrize(
+    ("change", "broken", "said"),
+    [
+        ({"parameters": ["deep"]}, None, "every column that is named"),
+        ({}, lambda frame: frame.iloc[:0], "has rows"),
+        ({}, lambda frame: pd.concat([frame, frame[:1]]), "recorded once"),
+        ({}, lambda frame: frame.assign(macs=np.nan), "finite numbers"),
+        ({"exact": ["macs"], "seed": "s"}, lambda f: pd.concat([f.assign(s=0), f.assign(s=1, macs=0)]), "exact"),
+        ({"fidelity": "depth"}, None, "fidelities lie"),
+    ],
+)  # fmt: skip
+def test_a_bad_table_gives_one_clear_line(change, broken, said):
+    with pytest.raises(UserError, match=said):
+        Table(rows() if broken is None else broken(rows()), spec(**change))
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    (tmp_path / "t.yaml").write_text("{file: no.csv, parameters: [a], objectives: {b: minimize}}")
+    with pytest.raises(UserError, match=r"no\.csv"):
+        Table.read(tmp_path / "t.yaml")

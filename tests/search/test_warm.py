@@ -1,0 +1,82 @@
+"""Searches that continue from an earlier run."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from sousvit.common.errors import UserError
+from sousvit.search.archive import Archive
+from sousvit.search.warm import take_over
+
+
+@pytest.fixture
+def earlier(simulated):
+    """A finished run with a cache."""
+    run = simulated("one")
+    run.engine.run()
+    plain = run.budget.model_dump(mode="json")
+    folder = run.archive.folder
+    (folder / "budget.yaml").write_text(yaml.safe_dump(plain))
+    (folder / "cache" / "models").mkdir(parents=True)
+    (folder / "cache" / "models" / "a.safetensors").write_bytes(b"weights")
+    run.archive.close()
+    return run
+
+
+def resolved(run):
+    """The earlier run's budget as its folder says it."""
+    from sousvit.search.budget import read_budget
+
+    return read_budget(run.archive.folder / "budget.yaml")
+
+
+def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simulated, tmp_path):
+    archive = Archive(tmp_path / "two", writable=True)
+    count = take_over(archive, resolved(earlier), earlier.archive.folder)
+    archive.close()
+    complete = {trial.key for trial in earlier.archive if trial.status == "complete"}
+    assert set(archive.trials) == complete and count == len(complete) > 5
+    assert archive.own == 0 and archive.spent_seconds == 0.0
+    assert {trial.source for trial in archive} == {"one"} and not any(trial.artifact for trial in archive)
+    assert (tmp_path / "two/cache/models/a.safetensors").read_bytes() == b"weights"
+
+    limits = {"accuracy_drop": 0.02, "latency_ratio": 0.5}
+    warm = simulated("two", limits=limits, search={"trials": 12})
+    warm.engine.run()
+    assert warm.archive.own == 12 and len(warm.archive) == count + 12
+    assert not complete & {trial.key for trial in warm.archive if not trial.source}
+    assert any(trial.source for trial in warm.archive.front(warm.engine._limits, warm.engine._senses))
+    told = [trial for trial in warm.engine._proposer.study.trials if trial.state.is_finished()]
+    assert warm.engine.counts.replayed > 0 and len(told) >= 10
+
+    third = Archive(tmp_path / "three", writable=True)
+    assert take_over(third, resolved(earlier), earlier.archive.folder) == count
+
+
+def test_taking_over_is_repeated_after_a_crash_in_the_middle(earlier, tmp_path):
+    archive = Archive(tmp_path / "two", writable=True)
+    archive.add(next(trial for trial in earlier.archive if trial.status == "complete"))
+    assert archive.base is None
+    count = take_over(archive, resolved(earlier), earlier.archive.folder)
+    assert len(archive) == count and archive.base is not None
+    archive.close()
+    assert len(Archive(tmp_path / "two")) == count
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": {"name": "deit_tiny_patch16_224"}}, "another model in one"),
+        ({"targets": [{"threads": 2}]}, "another targets in one"),
+        ({"optimize": ["memory"]}, "no memory"),
+    ],
+)
+def test_a_run_of_something_else_is_refused(change, said, earlier, tmp_path):
+    from sousvit.search.budget import make_budget
+
+    other = make_budget({**resolved(earlier).model_dump(mode="json"), **change}, tmp_path)
+    archive = Archive(tmp_path / "two", writable=True)
+    with pytest.raises(UserError, match=said):
+        take_over(archive, other, earlier.archive.folder)
+    assert archive.base is None and not len(archive)
