@@ -29,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 #: Fewer results than this say too little.
 MIN_RESULTS = 8
-#: Of more than this the model learns nothing that a sampler would not; its time grows with their square.
+#: From so many results on a sampler proposes alone: the model's time grows with their square.
 MAX_RESULTS = 400
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
