@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,12 +44,13 @@ class TensorCache:
             notes = json.loads(metadata.get(_NOTES, "{}"))
             if metadata.get(_CHECKSUM) != _checksum(tensors, notes):
                 raise ValueError("checksum")
-            os.utime(path)  # used just now
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError):
-            path.unlink(missing_ok=True)
+            self.forget(key)
             return None
+        with contextlib.suppress(OSError):  # another user's file can be read, but its time not set
+            os.utime(path)  # used just now
         return tensors, notes
 
     def write(self, key: str, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any] | None = None) -> None:
@@ -65,8 +67,8 @@ class TensorCache:
         self._make_room(path)
 
     def forget(self, key: str) -> None:
-        """Remove an entry that turned out not to fit."""
-        self._path(key).unlink(missing_ok=True)
+        """Remove an entry that turned out not to fit, where that is allowed."""
+        _remove(self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
@@ -83,9 +85,16 @@ class TensorCache:
         for _, size, path in sorted(entries):
             if left <= self._max_bytes:
                 break
-            if path != newest:
-                path.unlink(missing_ok=True)
+            if path != newest and _remove(path):
                 left -= size
+
+
+def _remove(path: Path) -> bool:
+    """Whether the file is gone."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        return True
+    return False
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> str:

@@ -53,7 +53,6 @@ class TimingPlan:
     round_seconds: float = 0.015
     warmup: int = 3
 
-
     @classmethod
     def of(cls, min_seconds: float) -> TimingPlan:
         """The default plan stretched or shrunk to ``min_seconds``; shorter rounds keep the number of groups."""

@@ -101,10 +101,10 @@ class Archive:
         kind = event["event"]
         if kind == "trial":
             record = TrialRecord.from_dict(event["trial"])
-            self.trials.setdefault(record.key, record)
             if not record.source:
-                self.own += 1
+                self.own += record.key not in self.trials
                 self._open_seconds += sum(record.seconds.values())
+            self.trials.setdefault(record.key, record)
             if record.artifact:
                 self._stored.add(record.artifact)
         elif kind == "base":

@@ -12,6 +12,10 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import Budget
+from sousvit.search.record import TrialRecord
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.shape import ModelShape, read_shape
+from sousvit.spaces.space import Space, make_space, read_space
 
 #: Parts of a budget that figures hang on.
 MEASURED_WITH = ("model", "data", "targets")
@@ -21,7 +25,8 @@ CACHE = "cache"
 def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     """Fill an empty archive with the finished results of the run in ``earlier``; returns how many.
 
-    What was gated there is left behind: other limits may let it pass. Files are linked where the disk allows it.
+    What was gated there is left behind, because other limits may let it pass, and what lies outside the budget's space,
+    because no answer may. Files are linked where the disk allows it.
 
     Raises:
         UserError: no such run, another model, data or target, or an objective that it did not measure.
@@ -41,11 +46,24 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
         raise UserError("an earlier run must have measured every objective", f"no {', '.join(missing)}",
                         "search without --from")  # fmt: skip
     _link(earlier / CACHE, archive.folder / CACHE)
-    complete = [trial for trial in old if trial.status == "complete" and named <= trial.values.keys()]
+    shape = read_shape(old.base.shape)
+    space, _ = make_space(read_space(budget.space), shape, budget.target.runtimes)
+    complete = [
+        trial
+        for trial in old
+        if trial.status == "complete" and named <= trial.values.keys() and _lies_in(space, trial, shape)
+    ]
     for trial in complete:
         archive.add(replace(trial, source=trial.source or earlier.name, artifact="", number=None))
     archive.append("base", base=old.base.to_dict())  # last: without it a crash before here starts over
     return len(complete)
+
+
+def _lies_in(space: Space, trial: TrialRecord, shape: ModelShape) -> bool:
+    try:
+        return space.parameters(Recipe.from_dict(trial.recipe), shape) is not None
+    except UserError:
+        return False
 
 
 def _link(source: Path, folder: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from sousvit.common.errors import UserError
 from sousvit.search.executors.executor import make_job
@@ -136,3 +140,16 @@ def test_a_missing_file_is_named(tmp_path: Path):
     (tmp_path / "t.yaml").write_text("{file: no.csv, parameters: [a], objectives: {b: minimize}}")
     with pytest.raises(UserError, match=r"no\.csv"):
         Table.read(tmp_path / "t.yaml")
+
+
+def test_the_command_prints_shares_and_writes_every_curve(tmp_path):
+    rows().to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(spec().model_dump(mode="json", exclude_none=True)))
+    command = [sys.executable, "-m", "sousvit", "replay", "t.yaml"]
+    options = ["--policy", "random", "--evaluations", "12", "--seeds", "2", "--out", "out"]
+    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "| random |" in done.stdout, done.stderr
+    curves = json.loads((tmp_path / "out/replay.json").read_text())["policies"]["random"]
+    assert [len(curve["share"]) for curve in curves] == [12, 12]
+    wrong = subprocess.run([*command, "--policy", "x"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert wrong.returncode == 2 and "policy must be a known name" in wrong.stderr and "Traceback" not in wrong.stderr

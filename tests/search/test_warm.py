@@ -8,6 +8,7 @@ import yaml
 from sousvit.common.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.warm import take_over
+from sousvit.spaces.space import read_space
 
 
 @pytest.fixture
@@ -80,3 +81,14 @@ def test_a_run_of_something_else_is_refused(change, said, earlier, tmp_path):
     with pytest.raises(UserError, match=said):
         take_over(archive, other, earlier.archive.folder)
     assert archive.base is None and not len(archive)
+
+
+def test_what_lies_outside_the_new_space_is_left_behind(earlier, tmp_path):
+    from sousvit.search.budget import make_budget
+
+    techniques = {name: values for name, values in read_space("default")["techniques"].items() if name != "prune_depth"}
+    plain = resolved(earlier).model_dump(mode="json")
+    other = make_budget({**plain, "space": {"techniques": techniques}}, tmp_path)
+    archive = Archive(tmp_path / "two", writable=True)
+    assert 0 < take_over(archive, other, earlier.archive.folder) < sum(t.status == "complete" for t in earlier.archive)
+    assert not any("prune_depth" in trial.techniques for trial in archive)
