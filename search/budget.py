@@ -53,8 +53,9 @@ class SearchLimits(BaseModel):
     interval is judged at that end of it, because a recipe picked for just holding a limit on validation
     images breaks it on other images half of the time (0.5 judges the figure itself).
 
-    ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted to all of
-    them; ``explore_share`` is the share of trials and time spent before promotions begin. ``leave_one_out``
+    ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
+    times as much where that is less than all of them; ``explore_share`` is the share of trials and time spent before
+    promotions to all epochs begin. ``leave_one_out``
     measures at the end what each technique of the recipe bought.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
@@ -72,6 +73,7 @@ class SearchLimits(BaseModel):
     trial_timeout: Duration = 3600.0
     trial_memory_gb: float | None = Field(default=None, gt=0)
     explore_fidelity: float = Field(default=0.25, gt=0, le=1)
+    eta: float = Field(default=4.0, ge=1.5)
     explore_share: float = Field(default=0.6, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     leave_one_out: bool = True

@@ -58,6 +58,7 @@ class Pool:
 
     Attributes:
         items: the candidates.
+        keys: ``[n]`` their keys.
         open: ``[n]`` whether each may still be asked.
         features: ``[n, d]`` their columns.
         full: ``[n, d + 1]`` the same with full fidelity as the last column.
@@ -65,6 +66,7 @@ class Pool:
     """
 
     items: list[Candidate]
+    keys: npt.NDArray[np.str_]
     open: npt.NDArray[np.bool_]
     features: Array
     full: Array
@@ -77,7 +79,8 @@ class Pool:
         names = items[0].figures if items else ()
         figures = {name: np.array([item.figures[name] for item in items]) for name in names}
         full = np.column_stack([features, np.zeros(len(items))]) if items else features
-        return cls(items, np.ones(len(items), dtype=bool), features, full, figures)
+        keys = np.array([item.key for item in items], dtype=str)
+        return cls(items, keys, np.ones(len(items), dtype=bool), features, full, figures)
 
 
 class Candidates:

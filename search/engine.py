@@ -1,32 +1,34 @@
-"""The engine: asks, gates, runs, records, tells, until the budget's trials or time are spent.
+"""The engine: asks, gates, hands out jobs, records, tells, until the budget's trials or time are spent.
 
-One trial's way: the proposer's recipe is made canonical; a finished key is replayed from the archive; the
-analytic gate rejects by shape alone; the executor gates the untrained artifact, recovers, exports and
-judges; the result goes to the archive first and to Optuna second. A recovered model's other deployments are
-asked next (fan-out), because its weights are already paid for.
+It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
+worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
+canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
+untrained artifact, recovers, exports and judges; the result goes to the archive first and to Optuna second. A recovered
+model's other deployments are asked next (:mod:`sousvit.search.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from sousvit.common.errors import UserError
-from sousvit.search.archive import Archive, feasible, violations
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.executors.executor import Executor, make_job, record_of
-from sousvit.search.fidelity import FULL, TwoRungs
-from sousvit.search.gate import analytic_values, broken_limits, dominated, explain
+from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
+from sousvit.search.fan_out import FanOut
+from sousvit.search.fidelity import FULL, Halving
+from sousvit.search.gate import analytic_values, broken_limits, explain
 from sousvit.search.priors import hybrid_recipes, single_recipes
+from sousvit.search.promotion import Promotions
 from sousvit.search.proposer import Proposal, Proposer
-from sousvit.search.record import TrialRecord, trial_key
+from sousvit.search.record import TrialRecord
 from sousvit.search.selection import is_single
 from sousvit.search.watcher import Watcher
+from sousvit.search.work import Work
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.technique import DeployTechnique, get_technique
 
 if TYPE_CHECKING:
     from sousvit.search.record import BaseRecord
@@ -35,13 +37,10 @@ if TYPE_CHECKING:
 #: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
 DUPLICATES_BEFORE_MUTATION = 3
 DUPLICATES_BEFORE_END = 60
+#: Recipes that wait for weights in training; while so many do, no other is asked.
+MOST_HELD = 8
 #: One trial in this many may be a further setting of a single technique.
 LATER_PERIOD = 4
-TRIALS_BEFORE_FIRST_PROMOTION = 6
-#: The first, early promotion may take this share of the time.
-FIRST_PROMOTION_SHARE = 0.25
-#: One promotion in this many goes to a single technique, after the first.
-SINGLES_SHARE = 4
 
 
 class Engine:
@@ -67,7 +66,7 @@ class Engine:
         executor: Executor,
         base: BaseRecord,
         shape: ModelShape,
-        policy: TwoRungs,
+        policy: Halving,
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,6 +78,12 @@ class Engine:
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._origins: dict[str, str] = {}
         self._later: deque[Recipe] = deque()
+        self._promotions = Promotions(budget, archive, policy)
+        self._fan_out = FanOut(budget, archive, proposer.space, policy)
+        self._running: dict[str, Work] = {}
+        #: Asked, but the same weights are being trained for another recipe.
+        self._held: list[Work] = []
+        self._exhausted = False
         self.counts = self._watcher.counts
         self.stopped_because = ""
 
@@ -93,23 +98,49 @@ class Engine:
         Raises:
             UserError: the disk is full, or every trial so far failed.
         """
+        self.begin()
+        self._executor.drive(self)
+
+    def begin(self) -> None:
+        """Take up what an earlier session left, and plan what is asked first."""
         self._proposer.reconcile(list(self._archive))
         self._plan_priors(self._shape)
-        self._finish_fan_out()
-        while not self._is_over():
-            promotion = self._promotion()
-            if promotion is not None:
-                self._promote(promotion)
-            elif not self._propose():
-                self.stopped_because = "the space is exhausted"
-                while (promotion := self._promotion(exhausted=True)) is not None and not self._is_over():
-                    self._promote(promotion)
-                break
-            self._check_not_hopeless()
+        self._fan_out.resume()
 
-    def _is_over(self) -> bool:
+    def next_job(self) -> Job | None:
+        """The next job to start now; None while nothing may start before a running one ends, or for good.
+
+        Raises:
+            UserError: the disk is full, or every trial so far failed.
+        """
+        while not self.is_over:
+            work = next(self._choices(), None)
+            if work is not None:
+                return self._start(work)
+            if self._exhausted or len(self._held) >= MOST_HELD:
+                return None
+            if not self._propose():
+                self.stopped_because = "the space is exhausted"
+                self._exhausted = True
+        return None
+
+    def take(self, outcome: Outcome) -> bool:
+        """Record an outcome; False for that of a lost attempt, which is discarded."""
+        work = self._running.pop(outcome.attempt, None)
+        if work is None:
+            return False
+        assert work.job is not None
+        record = record_of(work.job, outcome, work.origin, work.number)
+        self.counts.gated_measured += record.status == "gated"
+        self._record(record, work.proposals)
+        self._fan_out.offer(work.recipe, record)
+        return True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget's trials (those on their way included) or time are spent."""
         limits = self._budget.search
-        if self._archive.own >= limits.trials:
+        if self._archive.own + len(self._running) >= limits.trials:
             self.stopped_because = f"{limits.trials} trials"
         elif limits.time is not None and self.seconds >= limits.time:
             self.stopped_because = f"{limits.time:.0f} s"
@@ -117,92 +148,60 @@ class Engine:
             return False
         return True
 
-    def _spent_share(self) -> float:
-        limits = self._budget.search
-        shares = [self._archive.own / limits.trials]
-        if limits.time is not None:
-            shares.append(self.seconds / limits.time)
-        return max(shares)
+    def _choices(self) -> Iterator[Work]:
+        """What may start now, best first: asked recipes, then deployments of recovered models, then promotions."""
+        running = list(self._running.values())
+        for work in self._held:
+            if not work.shares_training(running):
+                self._held.remove(work)
+                yield work
+                return
+        while (sibling := self._fan_out.next()) is not None:
+            work = self._work(sibling, FULL, "fanned")
+            if self._fits(sibling) and work.key not in self._archive.trials and work.key not in self._on_their_way():
+                self.counts.fanned += 1
+                yield work
+                return
+        promotion = self._promotions.next(self.seconds, [*running, *self._held], self._exhausted)
+        if promotion is not None:
+            self.counts.promoted += 1
+            yield self._work(Recipe.from_dict(promotion.trial.recipe), promotion.fidelity, "promoted")
 
-    def _promotion(self, exhausted: bool = False) -> TrialRecord | None:
-        if self._policy.low >= FULL:
-            return None
-        limits = self._budget.search
-        left = float("inf") if limits.time is None else limits.time - self.seconds
-        is_time = exhausted or self._policy.promotes(self._spent_share())
-        if not is_time and not self._is_first_due():
-            return self._last_chance(left)
-        waiting: list[TrialRecord] = list(self._archive)
-        single = self._due_single(left)
-        if single is not None:
-            return single
-        chosen = self._policy.next(waiting, left)
-        if chosen is None or exhausted:
-            return chosen
-        if not is_time:
-            return chosen if self._is_cheap(chosen) else None
-        # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
-        has_answer = bool(self._archive.front(self._limits, self._senses))
-        return chosen if not has_answer or self._policy.is_hopeful(chosen, self._archive) else None
+    def _work(self, recipe: Recipe, fidelity: float, origin: str, *proposals: Proposal) -> Work:
+        return Work(recipe, fidelity, self._budget.search.seed, origin, list(proposals))
 
-    def _last_chance(self, left: float) -> TrialRecord | None:
-        """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
-        if math.isinf(left) or self._archive.front(self._limits, self._senses):
-            return None
-        trials = list(self._archive)
-        chosen = self._policy.next(trials, left)
-        if chosen is None or not self._policy.is_hopeful(chosen, trials):
-            return None
-        longest = max(sum(trial.seconds.values()) for trial in trials)
-        return chosen if self._policy.seconds(chosen, trials) + longest > left else None
-
-    def _due_single(self, left: float) -> TrialRecord | None:
-        """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
-        singles = [trial for trial in self._archive if is_single(trial.techniques)]
-        promoted = sum(trial.origin == "promoted" for trial in self._archive)
-        if SINGLES_SHARE * sum(trial.origin == "promoted" for trial in singles) >= promoted:
-            return None
-        chosen = self._policy.next(singles, left)
-        is_known = bool(feasible(singles, self._limits))
-        return None if is_known and chosen and not self._policy.is_hopeful(chosen, self._archive) else chosen
-
-    def _is_cheap(self, trial: TrialRecord) -> bool:
-        """Whether its full training takes a small part of the time, and is worth it by what is known."""
-        time_limit = self._budget.search.time
-        share = 0.0 if time_limit is None else self._policy.seconds(trial, list(self._archive)) / time_limit
-        return share <= FIRST_PROMOTION_SHARE and self._policy.is_hopeful(trial, self._archive)
-
-    def _is_first_due(self) -> bool:
-        """One promotion comes early: it tells how much of a low-rung loss the rest of the training takes away."""
-        if any(trial.origin == "promoted" for trial in self._archive):
-            return False
-        explored = [trial for trial in self._archive if trial.status == "complete" and trial.fidelity < FULL]
-        return len(explored) >= TRIALS_BEFORE_FIRST_PROMOTION
-
-    def _promote(self, trial: TrialRecord) -> None:
-        self.counts.promoted += 1
-        recipe = Recipe.from_dict(trial.recipe)
-        self._fan_out(recipe, self._run(recipe, FULL, "promoted", None))
+    def _start(self, work: Work) -> Job:
+        self._watcher.begin(work.origin, work.recipe, work.fidelity)
+        rivals = self._rivals(work) if work.recipe.trains else ()
+        work.job = make_job(work.recipe, work.fidelity, self._budget.search, rivals)
+        self._running[work.job.attempt] = work
+        return work.job
 
     def _propose(self) -> bool:
-        """Ask for a recipe and finish it; False when nothing new is left."""
+        """Ask for a new recipe and hold it ready, or record what gated it; False when nothing new is left."""
         if self._later and self.counts.finished % LATER_PERIOD == LATER_PERIOD - 1:
             self._enqueue("single", self._later.popleft())
+        on_their_way = self._on_their_way()
         for asked in range(DUPLICATES_BEFORE_END):
             if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
                 self._proposer.enqueue_mutation()
-            proposal = self._proposer.ask(list(self._archive))
+            proposal = self._proposer.ask(list(self._archive), [work.recipe for work in on_their_way.values()])
             if not self._fits(proposal.recipe):
                 self.counts.unfit += 1
                 self._proposer.reject(proposal)
                 continue
             fidelity = self._policy.rung(proposal.recipe.trains)
-            known = self._known(proposal.recipe, fidelity)
-            if known is None:
-                self._finish(proposal, fidelity)
+            work = self._work(proposal.recipe, fidelity, "proposed", proposal)
+            known = self._archive.trials.get(work.key)
+            if known is not None:
+                self.counts.replayed += 1
+                self._proposer.tell(proposal, self._policy.expected(known, self._archive))
+            elif work.key in on_their_way:
+                self.counts.replayed += 1
+                on_their_way[work.key].proposals.append(proposal)
+            else:
+                self._hold_or_gate(work)
                 return True
-            self.counts.replayed += 1
-            self._proposer.tell(proposal, self._policy.expected(known, self._archive))
         return False
 
     def _fits(self, recipe: Recipe) -> bool:
@@ -213,109 +212,53 @@ class Engine:
             return False
         return True
 
-    def _known(self, recipe: Recipe, fidelity: float) -> TrialRecord | None:
-        seed = self._budget.search.seed
-        return self._archive.trials.get(trial_key(recipe.to_dict(), fidelity, seed))
+    def _on_their_way(self) -> dict[str, Work]:
+        return {work.key: work for work in (*self._running.values(), *self._held)}
 
-    def _finish(self, proposal: Proposal, fidelity: float) -> None:
-        origin = self._origins.pop(proposal.recipe.hash, "proposed")
-        record = self._gate(proposal, fidelity, origin)
-        if record is None:
-            record = self._run(proposal.recipe, fidelity, origin, proposal)
+    def _hold_or_gate(self, work: Work) -> None:
+        work.origin = self._origins.pop(work.recipe.hash, work.origin)
+        gated = self._gate(work)
+        if gated is None:
+            self._held.append(work)
         else:
             self.counts.gated_analytic += 1
-            self._record(record, proposal)
-        self._fan_out(proposal.recipe, record)
+            self._record(gated, work.proposals)
 
-    def _gate(self, proposal: Proposal, fidelity: float, origin: str) -> TrialRecord | None:
+    def _gate(self, work: Work) -> TrialRecord | None:
         """A gated record if shapes alone break a limit, or the deployment never pays."""
-        recipe = proposal.recipe
-        if origin == "proposed" and self._has_lost(recipe):
+        if work.origin == "proposed" and self._fan_out.has_lost(work.recipe):
             message = "gated: every model that was deployed so was better off with another deployment"
-            return self._new_record(recipe, fidelity, origin, proposal, "gated", message=message)
-        values = analytic_values(recipe, self._shape, self._base.values)
+            return self._gated(work, message=message)
+        values = analytic_values(work.recipe, self._shape, self._base.values)
         broken = broken_limits(values, self._limits)
         if not broken:
             return None
         message = f"gated by shape: {explain(broken, values, self._limits)}"
-        return self._new_record(recipe, fidelity, origin, proposal, "gated", values=values, message=message)
+        return self._gated(work, values=values, message=message)
 
-    def _run(self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None) -> TrialRecord:
-        self._watcher.begin(origin, recipe, fidelity)
-        job = make_job(recipe, fidelity, self._budget.search, self._rivals(recipe) if recipe.trains else ())
-        outcome = self._executor.run(job)
-        record = record_of(job, outcome, origin, None if proposal is None else proposal.number)
-        self.counts.gated_measured += record.status == "gated"
-        self._record(record, proposal)
-        return record
+    def _gated(self, work: Work, **more: Any) -> TrialRecord:
+        plain = work.recipe.to_dict()
+        return TrialRecord(
+            work.key, plain, work.fidelity, work.seed, "gated", origin=work.origin, number=work.number, **more
+        )
 
-    def _rivals(self, recipe: Recipe) -> tuple[dict[str, float], ...]:
+    def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
-        only_singles = is_single(step.technique for step in recipe.steps)
-        among = [trial for trial in self._archive if not only_singles or is_single(trial.techniques)]
+        among = [trial for trial in self._archive if is_single(trial.techniques)] if work.is_single else None
         front = self._archive.front(self._limits, self._senses, among)
         return tuple({name: trial.get(name) for name in self._senses} for trial in front)
 
-    def _record(self, record: TrialRecord, proposal: Proposal | None) -> None:
+    def _record(self, record: TrialRecord, proposals: list[Proposal]) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
         self._archive.add(record)
-        if proposal is not None:
+        for proposal in proposals:
             self._proposer.tell(proposal, self._policy.expected(record, self._archive))
         if record.artifact:
             self._archive.drop_artifacts(self._limits, self._senses, record)
         self.counts.finished += 1
         self.counts.failed += record.status == "failed"
         self._watcher.trial(record, self.counts)
-
-    def _new_record(
-        self, recipe: Recipe, fidelity: float, origin: str, proposal: Proposal | None, status: str, **more: object
-    ) -> TrialRecord:
-        plain, seed = recipe.to_dict(), self._budget.search.seed
-        number = None if proposal is None else proposal.number
-        key = trial_key(plain, fidelity, seed)
-        return TrialRecord(key, plain, fidelity, seed, status, origin=origin, number=number, **more)  # type: ignore[arg-type]
-
-    def _fan_out(self, recipe: Recipe, record: TrialRecord) -> None:
-        """Judge a fully recovered model's other deployments now: its weights are paid for, they cost seconds.
-
-        A model that is not accurate enough will not be so in fewer bits.
-        """
-        if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
-            return
-        if not self._policy.is_accurate(record):
-            return
-        for runtime, option in self._proposer.space.deploys_of(recipe.model_steps).values():
-            last = () if option is None else (option.default_step(),)
-            sibling = Recipe((*recipe.model_steps, *last), runtime)
-            if self._is_over():
-                return
-            if self._known(sibling, FULL) is None and self._fits(sibling) and not self._has_lost(sibling):
-                self.counts.fanned += 1
-                self._run(sibling, FULL, "fanned", None)
-
-    def _finish_fan_out(self) -> None:
-        """Resumed: the last recovered model's deployments may have been cut short."""
-        trained = [trial for trial in self._archive if trial.origin != "fanned" and trial.is_final]
-        if trained:
-            self._fan_out(Recipe.from_dict(trained[-1].recipe), trained[-1])
-
-    def _has_lost(self, sibling: Recipe) -> bool:
-        """Whether this deployment was tried, and was surely worse than another of the same model each time."""
-        deploy = _deploy_name(sibling.to_dict())
-        measured = [trial for trial in self._archive if all(name in trial.values for name in self._senses)]
-        by_model: dict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in measured:
-            by_model[trial.model_key].append(trial)
-        tried = [trial for trial in measured if _deploy_name(trial.recipe) == deploy]
-        return bool(tried) and all(
-            any(self._beats(other, trial) for other in by_model[trial.model_key]) for trial in tried
-        )
-
-    def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
-        """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
-        holds = not violations(other, self._limits) or bool(violations(trial, self._limits))
-        point = {name: other.get(name) for name in self._senses}
-        return holds and dominated(trial.values, [point], self._senses)
+        self._check_not_hopeless()
 
     def _plan_priors(self, shape: ModelShape) -> None:
         """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
@@ -347,10 +290,3 @@ class Engine:
             raise UserError(
                 "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
             )
-
-
-def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:
-    steps = recipe["steps"]
-    assert isinstance(steps, list)
-    last = steps[-1]["technique"] if steps else ""
-    return recipe["runtime"], last if last and isinstance(get_technique(last), DeployTechnique) else ""

@@ -1,21 +1,31 @@
-"""How much recovery training a trial gets: explore at a low rung, then promote the most promising to all epochs.
+"""How much recovery training a trial gets: successive halving over rungs, with several objectives and hard limits.
 
-A low-rung result never counts as final. What is learned from promotions is which share of the loss at the low
-rung is still there after all epochs; candidates whose accuracy would then hold the limits are promoted in order
-of preference, and where there is none, the one that would miss the limits least.
+Trials begin at the lowest rung, a share of the recovery epochs (less than one epoch is a share of the images). From
+one rung to the next, the best ``1 / eta`` of its results may rise (asynchronous successive halving, Li et al., 2020),
+in the order of :mod:`sousvit.search.ranking`. A low-rung result never counts as final. What is learned from full
+trainings is which share of the loss at a rung is still there after all epochs; candidates whose accuracy would then
+hold the limits are trained in full first, and where there is none, the one that would miss the limits least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from sousvit.objectives.objective import Stage, get_objective
 from sousvit.search.budget import Limit
+from sousvit.search.ranking import constrained_order
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.selection import Preference
 
 FULL = 1.0
+#: Stands for a figure that is not known, so that arithmetic stays finite.
+UNKNOWN = 1e12
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
 LOSS_POWER = 1 / 3
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
@@ -24,53 +34,122 @@ SHOWN = 0.02
 NARROWER = 0.5
 
 
+def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
+    """``lowest``, then ``eta`` times as much each, up to all epochs."""
+    rungs = [lowest]
+    while rungs[-1] < FULL:
+        rungs.append(min(FULL, rungs[-1] * eta))
+    return tuple(rungs)
+
+
 @dataclass(frozen=True)
-class TwoRungs:
-    """Explore at ``low`` fidelity for ``explore_share`` of the budget, then promote.
+class Promotion:
+    """A trial and the rung it rises to."""
+
+    trial: TrialRecord
+    fidelity: float
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Explore at the lowest rung; rise by rank; after ``explore_share`` of the budget train the best in full.
 
     Args:
-        low: fidelity of exploring trials, in (0, 1]; 1 means no promotions.
+        rungs: fidelities in (0, 1], ascending, the last is 1; one rung means no promotions.
+        eta: one result in so many may rise to the next rung.
         explore_share: share of trials and of time, in (0, 1].
         limits: the hard limits.
         preference: the budget's order among feasible recipes.
+        senses: per optimised objective, whether more is better.
     """
 
-    low: float
+    rungs: tuple[float, ...]
+    eta: float
     explore_share: float
     limits: Sequence[Limit]
     preference: Preference
+    senses: Mapping[str, bool]
 
     @property
-    def _usual_share(self) -> float:
-        return self.low**LOSS_POWER
+    def low(self) -> float:
+        """The lowest rung."""
+        return self.rungs[0]
 
     def rung(self, trains: bool) -> float:
         """Fidelity of a newly proposed recipe; without training every result is final."""
         return self.low if trains else FULL
 
     def promotes(self, spent_share: float) -> bool:
-        """Whether it is time to promote."""
+        """Whether it is time for full trainings."""
         return self.low < FULL and spent_share >= self.explore_share
 
-    def next(self, trials: Iterable[TrialRecord], seconds_left: float) -> TrialRecord | None:
-        """The low-rung trial to train in full next, or None when none is worth it or fits the time left."""
+    def rise(self, trials: Sequence[TrialRecord], busy: AbstractSet[str] = frozenset()) -> Promotion | None:
+        """What rises to a rung below the full one: among the first ``1 / eta`` of its rung, the highest rung first."""
+        for low, high in reversed(list(zip(self.rungs, self.rungs[1:-1], strict=False))):
+            best = self.survivors(trials, low)
+            risen = {trial.recipe_key for trial in trials if trial.fidelity >= high}
+            for trial in best:
+                if trial.recipe_key not in risen and trial.model_key not in busy:
+                    return Promotion(trial, high)
+        return None
+
+    def survivors(self, trials: Iterable[TrialRecord], rung: float) -> list[TrialRecord]:
+        """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
+        there = [trial for trial in trials if trial.fidelity == rung and self._can_rise(trial)]
+        order = constrained_order(self._points(there), self._misses(there))
+        return [there[place] for place in order[: math.ceil(len(there) / self.eta)]]
+
+    def next(
+        self, trials: Iterable[TrialRecord], seconds_left: float, busy: AbstractSet[str] = frozenset()
+    ) -> TrialRecord | None:
+        """The trial to train in full next, or None when none is worth it or fits the time left.
+
+        Those that should be better answers than what there is come first among equals in rank.
+
+        Args:
+            busy: models that are being trained.
+        """
         records = list(trials)
         done = {(trial.recipe_key, trial.seed) for trial in records if trial.fidelity >= FULL}
-        waiting = [
-            trial
-            for trial in records
-            if trial.status == "complete"
-            and trial.fidelity < FULL
-            and (trial.recipe_key, trial.seed) not in done
-            and not self._broken_for_good(trial)
-        ]
+        highest: dict[str, TrialRecord] = {}
+        for trial in records:
+            if self._can_rise(trial) and (trial.recipe_key, trial.seed) not in done and trial.model_key not in busy:
+                known = highest.get(trial.recipe_key)
+                highest[trial.recipe_key] = trial if known is None or known.fidelity < trial.fidelity else known
+        best = self._in_order(list(highest.values()), records)
+        return next((trial for trial in best if self.seconds(trial, records) <= seconds_left), None)
+
+    def _in_order(self, waiting: list[TrialRecord], records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """``waiting`` as their full trainings should rank them, beside the final results."""
         left = self._loss_left(records)
-        waiting.sort(key=lambda trial: self._rank(trial, left), reverse=True)
-        return next((trial for trial in waiting if self.seconds(trial, records) <= seconds_left), None)
+        expected = [self._after_training(trial, left) for trial in waiting]
+        misses = self._misses(expected)
+        final = [trial for trial in records if trial.is_final and self._miss(trial) <= 0]
+        order = constrained_order(self._points(expected), misses, self._points(final))
+        answer = max((self.preference.score(trial) for trial in final), default=-math.inf)
+        better = [place for place in order if misses[place] <= 0 and self.preference.score(expected[place]) > answer]
+        better.sort(key=lambda place: self.preference.score(expected[place]), reverse=True)
+        return [waiting[place] for place in dict.fromkeys([*better, *order])]
+
+    def _can_rise(self, trial: TrialRecord) -> bool:
+        return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
+
+    def _points(self, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
+        """``[n, m]`` what is optimised, less is better; what is not known is as bad as can be."""
+        signs = {name: -1.0 if more else 1.0 for name, more in self.senses.items()}
+        points = np.array([[sign * trial.get(name) for name, sign in signs.items()] for trial in trials])
+        points = np.nan_to_num(points.reshape(len(trials), len(signs)), nan=np.inf)
+        return np.clip(points, -UNKNOWN, UNKNOWN)
+
+    def _misses(self, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
+        return np.array([self._miss(trial) for trial in trials])
+
+    def _miss(self, trial: TrialRecord) -> float:
+        return max((limit.violation(trial.values.get(limit.name)) for limit in self.limits), default=0.0)
 
     def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
         """Whether its full training should make it hold every limit."""
-        return self._rank(trial, self._loss_left(list(trials)))[0]
+        return self._miss(self._after_training(trial, self._loss_left(list(trials)))) <= 0
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
@@ -82,8 +161,7 @@ class TwoRungs:
         rest = sum(trial.seconds.values()) - trial.seconds.get("recover", 0.0) - trial.seconds.get("teacher", 0.0)
         if any(record.fidelity >= FULL for record in same_model):
             return rest
-        recover = max(record.seconds.get("recover", 0.0) for record in same_model)
-        return recover / trial.fidelity + rest
+        return rest + max(record.seconds.get("recover", 0.0) / record.fidelity for record in same_model)
 
     def is_accurate(self, trial: TrialRecord) -> bool:
         """Whether it holds the limits that training decides."""
@@ -97,36 +175,42 @@ class TwoRungs:
             limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if not _is_trained(limit.name)
         )
 
-    def _loss_left(self, records: Sequence[TrialRecord]) -> dict[str, float]:
-        """Per trained objective, the share of the low rung's distance from the base that full training leaves."""
-        low = {(trial.recipe_key, trial.seed): trial for trial in records if trial.fidelity < FULL}
-        sums: dict[str, list[float]] = {}
-        for trial in records:
-            before = low.get((trial.recipe_key, trial.seed))
-            if trial.fidelity >= FULL and trial.status == "complete" and before is not None:
-                for name, value in trial.values.items():
-                    if name in before.values and name in self.preference.base and _is_trained(name):
-                        reference = self.preference.base[name].value
-                        total = sums.setdefault(name, [0.0, 0.0, SHOWN])
-                        total[0] += value.value - reference
-                        total[1] += before.values[name].value - reference
-        return {name: _share(after, before, doubt, self._usual_share) for name, (after, before, doubt) in sums.items()}
+    def _loss_left(self, records: Sequence[TrialRecord]) -> dict[tuple[str, float], float]:
+        """Per trained objective and rung, the share of its distance from the base that full training leaves."""
+        low = {(trial.recipe_key, trial.seed, trial.fidelity): trial for trial in records if trial.fidelity < FULL}
+        pairs = [
+            (before, trial)
+            for trial in records
+            if trial.is_final
+            for rung in self.rungs[:-1]
+            if (before := low.get((trial.recipe_key, trial.seed, rung))) is not None
+        ]
+        sums: dict[tuple[str, float], list[float]] = {}
+        for before, after in pairs:
+            for name in filter(self._is_comparable, before.values.keys() & after.values.keys()):
+                reference = self.preference.base[name].value
+                total = sums.setdefault((name, before.fidelity), [0.0, 0.0, SHOWN])
+                total[0] += after.get(name) - reference
+                total[1] += before.get(name) - reference
+        return {key: _share(*total, usual=_usual_share(key[1])) for key, total in sums.items()}
 
-    def _after_training(self, trial: TrialRecord, left: dict[str, float]) -> TrialRecord:
+    def _is_comparable(self, name: str) -> bool:
+        return name in self.preference.base and _is_trained(name)
+
+    def _after_training(self, trial: TrialRecord, left: Mapping[tuple[str, float], float]) -> TrialRecord:
         values = dict(trial.values)
         for name, value in trial.values.items():
-            if _is_trained(name) and name in self.preference.base:
+            if self._is_comparable(name):
                 change = value.value - self.preference.base[name].value
                 is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
                 if is_loss:  # training more takes none of a gain away
-                    values[name] = _moved(value, -change * (1 - left.get(name, self._usual_share)))
+                    share = left.get((name, trial.fidelity), _usual_share(trial.fidelity))
+                    values[name] = _moved(value, -change * (1 - share))
         return replace(trial, values=values)
 
-    def _rank(self, trial: TrialRecord, left: dict[str, float]) -> tuple[bool, float, float]:
-        expected = self._after_training(trial, left)
-        miss = max((limit.violation(expected.values.get(limit.name)) for limit in self.limits), default=0.0)
-        feasible = miss <= 0
-        return feasible, 0.0 if feasible else -miss, self.preference.score(expected)
+
+def _usual_share(rung: float) -> float:
+    return rung**LOSS_POWER
 
 
 def _is_trained(name: str) -> bool:

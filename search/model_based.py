@@ -100,11 +100,12 @@ class ModelBased:
         self._results: list[TrialRecord] = []
         self._tried: set[str] = set()
 
-    def propose(self, records: Sequence[TrialRecord]) -> dict[str, Any] | None:
+    def propose(self, records: Sequence[TrialRecord], pending: Sequence[Recipe] = ()) -> dict[str, Any] | None:
         """Parameters of the best recipe that no record has.
 
         Args:
             records: all so far, in order; those of an earlier call come first.
+            pending: on their way; taken as if they had come out as expected (Ginsbourger et al., 2010, "believer").
 
         Returns:
             None where this way of proposing does not apply, or too little is known yet.
@@ -115,10 +116,13 @@ class ModelBased:
         self._read = len(records)
         if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()):
             return None
+        awaited = [self._candidates.describe(recipe.to_dict()) for recipe in pending]
+        believed = [candidate for candidate in awaited if candidate is not None]
         pool = self._candidates.untried(self._tried, map(_recipe, self._best()))
-        if not pool.open.any():
+        is_open = pool.open & ~np.isin(pool.keys, [candidate.key for candidate in believed])
+        if not is_open.any():
             return None
-        gains = np.where(pool.open, self._gains(pool), 0.0)
+        gains = np.where(is_open, self._gains(pool, Pool.of(believed)), 0.0)
         best = int(np.argmax(gains))
         return pool.items[best].parameters if gains[best] > 0 else None
 
@@ -160,23 +164,28 @@ class ModelBased:
 
     # What candidates cost, and what they should bring
 
-    def _gains(self, pool: Pool) -> Array:
+    def _gains(self, pool: Pool, believed: Pool) -> Array:
         """``[n]``: hypervolume to be expected of each, 0 where it should break a limit on costs."""
         count = len(pool.items)
         costs = {name: self._cost(name, pool) for name in self._needed_costs()}
         final = [r for r in self._results if r.is_final and self._holds(r)]
         asked = np.array([costs[name] for name in self._costs]).T.reshape(count, len(self._costs))
         reached = np.array([[r.get(name) for name in self._costs] for r in final]).reshape(len(final), len(self._costs))
+        if believed.items:
+            expected_costs = np.array([self._cost(name, believed) for name in self._costs]).T
+            reached = np.concatenate([reached, expected_costs.reshape(len(believed.items), len(self._costs))])
         ceilings = [self._ceiling(name, costs[name]) for name in self._costs]
         if self._trained:
             optimised = self._source(self._trained[0])
             mean, std = self._expected(optimised, pool)
             known = self._sign(optimised) * np.array([r.get(optimised) for r in final])
+            if believed.items:
+                known = np.concatenate([known, self._expected(optimised, believed)[0]])
             seen = self._sign(optimised) * np.array(self._learned[optimised].values)
             worst = max([seen.min(), *(self._floor(limit) for limit in self._limits if limit.name == optimised)])
         else:
             mean, std = np.ones(count), np.full(count, CERTAIN)
-            known, worst = np.ones(len(final)), 0.0
+            known, worst = np.ones(len(reached)), 0.0
         gains = expected_gain(mean, std, asked, known, reached, np.array([worst, *ceilings]))
         for limit in self._limits:
             if is_trained(limit.name):

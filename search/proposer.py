@@ -104,14 +104,16 @@ class Proposer:
         self._random = random.Random(seed * 1_000_003 + started)
         self.study.sampler = _sampler(sampler, seed + 7919 * started, expected_trials)
 
-    def ask(self, records: Sequence[TrialRecord] = ()) -> Proposal:
+    def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
+
+        ``pending`` recipes are on their way: the model takes them as it expects them to come out.
 
         Values that do not fit together (more tokens merged than the blocks left can merge) stay as asked: the
         engine rejects them, and the sampler learns it.
         """
         if self._model is not None and records and not self._is_waiting():
-            parameters = self._model.propose(records)
+            parameters = self._model.propose(records, pending)
             if parameters is not None:
                 self.study.enqueue_trial(parameters)
         trial = self.study.ask()

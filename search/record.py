@@ -84,9 +84,7 @@ class TrialRecord:
     @cached_property
     def model_key(self) -> str:
         """Identity of the recipe's model before deployment: siblings share its recovered weights."""
-        steps = self.recipe["steps"]
-        deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
-        return content_hash(steps[: len(steps) - deployed])
+        return recipe_model_key(self.recipe)
 
     def get(self, name: str) -> float:
         """The value of an objective, NaN where it was not measured."""
@@ -136,6 +134,13 @@ class BaseRecord:
     def from_dict(cls, plain: dict[str, Any]) -> BaseRecord:
         """The inverse of :meth:`to_dict`."""
         return cls(**{**plain, "values": decode(plain["values"])})
+
+
+def recipe_model_key(recipe: dict[str, Any]) -> str:
+    """Identity of a recipe's model before deployment."""
+    steps = recipe["steps"]
+    deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
+    return content_hash(steps[: len(steps) - deployed])
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:

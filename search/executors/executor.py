@@ -6,7 +6,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sousvit.search.record import BaseRecord, Status, TrialRecord, Value, trial_key
 
@@ -72,6 +72,16 @@ def record_of(job: Job, outcome: Outcome, origin: str, number: int | None = None
     )
 
 
+class JobSource(Protocol):
+    """What gives jobs and takes their outcomes; it is called from one thread."""
+
+    def next_job(self) -> Job | None:
+        """The next job to start now; None while nothing may start before a running one ends, or for good."""
+
+    def take(self, outcome: Outcome) -> bool:
+        """Take an outcome; False for that of a lost attempt, which is discarded."""
+
+
 class Executor(ABC):
     """Runs jobs. A job that crashes, hangs or runs out of memory comes back as a failed outcome, never as an error."""
 
@@ -101,6 +111,17 @@ class Executor(ABC):
         while outcome.attempt != job.attempt:
             outcome = self.wait()
         return outcome
+
+    def drive(self, source: JobSource) -> None:
+        """Run what ``source`` gives, up to ``capacity`` at once, until it gives nothing and nothing runs."""
+        running = 0
+        while True:
+            while running < self.capacity and (job := source.next_job()) is not None:
+                self.submit(job)
+                running += 1
+            if not running:
+                return
+            running -= source.take(self.wait())
 
     @abstractmethod
     def call(self, function: str, **arguments: Any) -> Any:

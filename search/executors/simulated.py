@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from sousvit.search.executors.executor import Executor, Job, Outcome
@@ -21,13 +22,14 @@ class SimulatedClock:
 
 
 class SimulatedExecutor(Executor):
-    """Judges jobs by ``judge(job) -> Outcome``; the outcome's seconds pass on the clock.
+    """Judges jobs by ``judge(job) -> Outcome``; an outcome comes when its seconds have passed on the clock.
 
     Args:
         base: figures of the base model.
         judge: gives a job's outcome.
-        clock: advanced by every outcome.
+        clock: advanced to the end of every job.
         answers: functions for :meth:`call`.
+        workers: jobs that run at once.
     """
 
     def __init__(
@@ -36,30 +38,36 @@ class SimulatedExecutor(Executor):
         judge: Callable[[Job], Outcome],
         clock: SimulatedClock | None = None,
         answers: dict[str, Callable[..., Any]] | None = None,
+        workers: int = 1,
     ) -> None:
         self._base, self._judge, self._answers = base, judge, answers or {}
-        self.clock = clock or SimulatedClock()
-        self._queue: deque[Job] = deque()
+        self.clock, self.capacity = clock or SimulatedClock(), workers
+        #: (end, order of submission, outcome), the earliest first.
+        self._running: list[tuple[float, int, Outcome]] = []
+        self._order = count()
         self.jobs: list[Job] = []
+        self.busy_seconds = 0.0
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
         return known or self._base
 
     def submit(self, job: Job) -> None:
-        self._queue.append(job)
-
-    def wait(self) -> Outcome:
-        job = self._queue.popleft()
         self.jobs.append(job)
         outcome = self._judge(job)
-        self.clock.now += sum(outcome.seconds.values())
+        seconds = sum(outcome.seconds.values())
+        self.busy_seconds += seconds
+        heapq.heappush(self._running, (self.clock.now + seconds, next(self._order), outcome))
+
+    def wait(self) -> Outcome:
+        end, _, outcome = heapq.heappop(self._running)
+        self.clock.now = max(self.clock.now, end)
         return outcome
 
     def call(self, function: str, **arguments: Any) -> Any:
         return self._answers[function](**arguments)
 
     def core_seconds(self) -> float:
-        return self.clock.now
+        return self.busy_seconds
 
     def close(self) -> None:
-        self._queue.clear()
+        self._running.clear()

@@ -114,6 +114,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
         folder: str = "run",
         trouble: Callable[[Job], Outcome | None] = lambda job: None,
         in_memory: bool = True,
+        workers: int = 1,
         **changes: Any,
     ) -> Run:
         budget = simulated_budget(**changes)
@@ -123,7 +124,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
         if archive.base is None:
             archive.append("base", base=base.to_dict())
         clock = SimulatedClock()
-        executor = SimulatedExecutor(base, simulation.judge, clock)
+        executor = SimulatedExecutor(base, simulation.judge, clock, workers=workers)
         space, _ = make_space(read_space(budget.space), shape, budget.target.runtimes)
         study = None if in_memory else archive.folder
         engine = make_engine(budget, archive, executor, base, shape, space, study, Watcher(), clock)

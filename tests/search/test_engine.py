@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 from sousvit.common.errors import UserError
 from sousvit.search.answer import choose
 from sousvit.search.archive import violations
+from sousvit.search.engine import MOST_HELD
 from sousvit.search.executors.executor import Job, Outcome
-from sousvit.search.fidelity import TwoRungs
+from sousvit.search.fidelity import Halving
 from sousvit.search.record import Value
 from sousvit.search.selection import is_single
 from sousvit.spaces.recipe import Recipe
@@ -281,7 +282,7 @@ def test_a_deployment_that_lost_on_the_base_is_not_paid_for_again(simulated):
 
 def test_a_model_that_is_not_accurate_is_not_deployed_in_other_ways(simulated, monkeypatch):
     run = simulated(search={"trials": 60})
-    monkeypatch.setattr(TwoRungs, "is_accurate", lambda self, trial: False)
+    monkeypatch.setattr(Halving, "is_accurate", lambda self, trial: False)
     run.engine.run()
     assert not [trial for trial in run.archive if trial.origin == "fanned"]
     assert [trial for trial in run.archive if trial.origin == "promoted"]
@@ -294,3 +295,54 @@ def test_few_promotions_go_to_single_techniques(simulated):
     singles = [trial for trial in promoted if is_single(trial.techniques)]
     assert len(promoted) >= 4
     assert 1 <= len(singles) <= 1 + len(promoted) // 4
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_many_workers_spend_the_same_trials_and_pay_nothing_twice(simulated, workers):
+    run = simulated(search={"trials": 60}, workers=workers)
+    run.engine.run()
+    assert len(run.archive) == 60
+    paid = Counter((Recipe.from_dict(job.recipe).hash, job.fidelity) for job in run.executor.jobs)
+    assert max(paid.values()) == 1
+    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).feasible
+    running = [trial for trial in run.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
+    assert len(running) <= MOST_HELD
+
+
+def test_workers_are_kept_busy(simulated):
+    run = simulated(search={"trials": 200, "proposer": "nsga2"}, workers=8)
+    run.engine.run()
+    assert run.executor.busy_seconds > 0.9 * 8 * run.executor.clock.now
+
+
+def test_equal_weights_are_trained_once_at_a_time(simulated):
+    training: Counter[str] = Counter()
+    run = simulated(search={"trials": 80}, workers=6, targets=[{"runtime": ["onnxruntime", "openvino"]}])
+    submit, wait = run.executor.submit, run.executor.wait
+    jobs, trained = {}, set()
+
+    def submitted(job: Job) -> None:
+        recipe = Recipe.from_dict(job.recipe)
+        jobs[job.attempt] = f"{recipe.model_steps}{job.fidelity}" if recipe.trains else job.attempt
+        training[jobs[job.attempt]] += 1
+        assert training[jobs[job.attempt]] == 1 or jobs[job.attempt] in trained
+        submit(job)
+
+    def waited() -> Outcome:
+        outcome = wait()
+        training[jobs[outcome.attempt]] -= 1
+        trained.add(jobs[outcome.attempt])
+        return outcome
+
+    run.executor.submit, run.executor.wait = submitted, waited
+    run.engine.run()
+    assert len(run.archive) == 80
+
+
+def test_three_rungs_rise_by_rank(simulated):
+    run = simulated(search={"trials": 120, "explore_fidelity": 1 / 16})
+    run.engine.run()
+    trained = [trial for trial in run.archive if trial.status == "complete" and trial.seconds["recover"]]
+    by_rung = Counter(trial.fidelity for trial in trained)
+    assert by_rung[1 / 16] > by_rung[0.25] > 0 and by_rung[1.0]
+    assert all(trial.origin == "promoted" for trial in run.archive if trial.fidelity == 0.25)

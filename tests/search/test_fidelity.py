@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from sousvit.search.budget import Limit
-from sousvit.search.fidelity import TwoRungs
+from sousvit.search.fidelity import Halving, make_rungs
 from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
 
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
 BASE = {"latency": Value(10.0), "accuracy": Value(0.9), "accuracy_drop": Value(0.0)}
-POLICY = TwoRungs(0.25, 0.5, LIMITS, Preference({"latency": 1.0}, BASE))
+POLICY = Halving((0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
 
 
 def trial(name: str, drop: float, latency: float, fidelity: float = 0.25, recover: float = 10.0) -> TrialRecord:
@@ -86,3 +86,43 @@ def test_promotions_begin_after_the_explore_share(share, promotes):
 
 def test_recipes_without_training_are_final_at_once():
     assert POLICY.rung(trains=False) == 1.0 and POLICY.rung(trains=True) == 0.25
+
+
+THREE = Halving((1 / 16, 0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
+
+
+def test_rungs_are_eta_apart_and_end_at_all_epochs():
+    assert make_rungs(1 / 16, 4) == (1 / 16, 0.25, 1.0)
+    assert make_rungs(0.25, 4) == (0.25, 1.0)
+    assert make_rungs(0.2, 3) == pytest.approx((0.2, 0.6, 1.0))
+    assert make_rungs(1.0, 4) == (1.0,)
+
+
+def test_one_in_eta_rises_to_the_next_rung_each_once():
+    there = [trial(str(place), 0.01, 1.0 + place / 10, fidelity=1 / 16) for place in range(8)]
+    assert [t.get("latency") for t in THREE.survivors(there, 1 / 16)] == [1.0, 1.1]
+    risen: list[TrialRecord] = []
+    while (promotion := THREE.rise([*there, *risen])) is not None:
+        assert promotion.fidelity == 0.25
+        name = promotion.trial.recipe["steps"][0]["id"]
+        risen.append(trial(name, 0.01, promotion.trial.get("latency"), fidelity=0.25))
+    assert [t.get("latency") for t in risen] == [1.0, 1.1]
+
+
+def test_a_model_in_training_does_not_rise_beside_itself():
+    there = [trial(str(place), 0.01, 1.0 + place / 10, fidelity=1 / 16) for place in range(8)]
+    assert THREE.rise(there, {there[0].model_key}).trial == there[1]
+    assert THREE.next(there, 1e9, {there[0].model_key}) == there[1]
+
+
+def test_full_training_starts_from_the_highest_rung_that_a_recipe_reached():
+    low, high = trial("a", 0.03, 4.0, fidelity=1 / 16), trial("a", 0.02, 4.0, fidelity=0.25)
+    assert THREE.next([low, high], 1e9) == high
+
+
+def test_after_the_answer_come_recipes_that_widen_the_front():
+    senses = {"latency": False, "accuracy": True}
+    policy = Halving((0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0, "accuracy": 0.01}, BASE), senses)
+    answer = trial("answer", 0.0, 2.0, fidelity=1.0)
+    beaten, wide = trial("beaten", 0.001, 2.1), trial("wide", 0.01, 1.9)
+    assert policy.next([answer, beaten, wide], 1e9) == wide

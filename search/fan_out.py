@@ -1,0 +1,85 @@
+"""Fan-out: a fully recovered model is expensive, its other deployments are nearly free, so they are judged next."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+from sousvit.search.archive import Archive, violations
+from sousvit.search.budget import Budget
+from sousvit.search.fidelity import FULL, Halving
+from sousvit.search.gate import dominated
+from sousvit.search.record import TrialRecord
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.technique import DeployTechnique, get_technique
+
+if TYPE_CHECKING:
+    from sousvit.spaces.space import Space
+
+
+class FanOut:
+    """Deployments of recovered models that wait to be judged.
+
+    Args:
+        budget: its limits and objectives say which deployments lose.
+        archive: what is known.
+        space: the deployments there are.
+        policy: says which results are accurate enough.
+    """
+
+    def __init__(self, budget: Budget, archive: Archive, space: Space, policy: Halving) -> None:
+        self._limits, self._senses = budget.hard_limits, budget.senses
+        self._archive, self._space, self._policy = archive, space, policy
+        self._waiting: deque[Recipe] = deque()
+
+    def offer(self, recipe: Recipe, record: TrialRecord) -> None:
+        """Note the other deployments of a recovered model.
+
+        A model that is not accurate enough will not be so in fewer bits.
+        """
+        if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
+            return
+        if not self._policy.is_accurate(record):
+            return
+        for runtime, option in self._space.deploys_of(recipe.model_steps).values():
+            last = () if option is None else (option.default_step(),)
+            self._waiting.append(Recipe((*recipe.model_steps, *last), runtime))
+
+    def resume(self) -> None:
+        """The last recovered model's deployments may have been cut short."""
+        trained = [trial for trial in self._archive if trial.origin != "fanned" and trial.is_final]
+        if trained:
+            self.offer(Recipe.from_dict(trained[-1].recipe), trained[-1])
+
+    def next(self) -> Recipe | None:
+        """The next deployment that has not lost so far."""
+        while self._waiting:
+            sibling = self._waiting.popleft()
+            if not self.has_lost(sibling):
+                return sibling
+        return None
+
+    def has_lost(self, sibling: Recipe) -> bool:
+        """Whether this deployment was tried, and was surely worse than another of the same model each time."""
+        deploy = _deploy_name(sibling.to_dict())
+        measured = [trial for trial in self._archive if all(name in trial.values for name in self._senses)]
+        by_model: dict[str, list[TrialRecord]] = defaultdict(list)
+        for trial in measured:
+            by_model[trial.model_key].append(trial)
+        tried = [trial for trial in measured if _deploy_name(trial.recipe) == deploy]
+        return bool(tried) and all(
+            any(self._beats(other, trial) for other in by_model[trial.model_key]) for trial in tried
+        )
+
+    def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
+        """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
+        holds = not violations(other, self._limits) or bool(violations(trial, self._limits))
+        point = {name: other.get(name) for name in self._senses}
+        return holds and dominated(trial.values, [point], self._senses)
+
+
+def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:
+    steps = recipe["steps"]
+    assert isinstance(steps, list)
+    last = steps[-1]["technique"] if steps else ""
+    return recipe["runtime"], last if last and isinstance(get_technique(last), DeployTechnique) else ""

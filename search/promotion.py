@@ -1,0 +1,118 @@
+"""When a trial is trained in full, and which: the moments that the budget's trials and time leave for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sousvit.search.archive import Archive, feasible
+from sousvit.search.budget import Budget
+from sousvit.search.fidelity import FULL, Halving, Promotion
+from sousvit.search.record import TrialRecord
+from sousvit.search.selection import is_single
+from sousvit.search.work import Work
+
+TRIALS_BEFORE_FIRST = 6
+#: The first, early full training may take this share of the time.
+FIRST_SHARE = 0.25
+#: One full training in this many goes to a single technique, after the first.
+SINGLES_SHARE = 4
+
+
+class Promotions:
+    """Decides on promotions for one search.
+
+    Args:
+        budget: its limits say how much there is to spend.
+        archive: what is known.
+        policy: ranks what may be promoted.
+    """
+
+    def __init__(self, budget: Budget, archive: Archive, policy: Halving) -> None:
+        self._budget, self._archive, self._policy = budget, archive, policy
+        self._limits, self._senses = budget.hard_limits, budget.senses
+
+    def next(self, seconds: float, running: Sequence[Work] = (), exhausted: bool = False) -> Promotion | None:
+        """What to train further now, if anything.
+
+        Args:
+            seconds: of search time spent.
+            running: jobs on their way.
+            exhausted: whether there is nothing else left to do.
+        """
+        if self._policy.low >= FULL:
+            return None
+        busy = {work.model_key for work in running if work.recipe.trains}
+        trials = list(self._archive)
+        risen = self._policy.rise(trials, busy)
+        if risen is not None:
+            return risen
+        chosen = self._in_full(trials, seconds, running, busy, exhausted)
+        return None if chosen is None else Promotion(chosen, FULL)
+
+    def _in_full(
+        self, trials: list[TrialRecord], seconds: float, running: Sequence[Work], busy: set[str], exhausted: bool
+    ) -> TrialRecord | None:
+        time_limit = self._budget.search.time
+        left = math.inf if time_limit is None else time_limit - seconds
+        is_time = exhausted or self._policy.promotes(self._spent_share(seconds))
+        if not is_time and not self._is_first_due(running):
+            return self._last_chance(trials, left, busy)
+        single = self._due_single(left, running, busy)
+        if single is not None:
+            return single
+        chosen = self._policy.next(trials, left, busy)
+        if chosen is None or exhausted:
+            return chosen
+        if not is_time:
+            return chosen if self._is_cheap(chosen) else None
+        # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
+        return chosen if not self._has_answer() or self._policy.is_hopeful(chosen, trials) else None
+
+    def _spent_share(self, seconds: float) -> float:
+        limits = self._budget.search
+        shares = [self._archive.own / limits.trials]
+        if limits.time is not None:
+            shares.append(seconds / limits.time)
+        return max(shares)
+
+    def _has_answer(self) -> bool:
+        return bool(self._archive.front(self._limits, self._senses))
+
+    def _last_chance(self, trials: list[TrialRecord], left: float, busy: set[str]) -> TrialRecord | None:
+        """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
+        if math.isinf(left) or self._has_answer():
+            return None
+        chosen = self._policy.next(trials, left, busy)
+        if chosen is None or not self._policy.is_hopeful(chosen, trials):
+            return None
+        longest = max(sum(trial.seconds.values()) for trial in trials)
+        return chosen if self._policy.seconds(chosen, trials) + longest > left else None
+
+    def _due_single(self, left: float, running: Sequence[Work], busy: set[str]) -> TrialRecord | None:
+        """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
+        singles = [trial for trial in self._archive if is_single(trial.techniques)]
+        promoted = self._promoted(self._archive, running)
+        if SINGLES_SHARE * self._promoted(singles, [work for work in running if work.is_single]) >= promoted:
+            return None
+        chosen = self._policy.next(singles, left, busy)
+        is_known = bool(feasible(singles, self._limits))
+        return None if is_known and chosen and not self._policy.is_hopeful(chosen, self._archive) else chosen
+
+    def _is_cheap(self, trial: TrialRecord) -> bool:
+        """Whether its full training takes a small part of the time, and is worth it by what is known."""
+        time_limit = self._budget.search.time
+        share = 0.0 if time_limit is None else self._policy.seconds(trial, list(self._archive)) / time_limit
+        return share <= FIRST_SHARE and self._policy.is_hopeful(trial, self._archive)
+
+    def _is_first_due(self, running: Sequence[Work]) -> bool:
+        """One full training comes early: it tells how much of a low-rung loss the rest of the training takes away."""
+        if self._promoted(self._archive, running):
+            return False
+        explored = [trial for trial in self._archive if trial.status == "complete" and trial.fidelity < FULL]
+        return len(explored) >= TRIALS_BEFORE_FIRST
+
+    @staticmethod
+    def _promoted(trials: Archive | Sequence[TrialRecord], running: Sequence[Work]) -> int:
+        done = sum(trial.origin == "promoted" and trial.fidelity >= FULL for trial in trials)
+        return done + sum(work.origin == "promoted" and work.fidelity >= FULL for work in running)
