@@ -186,13 +186,16 @@ class Halving:
             if (before := low.get((trial.recipe_key, trial.seed, rung))) is not None
         ]
         sums: dict[tuple[str, float], list[float]] = {}
-        for before, after in pairs:
-            for name in filter(self._is_comparable, before.values.keys() & after.values.keys()):
+        for low_one, full in pairs:
+            for name in filter(self._is_comparable, low_one.values.keys() & full.values.keys()):
                 reference = self.preference.base[name].value
-                total = sums.setdefault((name, before.fidelity), [0.0, 0.0, SHOWN])
-                total[0] += after.get(name) - reference
-                total[1] += before.get(name) - reference
-        return {key: _share(*total, usual=_usual_share(key[1])) for key, total in sums.items()}
+                total = sums.setdefault((name, low_one.fidelity), [0.0, 0.0, SHOWN])
+                total[0] += full.get(name) - reference
+                total[1] += low_one.get(name) - reference
+        return {
+            (name, rung): _share(after, before, doubt, _usual_share(rung))
+            for (name, rung), (after, before, doubt) in sums.items()
+        }
 
     def _is_comparable(self, name: str) -> bool:
         return name in self.preference.base and _is_trained(name)
