@@ -18,6 +18,8 @@ from sousvit.common.files import write_atomic
 if TYPE_CHECKING:
     import torch
 
+    from sousvit.common.store import Store
+
 _CHECKSUM, _NOTES = "checksum", "notes"
 
 
@@ -29,14 +31,17 @@ class TensorCache:
     Args:
         folder: where entries lie; made when the first one is written.
         max_bytes: of all entries; the least recently used go first, the newest stays.
+        shared: entries of other machines, read where the folder has none and written too.
     """
 
-    def __init__(self, folder: Path, max_bytes: float = float("inf")) -> None:
-        self._folder, self._max_bytes = folder, max_bytes
+    def __init__(self, folder: Path, max_bytes: float = float("inf"), shared: Store | None = None) -> None:
+        self._folder, self._max_bytes, self._shared = folder, max_bytes, shared
 
     def read(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors and notes of ``key``; None where it is missing, or was damaged (then it is removed)."""
         path = self._path(key)
+        if self._shared is not None and not path.exists():
+            self._copy_shared(key)
         try:
             with safe_open(path, framework="pt") as stored:
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
@@ -63,8 +68,18 @@ class TensorCache:
         kept = dict(notes or {})
         metadata = {_CHECKSUM: _checksum(whole, kept), _NOTES: json.dumps(kept)}
         path = self._path(key)
-        write_atomic(path, save(whole, metadata=metadata))
+        content = save(whole, metadata=metadata)
+        write_atomic(path, content)
         self._make_room(path)
+        if self._shared is not None:
+            self._shared.put(_shared_name(key), content)
+
+    def _copy_shared(self, key: str) -> None:
+        assert self._shared is not None
+        content = self._shared.get(_shared_name(key))
+        if content is not None:
+            write_atomic(self._path(key), content)
+            self._make_room(self._path(key))
 
     def forget(self, key: str) -> None:
         """Remove an entry that turned out not to fit, where that is allowed."""
@@ -87,6 +102,10 @@ class TensorCache:
                 break
             if path != newest and _remove(path):
                 left -= size
+
+
+def _shared_name(key: str) -> str:
+    return f"cache/{key}.safetensors"
 
 
 def _remove(path: Path) -> bool:

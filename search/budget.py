@@ -82,6 +82,25 @@ class SearchLimits(BaseModel):
     proposer: Literal["auto", "tpe", "nsga2"] = "auto"
 
 
+class RayOptions(BaseModel):
+    """Which Ray cluster runs the trials, and what one takes.
+
+    ``address``: a cluster's (``auto`` for the one this machine belongs to); without it one is started on this machine.
+    A trial takes ``cpus``, ``gpus`` and any other ``resources`` by name; ``workers`` bounds how many run at once.
+    ``storage`` (a path or a URI such as ``s3://...``) carries artifacts and cache entries where workers do not see the
+    run folder. A trial whose worker or node is lost is run again up to ``max_failures`` times.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    address: str | None = None
+    cpus: float = Field(default=1.0, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+    resources: dict[str, float] = {}
+    workers: int | None = Field(default=None, ge=1)
+    storage: str | None = None
+    max_failures: int = Field(default=3, ge=0)
+
+
 class Plugins(BaseModel):
     """Files with a user's own classes, as ``file.py:ClassName``."""
 
@@ -144,6 +163,7 @@ class Budget(BaseModel):
     optimize: dict[str, float]
     space: str | dict[str, Any] = "default"
     search: SearchLimits = SearchLimits()
+    ray: RayOptions | None = None
     plugins: Plugins = Plugins()
 
     @field_validator("targets", mode="before")
@@ -218,7 +238,8 @@ class Budget(BaseModel):
     @property
     def identity(self) -> str:
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
-        content = self.model_dump(mode="json", exclude={"search": {"trials", "time", "leave_one_out", "explore_share"}})
+        changeable = {"trials", "time", "leave_one_out", "explore_share"}
+        content = self.model_dump(mode="json", exclude={"ray": True, "search": changeable})
         return content_hash(content)
 
 

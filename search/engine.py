@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sousvit.common.errors import UserError
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 #: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
 DUPLICATES_BEFORE_MUTATION = 3
 DUPLICATES_BEFORE_END = 60
+#: A job whose worker was killed or crashed is tried so many times more before it counts as failed.
+RETRIES = 1
 #: Recipes that wait for weights in training; while so many do, no other is asked.
 MOST_HELD = 8
 #: One trial in this many may be a further setting of a single technique.
@@ -130,11 +133,31 @@ class Engine:
         if work is None:
             return False
         assert work.job is not None
+        if outcome.lost and work.retries < RETRIES:
+            work.retries += 1
+            self._held.insert(0, work)
+            return True
         record = record_of(work.job, outcome, work.origin, work.number)
         self.counts.gated_measured += record.status == "gated"
         self._record(record, work.proposals)
         self._fan_out.offer(work.recipe, record)
         return True
+
+    def rungs_of(self, job: Job) -> list[float]:
+        """The fidelities at which the job's recipe may be judged, ascending, its own first."""
+        trains = Recipe.from_dict(job.recipe).trains
+        return [rung for rung in self._policy.rungs if rung >= job.fidelity] if trains else [job.fidelity]
+
+    def continue_with(self, job: Job, attempt: str) -> Job | None:
+        """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
+        if self.is_over:
+            return None
+        promotion = self._promotions.next(self.seconds, [*self._running.values(), *self._held], self._exhausted)
+        rungs = self.rungs_of(job)
+        if promotion is None or promotion.trial.recipe != job.recipe or promotion.fidelity not in rungs[1:2]:
+            return None
+        self.counts.promoted += 1
+        return self._start(self._work(Recipe.from_dict(job.recipe), promotion.fidelity, "promoted"), attempt)
 
     @property
     def is_over(self) -> bool:
@@ -170,10 +193,11 @@ class Engine:
     def _work(self, recipe: Recipe, fidelity: float, origin: str, *proposals: Proposal) -> Work:
         return Work(recipe, fidelity, self._budget.search.seed, origin, list(proposals))
 
-    def _start(self, work: Work) -> Job:
+    def _start(self, work: Work, attempt: str | None = None) -> Job:
         self._watcher.begin(work.origin, work.recipe, work.fidelity)
         rivals = self._rivals(work) if work.recipe.trains else ()
-        work.job = make_job(work.recipe, work.fidelity, self._budget.search, rivals)
+        job = make_job(work.recipe, work.fidelity, self._budget.search, rivals)
+        work.job = job if attempt is None else replace(job, attempt=attempt)
         self._running[work.job.attempt] = work
         return work.job
 

@@ -21,6 +21,7 @@ from sousvit.common.device import available_cores, training_device
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.model import load
+from sousvit.common.store import Store
 from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objective
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
@@ -65,7 +66,8 @@ class Judge:
     """Holds what all trials of a run share: base, data, teacher, the base's session.
 
     Args:
-        setup: ``budget`` (plain values) and ``folder`` (the run folder).
+        setup: ``budget`` (plain values) and ``folder`` (the run folder, or a worker's own); ``storage`` where cache
+            entries are shared with workers elsewhere.
         progress: told what is being done.
     """
 
@@ -86,7 +88,8 @@ class Judge:
                 f"{self._base.num_classes} classes for {self._splits.num_classes} labels",
                 "correct model or data",
             )
-        cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9)
+        shared = Store(setup["storage"]) if setup.get("storage") else None
+        cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
         self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(

@@ -23,6 +23,7 @@ class Work:
         origin: who asked (see :class:`sousvit.search.record.TrialRecord`).
         proposals: asked trials that wait for the result; the sampler may ask for one recipe several times.
         job: set when it is given to an executor.
+        retries: times that its worker was lost.
     """
 
     recipe: Recipe
@@ -31,6 +32,7 @@ class Work:
     origin: str
     proposals: list[Proposal] = field(default_factory=list)
     job: Job | None = None
+    retries: int = 0
 
     def __post_init__(self) -> None:
         plain = self.recipe.to_dict()

@@ -14,13 +14,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from sousvit.common.cores import lease_cores
 from sousvit.common.errors import SharedInputError, TrialError, UserError
+from sousvit.common.registry import load_from_file
 from sousvit.search.executors.executor import Job, Outcome
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
-    """Answer requests until told to stop or the driver is gone."""
+    """Answer requests until told to stop or the driver is gone.
+
+    Args:
+        setup: see :class:`sousvit.search.judge.Judge`; with ``cores``, so many are leased where other workers of this
+            machine train or measure beside it; ``judge`` names another class (``file.py:Class``), such as one that
+            gives recorded results.
+    """
     _end_with_driver()
+    if setup.get("cores"):
+        lease_cores(setup["cores"])
     judge: Any = None
     while True:
         try:
@@ -35,9 +45,7 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
 
         try:
             if message[0] == "start":
-                from sousvit.search.judge import Judge
-
-                judge = Judge(setup, progress)
+                judge = _judge_class(setup)(setup, progress)
                 answer = judge.start(message[1])
             elif message[0] == "job":
                 answer = _judged(judge, message[1])
@@ -53,6 +61,14 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
                 connection.send(("answer", Outcome(message[1].attempt, "failed", message=_last_line(error))))
             else:
                 connection.send(("error", _sendable(error)))
+
+
+def _judge_class(setup: dict[str, Any]) -> Any:
+    if setup.get("judge"):
+        return load_from_file(setup["judge"], "judge")
+    from sousvit.search.judge import Judge
+
+    return Judge
 
 
 def _judged(judge: Any, job: Job) -> Outcome:

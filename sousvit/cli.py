@@ -58,7 +58,7 @@ def search_command(
     run: Annotated[str | None, typer.Option(help="run name; the same name again resumes")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="most trials")] = None,
     time: Annotated[str | None, typer.Option(help="most search time, such as 30m")] = None,
-    executor: Annotated[str, typer.Option(help="where trials run: local")] = "local",
+    executor: Annotated[str | None, typer.Option(help="where trials run: local or ray")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of everything random")] = None,
     earlier: Annotated[str | None, typer.Option("--from", help="an earlier run to continue from")] = None,
     runs: Runs = RUNS,

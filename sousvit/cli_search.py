@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sousvit.common.errors import UserError
+from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.schema import read_yaml
 from sousvit.search.archive import run_folder
 from sousvit.search.budget import Budget, make_budget
@@ -24,22 +24,46 @@ INTERRUPTED = 130
 T = TypeVar("T")
 
 
+def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
+    """One worker process on this machine."""
+    memory = budget.search.trial_memory_gb
+    setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}
+    return LocalExecutor(serve, setup, None if memory is None else memory * 1e9, progress)
+
+
+def _ray_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
+    """Workers on a Ray cluster; what each does at the moment is not told."""
+    try:
+        from sousvit.search.executors.ray_tune import RayExecutor
+    except ImportError as error:
+        raise UserError("--executor ray needs Ray Tune", str(error), "pip install 'sousvit[ray]'") from error
+    return RayExecutor(budget, folder)
+
+
+EXECUTORS: dict[str, Callable[[Budget, Path, Progress], Executor]] = {"local": local_executor, "ray": _ray_executor}
+
+
+def _executor_maker(name: str) -> Callable[[Budget, Path, Progress], Executor]:
+    if name not in EXECUTORS:
+        raise UnknownNameError("executor", name, EXECUTORS)
+    return EXECUTORS[name]
+
+
 def run_search(
     path: Path,
     name: str | None,
     overrides: dict[str, Any],
-    executor: str,
+    executor: str | None,
     runs: Path,
     as_json: bool,
     earlier: str | None = None,
 ) -> int:
     """Run the search and print its answer; returns the exit code."""
-    if executor != "local":
-        raise UserError("an executor must be known", repr(executor), "use local (ray comes in a later release)")
     budget = _with_overrides(path, overrides)
+    make = _executor_maker(executor or ("local" if budget.ray is None else "ray"))
     folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     begin = partial(search, earlier=None if earlier is None else run_folder(runs, earlier))
-    answer = _watched(begin, budget, folder, f"search {path}", as_json)
+    answer = _watched(begin, budget, folder, _command(path, executor), as_json, make)
     if answer is None:
         return INTERRUPTED
     from sousvit.search.report.html import write_report
@@ -51,6 +75,10 @@ def run_search(
     else:
         print_answer(console(), answer, budget, folder, report)
     return 0 if answer.feasible else 3
+
+
+def _command(path: Path, executor: str | None) -> str:
+    return f"search {path}" if executor is None else f"search {path} --executor {executor}"
 
 
 def study(path: Path, name: str | None, runs: Path, as_json: bool) -> int:
@@ -77,6 +105,7 @@ def _watched(
     folder: Path,
     command: str,
     quiet: bool,
+    make: Callable[[Budget, Path, Progress], Executor] = local_executor,
 ) -> T | None:
     """Run with live progress; None when interrupted, after saying how to resume."""
     before = signal.signal(signal.SIGTERM, _interrupt)  # Slurm and Kubernetes send it; background jobs ignore Ctrl-C
@@ -84,7 +113,7 @@ def _watched(
     hooks = Hooks(say=view.say, ready=view.ready, watcher=view.watcher)
     try:
         with view:
-            return run(budget, folder, lambda b, f: local_executor(b, f, view.progress), hooks)
+            return run(budget, folder, lambda b, f: make(b, f, view.progress), hooks)
     except KeyboardInterrupt:
         resume = f"interrupted; resume with: sousvit {command} --run {folder.name}"
         console(stderr=True).print(resume, highlight=False)
@@ -95,13 +124,6 @@ def _watched(
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
-    """One worker process on this machine."""
-    memory = budget.search.trial_memory_gb
-    setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}
-    return LocalExecutor(serve, setup, None if memory is None else memory * 1e9, progress)
 
 
 def _with_overrides(path: Path, overrides: dict[str, Any]) -> Budget:

@@ -39,7 +39,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job."""
+    """What came of a job.
+
+    Attributes:
+        lost: its worker ended without a word (killed, crashed), so that trying again may help.
+    """
 
     attempt: str
     status: Status
@@ -47,6 +51,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     message: str = ""
     artifact: str = ""
+    lost: bool = False
 
 
 def make_job(recipe: Recipe, fidelity: float, limits: SearchLimits, rivals: tuple[dict[str, float], ...] = ()) -> Job:
@@ -80,6 +85,12 @@ class JobSource(Protocol):
 
     def take(self, outcome: Outcome) -> bool:
         """Take an outcome; False for that of a lost attempt, which is discarded."""
+
+    def rungs_of(self, job: Job) -> list[float]:
+        """The fidelities at which the job's recipe may be judged, ascending, its own first."""
+
+    def continue_with(self, job: Job, attempt: str) -> Job | None:
+        """The same recipe at its next rung, where that is what should run next; for workers that keep its state."""
 
 
 class Executor(ABC):

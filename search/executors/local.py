@@ -30,6 +30,10 @@ class WorkerLostError(RuntimeError):
     """The worker process ended, hung or outgrew its memory."""
 
 
+class WorkerEndedError(WorkerLostError):
+    """The worker process ended without being told to."""
+
+
 class LocalExecutor(Executor):
     """Runs one job at a time in a spawned process.
 
@@ -78,7 +82,9 @@ class LocalExecutor(Executor):
             return self._request(("job", job), job.timeout + GRACE)
         except WorkerLostError as error:
             self._kill()
-            return Outcome(job.attempt, "failed", seconds={"lost": time.monotonic() - begun}, message=str(error))
+            spent = {"lost": time.monotonic() - begun}
+            ended = isinstance(error, WorkerEndedError)
+            return Outcome(job.attempt, "failed", seconds=spent, message=str(error), lost=ended)
 
     def call(self, function: str, **arguments: Any) -> Any:
         if self._process is None:
@@ -135,7 +141,7 @@ class LocalExecutor(Executor):
                         return content
                 self._check_health(deadline, timeout)
         except (EOFError, ConnectionError) as error:
-            raise WorkerLostError(self._last_words()) from error
+            raise WorkerEndedError(self._last_words()) from error
 
     def _check_health(self, deadline: float, timeout: float) -> None:
         if time.monotonic() > deadline:
