@@ -103,6 +103,7 @@ class Candidates:
         self._pool: Pool | None = None
         self._places: dict[str, int] = {}
         self._described: dict[str, Candidate | None] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
         self.is_listed = space.size <= LISTED
         suggestions = list(every_suggestion(space)) if self.is_listed else [self._draw({}) for _ in range(SAMPLED)]
         self._encode = Encoder([parameters for parameters, _ in suggestions])
@@ -134,9 +135,12 @@ class Candidates:
 
     def _parameters(self, recipe: Recipe) -> dict[str, Any]:
         """What Optuna would be asked for; nothing for a recipe that lies outside or does not fit."""
-        with contextlib.suppress(UserError):
-            return self._space.parameters(recipe, self._shape) or {}
-        return {}
+        key = recipe.hash
+        if key not in self._asked:
+            self._asked[key] = {}
+            with contextlib.suppress(UserError):
+                self._asked[key] = self._space.parameters(recipe, self._shape) or {}
+        return self._asked[key]
 
     def _refresh(self, good: Iterable[Recipe]) -> None:
         parents = [parameters for recipe in good if (parameters := self._parameters(recipe))]

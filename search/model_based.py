@@ -31,6 +31,8 @@ Array = npt.NDArray[np.float64]
 MIN_RESULTS = 8
 #: From so many results on a sampler proposes alone: the model's time grows with their square.
 MAX_RESULTS = 400
+#: With more recipes on their way, many workers would wait for the model to weigh the next one.
+MAX_PENDING = 16
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -110,7 +112,7 @@ class ModelBased:
         Returns:
             None where this way of proposing does not apply, or too little is known yet.
         """
-        if not self.applies or len(records) > MAX_RESULTS:
+        if not self.applies or len(records) > MAX_RESULTS or len(pending) > MAX_PENDING:
             return None
         self._learn(records[self._read :])
         self._read = len(records)

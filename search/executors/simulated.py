@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -46,7 +47,7 @@ class SimulatedExecutor(Executor):
         self._running: list[tuple[float, int, Outcome]] = []
         self._order = count()
         self.jobs: list[Job] = []
-        self.busy_seconds = 0.0
+        self._spans: list[tuple[float, float]] = []
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
         return known or self._base
@@ -55,8 +56,12 @@ class SimulatedExecutor(Executor):
         self.jobs.append(job)
         outcome = self._judge(job)
         seconds = sum(outcome.seconds.values())
-        self.busy_seconds += seconds
+        self._spans.append((self.clock.now, self.clock.now + seconds))
         heapq.heappush(self._running, (self.clock.now + seconds, next(self._order), outcome))
+
+    def busy_until(self, moment: float = math.inf) -> float:
+        """Worker seconds in use until ``moment`` of the clock."""
+        return sum(max(0.0, min(end, moment) - begin) for begin, end in self._spans)
 
     def wait(self) -> Outcome:
         end, _, outcome = heapq.heappop(self._running)
@@ -67,7 +72,7 @@ class SimulatedExecutor(Executor):
         return self._answers[function](**arguments)
 
     def core_seconds(self) -> float:
-        return self.busy_seconds
+        return self.busy_until()
 
     def close(self) -> None:
         self._running.clear()

@@ -44,9 +44,9 @@ def test_later_points_refine_it_without_a_new_search_of_hyperparameters(points):
     features, values = points
     surrogate = Surrogate()
     surrogate.fit(features[:75], values[:75])
-    before = surrogate._kernel.theta
+    before = surrogate._hyperparameters
     surrogate.fit(features[:76], values[:76])
-    assert (surrogate._kernel.theta == before).all()
+    assert surrogate._hyperparameters is before
     assert surrogate.predict(features[75:76])[1][0] < 0.01
 
 

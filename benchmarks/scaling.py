@@ -1,0 +1,139 @@
+"""How many workers pay off: the engine with 1 to 1,024 simulated workers whose trials take recorded seconds.
+
+    python benchmarks/scaling.py --trial-seconds benchmarks/tables/cifar10-trial-seconds.csv
+
+The engine is the real one, and its own time passes on the clock: while it decides, a free worker waits. Writes
+``benchmarks/results/scaling.md``, ``.csv`` and ``.html``: the share of time in which workers are busy until the last
+job is handed out (what follows is the end of a search, not its speed), and the engine's milliseconds a trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import plotly.express as px
+from made_up import budget, figures, world
+from rich.progress import track
+
+from sousvit.search.archive import Archive
+from sousvit.search.engine import Engine
+from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
+from sousvit.search.fidelity import FULL
+from sousvit.search.run import make_engine
+from sousvit.search.watcher import Watcher
+from sousvit.spaces.recipe import Recipe
+
+RESULTS = Path(__file__).parent / "results"
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+#: Trials of a search: so many for every worker, but not fewer than the second figure.
+TRIALS_EACH, FEWEST = 6, 300
+
+
+class Charged:
+    """An engine whose own time passes on the simulated clock."""
+
+    def __init__(self, engine: Engine, clock: SimulatedClock) -> None:
+        self._engine, self._clock = engine, clock
+        self.own_seconds = 0.0
+        self.last_start = 0.0
+        self.rungs_of, self.continue_with = engine.rungs_of, engine.continue_with
+
+    def next_job(self) -> Job | None:
+        """See :class:`sousvit.search.executors.executor.JobSource`."""
+        begun = time.perf_counter()
+        job = self._engine.next_job()
+        self._charge(begun)
+        self.last_start = self._clock.now if job is not None else self.last_start
+        return job
+
+    def take(self, outcome: Outcome) -> bool:
+        """See :class:`sousvit.search.executors.executor.JobSource`."""
+        begun = time.perf_counter()
+        taken = self._engine.take(outcome)
+        self._charge(begun)
+        return taken
+
+    def _charge(self, begun: float) -> None:
+        spent = time.perf_counter() - begun
+        self.own_seconds += spent
+        self._clock.now += spent
+
+
+class Seconds:
+    """Recorded durations, drawn in turn: of trained trials at a low rung and in full, and of those not trained."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open() as stream:
+            rows = [(row["status"], float(row["fidelity"]), float(row["seconds"])) for row in csv.DictReader(stream)]
+        done = [(fidelity, seconds) for status, fidelity, seconds in rows if status == "complete"]
+        self._low = [seconds for fidelity, seconds in done if fidelity < FULL]
+        self._full = [seconds for fidelity, seconds in done if fidelity >= FULL]
+        self._count = 0
+
+    def of(self, job: Job) -> float:
+        """The next duration for a job of this kind."""
+        self._count += 1
+        among = self._low if job.fidelity < FULL else self._full
+        return among[self._count % len(among)]
+
+
+def measure(workers: int, path: Path) -> dict[str, float]:
+    """One search with so many workers."""
+    shape, base, space = world()
+    trials = max(FEWEST, TRIALS_EACH * workers)
+    clock, seconds = SimulatedClock(), Seconds(path)
+
+    def judge(job: Job) -> Outcome:
+        values = figures(Recipe.from_dict(job.recipe), shape)
+        return Outcome(job.attempt, "complete", values, {"recover": seconds.of(job)}, artifact="")
+
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(Path(folder) / "run", writable=True)
+        executor = SimulatedExecutor(base, judge, clock, workers=workers)
+        engine = make_engine(budget(trials), archive, executor, base, shape, space, archive.folder, Watcher(), clock)
+        engine.begin()
+        charged = Charged(engine, clock)
+        executor.drive(charged)
+        archive.close()
+    busy = executor.busy_until(charged.last_start) / (workers * charged.last_start)
+    return {
+        "workers": workers,
+        "trials": trials,
+        "hours": clock.now / 3600,
+        "busy": busy,
+        "engine_ms_per_trial": 1000 * charged.own_seconds / trials,
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trial-seconds", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=WORKERS[-1])
+    given = parser.parse_args()
+    rows = [measure(workers, given.trial_seconds) for workers in track(WORKERS) if workers <= given.most]
+    frame = pd.DataFrame(rows)
+    RESULTS.mkdir(exist_ok=True)
+    frame.to_csv(RESULTS / "scaling.csv", index=False, float_format="%.4g")
+    lines = ["| workers | trials | hours | workers busy | engine, ms a trial |", "|---:|---:|---:|---:|---:|"]
+    lines += [
+        f"| {row['workers']:.0f} | {row['trials']:.0f} | {row['hours']:.2f} | {row['busy']:.1%} "
+        f"| {row['engine_ms_per_trial']:.1f} |"
+        for row in rows
+    ]
+    command = f"python benchmarks/scaling.py --trial-seconds {given.trial_seconds}"
+    head = [f"Command: `{command}`; {time.strftime('%Y-%m-%d')}.", ""]
+    (RESULTS / "scaling.md").write_text("\n".join([*head, *lines]) + "\n")
+    figure = px.line(frame, x="workers", y="busy", log_x=True, markers=True, range_y=[0, 1.02])
+    figure.write_html(RESULTS / "scaling.html", include_plotlyjs="cdn")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
