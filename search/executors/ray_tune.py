@@ -209,6 +209,12 @@ class RayExecutor(Executor):
             return
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         address = self._options.address
+        if address is not None and address.startswith("ray://"):
+            raise UserError(
+                "the driver of a search runs inside the cluster",
+                address,
+                "use ray: {address: auto} on a node of it, or ray job submit (see examples/cluster)",
+            )
         if address is None:
             options |= {"include_dashboard": False}
         try:
