@@ -25,7 +25,7 @@ def answer_other_budget(folder: Path, path: Path) -> tuple[Answer, Budget]:
     plain = own.model_dump(mode="json")
     other = make_budget({**{name: plain[name] for name in FIXED}, **value}, path.parent, str(path))
     for name in FIXED:
-        if getattr(other, name) != getattr(own, name):
+        if other.part(name) != own.part(name):
             raise UserError(
                 f"an archive answers for its own {name} only",
                 f"another {name} in {path}",

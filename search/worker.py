@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import pickle
 import signal
-import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -15,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sousvit.common.errors import SharedInputError, TrialError, UserError
+from sousvit.common.processes import end_with_parent
 from sousvit.search.executors.executor import Job, Outcome
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
     """Answer requests until told to stop or the driver is gone."""
-    _end_with_driver()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    end_with_parent()
     judge: Any = None
     while True:
         try:
@@ -83,13 +81,3 @@ def _sendable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(_last_line(error))
     return error
-
-
-def _end_with_driver() -> None:
-    """Ctrl-C is the driver's to handle; on Linux a killed driver takes its worker along."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1:
-            sys.exit(1)

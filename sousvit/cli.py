@@ -222,6 +222,39 @@ def train_command(
         print(f"{out}: {figures}")
 
 
+device_app = typer.Typer(
+    help="Measure on other devices: the agent that runs there, and its check.", no_args_is_help=True
+)
+app.add_typer(device_app, name="device")
+
+
+@device_app.command("serve")
+def device_serve_command(
+    host: Annotated[str, typer.Option(help="address to listen on; others than loopback need a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
+    token_file: Annotated[Path | None, typer.Option(help="file with the token that clients must give")] = None,
+    max_gb: Annotated[float, typer.Option(min=0.001, help="of uploaded files")] = 2.0,
+) -> None:
+    """Run the agent on this device: it takes artifacts and times them, until Ctrl-C."""
+    from sousvit.objectives.targets.agent import serve
+
+    serve(host, port, token_file, max_gb)
+
+
+@device_app.command("check")
+def device_check_command(
+    target: Annotated[str, typer.Argument(help="target profile, or a YAML file")], as_json: Json = False
+) -> None:
+    """Ask a target's device what it is; one clear line where it cannot be used."""
+    from sousvit.objectives.targets.device import open_device
+    from sousvit.objectives.targets.target import load_target
+    from sousvit.search.report.terminal import console, print_facts
+
+    profile = load_target(target)
+    facts = open_device(profile).check()
+    _print_json({"target": str(profile), **facts}) if as_json else print_facts(console(), str(profile), facts)
+
+
 def _folder(runs: Path, name: str) -> Path:
     from sousvit.search.archive import run_folder
 

@@ -65,7 +65,7 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     accuracy = show(archive.base.values["accuracy"])
     return {
         "Base": f"{budget.model.name}: {accuracy} top-1 on validation in ONNX Runtime fp32",
-        "Target": str(budget.target),
+        "Target": budget.where,
         "Hard limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.optimize.items()),
         "Machine": f"{machine.get('cpu')}, {machine.get('cores')} cores, {', '.join(machine.get('flags', []))}",

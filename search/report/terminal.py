@@ -51,7 +51,7 @@ class SearchView:
     def __enter__(self) -> SearchView:
         self._bar.start()
         limits = ", ".join(map(str, self._budget.hard_limits)) or "none"
-        self.say(f"run {self._folder}; target {self._budget.target}")
+        self.say(f"run {self._folder}; target {self._budget.where}")
         self.say(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}")
         return self
 
@@ -157,7 +157,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
 
 def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    table = Table(title=f"measured in one session on the test split; {budget.target}", title_justify="left")
+    table = Table(title=f"measured in one session on the test split; {budget.where}", title_justify="left")
     table.add_column("")
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -207,7 +207,7 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
     if answer.chosen is None:
         out.print("infeasible: the archive holds no finished trial", highlight=False)
         return
-    table = Table(title=f"from the archive, on the validation split; {budget.target}", title_justify="left")
+    table = Table(title=f"from the archive, on the validation split; {budget.where}", title_justify="left")
     names = list(
         dict.fromkeys(
             ["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]
@@ -234,6 +234,21 @@ def print_applied(out: Console, result: Mapping[str, Any]) -> None:
 def print_measured(out: Console, result: Mapping[str, Any]) -> None:
     """What ``sousvit measure`` measured."""
     _print_pairs(out, result["figures"])
+
+
+def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
+    """What a device said it is."""
+    runtimes = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items())
+    pairs = {
+        "target": target,
+        "cpu": f"{facts['cpu']}, {facts['cores']} cores",
+        "instructions": ", ".join(facts["flags"]) or "none that matter",
+        "memory": f"{facts['memory_gb']} GB",
+        "system": f"{facts['os']}, Python {facts['python']}",
+        "runtimes": runtimes or "none",
+        "energy": "can be measured" if facts["energy"] else "no counter",
+    }
+    _print_pairs(out, pairs)
 
 
 def _print_pairs(out: Console, pairs: Mapping[str, Any]) -> None:
