@@ -49,7 +49,7 @@ def table(answer: Answer, run: Path, command: str) -> str:
         "|---|" + "---:|" * len(HEADINGS) + "---|",
     ]
     lines += [
-        f"| {r.role} | " + " | ".join(row_cells(r.values)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows
+        f"| {r.role} | " + " | ".join(row_cells(r.values, own)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows
     ]
     lines += ["", "| left out | latency becomes | file becomes | top-1, points |", "|---|---:|---:|---:|"]
     for part in leave_one_out(answer):

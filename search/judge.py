@@ -35,6 +35,7 @@ from sousvit.search.fidelity import FULL
 from sousvit.search.gate import rejection
 from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
+from sousvit.search.trial_objectives import asked_of, trial_objectives
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.module_shape import shape_of
@@ -43,10 +44,6 @@ from sousvit.spaces.shape import OtherShape, VitShape
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
-#: Measured only where a budget asks for them: a process a trial, a second of compression, a counter not all have.
-ON_REQUEST = frozenset({"memory", "load_time", "energy", "size_compressed"})
-#: Measured on every further target, too: what one timing tells.
-ON_EVERY_TARGET = ("latency", "latency_p95", "latency_p99", "throughput")
 BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
@@ -123,7 +120,7 @@ class Judge:
             )
         self._progress("asking the devices", 0, 0)
         named = [*self._budget.optimize, *self._budget.limits]
-        facts = {name: device.check(_asked_of(name, named, self._budget)) for name, device in self._devices.items()}
+        facts = {name: device.check(asked_of(name, named, self._budget)) for name, device in self._devices.items()}
         folder = self._folder / "artifacts" / "base"
         artifact = self._artifact(self._base.module, BASE_RECIPE, folder, self._context)
         for device in self._devices.values():
@@ -337,32 +334,6 @@ class Judge:
             values: dict[str, Value] = measure(judged, objectives)
             noisy = any(timing.noisy for timing in own.values())
             yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name, noisy)
-
-
-def _asked_of(target: str, named: Iterable[str], budget: Budget) -> list[str]:
-    """Objectives that the budget asks of one of its targets, without the target's name."""
-    first = budget.target.label
-    pairs = [name.partition("@")[::2] for name in named]
-    return [name for name, place in pairs if (place or first) == target]
-
-
-def trial_objectives(budget: Budget) -> list[Objective]:
-    """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
-    import sousvit.objectives.builtin  # noqa: F401 - registers ours
-
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
-    named = [*budget.optimize, *budget.limits]
-    names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
-    names += [_relative(name) for name in names]
-    places = [target.label for target in budget.targets[1:]]
-    cheap = [*ON_EVERY_TARGET, *map(_relative, ON_EVERY_TARGET)]
-    names += [f"{name}@{place}" for place in places for name in cheap]
-    return [get_objective(name) for name in dict.fromkeys([*names, *named])]
-
-
-def _relative(name: str) -> str:
-    objective = get_objective(name)
-    return f"{name}_drop" if objective.direction == "maximize" and objective.unit == "share" else f"{name}_ratio"
 
 
 def quick_count(count: int) -> int:

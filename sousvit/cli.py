@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sousvit import __version__
 from sousvit.common.errors import TrialError, UserError
+
+if TYPE_CHECKING:
+    from sousvit.search.answer import Answer
+    from sousvit.search.budget import Budget
 
 BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
 
@@ -110,19 +114,27 @@ def recipe_command(
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run's archive at once, without a new search."""
-    from sousvit.common.files import write_atomic
-    from sousvit.search.answer import recipe_yaml
-    from sousvit.search.report.terminal import console, print_archive_answer
     from sousvit.search.requery import answer_other_budget
 
     answer, other = answer_other_budget(_folder(runs, run), budget)
-    if out is not None and answer.chosen is not None:
-        write_atomic(out, recipe_yaml(answer, other))
-    if as_json:
-        _print_json(answer.to_dict())
-    else:
-        print_archive_answer(console(), answer, other)
-    sys.exit(0 if answer.feasible else INFEASIBLE)
+    _give_archive_answer(answer, other, out, as_json)
+
+
+@app.command("retarget")
+def retarget_command(
+    run: Annotated[str, typer.Argument(help="a finished or interrupted run")],
+    budget: Annotated[Path, typer.Argument(help="another budget: targets, limits, optimize")],
+    out: Annotated[Path | None, typer.Option(help="write the recipe here")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Answer for other targets: measure the artifacts that a run kept there, without a new search."""
+    from sousvit.search.report.terminal import spinner
+    from sousvit.search.retarget import retarget
+
+    with spinner("asking the devices", quiet=as_json) as progress:
+        answer, other = retarget(_folder(runs, run), budget, progress)
+    _give_archive_answer(answer, other, out, as_json)
 
 
 @app.command("apply")
@@ -253,6 +265,20 @@ def device_check_command(
     profile = load_target(target)
     facts = open_device(profile).check()
     _print_json({"target": str(profile), **facts}) if as_json else print_facts(console(), str(profile), facts)
+
+
+def _give_archive_answer(answer: Answer, budget: Budget, out: Path | None, as_json: bool) -> None:
+    from sousvit.common.files import write_atomic
+    from sousvit.search.answer import recipe_yaml
+    from sousvit.search.report.terminal import console, print_archive_answer
+
+    if out is not None and answer.chosen is not None:
+        write_atomic(out, recipe_yaml(answer, budget))
+    if as_json:
+        _print_json(answer.to_dict())
+    else:
+        print_archive_answer(console(), answer, budget)
+    sys.exit(0 if answer.feasible else INFEASIBLE)
 
 
 def _folder(runs: Path, name: str) -> Path:

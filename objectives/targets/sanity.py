@@ -13,7 +13,7 @@ from sousvit.objectives.timing import Group
 #: What must stay the same from answer to answer: another value is another machine.
 IDENTITY = ("cpu", "cores", "memory_gb", "os", "runtimes")
 #: The baseline's first rounds over its last ones, median over groups: the session's own A/A test.
-MAX_SELF_RATIO = 1.25
+MAX_SELF_RATIO = 1.3
 #: The baseline's median may change by this factor within a run (throttling and other clocks included).
 MAX_CHANGE = 5.0
 #: Inferences must fill at least this share of the time that was to be measured, and no more than passed here.

@@ -18,7 +18,7 @@ from sousvit.objectives.targets.client import RemoteDevice
 from sousvit.objectives.timing import TimingPlan
 from sousvit.spaces.artifact import Artifact
 
-PLAN = TimingPlan(min_seconds=0.1, max_seconds=0.3, min_groups=3, round_seconds=0.002, warmup=1)
+PLAN = TimingPlan(min_seconds=0.1, max_seconds=0.3, min_groups=9, round_seconds=0.002, warmup=1)
 LONG = TimingPlan(min_seconds=20.0, max_seconds=30.0)
 TOKEN = "a token of some length"
 #: What a board has not, but for numpy and the runtimes.

@@ -18,7 +18,7 @@ from sousvit.objectives.targets.client import QUARANTINE_AFTER, TRIES, RemoteDev
 from sousvit.objectives.targets.target import Target
 from sousvit.objectives.timing import TimingPlan
 
-PLAN = TimingPlan(min_seconds=0.05, max_seconds=0.1, min_groups=3, round_seconds=0.002, warmup=1)
+PLAN = TimingPlan(min_seconds=0.05, max_seconds=0.1, min_groups=9, round_seconds=0.002, warmup=1)
 
 
 class LyingAgent(Agent):
@@ -84,7 +84,7 @@ LIES = {
     "zero": (scaled("candidate", 0.0), "numbers above 0"),
     "nan": (scaled("candidate", float("nan")), "numbers above 0"),
     "negative": (scaled("baseline_first", -1.0), "numbers above 0"),
-    "unsteady": (scaled("baseline_first", 1.6), "differs from itself"),
+    "unsteady": (scaled("baseline_first", 2.0), "differs from itself"),
     "missing": (lambda a: a.update(groups={}), "were asked for"),
     "empty": (lambda a: a["groups"].update(half=[]), "were asked for"),
     "shapeless": (lambda a: a.update(groups=[1, 2]), "not whole"),
