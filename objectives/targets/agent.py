@@ -22,7 +22,9 @@ import contextlib
 import hmac
 import ipaddress
 import json
+import os
 import select
+import shutil
 import signal
 import socket
 import socketserver
@@ -45,6 +47,8 @@ from sousvit.objectives.targets.store import FullError, Store
 from sousvit.objectives.targets.tokens import read_token
 
 HOST, PORT = "127.0.0.1", 8765
+#: Of the folder with the uploaded files; the process id follows.
+PREFIX = "sousvit-device-"
 #: Bytes of a JSON request.
 MAX_JSON = 1 << 20
 #: Seconds that a connection may be silent.
@@ -247,6 +251,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _remove_left_behind() -> None:
+    """Remove the folders of agents that were killed, so that restarts do not fill the disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def serve(host: str, port: int, token_file: Path | None, max_gb: float) -> None:
     """Serve until Ctrl-C; the uploaded files go with the agent.
 
@@ -254,16 +266,18 @@ def serve(host: str, port: int, token_file: Path | None, max_gb: float) -> None:
         UserError: the host needs a token, the token's file or the port cannot be had.
     """
     token = None if token_file is None else read_token(token_file)
-    with tempfile.TemporaryDirectory(prefix="sousvit-device-") as folder:
-        agent = Agent(host, port, token, Path(folder), int(max_gb * 1e9))
-        with agent:
+    _remove_left_behind()
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the uploaded files are removed
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder,
+    ):
+        with Agent(host, port, token, Path(folder), int(max_gb * 1e9)) as agent:
             facts = agent.facts()
             shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
             print(f"listening on http://{host}:{agent.server_port}", flush=True)
             print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB; {shown}", flush=True)
-            signal.signal(signal.SIGTERM, _interrupt)  # so that the uploaded files are removed
-            with contextlib.suppress(KeyboardInterrupt):
-                agent.serve_forever(poll_interval=0.2)
+            agent.serve_forever(poll_interval=0.2)
 
 
 def main() -> int:

@@ -151,7 +151,7 @@ class RemoteDevice(OrderingDevice):
             )
 
     def _request(
-        self, method: str, path: str, body: Mapping[str, Any] | Path | None = None, wait: float = SHORT
+        self, method: str, path: str, body: Mapping[str, Any] | Path | None = None, wait: float | None = None
     ) -> Any:
         """One request and its JSON answer.
 

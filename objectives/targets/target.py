@@ -150,7 +150,7 @@ class Target(BaseModel):
         parts = [f"{self.cores} core{'s' if self.cores != 1 else ''}"] if self.cores else []
         parts += [f"{self.memory:g} MB"] if self.memory else []
         limits = f" ({', '.join(parts)}{' of this machine' if self.is_standin else ''})" if parts else ""
-        named = f"{self.name}: " if self.name and not self.is_local else ""
+        named = f"{self.name}: " if self.name not in ("", self.device) and not self.is_local else ""
         where = f"{named}{self.device}{limits}"
         return f"{where}, {' or '.join(self.runtimes)}, threads {self.threads}, batch {self.batch}"
 

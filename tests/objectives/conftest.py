@@ -131,7 +131,7 @@ class AgentProcess:
 
     def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.log, self.options = folder / "agent.log", options
-        self.environment = {**os.environ, **(environment or {})}
+        self.environment = {**os.environ, "TMPDIR": str(folder), **(environment or {})}
         self.port, self.process = 0, None
 
     def start(self) -> AgentProcess:

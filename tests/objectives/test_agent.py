@@ -194,3 +194,16 @@ def test_another_kind_of_server_is_told(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no agent answers"):
             device.facts()
         server.shutdown()
+
+
+def test_what_a_killed_agent_left_is_removed_by_the_next(start_agent, pair, tmp_path) -> None:
+    agent = start_agent()
+    RemoteDevice(agent.target()).time(pair, "base", PLAN)
+    assert len(list(tmp_path.glob("sousvit-device-*"))) == 1
+    agent.kill()
+    agent.start()
+    (left,) = tmp_path.glob("sousvit-device-*")
+    assert not any(left.iterdir())
+    agent.process.terminate()
+    agent.process.wait(10)
+    assert not list(tmp_path.glob("sousvit-device-*"))
