@@ -271,13 +271,13 @@ def serve(host: str, port: int, token_file: Path | None, max_gb: float) -> None:
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder,
+        Agent(host, port, token, Path(folder), int(max_gb * 1e9)) as agent,
     ):
-        with Agent(host, port, token, Path(folder), int(max_gb * 1e9)) as agent:
-            facts = agent.facts()
-            shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
-            print(f"listening on http://{host}:{agent.server_port}", flush=True)
-            print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB; {shown}", flush=True)
-            agent.serve_forever(poll_interval=0.2)
+        facts = agent.facts()
+        shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
+        print(f"listening on http://{host}:{agent.server_port}", flush=True)
+        print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB; {shown}", flush=True)
+        agent.serve_forever(poll_interval=0.2)
 
 
 def main() -> int:
