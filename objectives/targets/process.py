@@ -81,4 +81,4 @@ def require_memory(used: int, limit: int | None) -> None:
         TrialError: they are.
     """
     if limit is not None and used > limit:
-        raise TrialError(f"out of memory: the process needs {used / 1e6:.0f} MB, the target has {limit / 1e6:.0f} MB")
+        raise TrialError(f"out of memory: the process needs {used / 1e6:.1f} MB, the target has {limit / 1e6:.0f} MB")
