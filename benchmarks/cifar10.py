@@ -41,7 +41,7 @@ def table(answer: Answer, run: Path, command: str) -> str:
     own, archive = open_run(run)
     lines = [
         *provenance(archive, command),
-        f"Target: {own.target}. Limits: {', '.join(map(str, own.hard_limits))}. "
+        f"Target: {own.where}. Limits: {', '.join(map(str, own.hard_limits))}. "
         f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",
         "",
@@ -49,7 +49,7 @@ def table(answer: Answer, run: Path, command: str) -> str:
         "|---|" + "---:|" * len(HEADINGS) + "---|",
     ]
     lines += [
-        f"| {r.role} | " + " | ".join(row_cells(r.values)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows
+        f"| {r.role} | " + " | ".join(row_cells(r.values, own)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows
     ]
     lines += ["", "| left out | latency becomes | file becomes | top-1, points |", "|---|---:|---:|---:|"]
     for part in leave_one_out(answer):

@@ -1,7 +1,8 @@
-"""Which instructions this CPU has, as far as they decide how quantized models behave. Light: no torch."""
+"""The CPU: usable cores, and which instructions it has where they decide how quantized models behave. No torch."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -29,3 +30,8 @@ def int8_saturates() -> bool:
     """Whether u8 x s8 products are summed in 16 bits and can overflow: x86 without VNNI (``vpmaddubsw``)."""
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
     return x86 and not cpu_flags() & {"avx512_vnni", "avx_vnni"}
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,18 +3,23 @@
 from sousvit.objectives.accuracy import Accuracy
 from sousvit.objectives.compute import Macs, Params
 from sousvit.objectives.eer import EfficientErrorRate
-from sousvit.objectives.latency import Latency, LatencyP95
-from sousvit.objectives.memory import Memory
+from sousvit.objectives.energy import Energy
+from sousvit.objectives.latency import Latency, LatencyP95, LatencyP99, Throughput
+from sousvit.objectives.memory import LoadTime, Memory
 from sousvit.objectives.size import CompressedSize, Size
 
 __all__ = [
     "Accuracy",
     "CompressedSize",
     "EfficientErrorRate",
+    "Energy",
     "Latency",
     "LatencyP95",
+    "LatencyP99",
+    "LoadTime",
     "Macs",
     "Memory",
     "Params",
     "Size",
+    "Throughput",
 ]

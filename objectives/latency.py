@@ -6,9 +6,13 @@ machine changes within hours, and trials timed at different speeds would not com
 
 from __future__ import annotations
 
-from typing import ClassVar
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+
+if TYPE_CHECKING:
+    from sousvit.objectives.timing import Timing
 
 
 class Latency(Objective):
@@ -19,6 +23,7 @@ class Latency(Objective):
     direction: ClassVar[Direction] = "minimize"
     stage: ClassVar[Stage] = Stage.ARTIFACT
     summary: ClassVar[str] = "median latency of a batch on the target"
+    per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
@@ -34,27 +39,76 @@ class Latency(Objective):
         return Measurement(timing.ratio, timing.ratio_low, timing.ratio_high)
 
 
-class LatencyP95(Objective):
-    """95th percentile of the milliseconds of one inference."""
+class _Tail(Objective):
+    """A high percentile of the milliseconds of one inference, in units of the base's of the same timing."""
 
-    name: ClassVar[str] = "latency_p95"
     unit: ClassVar[str] = "ms"
     direction: ClassVar[Direction] = "minimize"
     stage: ClassVar[Stage] = Stage.ARTIFACT
-    summary: ClassVar[str] = "95th percentile of the latency of a batch on the target"
+    per_target: ClassVar[bool] = True
+
+    @abstractmethod
+    def _of(self, timing: Timing) -> tuple[float, float]:
+        """The candidate's and the baseline's."""
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
-        timing = subject.timing
+        own, baseline = self._of(subject.timing)
         if subject.base is subject:
-            return Measurement(timing.p95_ms)
-        return Measurement(timing.p95_ms / timing.baseline_p95_ms * subject.base.timing.p95_ms)
+            return Measurement(own)
+        return Measurement(own / baseline * self._of(subject.base.timing)[0])
 
     def measure_ratio(self, subject: Subject) -> Measurement:
-        """Against the base's 95th percentile of the same timing."""
+        """Against the base's percentile of the same timing."""
+        own, baseline = self._of(subject.timing)
+        return Measurement(own / baseline)
+
+
+class LatencyP95(_Tail):
+    """95th percentile."""
+
+    name: ClassVar[str] = "latency_p95"
+    summary: ClassVar[str] = "95th percentile of the latency of a batch on the target"
+
+    def _of(self, timing: Timing) -> tuple[float, float]:
+        return timing.p95_ms, timing.baseline_p95_ms
+
+
+class LatencyP99(_Tail):
+    """99th percentile: what a measuring time of a second tells of it is coarse, see ``search.measure_time``."""
+
+    name: ClassVar[str] = "latency_p99"
+    summary: ClassVar[str] = "99th percentile of the latency of a batch on the target"
+
+    def _of(self, timing: Timing) -> tuple[float, float]:
+        return timing.p99_ms, timing.baseline_p99_ms
+
+
+class Throughput(Objective):
+    """Images a second at the target's batch, one batch after the other."""
+
+    name: ClassVar[str] = "throughput"
+    unit: ClassVar[str] = "images/s"
+    direction: ClassVar[Direction] = "maximize"
+    stage: ClassVar[Stage] = Stage.ARTIFACT
+    summary: ClassVar[str] = "images a second at the target's batch"
+    per_target: ClassVar[bool] = True
+
+    def measure(self, subject: Subject) -> Measurement:
+        """See :class:`Objective`."""
+        latency = LATENCY.measure(subject)
+        ends = [None if end is None else self._rate(end, subject) for end in (latency.high, latency.low)]
+        return Measurement(self._rate(latency.value, subject), *ends)
+
+    def measure_ratio(self, subject: Subject) -> Measurement:
+        """From the interleaved ratio."""
         timing = subject.timing
-        return Measurement(timing.p95_ms / timing.baseline_p95_ms)
+        return Measurement(1 / timing.ratio, 1 / timing.ratio_high, 1 / timing.ratio_low)
+
+    def _rate(self, milliseconds: float, subject: Subject) -> float:
+        return 1e3 * subject.timing.batch / milliseconds
 
 
-OBJECTIVES.add(Latency.name, Latency())
-OBJECTIVES.add(LatencyP95.name, LatencyP95())
+LATENCY = Latency()
+for _one in (LATENCY, LatencyP95(), LatencyP99(), Throughput()):
+    OBJECTIVES.add(_one.name, _one)

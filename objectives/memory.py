@@ -1,23 +1,20 @@
-"""Peak memory of inference, measured in a fresh process per artifact."""
+"""Peak memory of inference and load time, measured in a fresh process per artifact."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING, ClassVar
 
-from sousvit.common.errors import TrialError
+from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.targets.order import Order
+from sousvit.objectives.targets.process import measure
 
 if TYPE_CHECKING:
     from sousvit.spaces.artifact import Artifact
 
 
-def peak_memory(artifact: Artifact, threads: int = 1, batch: int = 1, timeout: float = 120.0) -> int:
-    """Bytes by which opening the artifact and running it raise the peak resident memory of a process.
-
-    The interpreter and the imported runtime are not counted; what the runtime loads with its first model is.
+def probe_artifact(artifact: Artifact, threads: int = 1, batch: int = 1, timeout: float = 120.0) -> Probe:
+    """Memory and load time of an artifact, measured in a fresh process of this machine.
 
     Args:
         artifact: any runtime's.
@@ -28,15 +25,9 @@ def peak_memory(artifact: Artifact, threads: int = 1, batch: int = 1, timeout: f
     Raises:
         TrialError: the process failed or took too long.
     """
-    command = [sys.executable, "-m", "sousvit.objectives.memory_probe", str(artifact.folder), str(threads), str(batch)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise TrialError(f"measuring memory took longer than {timeout:g} s") from error
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise TrialError(f"measuring memory failed: {reason[:200]}")
-    return int(json.loads(done.stdout.strip().splitlines()[-1])["peak_bytes"])
+    order = Order("probe", {"artifact": artifact}, "artifact", threads, batch, timeout=timeout)
+    answer = measure(order)
+    return Probe(int(answer["memory_bytes"]), int(answer["process_bytes"]), float(answer["load_ms"]))
 
 
 class Memory(Objective):
@@ -47,10 +38,27 @@ class Memory(Objective):
     direction: ClassVar[Direction] = "minimize"
     stage: ClassVar[Stage] = Stage.ARTIFACT
     summary: ClassVar[str] = "peak memory of inference on the target"
+    per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
-        return Measurement(subject.memory_bytes / 1e6)
+        return Measurement(subject.probe.memory_bytes / 1e6)
+
+
+class LoadTime(Objective):
+    """Milliseconds from the file to the first logits, the runtime imported and the file in the system's cache."""
+
+    name: ClassVar[str] = "load_time"
+    unit: ClassVar[str] = "ms"
+    direction: ClassVar[Direction] = "minimize"
+    stage: ClassVar[Stage] = Stage.ARTIFACT
+    summary: ClassVar[str] = "time to load the artifact on the target, until its first logits"
+    per_target: ClassVar[bool] = True
+
+    def measure(self, subject: Subject) -> Measurement:
+        """See :class:`Objective`."""
+        return Measurement(subject.probe.load_ms)
 
 
 OBJECTIVES.add(Memory.name, Memory())
+OBJECTIVES.add(LoadTime.name, LoadTime())

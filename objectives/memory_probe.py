@@ -1,37 +1,65 @@
-"""The process that measures peak memory: ``python -m sousvit.objectives.memory_probe FOLDER THREADS BATCH``.
-
-Prints one JSON line ``{"before_bytes": ..., "peak_bytes": ...}``; the second is growth over the first.
-Imports nothing but the artifact's own runtime.
-"""
+"""What opening an artifact costs a process: peak memory and load time. For a fresh process (:mod:`.targets.bench`)."""
 
 from __future__ import annotations
 
 import gc
-import json
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sousvit.objectives.runtimes.runtime import get_runtime
-from sousvit.spaces.artifact import Artifact
+
+if TYPE_CHECKING:
+    from sousvit.spaces.artifact import Artifact
 
 RUNS = 3
+LOADS = 5
 
 
-def probe(folder: Path, threads: int, batch: int) -> dict[str, int]:
-    """Open the artifact, run it a few times, and compare resident memory before with the peak since."""
-    artifact = Artifact.open(folder)
+@dataclass(frozen=True)
+class Probe:
+    """What a fresh process needed for an artifact.
+
+    Attributes:
+        memory_bytes: growth of its peak resident memory by opening and running the artifact; the interpreter and the
+            imported runtime are not counted.
+        process_bytes: peak resident memory of the whole process, which a memory limit is held against.
+        load_ms: from the file to the first logits, the runtime imported and the file in the system's cache; median.
+    """
+
+    memory_bytes: int
+    process_bytes: int
+    load_ms: float
+
+
+def probe(artifact: Artifact, threads: int, batch: int) -> Probe:
+    """Open the artifact and run it: memory by the first time, load time by the further ones.
+
+    Raises:
+        MissingPackageError: the runtime is not installed.
+        TrialError: it does not take the file.
+    """
     runtime = get_runtime(artifact.runtime)
     runtime.require()
     images = np.random.default_rng(0).standard_normal((batch, *artifact.input_shape[1:]), dtype=np.float32)
     gc.collect()
     reset_peak()
     before = resident_bytes()
-    session = runtime.open(artifact, threads, batch)
-    for _ in range(RUNS):
-        session.run(images)
-    return {"before_bytes": before, "peak_bytes": max(peak_bytes(), resident_bytes()) - before}
+    with runtime.open(artifact, threads, batch) as session:
+        for _ in range(RUNS):
+            session.run(images)
+        peak = max(peak_bytes(), resident_bytes())
+    loads = []
+    for _ in range(LOADS):
+        begun = time.perf_counter()
+        with runtime.open(artifact, threads, batch) as session:
+            session.run(images)
+            loads.append(1e3 * (time.perf_counter() - begun))
+    return Probe(peak - before, max(peak, peak_bytes()), float(np.median(loads)))
 
 
 def reset_peak() -> None:
@@ -42,14 +70,17 @@ def reset_peak() -> None:
         return
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process now."""
-    status = _linux_status("VmRSS")
+def resident_bytes(pid: int | None = None) -> int:
+    """Resident memory now, of this process or of another; 0 for one that has ended."""
+    status = _linux_status("VmRSS", pid)
     if status is not None:
         return status
     import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def peak_bytes() -> int:
@@ -67,25 +98,11 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _linux_status(field: str) -> int | None:
+def _linux_status(field: str, pid: int | None = None) -> int | None:
+    """A memory field of ``/proc``; None where the system has no such file."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{'self' if pid is None else pid}/status").read_text().splitlines()
     except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
-
-
-def main() -> int:
-    """Command line; a failure is one line on stderr."""
-    folder, threads, batch = sys.argv[1:]
-    try:
-        result = probe(Path(folder), int(threads), int(batch))
-    except Exception as error:  # the parent shows the line
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(result))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        return 0 if sys.platform == "linux" and pid is not None else None
+    # A process that has ended but was not waited for has a status without memory.
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)

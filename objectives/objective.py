@@ -13,7 +13,8 @@ named in a budget as ``plugins: {objectives: [my_file.py:Depth]}``, or registere
 group ``sousvit.objectives``. ``sousvit.objectives.conformance`` checks one as our tests check ours.
 
 Every objective ``x`` also exists relative to the base: ``x_ratio`` (value / base) and ``x_drop`` (base - value),
-in limits and as what to optimise.
+in limits and as what to optimise. What differs from target to target exists for each by its name: ``latency@phone``;
+without a name it is the first target's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sousvit.common.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from sousvit.objectives.memory_probe import Probe
     from sousvit.objectives.tasks.classification import Evaluation
     from sousvit.objectives.timing import Timing
     from sousvit.spaces.artifact import Artifact
@@ -69,8 +71,25 @@ class Subject(Protocol):
         ...
 
     @property
-    def memory_bytes(self) -> int:
-        """Peak memory of inference on the target, measured in a process of its own."""
+    def probe(self) -> Probe:
+        """Peak memory and load time on the target, measured in a process of its own."""
+        ...
+
+    @property
+    def energy_mj(self) -> float:
+        """Millijoules of one inference on the target.
+
+        Raises:
+            TrialError: the device cannot tell.
+        """
+        ...
+
+    def on(self, target: str) -> Subject:
+        """The same subject on another of the budget's targets: what is timed and probed there, nothing else.
+
+        Raises:
+            TrialError: there is no such target.
+        """
         ...
 
     @property
@@ -104,13 +123,14 @@ class Measurement:
 
 
 class Objective(ABC):
-    """One measured quantity."""
+    """One measured quantity; ``per_target`` where it differs from target to target."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
     direction: ClassVar[Direction]
     stage: ClassVar[Stage]
     summary: ClassVar[str]
+    per_target: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> Measurement:
@@ -129,15 +149,17 @@ OBJECTIVES: Registry[Objective] = Registry("objective", "sousvit.objectives", _c
 
 
 def get_objective(name: str) -> Objective:
-    """The objective called ``name``, relative ones included.
+    """The objective called ``name``, relative ones and those of a named target included.
 
     Raises:
         UnknownNameError: nothing has this name.
     """
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
-    from sousvit.objectives.relative import relative_objective
+    from sousvit.objectives.relative import on_target, relative_objective
 
-    return relative_objective(name) or OBJECTIVES.get(name)
+    plain, at, target = name.partition("@")
+    objective = relative_objective(plain) or OBJECTIVES.get(plain)
+    return on_target(objective, target) if at else objective
 
 
 def objectives() -> list[Objective]:

@@ -75,28 +75,32 @@ class Timing:
     """Latency of a candidate beside a baseline.
 
     Attributes:
-        p50_ms, p95_ms: of the candidate's single inferences (a batch counts as one).
+        p50_ms, p95_ms, p99_ms: of the candidate's single inferences (a batch counts as one).
         p50_low_ms, p50_high_ms: 95% interval of the candidate's median.
-        baseline_p50_ms, baseline_p95_ms: of the baseline.
+        baseline_p50_ms, baseline_p95_ms, baseline_p99_ms: of the baseline.
         ratio: candidate / baseline, median over groups; below 1 is faster.
         ratio_low, ratio_high: its 95% interval.
         samples: inferences of the candidate behind the figures.
         groups: clean groups behind the ratio.
         noisy: not enough clean groups within the time cap; all groups were used.
+        batch: images an inference.
     """
 
     p50_ms: float
     p95_ms: float
+    p99_ms: float
     p50_low_ms: float
     p50_high_ms: float
     baseline_p50_ms: float
     baseline_p95_ms: float
+    baseline_p99_ms: float
     ratio: float
     ratio_low: float
     ratio_high: float
     samples: int
     groups: int
     noisy: bool
+    batch: int = 1
 
     @property
     def speedup(self) -> float:
@@ -168,6 +172,19 @@ def measure_many(
     Raises:
         TrialError: a session failed.
     """
+    groups = measure_groups(sessions, baseline, shape, plan, clock, with_baseline)
+    return {name: summarise(done, plan, shape[0]) for name, done in groups.items()}
+
+
+def measure_groups(
+    sessions: Mapping[str, Session],
+    baseline: str,
+    shape: tuple[int, int, int, int],
+    plan: TimingPlan = DEFAULT,
+    clock: Clock | None = None,
+    with_baseline: bool = False,
+) -> dict[str, list[Group]]:
+    """The raw latencies behind :func:`measure_many`, which takes the same arguments."""
     clock = clock or Clock()
     batch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     repeats = {name: _warm_up(session, batch, plan, clock) for name, session in sessions.items()}
@@ -181,7 +198,7 @@ def measure_many(
             groups[name].append(
                 _group(sessions[name], sessions[baseline], batch, repeats[name], repeats[baseline], clock)
             )
-    return {name: summarise(groups[name], plan) for name in names}
+    return groups
 
 
 def _pending(groups: Mapping[str, list[Group]], plan: TimingPlan, elapsed: float) -> list[str]:
@@ -227,7 +244,7 @@ def _round(session: Session, batch: np.ndarray, runs: int, clock: Clock) -> list
     return latencies
 
 
-def summarise(groups: list[Group], plan: TimingPlan) -> Timing:
+def summarise(groups: list[Group], plan: TimingPlan, batch: int = 1) -> Timing:
     """Figures from groups: the clean ones if there are enough, otherwise all of them and ``noisy``."""
     clean = [group for group in groups if group.is_clean]
     noisy = len(clean) < plan.min_groups
@@ -237,21 +254,25 @@ def summarise(groups: list[Group], plan: TimingPlan) -> Timing:
     candidate = 1e3 * np.concatenate([group.candidate for group in used])
     baseline = 1e3 * np.concatenate([[*group.baseline_first, *group.baseline_last] for group in used])
     medians = 1e3 * np.array([float(np.median(group.candidate)) for group in used])
-    p50 = float(np.median(candidate))
+    p50, p95, p99 = map(float, np.quantile(candidate, (0.5, 0.95, 0.99)))
+    baseline_p50, baseline_p95, baseline_p99 = map(float, np.quantile(baseline, (0.5, 0.95, 0.99)))
     p50_low, p50_high = median_interval(medians)
     return Timing(
         p50_ms=p50,
-        p95_ms=float(np.quantile(candidate, 0.95)),
+        p95_ms=p95,
+        p99_ms=p99,
         p50_low_ms=min(p50, p50_low),
         p50_high_ms=max(p50, p50_high),
-        baseline_p50_ms=float(np.median(baseline)),
-        baseline_p95_ms=float(np.quantile(baseline, 0.95)),
+        baseline_p50_ms=baseline_p50,
+        baseline_p95_ms=baseline_p95,
+        baseline_p99_ms=baseline_p99,
         ratio=float(np.median(ratios)),
         ratio_low=ratio_low,
         ratio_high=ratio_high,
         samples=len(candidate),
         groups=len(used),
         noisy=noisy,
+        batch=batch,
     )
 
 

@@ -13,7 +13,7 @@ import yaml
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
-from sousvit.search.record import TrialRecord, Value, decode, encode
+from sousvit.search.record import BaseRecord, TrialRecord, Value, decode, encode
 from sousvit.search.selection import Preference, best, best_single, nearest_miss
 
 
@@ -96,8 +96,15 @@ class Answer:
 def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float]) -> Answer:
     """Answer from the archive alone; what broke a limit when it was measured again is no answer."""
     assert archive.base is not None
-    preference = Preference(weights, archive.base.values)
     pool = [trial for trial in archive if trial.key not in archive.rejected]
+    return choose_among(pool, archive.base, limits, weights)
+
+
+def choose_among(
+    pool: Sequence[TrialRecord], base: BaseRecord, limits: Sequence[Limit], weights: Mapping[str, float]
+) -> Answer:
+    """The best trial of ``pool`` that holds the limits, or the nearest miss."""
+    preference = Preference(weights, base.values)
     single = best_single(pool, limits, preference)
     chosen = best(pool, limits, preference)
     if chosen is not None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sousvit.common.cpu import available_cores
 from sousvit.common.data import ImageSet, Splits
-from sousvit.common.device import available_cores
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
 from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar
-from sousvit.objectives.memory import peak_memory
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import load_target
 from sousvit.objectives.tasks.classification import evaluate, interval
-from sousvit.objectives.timing import CAREFUL, compare
+from sousvit.objectives.timing import CAREFUL
 from sousvit.search.executors.executor import Progress
 from sousvit.search.subject import JUDGING_BATCH
 from sousvit.spaces.artifact import DESCRIPTION, Artifact
@@ -136,20 +136,29 @@ def measure_artifact(folder: Path, baseline: Path | None, target_name: str) -> d
             f"{artifact.input_shape} and {other.input_shape}",
             "compare others",
         )
-    shape = (target.batch, *artifact.input_shape[1:])
-    with (
-        open_session(artifact, target.threads, target.batch) as one,
-        open_session(other, target.threads, target.batch) as two,
-    ):
-        timing = compare(one, two, shape, CAREFUL)
+    device = open_device(target)
+    facts = device.check()
+    try:
+        device.admit(artifact)
+        pair = {"baseline": other} if baseline is None else {"artifact": artifact, "baseline": other}
+        timing = device.time(pair, "baseline", CAREFUL)["baseline" if baseline is None else "artifact"]
+        probe = device.probe(artifact)
+    finally:
+        device.close()
     figures: dict[str, Any] = {
         "runtime": artifact.runtime,
         "target": str(target),
+        "machine": f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB",
         "latency_p50_ms": [timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms],
         "latency_p95_ms": timing.p95_ms,
+        "latency_p99_ms": timing.p99_ms,
+        "throughput_images_s": 1e3 * timing.batch / timing.p50_ms,
         "size_mb": artifact.size_bytes / 1e6,
-        "memory_mb": peak_memory(artifact, target.threads, target.batch) / 1e6,
+        "memory_mb": probe.memory_bytes / 1e6,
+        "load_time_ms": probe.load_ms,
     }
+    if facts["energy"]:
+        figures["energy_mj"] = device.energy_mj(artifact, CAREFUL)
     if baseline is not None:
         figures["baseline_p50_ms"] = timing.baseline_p50_ms
         figures["ratio"] = [timing.ratio, timing.ratio_low, timing.ratio_high]

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from sousvit.common.errors import UserError
+from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.schema import read_yaml, validated
 from sousvit.common.specs import DataSpec, ModelSpec
 from sousvit.objectives.objective import Objective, get_objective
 from sousvit.objectives.plugins import load_objective
-from sousvit.objectives.targets.target import Target, load_target
+from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
 from sousvit.search.record import Value
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
@@ -151,6 +151,8 @@ class Limit:
 class Budget(BaseModel):
     """The user's request.
 
+    With several ``targets``, figures are the first one's unless they name another: ``latency@phone``. A recipe has one
+    runtime, which all targets must allow.
     ``limits`` maps an objective (or its ``_ratio`` / ``_drop`` form) to a number, with or without the unit.
     ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes.
     """
@@ -158,7 +160,7 @@ class Budget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
-    targets: tuple[Target, ...] = (Target(),)
+    targets: tuple[Target, ...] = Field(default=(Target(),), min_length=1)
     limits: dict[str, float | str] = {}
     optimize: dict[str, float]
     space: str | dict[str, Any] = "default"
@@ -168,13 +170,19 @@ class Budget(BaseModel):
 
     @field_validator("targets", mode="before")
     @classmethod
-    def _target_names(cls, value: Any) -> Any:
-        entries = value if isinstance(value, list | tuple) else [value]
-        if len(entries) != 1:
-            raise UserError(
-                "a search has one target in this release", f"{len(entries)} targets", "run one search a target"
-            )
-        return entries
+    def _one_or_many(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("targets")
+    @classmethod
+    def _go_together(cls, value: tuple[Target, ...]) -> tuple[Target, ...]:
+        labels = [target.label for target in value]
+        if len(set(labels)) != len(labels):
+            raise UserError("targets of one search have different names", labels, "add name: to each")
+        shared = [name for name in value[0].runtimes if all(name in target.runtimes for target in value)]
+        if not shared:
+            raise UserError("targets of one search share a runtime", "none in common", "run one search a target")
+        return value
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -208,15 +216,36 @@ class Budget(BaseModel):
 
     @model_validator(mode="after")
     def _known_limits(self) -> Budget:
-        for name in self.optimize:
+        labels = [target.label for target in self.targets]
+        for name in (*self.optimize, *self.limits):
             get_objective(name)
+            target = name.partition("@")[2]
+            if target and target not in labels:
+                raise UnknownNameError("what stands behind the @", target, labels)
         self.hard_limits  # noqa: B018 - parsing checks names and units
         return self
 
     @property
     def target(self) -> Target:
-        """The one target."""
+        """The first target: what figures without a target's name are of."""
         return self.targets[0]
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """What a recipe may be deployed in: the runtimes of all targets, in the first one's order."""
+        return tuple(name for name in self.target.runtimes if all(name in other.runtimes for other in self.targets))
+
+    @property
+    def where(self) -> str:
+        """All targets in words."""
+        return "; ".join(map(str, self.targets))
+
+    def part(self, name: str) -> Any:
+        """A top-level part for comparing with another budget's; of targets what they are, not how they are reached."""
+        if name != "targets":
+            return getattr(self, name)
+        plain = {key: field.default for key, field in Target.model_fields.items() if key in REACHING}
+        return tuple(target.model_copy(update=plain) for target in self.targets)
 
     @cached_property
     def hard_limits(self) -> tuple[Limit, ...]:
@@ -238,9 +267,12 @@ class Budget(BaseModel):
     @property
     def identity(self) -> str:
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
-        changeable = {"trials", "time", "leave_one_out", "explore_share"}
-        content = self.model_dump(mode="json", exclude={"ray": True, "search": changeable})
-        return content_hash(content)
+        left_out: Any = {
+            "ray": True,
+            "search": {"trials", "time", "leave_one_out", "explore_share"},
+            "targets": {"__all__": REACHING},
+        }
+        return content_hash(self.model_dump(mode="json", exclude=left_out))
 
 
 def parse_limits(values: Mapping[str, float | str], confidence: float = 0.5) -> tuple[Limit, ...]:
@@ -279,7 +311,7 @@ def _limit(name: str, value: float | str) -> Limit:
 def _check_contradictions(limits: tuple[Limit, ...]) -> None:
     """Limits that no model can meet, whatever it is."""
     for limit in limits:
-        never_negative = not limit.name.endswith("_drop")
+        never_negative = not limit.name.partition("@")[0].endswith("_drop")
         if never_negative and not limit.maximise and limit.bound <= 0:
             raise UserError("a limit must be reachable", str(limit), "give a bound above 0")
         if limit.name == "accuracy" and not 0 <= limit.bound <= 1:
@@ -306,7 +338,7 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget") -
     for reference in references:
         load_objective(reference)
     if "targets" in value:
-        value["targets"] = _targets(value["targets"], folder)
+        value["targets"] = _targets(value["targets"], folder, f"{where}: targets")
     budget = validated(Budget, {**value, "plugins": {"objectives": list(references)}}, where)
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
@@ -315,10 +347,12 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget") -
     return budget.model_copy(update=resolved)
 
 
-def _targets(given: Any, folder: Path) -> Any:
+def _targets(given: Any, folder: Path, where: str) -> Any:
     """Profiles by name or file, read; files are relative to the budget's."""
-    entries = given if isinstance(given, list) else [given]
-    return [load_target(entry, folder) if isinstance(entry, str) else entry for entry in entries]
+    entries = given if isinstance(given, list | tuple) else [given]
+    return [
+        load_target(entry, folder) if isinstance(entry, str) else make_target(entry, folder, where) for entry in entries
+    ]
 
 
 def _absolute(reference: str, folder: Path) -> str:

@@ -16,17 +16,19 @@ import numpy as np
 import torch
 
 from sousvit.common.cache import TensorCache
+from sousvit.common.cpu import available_cores
 from sousvit.common.data import ImageSet, Splits
-from sousvit.common.device import available_cores, training_device
+from sousvit.common.device import training_device
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.model import load
 from sousvit.common.store import Store
+from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objective
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
-from sousvit.objectives.targets.machine import machine_facts
-from sousvit.objectives.timing import Timing, TimingPlan, measure_many
+from sousvit.objectives.targets.device import open_device
+from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
@@ -34,6 +36,7 @@ from sousvit.search.fidelity import FULL
 from sousvit.search.gate import rejection
 from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
+from sousvit.search.trial_objectives import asked_of, trial_objectives
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.module_shape import shape_of
@@ -42,8 +45,6 @@ from sousvit.spaces.shape import OtherShape, VitShape
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
-#: Measured only where a budget asks for them: a process a trial, or a second of compression.
-ON_REQUEST = frozenset({"memory", "size_compressed"})
 BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
@@ -58,8 +59,8 @@ class Structure:
     """What does not depend on the weights."""
 
     values: dict[str, Value]
-    timing: Timing
-    memory_bytes: int | None
+    timings: dict[str, Timing]
+    probes: dict[str, Probe]
 
 
 class Judge:
@@ -75,7 +76,7 @@ class Judge:
         torch.set_num_threads(available_cores())
         self._folder = Path(setup["folder"])
         self._budget: Budget = make_budget(setup["budget"], self._folder)
-        self._target = self._budget.target
+        self._devices = {target.label: open_device(target) for target in self._budget.targets}
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
@@ -120,21 +121,28 @@ class Judge:
                 "other weights or images",
                 "use another --run name",
             )
+        self._progress("asking the devices", 0, 0)
+        named = [*self._budget.optimize, *self._budget.limits]
+        facts = {name: device.check(asked_of(name, named, self._budget)) for name, device in self._devices.items()}
         folder = self._folder / "artifacts" / "base"
         artifact = self._artifact(self._base.module, BASE_RECIPE, folder, self._context)
+        for device in self._devices.values():
+            device.keep(artifact)
         self._base_subject = self._subject(self._base.module, artifact, None)
-        if known is not None and known.timing is not None:
-            self._base_subject.timing_ = Timing(**known.timing)
+        if known is not None:
+            self._base_subject.timings |= {name: Timing(**plain) for name, plain in known.timings.items()}
         self._progress("measuring the base", 0, 0)
         self._base_subject.plan = self._plan.careful()  # every trial's milliseconds are in units of it
-        self._base_subject.timing_ = timing = self._base_subject.timing
+        timings = {name: asdict(self._base_subject.timing_on(name)) for name in self._devices}
         quick = self._splits.validation.spread(quick_count(len(self._splits.validation)), self._budget.search.seed)
-        self._quick_base = replace(self._base_subject, images=quick, _sessions=[])
-        found = check_agreement(self._base_subject.session, self._base.module, self._probe_images(), quantized=False)
+        self._quick_base = replace(self._base_subject, images=quick)
+        with open_session(artifact, available_cores()) as session:
+            found = check_agreement(session, self._base.module, self._probe_images(), quantized=False)
         if known is not None:
             return known
         values = measure(self._base_subject, self._objectives)
-        return BaseRecord(values, asdict(self._shape), machine_facts(), found.relative, fingerprint, asdict(timing))
+        machine = {**facts[self._budget.target.label], "devices": facts}
+        return BaseRecord(values, asdict(self._shape), machine, found.relative, fingerprint, timings)
 
     @cached_property
     def _shape(self) -> VitShape | OtherShape:
@@ -168,7 +176,6 @@ class Judge:
             subject.images, subject.reference = self._quick_base.images, self._quick_base
         with _clocked(seconds, "judge"):
             values = measure(subject, self._objectives)
-        subject.close()
         return Outcome(job.attempt, "complete", values, seconds, artifact=name)
 
     def _trained(
@@ -206,10 +213,8 @@ class Judge:
             subject = self._subject(model, artifact, None)
             try:
                 values = measure(subject, self._at(Stage.STRUCTURE, Stage.ARTIFACT))
-                memory = subject.memory_bytes if "memory" in values else None
-                self._structures[key] = Structure(values, subject.timing, memory)
+                self._structures[key] = Structure(values, subject.timings, subject.probes)
             finally:
-                subject.close()
                 shutil.rmtree(folder, ignore_errors=True)
         return self._structures[key]
 
@@ -220,12 +225,17 @@ class Judge:
         return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
 
     def _subject(self, model: torch.nn.Module, artifact: Any, structure: Structure | None) -> MeasuredSubject:
-        reference = getattr(self, "_base_subject", None)
         subject = MeasuredSubject(
-            model, artifact, self._target, self._splits.validation, self._base.normalise, reference, self._plan
+            artifact=artifact,
+            devices=self._devices,
+            reference=getattr(self, "_base_subject", None),
+            plan=self._plan,
+            model=model,
+            images=self._splits.validation,
+            normalise=self._base.normalise,
         )
         if structure is not None:
-            subject.timing_, subject.memory_bytes_ = structure.timing, structure.memory_bytes
+            subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
         return subject
 
     def _probe_images(self) -> Any:
@@ -250,7 +260,6 @@ class Judge:
         try:
             yield subject
         finally:
-            subject.close()
             shutil.rmtree(folder, ignore_errors=True)
 
     def call_answer(
@@ -310,36 +319,24 @@ class Judge:
         return rest if rest.steps else None
 
     def _rows(self, subjects: dict[str, MeasuredSubject], recipes: dict[str, Recipe]) -> Iterable[Row]:
-        self._progress("timing all rows, interleaved", 0, 0)
-        sessions = {role: subject.session for role, subject in subjects.items()}
-        shape = (self._target.batch, *self._base_subject.input_shape[1:])
-        timings = measure_many(sessions, "base", shape, self._plan.careful(), with_baseline=True)
+        artifacts = {role: subject.artifact for role, subject in subjects.items()}
+        timings = {}
+        for name, device in self._devices.items():
+            where = f" on {name}" if len(self._devices) > 1 else ""
+            self._progress(f"timing all rows, interleaved{where}", 0, 0)
+            timings[name] = device.time(artifacts, "base", self._plan.careful(), with_baseline=True)
         self._progress("judging on the test split", 0, 0)
         test: ImageSet = self._splits.open_test()
-        base = replace(self._base_subject, images=test, timing_=timings["base"], _sessions=[])
         extra = [get_objective(name) for name in ("memory",) if name in OBJECTIVES]
+        objectives = list({o.name: o for o in [*self._objectives, *extra]}.values())
+        base: MeasuredSubject | None = None
         for role, subject in subjects.items():
-            reference = None if role == "base" else base
-            judged = (
-                base
-                if role == "base"
-                else replace(subject, images=test, timing_=timings[role], reference=reference, _sessions=[])
-            )
-            values: dict[str, Value] = measure(judged, list({o.name: o for o in [*self._objectives, *extra]}.values()))
-            yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name, timings[role].noisy)
-            if role != "base":
-                subject.close()
-
-
-def trial_objectives(budget: Budget) -> list[Objective]:
-    """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
-    import sousvit.objectives.builtin  # noqa: F401 - registers ours
-
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
-    named = [*budget.optimize, *budget.limits]
-    names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
-    relative = [f"{name}_drop" if get_objective(name).direction == "maximize" else f"{name}_ratio" for name in names]
-    return [get_objective(name) for name in dict.fromkeys([*names, *relative, *named])]
+            own = {name: found[role] for name, found in timings.items()}
+            judged = replace(subject, images=test, timings=own, reference=base)
+            base = base or judged
+            values: dict[str, Value] = measure(judged, objectives)
+            noisy = any(timing.noisy for timing in own.values())
+            yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name, noisy)
 
 
 def quick_count(count: int) -> int:

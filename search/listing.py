@@ -71,7 +71,7 @@ def _targets() -> list[Row]:
     for name in list_targets():
         target = load_target(name)
         facts = {"device": target.device, "runtimes": ", ".join(target.runtimes), "threads": str(target.threads)}
-        rows.append({"name": name, **facts, "batch": str(target.batch)})
+        rows.append({"name": name, **facts, "batch": str(target.batch), "summary": target.summary})
     return rows
 
 

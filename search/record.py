@@ -109,7 +109,8 @@ class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
 
     ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``fingerprint`` is of its weights and of
-    the data that the search sees; ``timing`` the plain form of its :class:`sousvit.objectives.timing.Timing`.
+    the data that the search sees; ``timings`` are the plain forms of its :class:`sousvit.objectives.timing.Timing` by
+    target. ``machine`` are the facts of the first target's device, with those of all by target under ``devices``.
     """
 
     values: dict[str, Value]
@@ -117,7 +118,7 @@ class BaseRecord:
     machine: dict[str, Any]
     agreement: float = 0.0
     fingerprint: str = ""
-    timing: dict[str, Any] | None = None
+    timings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -127,13 +128,15 @@ class BaseRecord:
             "machine": self.machine,
             "agreement": self.agreement,
             "fingerprint": self.fingerprint,
-            "timing": self.timing,
+            "timings": self.timings,
         }
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> BaseRecord:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**plain, "values": decode(plain["values"])})
+        """The inverse of :meth:`to_dict`; keys of other versions are ignored."""
+        known = {entry.name for entry in fields(cls)}
+        kept = {name: value for name, value in plain.items() if name in known}
+        return cls(**{**kept, "values": decode(plain["values"])})
 
 
 def recipe_model_key(recipe: dict[str, Any]) -> str:

@@ -145,7 +145,7 @@ def _explore(
         archive.append("base", base=base.to_dict())
     _check_measured(budget, base)
     shape = read_shape(base.shape)
-    space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
+    space, left_out = make_space(read_space(budget.space), shape, budget.runtimes)
     hooks.ready(base, space, left_out)
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
     with storage_errors_as_user_errors(folder / "study.db"):

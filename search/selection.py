@@ -44,7 +44,7 @@ class Preference:
     def _gain(self, name: str, value: float) -> float:
         objective = get_objective(name)
         reference = self.base[name].value if name in self.base else 1.0
-        if name.endswith("_drop"):
+        if name.partition("@")[0].endswith("_drop"):
             return -value if objective.direction == "minimize" else value
         if objective.direction == "maximize" and objective.unit == "share":
             return math.log(max(1 - reference, ERROR_FLOOR) / max(1 - value, ERROR_FLOOR))

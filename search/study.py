@@ -183,7 +183,7 @@ def run_study(
             if archive.base is None:
                 archive.append("base", base=base.to_dict())
             shape = read_shape(base.shape)
-            space, left_out = make_space(read_space(budget.space), shape, budget.target.runtimes)
+            space, left_out = make_space(read_space(budget.space), shape, budget.runtimes)
             hooks.ready(base, space, left_out)
             for entry in entries(space, shape):
                 _measure(entry, archive, budget, executor, hooks)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from sousvit.common.device import available_cores
-from sousvit.common.errors import TrialError
-from sousvit.objectives.memory import peak_memory
-from sousvit.objectives.objective import Measurement, Objective
+from sousvit.common.cpu import available_cores
+from sousvit.common.errors import SharedInputError, TrialError
+from sousvit.objectives.objective import Measurement, Objective, Subject
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.tasks.classification import Evaluation, evaluate
-from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan, compare
+from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 from sousvit.search.record import Value
 
 if TYPE_CHECKING:
@@ -22,39 +21,35 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.common.data import ImageSet
-    from sousvit.objectives.runtimes.runtime import Session
-    from sousvit.objectives.targets.target import Target
+    from sousvit.objectives.memory_probe import Probe
+    from sousvit.objectives.targets.device import Device
     from sousvit.spaces.artifact import Artifact
 
 #: Images a run where the batch does not change the logits.
 JUDGING_BATCH = 64
 
 
-@dataclass
-class MeasuredSubject:
-    """Implements :class:`sousvit.objectives.objective.Subject` by measuring.
+@dataclass(kw_only=True)
+class PlacedSubject:
+    """An artifact and the devices it is measured on; on the first of them unless :meth:`on` says otherwise.
+
+    What devices can tell needs no model: an archived artifact is enough.
 
     Args:
-        model: the PyTorch model before quantization.
-        artifact: its exported form.
-        target: where it runs.
-        images: the split it is judged on.
-        normalise: uint8 images to the model's float input.
+        artifact: the exported model.
+        devices: by target name.
         reference: the base's subject; None for the base itself.
         plan: how long to time.
-        timing_: a timing measured before (it does not depend on the weights).
+        timings, probes: by target name, measured before (they do not depend on the weights).
     """
 
-    model: nn.Module
     artifact: Artifact
-    target: Target
-    images: ImageSet
-    normalise: Callable[[torch.Tensor], torch.Tensor]
-    reference: MeasuredSubject | None = None
+    devices: Mapping[str, Device]
+    reference: PlacedSubject | None = None
     plan: TimingPlan = DEFAULT
-    timing_: Timing | None = None
-    memory_bytes_: int | None = None
-    _sessions: list[Session] = field(default_factory=list)
+    timings: dict[str, Timing] = field(default_factory=dict)
+    probes: dict[str, Probe] = field(default_factory=dict)
+    _energies: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -62,37 +57,114 @@ class MeasuredSubject:
         return self.artifact.input_shape
 
     @property
-    def base(self) -> MeasuredSubject:
+    def base(self) -> Any:
         """The base (of the base: itself)."""
         return self.reference or self
 
-    @cached_property
-    def session(self) -> Session:
-        """The artifact opened as the target runs it."""
-        opened = open_session(self.artifact, self.target.threads, self.target.batch)
-        self._sessions.append(opened)
-        return opened
-
-    @cached_property
+    @property
     def timing(self) -> Timing:
-        """Latency on the target, interleaved with the base."""
-        if self.timing_ is not None:
-            return self.timing_
-        shape = (self.target.batch, *self.input_shape[1:])
-        return compare(self.session, self.base.session, shape, self.plan)
+        """Latency on the first target."""
+        return self.timing_on(self._first)
 
-    @cached_property
-    def memory_bytes(self) -> int:
-        """Peak memory of inference on the target."""
-        if self.memory_bytes_ is not None:
-            return self.memory_bytes_
-        return peak_memory(self.artifact, self.target.threads, self.target.batch)
+    @property
+    def probe(self) -> Probe:
+        """Memory and load time on the first target."""
+        return self.probe_on(self._first)
+
+    @property
+    def energy_mj(self) -> float:
+        """Millijoules of one inference on the first target."""
+        return self.energy_on(self._first)
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self.devices))
+
+    def timing_on(self, target: str) -> Timing:
+        """Latency on a target, interleaved with the base; what does not fit its memory is not timed."""
+        if target not in self.timings:
+            device, base = self.devices[target], self.reference
+            if base is None:
+                found = device.time({"base": self.artifact}, "base", self.plan)["base"]
+            else:
+                device.admit(self.artifact)
+                pair = {"candidate": self.artifact, "base": base.artifact}
+                found = device.time(pair, "base", self.plan)["candidate"]
+            self.timings[target] = found
+        return self.timings[target]
+
+    def probe_on(self, target: str) -> Probe:
+        """Memory and load time on a target."""
+        if target not in self.probes:
+            self.probes[target] = self.devices[target].probe(self.artifact)
+        return self.probes[target]
+
+    def energy_on(self, target: str) -> float:
+        """Millijoules of one inference on a target."""
+        if target not in self._energies:
+            self._energies[target] = self.devices[target].energy_mj(self.artifact, self.plan)
+        return self._energies[target]
+
+    def on(self, target: str) -> Any:
+        """The view that an objective gets for a named target.
+
+        Raises:
+            TrialError: there is no such target.
+        """
+        if target not in self.devices:
+            raise TrialError(f"no target {target!r}; there are {', '.join(self.devices)}")
+        return _OnTarget(self, target)
+
+
+class _OnTarget:
+    """A subject on one target: what is timed and probed is that target's, all else is the subject's."""
+
+    def __init__(self, subject: PlacedSubject, target: str) -> None:
+        self._subject, self._target = subject, target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._subject, name)
+
+    @property
+    def base(self) -> _OnTarget:
+        reference = self._subject.reference
+        return self if reference is None else _OnTarget(reference, self._target)
+
+    @property
+    def timing(self) -> Timing:
+        return self._subject.timing_on(self._target)
+
+    @property
+    def probe(self) -> Probe:
+        return self._subject.probe_on(self._target)
+
+    @property
+    def energy_mj(self) -> float:
+        return self._subject.energy_on(self._target)
+
+
+@dataclass(kw_only=True)
+class MeasuredSubject(PlacedSubject):
+    """Implements :class:`sousvit.objectives.objective.Subject` by measuring.
+
+    Accuracy is judged on this machine, in the runtime that the targets use: a device with other instructions may round
+    quantized models otherwise.
+
+    Args:
+        model: the PyTorch model before quantization.
+        images: the split it is judged on.
+        normalise: uint8 images to the model's float input.
+    """
+
+    model: nn.Module
+    images: ImageSet
+    normalise: Callable[[torch.Tensor], torch.Tensor]
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """Predictions of the artifact in its runtime."""
         with open_session(self.artifact, available_cores()) as session:
-            batch = self.target.batch if self.artifact.batch_dependent else JUDGING_BATCH
+            batch = self.devices[self._first].target.batch if self.artifact.batch_dependent else JUDGING_BATCH
             return evaluate(session, self.images, self.normalise, batch)
 
     @cached_property
@@ -100,14 +172,8 @@ class MeasuredSubject:
         """Average bits of a parameter in the file."""
         return 8.0 * self.artifact.size_bytes / max(1, sum(parameter.numel() for parameter in self.model.parameters()))
 
-    def close(self) -> None:
-        """Close the sessions."""
-        for session in self._sessions:
-            session.close()
-        self._sessions.clear()
 
-
-def measure(subject: MeasuredSubject, objectives: list[Objective]) -> dict[str, Value]:
+def measure(subject: PlacedSubject, objectives: list[Objective]) -> dict[str, Value]:
     """The figures of ``objectives`` by name.
 
     Raises:
@@ -116,9 +182,11 @@ def measure(subject: MeasuredSubject, objectives: list[Objective]) -> dict[str, 
     values = {}
     for objective in objectives:
         try:
-            values[objective.name] = _value(objective.measure(subject))
+            values[objective.name] = _value(objective.measure(cast(Subject, subject)))
         except TrialError as error:
             raise TrialError(f"objective {objective.name}: {error}") from error
+        except SharedInputError:  # a device is out for good
+            raise
         except Exception as error:  # a plug-in may raise anything; only its trial fails
             raise TrialError(f"objective {objective.name}: {type(error).__name__}: {error}") from error
     return values

@@ -33,7 +33,7 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     """
     own, old = open_run(earlier)
     for name in MEASURED_WITH:
-        if getattr(own, name) != getattr(budget, name):
+        if own.part(name) != budget.part(name):
             raise UserError(
                 "a search continues from a run with the same model, data and target",
                 f"another {name} in {earlier.name}",
@@ -47,7 +47,7 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
                         "search without --from")  # fmt: skip
     _link(earlier / CACHE, archive.folder / CACHE)
     shape = read_shape(old.base.shape)
-    space, _ = make_space(read_space(budget.space), shape, budget.target.runtimes)
+    space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
     complete = [
         trial
         for trial in old

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import pickle
 import signal
-import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -16,6 +12,7 @@ from typing import Any
 
 from sousvit.common.cores import lease_cores
 from sousvit.common.errors import SharedInputError, TrialError, UserError
+from sousvit.common.processes import end_with_parent
 from sousvit.common.registry import load_from_file
 from sousvit.search.executors.executor import Job, Outcome
 
@@ -28,7 +25,8 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
             machine train or measure beside it; ``judge`` names another class (``file.py:Class``), such as one that
             gives recorded results.
     """
-    _end_with_driver()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    end_with_parent()
     if setup.get("cores"):
         lease_cores(setup["cores"])
     judge: Any = None
@@ -99,13 +97,3 @@ def _sendable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(_last_line(error))
     return error
-
-
-def _end_with_driver() -> None:
-    """Ctrl-C is the driver's to handle; on Linux a killed driver takes its worker along."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1:
-            sys.exit(1)

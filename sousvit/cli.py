@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sousvit import __version__
 from sousvit.common.errors import TrialError, UserError
+
+if TYPE_CHECKING:
+    from sousvit.search.answer import Answer
+    from sousvit.search.budget import Budget
 
 BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
 
@@ -110,19 +114,27 @@ def recipe_command(
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run's archive at once, without a new search."""
-    from sousvit.common.files import write_atomic
-    from sousvit.search.answer import recipe_yaml
-    from sousvit.search.report.terminal import console, print_archive_answer
     from sousvit.search.requery import answer_other_budget
 
     answer, other = answer_other_budget(_folder(runs, run), budget)
-    if out is not None and answer.chosen is not None:
-        write_atomic(out, recipe_yaml(answer, other))
-    if as_json:
-        _print_json(answer.to_dict())
-    else:
-        print_archive_answer(console(), answer, other)
-    sys.exit(0 if answer.feasible else INFEASIBLE)
+    _give_archive_answer(answer, other, out, as_json)
+
+
+@app.command("retarget")
+def retarget_command(
+    run: Annotated[str, typer.Argument(help="a finished or interrupted run")],
+    budget: Annotated[Path, typer.Argument(help="another budget: targets, limits, optimize")],
+    out: Annotated[Path | None, typer.Option(help="write the recipe here")] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Answer for other targets: measure the artifacts that a run kept there, without a new search."""
+    from sousvit.search.report.terminal import spinner
+    from sousvit.search.retarget import retarget
+
+    with spinner("asking the devices", quiet=as_json) as progress:
+        answer, other = retarget(_folder(runs, run), budget, progress)
+    _give_archive_answer(answer, other, out, as_json)
 
 
 @app.command("apply")
@@ -220,6 +232,53 @@ def train_command(
             f"{name} {description[name]:.2%}" for name in ("validation_top1", "test_top1") if name in description
         )
         print(f"{out}: {figures}")
+
+
+device_app = typer.Typer(
+    help="Measure on other devices: the agent that runs there, and its check.", no_args_is_help=True
+)
+app.add_typer(device_app, name="device")
+
+
+@device_app.command("serve")
+def device_serve_command(
+    host: Annotated[str, typer.Option(help="address to listen on; others than loopback need a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
+    token_file: Annotated[Path | None, typer.Option(help="file with the token that clients must give")] = None,
+    max_gb: Annotated[float, typer.Option(min=0.001, help="of uploaded files")] = 2.0,
+) -> None:
+    """Run the agent on this device: it takes artifacts and times them, until Ctrl-C."""
+    from sousvit.objectives.targets.agent import serve
+
+    serve(host, port, token_file, max_gb)
+
+
+@device_app.command("check")
+def device_check_command(
+    target: Annotated[str, typer.Argument(help="target profile, or a YAML file")], as_json: Json = False
+) -> None:
+    """Ask a target's device what it is; one clear line where it cannot be used."""
+    from sousvit.objectives.targets.device import open_device
+    from sousvit.objectives.targets.target import load_target
+    from sousvit.search.report.terminal import console, print_facts
+
+    profile = load_target(target)
+    facts = open_device(profile).check()
+    _print_json({"target": str(profile), **facts}) if as_json else print_facts(console(), str(profile), facts)
+
+
+def _give_archive_answer(answer: Answer, budget: Budget, out: Path | None, as_json: bool) -> None:
+    from sousvit.common.files import write_atomic
+    from sousvit.search.answer import recipe_yaml
+    from sousvit.search.report.terminal import console, print_archive_answer
+
+    if out is not None and answer.chosen is not None:
+        write_atomic(out, recipe_yaml(answer, budget))
+    if as_json:
+        _print_json(answer.to_dict())
+    else:
+        print_archive_answer(console(), answer, budget)
+    sys.exit(0 if answer.feasible else INFEASIBLE)
 
 
 def _folder(runs: Path, name: str) -> Path:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from sousvit.common.cpu import cpu_flags
-from sousvit.common.device import available_cores
+from sousvit.common.cpu import available_cores, cpu_flags
 
 #: Instruction sets that decide how fast quantized and bf16 models are, as Linux names them (ARM's last).
 FLAGS = (
@@ -35,7 +33,7 @@ def _facts() -> dict[str, Any]:
         "cpu": cpu_name(),
         "flags": [flag for flag in FLAGS if flag in cpu_flags()],
         "cores": available_cores(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "memory_gb": round(memory_bytes() / 1e9, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
@@ -45,6 +43,16 @@ def _facts() -> dict[str, Any]:
 def machine_facts() -> dict[str, Any]:
     """CPU name, its relevant flags, usable cores, memory in 10^9 bytes, operating system, versions of libraries."""
     return {**_facts(), "flags": list(_facts()["flags"]), "versions": dict(_facts()["versions"])}
+
+
+def memory_bytes() -> int:
+    """Memory of the machine. Boards need no psutil: it is asked only where the system cannot tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        import psutil
+
+        return int(psutil.virtual_memory().total)
 
 
 def cpu_name() -> str:

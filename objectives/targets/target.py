@@ -1,37 +1,63 @@
-"""A target: the device, the runtimes allowed there, threads and batch size."""
+"""A target: the device and how to reach it, the runtimes allowed there, threads, batch size and memory."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.schema import read_yaml, validated
+from sousvit.objectives.targets.tokens import read_token, token_of_environment
 
 PROFILES = Path(__file__).parent
+LOCAL, STAND_IN = "local", "stand-in"
+#: Keys that say how to reach a device, not what it is: they may change while figures stay comparable.
+REACHING = frozenset({"agent", "token_file", "token_env", "timeout", "patience", "summary"})
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB)", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Target(BaseModel):
     """Where a model runs.
 
-    ``runtime`` in YAML is one name or a list that a search may choose from; ``threads: all`` takes the cores
-    that this process may use.
+    ``device`` is ``local`` (this machine), ``stand-in`` (a constrained process of this machine, which is not the
+    device it stands for), or the name of a device with an ``agent`` (``http://host:port`` of a ``sousvit device
+    serve`` there). ``runtime`` in YAML is one name or a list that a search may choose from; ``threads: all`` takes the
+    cores that this process, or the stand-in, may use.
+
+    ``cores`` pins the measuring process; ``memory`` (MB of 10^6 bytes, or text such as ``512 MB``) is the resident
+    memory that a process with the model alone may take: what needs more fails on this target. Both not for ``local``.
+
+    ``token_file`` or ``token_env`` hold the agent's token. ``timeout`` is how long one measurement may take,
+    ``patience`` how long a device that does not answer is waited for (a board needs a minute to start again), in
+    seconds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-    device: str = "local"
+    name: str = ""
+    device: str = Field(default=LOCAL, min_length=1)
     runtimes: tuple[str, ...] = Field(default=("onnxruntime",), alias="runtime", min_length=1)
     threads: int = Field(default=1, ge=1)
     batch: int = Field(default=1, ge=1)
+    cores: int | None = Field(default=None, ge=1)
+    memory: float | None = Field(default=None, gt=0)
+    agent: str | None = None
+    token_file: str | None = None
+    token_env: str | None = None
+    timeout: float = Field(default=300.0, gt=0, le=3600)
+    patience: float = Field(default=90.0, ge=0, le=3600)
+    summary: str = ""
 
-    @field_validator("device")
+    @field_validator("name")
     @classmethod
-    def _only_local(cls, device: str) -> str:
-        if device != "local":
-            raise UserError("a target's device must be local in this release", repr(device), "write device: local")
-        return device
+    def _plain_name(cls, name: str) -> str:
+        if name and not _NAME.fullmatch(name):
+            raise UserError("a target's name has letters, digits, dots, dashes", repr(name), "choose another")
+        return name
 
     @field_validator("runtimes", mode="before")
     @classmethod
@@ -49,24 +75,104 @@ class Target(BaseModel):
             raise UserError("a target names a runtime once", list(runtimes), "remove the repetition")
         return runtimes
 
-    @field_validator("threads", "batch", mode="before")
+    @field_validator("threads", "batch", "cores", mode="before")
     @classmethod
     def _counts(cls, count: Any) -> Any:
         if isinstance(count, bool):
-            raise UserError("threads and batch are counts", count, "write a number")
+            raise UserError("threads, batch and cores are counts", count, "write a number")
         return count
 
-    @field_validator("threads", mode="before")
+    @field_validator("memory", mode="before")
     @classmethod
-    def _all_threads(cls, threads: Any) -> Any:
-        if threads != "all":
-            return threads
-        from sousvit.common.device import available_cores
+    def _megabytes(cls, memory: Any) -> Any:
+        if not isinstance(memory, str):
+            return memory
+        match = _MEMORY.fullmatch(memory.strip())
+        if match is None:
+            raise UserError("memory is a number of MB or GB", repr(memory), "write for instance 512 MB")
+        return float(match[1]) * (1000 if match[2].lower() == "gb" else 1)
 
-        return available_cores()
+    @model_validator(mode="before")
+    @classmethod
+    def _all_threads(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("threads") != "all":
+            return value
+        if value.get("agent") is not None:
+            raise UserError("threads of a device with an agent are a number", "all", "write for instance threads: 4")
+        from sousvit.common.cpu import available_cores
+
+        return {**value, "threads": value.get("cores") or available_cores()}
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Target:
+        unfit = _unfit_keys(self)
+        if unfit:
+            raise UserError(*unfit)
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether artifacts run in this process."""
+        return self.device == LOCAL
+
+    @property
+    def is_standin(self) -> bool:
+        """Whether they run in a constrained process of this machine."""
+        return self.device == STAND_IN
+
+    @property
+    def label(self) -> str:
+        """The name that budgets and messages use."""
+        return self.name or self.device
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit, if any."""
+        return None if self.memory is None else int(self.memory * 1e6)
+
+    def token(self) -> str | None:
+        """The agent's token, read now.
+
+        Raises:
+            UserError: the file or variable is not there.
+        """
+        if self.token_file is not None:
+            return read_token(Path(self.token_file))
+        return None if self.token_env is None else token_of_environment(self.token_env)
+
+    def resolved(self, folder: Path) -> Target:
+        """The same with an absolute path of the token's file."""
+        if self.token_file is None:
+            return self
+        return self.model_copy(update={"token_file": str((folder / Path(self.token_file).expanduser()).resolve())})
 
     def __str__(self) -> str:
-        return f"{self.device}, {' or '.join(self.runtimes)}, threads {self.threads}, batch {self.batch}"
+        parts = [f"{self.cores} core{'s' if self.cores != 1 else ''}"] if self.cores else []
+        parts += [f"{self.memory:g} MB"] if self.memory else []
+        limits = f" ({', '.join(parts)}{' of this machine' if self.is_standin else ''})" if parts else ""
+        named = f"{self.name}: " if self.name not in ("", self.device) and not self.is_local else ""
+        where = f"{named}{self.device}{limits}"
+        return f"{where}, {' or '.join(self.runtimes)}, threads {self.threads}, batch {self.batch}"
+
+
+def _unfit_keys(target: Target) -> tuple[str, object, str] | None:
+    """The first rule between keys that is broken, in a UserError's words."""
+    reaching = [key for key in ("agent", "token_file", "token_env") if getattr(target, key) is not None]
+    limits = [key for key in ("cores", "memory") if getattr(target, key) is not None]
+    if target.is_local and limits:
+        return "device: local takes the machine as it is", ", ".join(limits), "write device: stand-in"
+    if (target.is_local or target.is_standin) and reaching:
+        return f"device: {target.device} has no agent", ", ".join(reaching), "remove it, or name the device"
+    if not (target.is_local or target.is_standin) and target.agent is None:
+        return ("a device is local, stand-in, or named with its agent", repr(target.device),
+                "add agent: http://HOST:PORT of its sousvit device serve")  # fmt: skip
+    if target.token_file is not None and target.token_env is not None:
+        return "a token comes from one place", "token_file and token_env", "remove one of the two"
+    if target.cores is not None and target.threads > target.cores:
+        return "a target has a core for every thread", f"threads {target.threads} on {target.cores}", "lower threads"
+    if target.agent is not None and "torch" in target.runtimes:
+        return "agents run onnxruntime and openvino", "torch", "name one of these"
+    return None
 
 
 def list_targets() -> list[str]:
@@ -87,6 +193,16 @@ def load_target(name: str | Path, folder: Path | None = None) -> Target:
             return validated(Target, {"device": device, "runtime": runtime}, f"target {text}")
         if text not in list_targets():
             raise UnknownNameError("target", text, list_targets())
-        return validated(Target, read_yaml(PROFILES / f"{text}.yaml"), f"target {text}")
-    path = (folder or Path()) / text
-    return validated(Target, read_yaml(path), str(path))
+        path = PROFILES / f"{text}.yaml"
+    else:
+        path = (folder or Path()) / text
+    return make_target({"name": path.stem, **read_yaml(path)}, path.parent, str(path))
+
+
+def make_target(value: Any, folder: Path, where: str = "target") -> Target:
+    """A checked target from plain values; paths in it are relative to ``folder``.
+
+    Raises:
+        UserError: it breaks a rule.
+    """
+    return validated(Target, value, where).resolved(folder)

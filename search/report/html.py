@@ -13,7 +13,7 @@ from sousvit.search.archive import Archive, open_run, violations
 from sousvit.search.budget import Budget
 from sousvit.search.gate import seconds_saved
 from sousvit.search.record import TrialRecord
-from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe, show
+from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -48,8 +48,8 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str) -
         facts=_facts(budget, archive),
         answer=answer,
         short=short_recipe,
-        headings=HEADINGS,
-        rows=[{"role": r.role, "cells": row_cells(r.values), "recipe": short_recipe(r.recipe)} for r in rows],
+        headings=headings(budget),
+        rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
         parts=[] if answer is None else leave_one_out(answer),
         scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
@@ -65,7 +65,7 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     accuracy = show(archive.base.values["accuracy"])
     return {
         "Base": f"{budget.model.name}: {accuracy} top-1 on validation in ONNX Runtime fp32",
-        "Target": str(budget.target),
+        "Target": budget.where,
         "Hard limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.optimize.items()),
         "Machine": f"{machine.get('cpu')}, {machine.get('cores')} cores, {', '.join(machine.get('flags', []))}",

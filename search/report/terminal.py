@@ -51,7 +51,7 @@ class SearchView:
     def __enter__(self) -> SearchView:
         self._bar.start()
         limits = ", ".join(map(str, self._budget.hard_limits)) or "none"
-        self.say(f"run {self._folder}; target {self._budget.target}")
+        self.say(f"run {self._folder}; target {self._budget.where}")
         self.say(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}")
         return self
 
@@ -139,8 +139,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
         return
     out.print(answer_table(answer.rows, budget))
     _print_verdict(out, answer)
-    for note in answer.notes:
-        out.print(f"note: {note}", highlight=False, markup=False)
+    _print_notes(out, answer)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
     out.print(f"recipe   {folder / name}", highlight=False)
     out.print(f"model    {folder / 'artifacts' / 'recipe'}", highlight=False)
@@ -157,32 +156,50 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
 
 def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    table = Table(title=f"measured in one session on the test split; {budget.target}", title_justify="left")
+    table = Table(title=f"measured in one session on the test split; {budget.where}", title_justify="left")
     table.add_column("")
-    for heading in HEADINGS:
+    for heading in headings(budget):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
     for row in rows:
         table.add_row(
-            row.role, *row_cells(row.values), short_recipe(row.recipe), style="bold" if row.role == "recipe" else ""
+            row.role,
+            *row_cells(row.values, budget),
+            short_recipe(row.recipe),
+            style="bold" if row.role == "recipe" else "",
         )
     return table
 
 
-def row_cells(values: Mapping[str, Value]) -> list[str]:
+def headings(budget: Budget) -> list[str]:
+    """Of :func:`row_cells`: what is known of every row, then the speed on each further target."""
+    further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
+    return [*HEADINGS, *further]
+
+
+def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
     """The figures of one row as text: drop and speed-up with their 95% intervals."""
-    drop, ratio = values["accuracy_drop"], values["latency_ratio"]
+    drop = values["accuracy_drop"]
+    speeds = [_speed(values, f"@{target.label}") for target in budget.targets[1:]]
     return [
         f"{100 * values['accuracy'].value:.2f}",
         _interval(100 * drop.value, drop, lambda value: 100 * value, "{:+.2f}"),
-        f"{values['latency'].value:.3f}",
-        _interval(1 / ratio.value, ratio, lambda value: 1 / value, "{:.2f}"),
+        *_speed(values),
         f"{values['size'].value:.3f}",
         f"{1 / values['size_ratio'].value:.2f}x",
         f"{values['params'].value:.3f}",
         f"{values['macs'].value:.1f}",
         f"{values['eer'].value:.3f}",
+        *(cell for pair in speeds for cell in pair),
     ]
+
+
+def _speed(values: Mapping[str, Value], place: str = "") -> tuple[str, str]:
+    ratio = values[f"latency_ratio{place}"]
+    return (
+        f"{values[f'latency{place}'].value:.3f}",
+        _interval(1 / ratio.value, ratio, lambda value: 1 / value, "{:.2f}"),
+    )
 
 
 def _interval(shown: float, value: Value, convert: Callable[[float], float], pattern: str) -> str:
@@ -202,12 +219,18 @@ def _print_verdict(out: Console, answer: Answer) -> None:
         )
 
 
+def _print_notes(out: Console, answer: Answer) -> None:
+    for note in answer.notes:
+        out.print(f"note: {note}", highlight=False, markup=False)
+
+
 def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
     """An answer from the archive: figures on the validation split."""
     if answer.chosen is None:
-        out.print("infeasible: the archive holds no finished trial", highlight=False)
+        out.print("infeasible: the archive holds no finished trial that could be measured", highlight=False)
+        _print_notes(out, answer)
         return
-    table = Table(title=f"from the archive, on the validation split; {budget.target}", title_justify="left")
+    table = Table(title=f"from the archive, on the validation split; {budget.where}", title_justify="left")
     names = list(
         dict.fromkeys(
             ["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]
@@ -224,6 +247,7 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
             table.add_row(role, *figures, short_recipe(trial.recipe))
     out.print(table)
     _print_verdict(out, answer)
+    _print_notes(out, answer)
 
 
 def print_applied(out: Console, result: Mapping[str, Any]) -> None:
@@ -234,6 +258,21 @@ def print_applied(out: Console, result: Mapping[str, Any]) -> None:
 def print_measured(out: Console, result: Mapping[str, Any]) -> None:
     """What ``sousvit measure`` measured."""
     _print_pairs(out, result["figures"])
+
+
+def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
+    """What a device said it is."""
+    runtimes = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items())
+    pairs = {
+        "target": target,
+        "cpu": f"{facts['cpu']}, {facts['cores']} cores",
+        "instructions": ", ".join(facts["flags"]) or "none that matter",
+        "memory": f"{facts['memory_gb']} GB",
+        "system": f"{facts['os']}, Python {facts['python']}",
+        "runtimes": runtimes or "none",
+        "energy": "can be measured" if facts["energy"] else "no counter",
+    }
+    _print_pairs(out, pairs)
 
 
 def _print_pairs(out: Console, pairs: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sousvit.common import device
-from sousvit.common.device import available_cores, training_device
+from sousvit.common.cpu import available_cores
+from sousvit.common.device import training_device
 
 
 @pytest.fixture

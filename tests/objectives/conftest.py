@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +19,12 @@ from PIL import Image
 from torch import nn
 
 from sousvit.common.data import ImageSet
+from sousvit.common.errors import TrialError
 from sousvit.common.model import normalise
-from sousvit.objectives.memory import peak_memory
+from sousvit.objectives.memory import probe_artifact
+from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.targets.target import Target
 from sousvit.objectives.tasks.classification import Evaluation, evaluate
 from sousvit.objectives.timing import Timing, TimingPlan, compare
 from sousvit.spaces.artifact import Artifact
@@ -87,8 +94,15 @@ class RealSubject:
             return compare(own, base, SHAPE, FAST)
 
     @cached_property
-    def memory_bytes(self) -> int:
-        return peak_memory(self.artifact)
+    def probe(self) -> Probe:
+        return probe_artifact(self.artifact)
+
+    @property
+    def energy_mj(self) -> float:
+        raise TrialError("no counter")
+
+    def on(self, target: str) -> RealSubject:
+        return self
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -110,3 +124,49 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="package")
 def noise() -> tuple[ImageSet, Any]:
     return noise_images(), scale
+
+
+class AgentProcess:
+    """A real agent in a process of its own; ``start`` again on the same port is a device that was restarted."""
+
+    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.log, self.options = folder / "agent.log", options
+        self.environment = {**os.environ, "TMPDIR": str(folder), **(environment or {})}
+        self.port, self.process = 0, None
+
+    def start(self) -> AgentProcess:
+        command = [sys.executable, "-m", "sousvit.objectives.targets.agent", "--port", str(self.port), *self.options]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment
+            )
+        line = self.process.stdout.readline()
+        assert line.startswith("listening on http://127.0.0.1:"), self.log.read_text()
+        self.port = int(line.rsplit(":", 1)[1])
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def target(self, **changes: Any) -> Target:
+        values = {"device": "board", "agent": f"http://127.0.0.1:{self.port}", "patience": 10, **changes}
+        return Target.model_validate(values)
+
+    def uploads(self) -> int:
+        return self.log.read_text().count('"PUT ')
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
+    started: list[AgentProcess] = []
+
+    def start(*options: str, **more: Any) -> AgentProcess:
+        started.append(AgentProcess(tmp_path, *options, **more).start())
+        return started[-1]
+
+    yield start
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.kill()

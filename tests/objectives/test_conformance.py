@@ -15,7 +15,19 @@ from sousvit.objectives.plugins import load_objective
 from sousvit.objectives.relative import Relative, relative_objective
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-BUILTIN = ["accuracy", "eer", "latency", "latency_p95", "macs", "memory", "params", "size"]
+BUILTIN = [
+    "accuracy",
+    "eer",
+    "latency",
+    "latency_p95",
+    "latency_p99",
+    "load_time",
+    "macs",
+    "memory",
+    "params",
+    "size",
+    "throughput",
+]
 
 
 class Good(Objective):

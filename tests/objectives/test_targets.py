@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sousvit.common.device import available_cores
+from sousvit.common.cpu import available_cores
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.schema import validated
 from sousvit.objectives.targets.machine import machine_facts
@@ -14,9 +14,13 @@ from sousvit.objectives.targets.target import Target, list_targets, load_target
 
 
 def test_shipped_profiles_load() -> None:
-    assert list_targets() == ["local-1-thread", "local-all-threads"]
+    local, standins = ["local-1-thread", "local-all-threads"], ["standin-1core-128mb", "standin-1core-512mb"]
+    assert list_targets() == local + standins
     for name in list_targets():
-        assert load_target(name).device == "local"
+        target = load_target(name)
+        assert target.name == name and target.device == ("local" if name in local else "stand-in")
+    for name in standins:
+        assert "a stand-in, not the device" in load_target(name).summary
     assert load_target("local-1-thread").threads == 1
     assert load_target("local-all-threads").threads == available_cores()
 
@@ -38,13 +42,21 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"device": "rpi5"}, "local in this release"),
+        ({"device": "rpi5"}, "agent"),
+        ({"cores": 1}, "stand-in"),
+        ({"device": "stand-in", "cores": 1, "threads": 2}, "a core for every thread"),
+        ({"device": "stand-in", "memory": "512 KB"}, "512 MB"),
+        ({"device": "stand-in", "agent": "http://a:1"}, "no agent"),
+        ({"device": "pi", "agent": "http://a:1", "runtime": "torch"}, "onnxruntime and openvino"),
+        ({"device": "pi", "agent": "http://a:1", "threads": "all"}, "number"),
+        ({"device": "pi", "agent": "http://a:1", "token_file": "a", "token_env": "b"}, "one place"),
+        ({"name": "a b"}, "letters"),
         ({"runtime": "tensorrt"}, "runtime must be a known name"),
         ({"runtime": []}, "runtime"),
         ({"runtime": ["torch", "torch"]}, "once"),
         ({"threads": 0}, "threads"),
         ({"batch": 0}, "batch"),
-        ({"cores": 2}, "cores"),
+        ({"kernels": 2}, "kernels"),
     ],
 )
 def test_wrong_targets(values: dict[str, object], words: str) -> None:

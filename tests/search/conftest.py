@@ -125,7 +125,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
             archive.append("base", base=base.to_dict())
         clock = SimulatedClock()
         executor = SimulatedExecutor(base, simulation.judge, clock, workers=workers)
-        space, _ = make_space(read_space(budget.space), shape, budget.target.runtimes)
+        space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
         study = None if in_memory else archive.folder
         engine = make_engine(budget, archive, executor, base, shape, space, study, Watcher(), clock)
         return Run(engine, archive, executor, budget)

@@ -55,7 +55,7 @@ def write(path: Path, value: object) -> Path:
         (lambda b: b["data"].update(test=b["data"]["train"]), "test split must be data of its own"),
         (lambda b: b.update(optimize=[{"latency": 2}]), "optimize lists names"),
         (lambda b: b.update(limits={"latency": True}), "a limit is a finite number"),
-        (lambda b: b.update(targets=[{"threads": True}]), "threads and batch are counts"),
+        (lambda b: b.update(targets=[{"threads": True}]), "threads, batch and cores are counts"),
         (lambda b: b.update(targets=["gone.yaml"]), "gone.yaml"),
         (lambda b: b.update(space={"techniques": {"prune_mlp": True}}), "maps parameters to values"),
     ],
