@@ -148,7 +148,7 @@ def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_pa
 
 def test_other_executors_are_refused(cli, tiny_project, tmp_path):
     code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), "--executor", "moon")
-    assert code == 2 and "executor must be known" in err
+    assert code == 2 and "executor must be a known name" in err
 
 
 def test_bad_artifacts_and_recipes(cli, tmp_path):
@@ -185,7 +185,9 @@ def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
     assert 0 <= json.loads(out)["test_top1"] <= 1 and (tmp_path / "new.safetensors").is_file()
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted(path for path in EXAMPLES.rglob("*.yaml") if path.name != "kuberay.yaml"), ids=lambda path: path.name
+)
 def test_every_example_is_a_valid_budget_or_training_file(path):
     from sousvit.search.budget import read_budget
     from sousvit.spaces.base_training import read_training
