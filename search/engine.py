@@ -196,7 +196,7 @@ class Engine:
                 self.counts.unfit += 1
                 self._proposer.reject(proposal)
                 continue
-            fidelity = self._policy.rung(proposal.recipe.trains)
+            fidelity = self._policy.rung(proposal.recipe.trains, proposal.recipe.is_prepared)
             known = self._known(proposal.recipe, fidelity)
             if known is None:
                 self._finish(proposal, fidelity)

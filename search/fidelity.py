@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from sousvit.objectives.objective import Stage, get_objective
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.selection import Preference
+from sousvit.spaces.technique import get_technique
 
 FULL = 1.0
+#: Fidelity at which a cut of a prepared base is explored: it is read off, and not trained at all.
+READ = 0.0
+#: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
+READ_SHARE = 0.6
+#: Parts of a trial's time that its own full training does not repeat as they were.
+TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
 LOSS_POWER = 1 / 3
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
@@ -40,13 +48,16 @@ class TwoRungs:
     limits: Sequence[Limit]
     preference: Preference
 
-    @property
-    def _usual_share(self) -> float:
-        return self.low**LOSS_POWER
+    def rung(self, trains: bool, prepared: bool = False) -> float:
+        """Fidelity of a newly proposed recipe; without training every result is final.
 
-    def rung(self, trains: bool) -> float:
-        """Fidelity of a newly proposed recipe; without training every result is final."""
-        return self.low if trains else FULL
+        Args:
+            trains: whether the recipe has a step that trains.
+            prepared: whether it cuts a prepared base, and tells its accuracy without training.
+        """
+        if not trains or self.low >= FULL:
+            return FULL
+        return READ if prepared else self.low
 
     def promotes(self, spent_share: float) -> bool:
         """Whether it is time to promote."""
@@ -64,24 +75,26 @@ class TwoRungs:
             and (trial.recipe_key, trial.seed) not in done
             and not self._broken_for_good(trial)
         ]
-        left = self._loss_left(records)
-        waiting.sort(key=lambda trial: self._rank(trial, left), reverse=True)
+        left = {fidelity: self._loss_left(records, fidelity) for fidelity in {trial.fidelity for trial in waiting}}
+        waiting.sort(key=lambda trial: self._rank(trial, left[trial.fidelity]), reverse=True)
         return next((trial for trial in waiting if self.seconds(trial, records) <= seconds_left), None)
 
     def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
         """Whether its full training should make it hold every limit."""
-        return self._rank(trial, self._loss_left(list(trials)))[0]
+        return self._rank(trial, self._loss_left(list(trials), trial.fidelity))[0]
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
-        return trial if trial.fidelity >= FULL else self._after_training(trial, self._loss_left(list(trials)))
+        return trial if trial.fidelity >= FULL else self._after_training(trial, self._loss_left(list(trials), trial.fidelity))
 
     def seconds(self, trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
         """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""
         same_model = [record for record in records if record.model_key == trial.model_key]
-        rest = sum(trial.seconds.values()) - trial.seconds.get("recover", 0.0) - trial.seconds.get("teacher", 0.0)
+        rest = sum(seconds for part, seconds in trial.seconds.items() if part not in TRAINING_PARTS)
         if any(record.fidelity >= FULL for record in same_model):
             return rest
+        if trial.fidelity == READ:
+            return _work(trial) * _pace(records) + rest
         recover = max(record.seconds.get("recover", 0.0) for record in same_model)
         return recover / trial.fidelity + rest
 
@@ -97,9 +110,9 @@ class TwoRungs:
             limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if not _is_trained(limit.name)
         )
 
-    def _loss_left(self, records: Sequence[TrialRecord]) -> dict[str, float]:
-        """Per trained objective, the share of the low rung's distance from the base that full training leaves."""
-        low = {(trial.recipe_key, trial.seed): trial for trial in records if trial.fidelity < FULL}
+    def _loss_left(self, records: Sequence[TrialRecord], fidelity: float) -> dict[str, float]:
+        """Per trained objective, the share of the distance from the base at ``fidelity`` that full training leaves."""
+        low = {(trial.recipe_key, trial.seed): trial for trial in records if trial.fidelity == fidelity < FULL}
         sums: dict[str, list[float]] = {}
         for trial in records:
             before = low.get((trial.recipe_key, trial.seed))
@@ -110,7 +123,8 @@ class TwoRungs:
                         total = sums.setdefault(name, [0.0, 0.0, SHOWN])
                         total[0] += value.value - reference
                         total[1] += before.values[name].value - reference
-        return {name: _share(after, before, doubt, self._usual_share) for name, (after, before, doubt) in sums.items()}
+        usual = _usual_share(fidelity)
+        return {name: _share(after, before, doubt, usual) for name, (after, before, doubt) in sums.items()}
 
     def _after_training(self, trial: TrialRecord, left: dict[str, float]) -> TrialRecord:
         values = dict(trial.values)
@@ -119,7 +133,7 @@ class TwoRungs:
                 change = value.value - self.preference.base[name].value
                 is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
                 if is_loss:  # training more takes none of a gain away
-                    values[name] = _moved(value, -change * (1 - left.get(name, self._usual_share)))
+                    values[name] = _moved(value, -change * (1 - left.get(name, _usual_share(trial.fidelity))))
         return replace(trial, values=values)
 
     def _rank(self, trial: TrialRecord, left: dict[str, float]) -> tuple[bool, float, float]:
@@ -127,6 +141,23 @@ class TwoRungs:
         miss = max((limit.violation(expected.values.get(limit.name)) for limit in self.limits), default=0.0)
         feasible = miss <= 0
         return feasible, 0.0 if feasible else -miss, self.preference.score(expected)
+
+
+def _usual_share(fidelity: float) -> float:
+    return READ_SHARE if fidelity == READ else fidelity**LOSS_POWER
+
+
+def _work(trial: TrialRecord) -> float:
+    """What its full training computes, in epochs times MACs."""
+    epochs = sum(step.get("epochs", 0) for step in trial.recipe["steps"] if get_technique(step["technique"]).recovers)
+    return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0
+
+
+def _pace(records: Iterable[TrialRecord]) -> float:
+    """Seconds per unit of work, by the trainings so far; 0 before the first."""
+    trained = [record for record in records if record.fidelity > READ and record.seconds.get("recover")]
+    paces = [record.seconds["recover"] / (record.fidelity * _work(record)) for record in trained if _work(record) > 0]
+    return median(paces) if paces else 0.0
 
 
 def _is_trained(name: str) -> bool:

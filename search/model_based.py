@@ -31,6 +31,8 @@ Array = npt.NDArray[np.float64]
 MIN_RESULTS = 8
 #: From so many results on a sampler proposes alone: the model's time grows with their square.
 MAX_RESULTS = 400
+#: Where a reading without any training lies on the logarithmic scale of fidelities.
+LEAST_FIDELITY = 2.0**-6
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -229,7 +231,7 @@ class ModelBased:
 
 
 def _row(candidate: Candidate, fidelity: float, trained: bool) -> Array:
-    return np.append(candidate.features, math.log2(fidelity)) if trained else candidate.features
+    return np.append(candidate.features, math.log2(max(fidelity, LEAST_FIDELITY))) if trained else candidate.features
 
 
 def _log(value: float) -> float:

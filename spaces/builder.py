@@ -20,6 +20,8 @@ from sousvit.common.cache import TensorCache
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.model import LoadedModel
+from sousvit.spaces.calibration import check_deadline
+from sousvit.spaces.checkpoint import Checkpoint
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import Context, ModelTechnique
 
@@ -53,7 +55,7 @@ def _apply(model: nn.Module, step: Step, place: int, context: Context) -> nn.Mod
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # as it is read back: strides change the last digits of sums
     if context.seconds is not None:
-        part = "recover" if handler.trains else "build"
+        part = "prepare" if handler.prepares else "recover" if handler.trains else "build"
         context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
     return model
 
@@ -97,18 +99,38 @@ class ModelBuilder:
     ) -> nn.Module:
         """The compressed model before quantization; trained at ``fidelity`` when the recipe trains.
 
-        ``seconds`` is filled as :attr:`Context.seconds`.
+        At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
         context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
-        steps = recipe.model_steps
+        steps = tuple(step for step in recipe.model_steps if fidelity > 0 or not step.handler.recovers)
         done, model = self._longest_beginning(steps, context)
+        if done == 0 and self._cache is not None and steps and steps[0].handler.prepares:
+            done, model = self._prepared(self._cache, steps, context)
+        return self._carried_on(model, steps, done, context)
+
+    def _prepared(self, cache: TensorCache, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
+        """Like :meth:`_longest_beginning`, with the base that many recipes begin with made now, by one process."""
+        with cache.claim(self._key(steps[:1], context), lambda: check_deadline(context, "waiting for the base")):
+            done, model = self._longest_beginning(steps, context)
+            return (done, model) if done else (1, self._carried_on(model, steps[:1], 0, context))
+
+    def _carried_on(self, model: nn.Module, steps: Sequence[Step], done: int, context: Context) -> nn.Module:
+        """``model`` after the steps that are not ``done`` yet; what is worth it is kept on the way."""
         begun = time.monotonic()
         for place in range(done, len(steps)):
-            model = _apply(model, steps[place], place, context)
-            if steps[place].handler.trains or time.monotonic() - begun > WORTH_KEEPING:
-                self._keep(steps[: place + 1], _finished(model), context)
+            handler, beginning = steps[place].handler, steps[: place + 1]
+            checkpoint = self._checkpoint(beginning, context)
+            model = _apply(model, steps[place], place, replace(context, checkpoint=checkpoint))
+            if handler.trains or handler.prepares or time.monotonic() - begun > WORTH_KEEPING:
+                self._keep(beginning, _finished(model), context)
                 begun = time.monotonic()
+            if checkpoint is not None:
+                checkpoint.drop()
         return _finished(model)
+
+    def _checkpoint(self, steps: Sequence[Step], context: Context) -> Checkpoint | None:
+        """Of the training that the last of ``steps`` may be."""
+        return None if self._cache is None else Checkpoint(self._cache, f"{self._key(steps, context)}-training")
 
     def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
         """How many steps a stored model has taken already, and that model; the base where there is none."""

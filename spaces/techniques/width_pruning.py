@@ -87,6 +87,10 @@ class WidthPruning(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.allocation == "global")
 
+    def nested(self, config: Any) -> WidthPruningConfig | None:
+        """Units are in order already, and every block keeps the same share."""
+        return WidthPruningConfig(keep=config.keep) if config.allocation == "uniform" else None
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         return shape.with_blocks(self.resized(block, self.num_kept(block, config.keep)) for block in shape.blocks)
@@ -102,11 +106,23 @@ class WidthPruning(ModelTechnique):
             return model.eval()
         model.eval()
         counts = [self.num_kept(block, config.keep) for block in shape.blocks]
-        if context.calibration is None:
+        if context.calibration is None or (context.nested is not None and self.nested(config) is not None):
             self._cut_skeleton(model, shape, context.decided(self.name, counts))
         else:
             self._cut_calibrated(model, shape, config, context, counts)
         return model
+
+    def reorder(self, model: VisionTransformer, context: Context) -> None:
+        """Put the most important units of every block first, by activation; the model computes the same."""
+        shape = VitShape.of(model)
+        stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
+        for block, block_shape in zip(model.blocks, shape.blocks, strict=True):
+            reader, units = self.reader(block), self.num_units(block_shape)
+            moments = stream.moments(partial(self.branch, block), reader)
+            scores = self._scores(block, units, moments, "activation")
+            order = torch.argsort(scores, descending=True, stable=True)
+            self.narrow(block, order, reader.weight[:, self._channels(order, block, block_shape)], reader.bias)
+            stream.advance(block)
 
     def _cut_skeleton(self, model: VisionTransformer, shape: VitShape, counts: Sequence[int]) -> None:
         for block, block_shape, count in zip(model.blocks, shape.blocks, counts, strict=True):
