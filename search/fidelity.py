@@ -85,7 +85,9 @@ class TwoRungs:
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
-        return trial if trial.fidelity >= FULL else self._after_training(trial, self._loss_left(list(trials), trial.fidelity))
+        if trial.fidelity >= FULL:
+            return trial
+        return self._after_training(trial, self._loss_left(list(trials), trial.fidelity))
 
     def seconds(self, trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
         """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""

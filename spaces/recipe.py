@@ -106,7 +106,7 @@ class Recipe:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether it begins with a base that was trained for all such recipes, so that untrained cuts tell something."""
+        """Whether it begins with a base trained for all such recipes, so that untrained cuts tell something."""
         return any(step.handler.prepares for step in self.steps)
 
     def structure(self) -> Recipe:
@@ -226,13 +226,13 @@ def _on_prepared(steps: Sequence[Step]) -> tuple[Step, ...] | None:
     """The steps as they act on a prepared base, or None where they need the plain one, or change nothing of it."""
     found, cuts = [], 0
     for step in steps:
-        handler, config = step.handler, step.config
+        handler, acting = step.handler, step
         if isinstance(handler, ModelTechnique) and not handler.prepares:
-            config = handler.nested(config)
+            config = handler.nested(step.config)
             if config is None:
                 return None
-            cuts += handler.stage < Stage.RECOVERY
-        found.append(Step(step.technique, config))
+            acting, cuts = Step(step.technique, config), cuts + (handler.stage < Stage.RECOVERY)
+        found.append(acting)
     return tuple(found) if cuts else None
 
 

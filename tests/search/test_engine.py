@@ -116,7 +116,7 @@ ELASTIC_SPACE = {
         "elastic": {"epochs": [4]},
         "prune_depth": {},
         "prune_mlp": {"importance": ["activation"], "allocation": ["uniform"]},
-        "low_rank": {"layers": ["all"], "method": ["svd"], "allocation": ["uniform"]},
+        "low_rank": {"keep": [0.6, 1.0], "layers": ["all"], "method": ["svd"], "allocation": ["uniform"]},
         "distill": {"epochs": [4]},
         "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
     }
@@ -129,7 +129,7 @@ def test_cuts_of_an_elastic_base_are_read_and_the_best_are_trained(proposer, sim
     run.engine.run()
     trained = [trial for trial in run.archive if "distill" in trial.techniques and trial.status == "complete"]
     by_kind = Counter(("elastic" in trial.techniques, trial.fidelity) for trial in trained)
-    assert by_kind[True, 0.0] > 5 and by_kind[True, 1.0] > 0 and by_kind[False, 0.25] > 0
+    assert by_kind[True, 0.0] > 0 and by_kind[True, 1.0] > 0 and by_kind[False, 0.25] > 0
     assert not by_kind[True, 0.25] and not by_kind[False, 0.0]
     assert all("low_rank" not in trial.techniques for trial in run.archive if "elastic" in trial.techniques)
     singles = [trial for trial in run.archive if is_single(trial.techniques)]
