@@ -22,8 +22,10 @@ from sousvit.common.files import content_hash
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.calibration import check_deadline
 from sousvit.spaces.checkpoint import Checkpoint
+from sousvit.spaces.elastic import SubNetwork
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import Context, ModelTechnique
+from sousvit.spaces.technique import Context, ModelTechnique, Stage
+from sousvit.spaces.techniques.elastic import order
 
 #: Seconds of work that are worth a file.
 WORTH_KEEPING = 1.0
@@ -75,6 +77,13 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
     return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}))
 
 
+def _cuts(steps: Sequence[Step]) -> int:
+    """How many steps cut the prepared base that the first one makes; 0 without one."""
+    if not steps[0].handler.prepares:
+        return 0
+    return sum(step.handler.stage < Stage.RECOVERY for step in steps[1:])
+
+
 class ModelBuilder:
     """Builds compressed models and remembers the costly ones.
 
@@ -88,6 +97,7 @@ class ModelBuilder:
         self._base, self._context, self._cache = base, context, cache
         train = context.train.fingerprint if context.train is not None else ""
         calibration = context.calibration.fingerprint if context.calibration is not None else ""
+        self._ordered: nn.Module | None = None
         self._origin = (base.fingerprint, train, calibration, context.seed)
 
     def build(
@@ -117,20 +127,42 @@ class ModelBuilder:
     def _carried_on(self, model: nn.Module, steps: Sequence[Step], done: int, context: Context) -> nn.Module:
         """``model`` after the steps that are not ``done`` yet; what is worth it is kept on the way."""
         begun = time.monotonic()
-        for place in range(done, len(steps)):
-            handler, beginning = steps[place].handler, steps[: place + 1]
-            checkpoint = self._checkpoint(beginning, context)
-            model = _apply(model, steps[place], place, replace(context, checkpoint=checkpoint))
-            if handler.trains or handler.prepares or time.monotonic() - begun > WORTH_KEEPING:
-                self._keep(beginning, _finished(model), context)
+        while done < len(steps):
+            if done == 1 and _cuts(steps):
+                done, model = 1 + _cuts(steps), self._cut(model, steps[1 : 1 + _cuts(steps)], context)
+                is_costly = False
+            else:
+                model = self._stepped(model, steps[: done + 1], context)
+                is_costly = steps[done].handler.trains or steps[done].handler.prepares
+                done += 1
+            if is_costly or time.monotonic() - begun > WORTH_KEEPING:
+                self._keep(steps[:done], _finished(model), context)
                 begun = time.monotonic()
-            if checkpoint is not None:
-                checkpoint.drop()
         return _finished(model)
 
-    def _checkpoint(self, steps: Sequence[Step], context: Context) -> Checkpoint | None:
-        """Of the training that the last of ``steps`` may be."""
-        return None if self._cache is None else Checkpoint(self._cache, f"{self._key(steps, context)}-training")
+    def _stepped(self, model: nn.Module, steps: Sequence[Step], context: Context) -> nn.Module:
+        """``model`` after the last of ``steps``."""
+        if self._cache is None:
+            return _apply(model, steps[-1], len(steps) - 1, context)
+        checkpoint = Checkpoint(self._cache, f"{self._key(steps, context)}-training")
+        model = _apply(model, steps[-1], len(steps) - 1, replace(context, checkpoint=checkpoint))
+        checkpoint.drop()
+        return model
+
+    def _cut(self, whole: nn.Module, steps: Sequence[Step], context: Context) -> nn.Module:
+        """The part of a prepared base that structural steps leave."""
+        for step in steps:
+            if step.handler.nested(step.config) is None:
+                rule = "a prepared base is cut by steps that keep its first units"
+                raise UserError(rule, str(step), "let the recipe begin with the plain base")
+        begun = time.monotonic()
+        if self._ordered is None:  # the same for every recipe
+            self._ordered = copy.deepcopy(self._base.module)
+            order(self._ordered, replace(context, decisions={}))
+        part = SubNetwork(whole, self._ordered, steps, context).model()
+        if context.seconds is not None:
+            context.seconds["build"] = context.seconds.get("build", 0.0) + time.monotonic() - begun
+        return part
 
     def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
         """How many steps a stored model has taken already, and that model; the base where there is none."""

@@ -7,19 +7,26 @@ shared weights, from the base's stored answers (sandwich rule and distillation o
 and Huang, arXiv 1903.05134; depth and width together as in Once-for-all, 1908.09791, and AutoFormer, 2107.00651).
 A recipe's model is then read off, its accuracy is measured without training it, and only what is chosen is trained.
 
-A part is what a recipe's structural steps leave of the elastic model when they keep the first units, which is what
-they do in a skeleton. So nothing here knows of heads or MLPs: :class:`SubNetwork` lets the steps cut a copy whose
-weights are numbered, reads off which weights stayed, and computes with those slices of the shared ones.
-The technique that puts it together is :mod:`sousvit.spaces.techniques.elastic`.
+What calibration images can repair in closed form need not be learned. So a part's weights are
+
+    the repaired cut of the ordered base  +  slice of (elastic base - ordered base):
+
+before training every part is what pruning gives today, and training moves the shared weights from there. Its first
+summand, less the slice of the ordered base, is a constant of the part (:attr:`SubNetwork.repairs`).
+
+A part is what a recipe's structural steps leave of a model when they keep the first units, which is what they do in a
+skeleton. So nothing here knows of heads or MLPs: :func:`cut` lets the steps cut a copy whose weights are numbered, and
+reads off which stayed. The technique that puts it together is :mod:`sousvit.spaces.techniques.elastic`.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,24 +69,60 @@ class Slice:
 
 
 class SubNetwork:
-    """What structural steps leave of ``model``, computed with its own weights.
+    """A part of an elastic base, computed with the weights of the whole.
 
     Args:
-        model: the whole; its weights may change later.
-        steps: that cut it.
-        decisions: of the elastic model (see :class:`Context`).
+        whole: the elastic base; its weights may change later.
+        ordered: the base in the same order, untrained.
+        steps: that cut the part, each by its first units.
+        context: with calibration images, and the decisions of the elastic base.
+
+    Raises:
+        UserError: a step does not fit the model.
+        TrialError: the deadline passed.
     """
 
-    def __init__(self, model: nn.Module, steps: Sequence[Step], decisions: Mapping[str, Any]) -> None:
-        self._model = model
-        self._module, self.slices = cut(model, steps, decisions)
+    def __init__(self, whole: nn.Module, ordered: nn.Module, steps: Sequence[Step], context: Context) -> None:
+        self._whole = whole
+        self._module, self._slices = cut(whole, steps, context.decisions)
+        device = next(whole.parameters()).device
+        known = dict(ordered.named_parameters())
+        repaired = applied(copy.deepcopy(ordered), steps, replace(context, decisions=dict(context.decisions)))
+        #: What repair adds to the slices, by the part's own names; what it leaves alone is not named.
+        self.repairs: dict[str, torch.Tensor] = {}
+        for name, value in repaired.named_parameters():
+            part = self._slices[name]
+            added = (value - part.of(known[part.source])).detach()
+            if added.any():
+                self.repairs[name] = added.to(device)
 
     def __call__(self, images: torch.Tensor) -> Logits:
         """Logits of normalised images, in the mode (training or not) of the whole."""
-        shared = dict(self._model.named_parameters())
-        weights = {name: part.of(shared[part.source]) for name, part in self.slices.items()}
-        output: Logits = functional_call(self._module.train(self._model.training), weights, (images,))
+        output: Logits = functional_call(self._module.train(self._whole.training), self.weights(), (images,))
         return output
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The part's weights by its own names; gradients flow back to those of the whole."""
+        shared = dict(self._whole.named_parameters())
+        slices = {name: part.of(shared[part.source]) for name, part in self._slices.items()}
+        return {name: value + self.repairs[name] if name in self.repairs else value for name, value in slices.items()}
+
+    @torch.no_grad()
+    def model(self) -> nn.Module:
+        """The part as a model of its own, in eval mode."""
+        weights, own = self.weights(), copy.deepcopy(self._module)
+        for name, parameter in own.named_parameters():
+            parameter.data = weights[name].clone()
+        return own.eval()
+
+
+def applied(model: nn.Module, steps: Sequence[Step], context: Context) -> nn.Module:
+    """``model``, changed by ``steps``."""
+    for step in steps:
+        handler = step.handler
+        assert isinstance(handler, ModelTechnique)
+        model = handler.apply(model, step.config, context)
+    return model
 
 
 def cut(model: nn.Module, steps: Sequence[Step], decisions: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Slice]]:
@@ -91,14 +134,11 @@ def cut(model: nn.Module, steps: Sequence[Step], decisions: Mapping[str, Any]) -
     device = next(model.parameters()).device
     numbered, starts = _numbered(model)
     context = Context(normalise=lambda images: images, decisions=dict(decisions))
-    for step in steps:
-        handler = step.handler
-        assert isinstance(handler, ModelTechnique)
-        numbered = handler.apply(numbered, step.config, context)
+    numbered = applied(numbered, steps, context)
     slices = {name: _slice(name, value, starts) for name, value in numbered.named_parameters()}
     for parameter in numbered.parameters():
         parameter.data = torch.empty(0)  # only its place counts: the weights are the whole's
-    return numbered.to(device), slices
+    return numbered.float().to(device), slices
 
 
 @dataclass(frozen=True)
@@ -155,42 +195,47 @@ def _strides(shape: Sequence[int]) -> list[int]:
 class Sandwich:
     """The networks that learn together in a step: the smallest part, random ones, and with ``whole`` the whole.
 
-    The rule asks for the whole because it teaches the parts. Here the base's stored answers do, and the parts learn
-    more in the same time without it (measured: benchmarks/results/elastic.md).
+    The rule asks for the whole because it teaches the parts; here the base's stored answers do.
 
     Args:
         model: the whole.
-        draws: per technique of a part, in order, the configurations to choose from, the smallest last; None for none.
-        decisions: of the elastic model.
-        count: networks a step, at least 2.
+        draws: per technique of a part, in order, the steps to choose from, the strongest last; None for none.
+        context: with calibration images, and the decisions of the elastic base.
+        count: networks a step.
         whole: whether the whole is one of them.
-        seed: of the random parts; a step's depend on it and the step alone.
+        pool: different random parts in all; each has its repairs computed once.
     """
 
     def __init__(
         self,
         model: nn.Module,
         draws: Mapping[str, Sequence[Step | None]],
-        decisions: Mapping[str, Any],
+        context: Context,
         count: int,
         whole: bool,
-        seed: int,
+        pool: int,
     ) -> None:
-        self._model, self._draws, self._decisions = model, draws, decisions
-        self._count, self._whole, self._seed = count, whole, seed
+        self._model, self._ordered, self._context = model, copy.deepcopy(model), context
+        self._count, self._whole = count, whole
         self._made: dict[tuple[Step, ...], SubNetwork] = {}
+        every = [_steps(part) for part in itertools.product(*draws.values())]
+        self._smallest = every[-1]
+        between = every[1:-1] or every
+        self._pool = random.Random(context.seed).sample(between, min(pool, len(between)))
 
     def __call__(self, step: int) -> list[Network]:
-        """What learns in ``step``."""
-        drawn = random.Random(f"{self._seed} {step}")
-        fixed = [tuple(steps[-1] for steps in self._draws.values()), *[()] * self._whole]
-        free = [tuple(drawn.choice(steps) for steps in self._draws.values()) for _ in range(self._count - len(fixed))]
-        return [self._part(part) for part in (*fixed, *free)]
+        """What learns in ``step``; it depends on the seed and the step alone."""
+        fixed: list[Network] = [self._part(self._smallest), *[self._model] * self._whole]
+        drawn = random.Random(f"{self._context.seed} {step}")
+        return fixed + [self._part(drawn.choice(self._pool)) for _ in range(self._count - len(fixed))]
 
-    def _part(self, part: Sequence[Step | None]) -> Network:
-        steps = tuple(step for step in part if step is not None)
+    def _part(self, steps: tuple[Step, ...]) -> Network:
         if not steps:
             return self._model
         if steps not in self._made:
-            self._made[steps] = SubNetwork(self._model, steps, self._decisions)
+            self._made[steps] = SubNetwork(self._model, self._ordered, steps, self._context)
         return self._made[steps]
+
+
+def _steps(part: Iterable[Step | None]) -> tuple[Step, ...]:
+    return tuple(step for step in part if step is not None)

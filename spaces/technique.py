@@ -204,8 +204,8 @@ class Technique(ABC):
     def nested(self, config: Any) -> Any | None:
         """``config`` as it acts on an elastic base: what then has no effect at its default. None: it needs a plain one.
 
-        A structural technique must then, with :attr:`Context.nested`, keep the first units without touching the
-        weights, with data as in a skeleton.
+        With :attr:`Context.nested` a technique keeps the first units, with data as in a skeleton; what it repairs
+        besides, it repairs as ever.
         """
         return None
 

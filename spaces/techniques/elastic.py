@@ -27,7 +27,7 @@ SLACK = 1e-3
 class ElasticConfig(RecoveryConfig):
     """Recovery parameters as for ``distill``. ``mlp``, ``heads`` and ``depth`` are the smallest shares that the parts
     keep, and ``patches`` too where parts have fewer ``tokens`` by that technique. ``networks`` learn together in each
-    step: the smallest part, random ones, and with ``whole`` the whole.
+    step: the smallest part, random ones of a ``pool``, and with ``whole`` the whole.
     """
 
     mlp: float = Field(default=0.25, gt=0, le=1)
@@ -36,6 +36,7 @@ class ElasticConfig(RecoveryConfig):
     tokens: Literal["none", "tome", "evit"] = "none"
     patches: float = Field(default=0.5, gt=0, le=1)
     whole: bool = False
+    pool: int = Field(default=16, ge=1)
     networks: int = Field(default=3, ge=2)
 
 
@@ -80,17 +81,25 @@ class Elastic(ModelTechnique):
             return model
         from sousvit.spaces.elastic import Sandwich
 
-        shape = VitShape.of(model)
-        for name in ORDERED:
-            handler = get_technique(name)
-            assert isinstance(handler, WidthPruning)
-            handler.reorder(model, context)
-        context.decide(self.name, {"blocks": least_needed(model, shape.depth - 1, context)})
+        order(model, context)
         if context.train is not None:
-            count, draws = config.networks, parts(config, shape)
-            together = Sandwich(model, draws, context.decisions, count, config.whole, context.seed)
+            draws = parts(config, VitShape.of(model))
+            together = Sandwich(model, draws, context, config.networks, config.whole, config.pool)
             train(model, config, config.epochs, context, networks=together)
         return model
+
+
+def order(model: nn.Module, context: Context) -> None:
+    """Put the most important heads and MLP units of every block first, and decide in which order blocks go.
+
+    The model computes the same. The same base and calibration images give the same order.
+    """
+    for name in ORDERED:
+        handler = get_technique(name)
+        assert isinstance(handler, WidthPruning)
+        handler.reorder(model, context)
+    dropped = least_needed(model, VitShape.of(model).depth - 1, context)
+    context.decide(NESTED, {"blocks": dropped})
 
 
 def parts(config: ElasticConfig, shape: VitShape) -> dict[str, list[Step | None]]:

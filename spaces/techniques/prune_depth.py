@@ -72,9 +72,9 @@ class PruneDepth(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.drop == 0)
 
-    def nested(self, config: Any) -> PruneDepthConfig:
+    def nested(self, config: Any) -> Any:
         """Blocks go in the order that the elastic base was trained for."""
-        return PruneDepthConfig(drop=config.drop)
+        return config
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
@@ -95,8 +95,8 @@ class PruneDepth(ModelTechnique):
             kept = list(range(shape.depth - config.drop))
         else:
             kept = remaining(shape.depth, least_needed(model, config.drop, context))
-            if config.compensate:
-                repair_gaps(model, kept, context)
+        if context.calibration is not None and config.compensate:
+            repair_gaps(model, kept, context)
         model.blocks = nn.Sequential(*(model.blocks[index] for index in kept))
         model.feature_info = model.feature_info[: len(kept)]
         return model

@@ -89,7 +89,8 @@ class WidthPruning(ModelTechnique):
 
     def nested(self, config: Any) -> WidthPruningConfig | None:
         """Units are in order already, and every block keeps the same share."""
-        return WidthPruningConfig(keep=config.keep) if config.allocation == "uniform" else None
+        uniform = config.allocation == "uniform"
+        return WidthPruningConfig(keep=config.keep, compensate=config.compensate) if uniform else None
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
@@ -106,7 +107,7 @@ class WidthPruning(ModelTechnique):
             return model.eval()
         model.eval()
         counts = [self.num_kept(block, config.keep) for block in shape.blocks]
-        if context.calibration is None or (context.nested is not None and self.nested(config) is not None):
+        if context.calibration is None:
             self._cut_skeleton(model, shape, context.decided(self.name, counts))
         else:
             self._cut_calibrated(model, shape, config, context, counts)
@@ -159,6 +160,8 @@ class WidthPruning(ModelTechnique):
         """Scores of all blocks in the unpruned model, where they are needed together; None: block by block is fine."""
         units = [self.num_units(block) for block in shape.blocks]
         readers = [self.reader(block) for block in model.blocks]
+        if context.nested is not None and config.allocation == "uniform":
+            return [-torch.arange(count) for count in units]
         if config.importance == "taylor":
             return taylor_scores(model, readers, units, context)
         if config.importance == "gates":
