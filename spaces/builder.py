@@ -97,7 +97,6 @@ class ModelBuilder:
         self._base, self._context, self._cache = base, context, cache
         train = context.train.fingerprint if context.train is not None else ""
         calibration = context.calibration.fingerprint if context.calibration is not None else ""
-        self._ordered: nn.Module | None = None
         self._origin = (base.fingerprint, train, calibration, context.seed)
 
     def build(
@@ -156,10 +155,9 @@ class ModelBuilder:
                 rule = "a prepared base is cut by steps that keep its first units"
                 raise UserError(rule, str(step), "let the recipe begin with the plain base")
         begun = time.monotonic()
-        if self._ordered is None:  # the same for every recipe
-            self._ordered = copy.deepcopy(self._base.module)
-            order(self._ordered, replace(context, decisions={}))
-        part = SubNetwork(whole, self._ordered, steps, context).model()
+        ordered = copy.deepcopy(self._base.module)
+        order(ordered, context)
+        part = SubNetwork(whole, ordered, steps, context).model()
         if context.seconds is not None:
             context.seconds["build"] = context.seconds.get("build", 0.0) + time.monotonic() - begun
         return part

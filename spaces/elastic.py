@@ -112,7 +112,7 @@ class SubNetwork:
         """The part as a model of its own, in eval mode."""
         weights, own = self.weights(), copy.deepcopy(self._module)
         for name, parameter in own.named_parameters():
-            parameter.data = weights[name].clone()
+            parameter.data = weights[name].clone(memory_format=torch.contiguous_format)
         return own.eval()
 
 

@@ -92,14 +92,18 @@ class Elastic(ModelTechnique):
 def order(model: nn.Module, context: Context) -> None:
     """Put the most important heads and MLP units of every block first, and decide in which order blocks go.
 
-    The model computes the same. The same base and calibration images give the same order.
+    The model computes the same. What was decided for this base before is done again.
     """
+    known = context.nested
+    units: dict[str, list[list[int]]] = {}
     for name in ORDERED:
         handler = get_technique(name)
         assert isinstance(handler, WidthPruning)
-        handler.reorder(model, context)
-    dropped = least_needed(model, VitShape.of(model).depth - 1, context)
-    context.decide(NESTED, {"blocks": dropped})
+        units[name] = handler.ranked(model, context) if known is None else known["units"][name]
+        handler.reorder(model, units[name])
+    if known is None:
+        blocks = least_needed(model, VitShape.of(model).depth - 1, context)
+        context.decide(NESTED, {"blocks": blocks, "units": units})
 
 
 def parts(config: ElasticConfig, shape: VitShape) -> dict[str, list[Step | None]]:

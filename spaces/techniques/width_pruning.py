@@ -113,17 +113,23 @@ class WidthPruning(ModelTechnique):
             self._cut_calibrated(model, shape, config, context, counts)
         return model
 
-    def reorder(self, model: VisionTransformer, context: Context) -> None:
-        """Put the most important units of every block first, by activation; the model computes the same."""
+    def ranked(self, model: VisionTransformer, context: Context) -> list[list[int]]:
+        """Units of every block in falling order of importance by activation, in the uncut model."""
         shape = VitShape.of(model)
         stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
+        orders = []
         for block, block_shape in zip(model.blocks, shape.blocks, strict=True):
-            reader, units = self.reader(block), self.num_units(block_shape)
-            moments = stream.moments(partial(self.branch, block), reader)
-            scores = self._scores(block, units, moments, "activation")
-            order = torch.argsort(scores, descending=True, stable=True)
-            self.narrow(block, order, reader.weight[:, self._channels(order, block, block_shape)], reader.bias)
+            moments = stream.moments(partial(self.branch, block), self.reader(block))
+            scores = self._scores(block, self.num_units(block_shape), moments, "activation")
+            orders.append(torch.argsort(scores, descending=True, stable=True).tolist())
             stream.advance(block)
+        return orders
+
+    def reorder(self, model: VisionTransformer, orders: Sequence[Sequence[int]]) -> None:
+        """Put the units of every block in another order; the model computes the same."""
+        for block, shape, order in zip(model.blocks, VitShape.of(model).blocks, orders, strict=True):
+            units, reader = torch.tensor(order), self.reader(block)
+            self.narrow(block, units, reader.weight[:, self._channels(units, block, shape)], reader.bias)
 
     def _cut_skeleton(self, model: VisionTransformer, shape: VitShape, counts: Sequence[int]) -> None:
         for block, block_shape, count in zip(model.blocks, shape.blocks, counts, strict=True):
