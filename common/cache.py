@@ -6,20 +6,24 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sousvit.common.files import write_atomic
+from sousvit.common.files import disk_errors_as_user_errors, write_atomic
 
 if TYPE_CHECKING:
     import torch
 
     from sousvit.common.store import Store
 
+#: Seconds between two looks at a key that another process has claimed.
+CLAIM_PERIOD = 0.2
 _CHECKSUM, _NOTES = "checksum", "notes"
 
 
@@ -84,6 +88,31 @@ class TensorCache:
     def forget(self, key: str) -> None:
         """Remove an entry that turned out not to fit, where that is allowed."""
         _remove(self._path(key))
+
+    @contextmanager
+    def claim(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Only one process at a time works on ``key``; the claim ends with the process at the latest.
+
+        Args:
+            waiting: called again and again while another process has it; may raise to give up.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has no fcntl; there two processes may do the same work
+            yield
+            return
+        path = self._path(key).with_suffix(".lock")
+        with disk_errors_as_user_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = path.open("ab")
+        with stream:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                waiting()
+                time.sleep(CLAIM_PERIOD)
+            yield
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"

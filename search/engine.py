@@ -145,8 +145,8 @@ class Engine:
 
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
-        trains = Recipe.from_dict(job.recipe).trains
-        return [rung for rung in self._policy.rungs if rung >= job.fidelity] if trains else [job.fidelity]
+        recipe = Recipe.from_dict(job.recipe)
+        return self._policy.rungs_from(job.fidelity, recipe.is_prepared) if recipe.trains else [job.fidelity]
 
     def continue_with(self, job: Job, attempt: str) -> Job | None:
         """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
@@ -214,7 +214,7 @@ class Engine:
                 self.counts.unfit += 1
                 self._proposer.reject(proposal)
                 continue
-            fidelity = self._policy.rung(proposal.recipe.trains)
+            fidelity = self._policy.rung(proposal.recipe.trains, proposal.recipe.is_prepared)
             work = self._work(proposal.recipe, fidelity, "proposed", proposal)
             known = self._archive.trials.get(work.key)
             if known is not None:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,17 @@ from sousvit.search.budget import Limit
 from sousvit.search.ranking import constrained_order
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.selection import Preference
+from sousvit.spaces.technique import get_technique
 
 FULL = 1.0
 #: Stands for a figure that is not known, so that arithmetic stays finite.
 UNKNOWN = 1e12
+#: Fidelity at which a cut of a prepared base is explored: it is read off, and not trained at all.
+READ = 0.0
+#: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
+READ_SHARE = 0.6
+#: Parts of a trial's time that its own full training does not repeat as they were.
+TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
 LOSS_POWER = 1 / 3
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
@@ -75,9 +83,20 @@ class Halving:
         """The lowest rung."""
         return self.rungs[0]
 
-    def rung(self, trains: bool) -> float:
-        """Fidelity of a newly proposed recipe; without training every result is final."""
-        return self.low if trains else FULL
+    def rung(self, trains: bool, prepared: bool = False) -> float:
+        """Fidelity of a newly proposed recipe; without training every result is final.
+
+        Args:
+            trains: whether the recipe has a step that trains.
+            prepared: whether it cuts a prepared base, and tells its accuracy without training.
+        """
+        if not trains or self.low >= FULL:
+            return FULL
+        return READ if prepared else self.low
+
+    def rungs_from(self, fidelity: float, prepared: bool) -> list[float]:
+        """The rungs that a recipe at ``fidelity`` may still see, that one first; a read cut goes on to all epochs."""
+        return [fidelity, *(rung for rung in self.rungs if rung > fidelity and (rung >= FULL or not prepared))]
 
     def promotes(self, spent_share: float) -> bool:
         """Whether it is time for full trainings."""
@@ -153,15 +172,20 @@ class Halving:
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
-        return trial if trial.fidelity >= FULL else self._after_training(trial, self._loss_left(list(trials)))
+        if trial.fidelity >= FULL:
+            return trial
+        return self._after_training(trial, self._loss_left(list(trials)))
 
     def seconds(self, trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
         """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""
         same_model = [record for record in records if record.model_key == trial.model_key]
-        rest = sum(trial.seconds.values()) - trial.seconds.get("recover", 0.0) - trial.seconds.get("teacher", 0.0)
+        rest = sum(seconds for part, seconds in trial.seconds.items() if part not in TRAINING_PARTS)
         if any(record.fidelity >= FULL for record in same_model):
             return rest
-        return rest + max(record.seconds.get("recover", 0.0) / record.fidelity for record in same_model)
+        if trial.fidelity == READ:
+            return rest + _work(trial) * _pace(records)
+        trained = [record for record in same_model if record.fidelity > READ]
+        return rest + max(record.seconds.get("recover", 0.0) / record.fidelity for record in trained)
 
     def is_accurate(self, trial: TrialRecord) -> bool:
         """Whether it holds the limits that training decides."""
@@ -182,7 +206,7 @@ class Halving:
             (before, trial)
             for trial in records
             if trial.is_final
-            for rung in self.rungs[:-1]
+            for rung in (READ, *self.rungs[:-1])
             if (before := low.get((trial.recipe_key, trial.seed, rung))) is not None
         ]
         sums: dict[tuple[str, float], list[float]] = {}
@@ -212,8 +236,21 @@ class Halving:
         return replace(trial, values=values)
 
 
-def _usual_share(rung: float) -> float:
-    return rung**LOSS_POWER
+def _usual_share(fidelity: float) -> float:
+    return READ_SHARE if fidelity == READ else fidelity**LOSS_POWER
+
+
+def _work(trial: TrialRecord) -> float:
+    """What its full training computes, in epochs times MACs."""
+    epochs = sum(step.get("epochs", 0) for step in trial.recipe["steps"] if get_technique(step["technique"]).recovers)
+    return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0
+
+
+def _pace(records: Iterable[TrialRecord]) -> float:
+    """Seconds per unit of work, by the trainings so far; 0 before the first."""
+    trained = [record for record in records if record.fidelity > READ and record.seconds.get("recover")]
+    paces = [record.seconds["recover"] / (record.fidelity * _work(record)) for record in trained if _work(record) > 0]
+    return median(paces) if paces else 0.0
 
 
 def _is_trained(name: str) -> bool:

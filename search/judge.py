@@ -192,7 +192,7 @@ class Judge:
         model = self._builder.build(recipe, fidelity, deadline, seconds)
         if self._teacher.seconds > before:  # paid once for all trials, so it says nothing about this one
             seconds["teacher"] = self._teacher.seconds - before
-            seconds["recover"] -= seconds["teacher"]
+            seconds["prepare" if "prepare" in seconds else "recover"] -= seconds["teacher"]
         with _clocked(seconds, "export"):
             artifact = self._artifact(model, recipe, folder, self._context)
         # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
@@ -281,7 +281,7 @@ class Judge:
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
             wanted.append(("best single", Recipe.from_dict(single), FULL))
-        recovery = tuple(step for step in chosen.steps if step.handler.recovers)
+        recovery = tuple(step for step in chosen.steps if step.handler.recovers or step.handler.prepares)
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
         if leave_one_out and len(chosen.steps) - len(recovery) > 1:

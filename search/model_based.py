@@ -33,6 +33,8 @@ MIN_RESULTS = 8
 MAX_RESULTS = 400
 #: With more recipes on their way, many workers would wait for the model to weigh the next one.
 MAX_PENDING = 16
+#: Where a reading without any training lies on the logarithmic scale of fidelities.
+LEAST_FIDELITY = 2.0**-6
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -240,7 +242,7 @@ class ModelBased:
 
 
 def _row(candidate: Candidate, fidelity: float, trained: bool) -> Array:
-    return np.append(candidate.features, math.log2(fidelity)) if trained else candidate.features
+    return np.append(candidate.features, math.log2(max(fidelity, LEAST_FIDELITY))) if trained else candidate.features
 
 
 def _log(value: float) -> float:

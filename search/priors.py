@@ -17,22 +17,23 @@ STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
 
 def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
     """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
-    tail, runtime = _recovery(space, shape), next(iter(space.deploys.values()))[0]
+    head, tail = _preparation(space, shape), _recovery(space, shape)
+    runtime = next(iter(space.deploys.values()))[0]
     samples = [option.samples(shape) for option in space.options() if _compresses(option)]
-    middle = [_with_recovery(steps[0], tail, runtime) for steps in samples if steps]
-    more = [_with_recovery(step, tail, runtime) for steps in samples for step in steps[1:]]
+    middle = [_with_recovery(head, steps[0], tail, runtime) for steps in samples if steps]
+    more = [_with_recovery(head, step, tail, runtime) for steps in samples for step in steps[1:]]
     deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
     return deploys, middle, more
 
 
-def _with_recovery(step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
-    """One technique and the recovery after it; one that trains needs no other training."""
-    return Recipe((step,) if step.handler.trains else (step, *tail), runtime)
+def _with_recovery(head: tuple[Step, ...], step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
+    """One technique and the training around it; one that trains needs no other."""
+    return Recipe((step,) if step.handler.trains else (*head, step, *tail), runtime)
 
 
 def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
     """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
-    tail = _recovery(space, shape)
+    head, tail = _preparation(space, shape), _recovery(space, shape)
     runtime, last = _quantized(space)
     ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
     found = []
@@ -41,7 +42,7 @@ def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
         chosen = [group[0].at_level(level, shape) for group in usable if group]  # one of those that exclude each other
         steps = sorted((step for step in chosen if step is not None), key=lambda step: place(step.handler))
         if steps:
-            found.append(Recipe((*steps, *tail, *last), runtime))
+            found.append(Recipe((*head, *steps, *tail, *last), runtime))
     return found
 
 
@@ -57,6 +58,11 @@ def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
 
 def _compresses(option: Option) -> bool:
     return isinstance(option.handler, ModelTechnique) and option.handler.compresses
+
+
+def _preparation(space: Space, shape: ModelShape) -> tuple[Step, ...]:
+    """What recipes begin with; canonical ones drop it where it does not help."""
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.prepares)[:1]
 
 
 def _recovery(space: Space, shape: ModelShape) -> tuple[Step, ...]:

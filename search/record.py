@@ -40,13 +40,13 @@ class TrialRecord:
     Attributes:
         key: recipe, fidelity and seed in one hash; a finished key is never paid again.
         recipe: plain values of the recipe.
-        fidelity: share of the recovery epochs it got; 1.0 is final.
+        fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 a cut of a prepared base, untrained.
         status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
         values: figures by objective name, those measured before the trial ended.
         origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted`` or ``fanned``.
         number: the Optuna trial, or None for promotions.
         attempt: identifies the attempt that gave the result.
-        seconds: wall time by part (gate, build, teacher, recover, export, judge).
+        seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).
         message: why it failed, or which limits gated it.
         artifact: folder name under ``artifacts/``, or "".
         source: the earlier run that measured it, where this one took it over; "" for a trial of its own.

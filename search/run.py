@@ -128,6 +128,7 @@ def _search(
         "core_hours": (spent[1] + executor.core_seconds()) / 3600,
         "trials": float(archive.own),
         "gated": float(sum(trial.status == "gated" for trial in archive)),
+        "prepare_seconds": sum(trial.seconds.get("prepare", 0.0) for trial in archive if not trial.source),
         "gates_saved_seconds": seconds_saved(archive),
     }
     answer = replace(answer, cost=cost)

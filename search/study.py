@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sousvit.common.errors import UserError
@@ -115,10 +115,11 @@ def variants(option: Option, shape: ModelShape) -> list[Step]:
 def _recoveries(space: Space, shape: ModelShape, runtime: str) -> Iterator[Entry]:
     """Every value of every recovery parameter, and techniques that only help recovery, on the first pruned model."""
     options = [option for group in space.groups for option in group]
-    carrier = next((option.samples(shape)[0] for option in options if option.handler.stage is Stage.STRUCTURE), None)
+    carriers = [option.samples(shape)[0] for option in options if option.handler.stage is Stage.STRUCTURE]
     usual = _recovery(space, shape, None)
-    if carrier is None or not usual:
+    if not carriers or not usual:
         return
+    carrier = carriers[0]
     for option in options:
         handler = option.handler
         if handler.recovers and option.technique == usual[0].technique:
@@ -130,7 +131,19 @@ def _recoveries(space: Space, shape: ModelShape, runtime: str) -> Iterator[Entry
                         yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
         elif not handler.compresses and not handler.trains:
             for step in option.samples(shape)[:1]:
-                yield Entry(f"recovery, {option.technique}", Recipe((step, carrier, *usual), runtime))
+                recipe = _helped(step, carriers, Recipe(usual, runtime), shape)
+                if recipe is not None:
+                    yield Entry(f"recovery, {option.technique}", recipe)
+
+
+def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: ModelShape) -> Recipe | None:
+    """``step``, the first of ``carriers`` with which it has an effect, and the recovery; None where there is none."""
+    for carrier in carriers:
+        with contextlib.suppress(UserError):
+            recipe = replace(recovery, steps=(step, carrier, *recovery.steps)).canonical(shape)
+            if step in recipe.steps:
+                return recipe
+    return None
 
 
 def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:

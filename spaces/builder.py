@@ -20,8 +20,12 @@ from sousvit.common.cache import TensorCache
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.model import LoadedModel
+from sousvit.spaces.calibration import check_deadline
+from sousvit.spaces.checkpoint import Checkpoint
+from sousvit.spaces.elastic import SubNetwork
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import Context, ModelTechnique
+from sousvit.spaces.technique import Context, ModelTechnique, Stage
+from sousvit.spaces.techniques.elastic import order
 
 #: Seconds of work that are worth a file.
 WORTH_KEEPING = 1.0
@@ -53,7 +57,7 @@ def _apply(model: nn.Module, step: Step, place: int, context: Context) -> nn.Mod
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # as it is read back: strides change the last digits of sums
     if context.seconds is not None:
-        part = "recover" if handler.trains else "build"
+        part = "prepare" if handler.prepares else "recover" if handler.trains else "build"
         context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
     return model
 
@@ -71,6 +75,13 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
         decisions: of a model that was built from data (see :class:`Context`); without them, every block alike.
     """
     return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}))
+
+
+def _cuts(steps: Sequence[Step]) -> int:
+    """How many steps cut the prepared base that the first one makes; 0 without one."""
+    if not steps[0].handler.prepares:
+        return 0
+    return sum(step.handler.stage < Stage.RECOVERY for step in steps[1:])
 
 
 class ModelBuilder:
@@ -97,18 +108,59 @@ class ModelBuilder:
     ) -> nn.Module:
         """The compressed model before quantization; trained at ``fidelity`` when the recipe trains.
 
-        ``seconds`` is filled as :attr:`Context.seconds`.
+        At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
         context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
-        steps = recipe.model_steps
+        steps = tuple(step for step in recipe.model_steps if fidelity > 0 or not step.handler.recovers)
         done, model = self._longest_beginning(steps, context)
+        if done == 0 and self._cache is not None and steps and steps[0].handler.prepares:
+            done, model = self._prepared(self._cache, steps, context)
+        return self._carried_on(model, steps, done, context)
+
+    def _prepared(self, cache: TensorCache, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
+        """Like :meth:`_longest_beginning`, with the base that many recipes begin with made now, by one process."""
+        with cache.claim(self._key(steps[:1], context), lambda: check_deadline(context, "waiting for the base")):
+            done, model = self._longest_beginning(steps, context)
+            return (done, model) if done else (1, self._carried_on(model, steps[:1], 0, context))
+
+    def _carried_on(self, model: nn.Module, steps: Sequence[Step], done: int, context: Context) -> nn.Module:
+        """``model`` after the steps that are not ``done`` yet; what is worth it is kept on the way."""
         begun = time.monotonic()
-        for place in range(done, len(steps)):
-            model = _apply(model, steps[place], place, context)
-            if steps[place].handler.trains or time.monotonic() - begun > WORTH_KEEPING:
-                self._keep(steps[: place + 1], _finished(model), context)
+        while done < len(steps):
+            if done == 1 and _cuts(steps):
+                done, model = 1 + _cuts(steps), self._cut(model, steps[1 : 1 + _cuts(steps)], context)
+                is_costly = False
+            else:
+                model = self._stepped(model, steps[: done + 1], context)
+                is_costly = steps[done].handler.trains or steps[done].handler.prepares
+                done += 1
+            if is_costly or time.monotonic() - begun > WORTH_KEEPING:
+                self._keep(steps[:done], _finished(model), context)
                 begun = time.monotonic()
         return _finished(model)
+
+    def _stepped(self, model: nn.Module, steps: Sequence[Step], context: Context) -> nn.Module:
+        """``model`` after the last of ``steps``."""
+        if self._cache is None:
+            return _apply(model, steps[-1], len(steps) - 1, context)
+        checkpoint = Checkpoint(self._cache, f"{self._key(steps, context)}-training")
+        model = _apply(model, steps[-1], len(steps) - 1, replace(context, checkpoint=checkpoint))
+        checkpoint.drop()
+        return model
+
+    def _cut(self, whole: nn.Module, steps: Sequence[Step], context: Context) -> nn.Module:
+        """The part of a prepared base that structural steps leave."""
+        for step in steps:
+            if step.handler.nested(step.config) is None:
+                rule = "a prepared base is cut by steps that keep its first units"
+                raise UserError(rule, str(step), "let the recipe begin with the plain base")
+        begun = time.monotonic()
+        ordered = copy.deepcopy(self._base.module)
+        order(ordered, context)
+        part = SubNetwork(whole, ordered, steps, context).model()
+        if context.seconds is not None:
+            context.seconds["build"] = context.seconds.get("build", 0.0) + time.monotonic() - begun
+        return part
 
     def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
         """How many steps a stored model has taken already, and that model; the base where there is none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,7 +75,7 @@ class Recipe:
                 )
             if position and handler.stage < self.steps[position - 1].handler.stage:
                 raise UserError(
-                    "steps go input, structure, attention, tokens, weights, recovery, deploy",
+                    "steps go base, input, structure, attention, tokens, weights, recovery, deploy",
                     f"{step.technique} after {names[position - 1]}",
                     "reorder the steps",
                 )
@@ -104,19 +104,35 @@ class Recipe:
         """Whether some step updates weights by gradient."""
         return any(step.handler.trains for step in self.steps)
 
-    def structure(self) -> Recipe:
-        """The recipe without recovery: what latency, memory, MACs and size depend on."""
-        return replace(self, steps=tuple(step for step in self.steps if not step.handler.recovers))
+    @property
+    def is_prepared(self) -> bool:
+        """Whether it begins with a base trained for all such recipes, so that untrained cuts tell something."""
+        return any(step.handler.prepares for step in self.steps)
 
-    def without(self, technique: str) -> Recipe:
-        """The recipe with one step left out."""
-        return replace(self, steps=tuple(step for step in self.steps if step.technique != technique))
+    def structure(self) -> Recipe:
+        """The recipe without training: what latency, memory, MACs and size depend on."""
+        kept = (step for step in self.steps if not (step.handler.recovers or step.handler.prepares))
+        return replace(self, steps=tuple(kept))
+
+    def without(self, *techniques: str) -> Recipe:
+        """The recipe with steps left out."""
+        return replace(self, steps=tuple(step for step in self.steps if step.technique not in techniques))
 
     def canonical(self, shape: ModelShape) -> Recipe:
         """Steps that change nothing dropped, parameters that do nothing at their defaults.
 
-        Equal behaviour gives equal recipes. Training stays only where something was changed that needs it.
+        Equal behaviour gives equal recipes. Training stays only where something was changed that needs it, and a
+        prepared base only where every change can be cut from it.
         """
+        steps = self._steps_that_act(shape)
+        if not any(step.handler.prepares for step in steps):
+            return replace(self, steps=tuple(steps))
+        prepared = _on_prepared(steps)
+        if prepared is not None:
+            return replace(self, steps=prepared)
+        return self.without(*(step.technique for step in steps if step.handler.prepares)).canonical(shape)
+
+    def _steps_that_act(self, shape: ModelShape) -> list[Step]:
         kept: list[Step] = []
         current: ModelShape = shape
         for step in self.steps:
@@ -125,12 +141,12 @@ class Recipe:
                 if handler.is_identity(config, current):
                     continue
                 config = handler.normalised(config, current)
-            if handler.recovers and not kept:
+            if handler.recovers and all(other.handler.prepares for other in kept):
                 continue
             kept.append(Step(step.technique, config))
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
-        return replace(self, steps=tuple(kept))
+        return kept
 
     def reshape(self, shape: ModelShape) -> ModelShape:
         """The shape of the compressed model.
@@ -204,6 +220,20 @@ def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
     if misfit is not None:
         raise UserError(f"{step.technique} needs a model that fits", misfit, "leave the technique out")
     return handler.reshape(shape, step.config) if isinstance(handler, ModelTechnique) else shape
+
+
+def _on_prepared(steps: Sequence[Step]) -> tuple[Step, ...] | None:
+    """The steps as they act on a prepared base, or None where they need the plain one, or change nothing of it."""
+    found, cuts = [], 0
+    for step in steps:
+        handler, acting = step.handler, step
+        if isinstance(handler, ModelTechnique) and not handler.prepares:
+            config = handler.nested(step.config)
+            if config is None:
+                return None
+            acting, cuts = Step(step.technique, config), cuts + (handler.stage < Stage.RECOVERY)
+        found.append(acting)
+    return tuple(found) if cuts else None
 
 
 def _step(value: Mapping[str, Any]) -> Step:

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
     from sousvit.common.data import ImageSet
     from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.checkpoint import Checkpoint
 
 
 class Stage(IntEnum):
     """When a step acts; the steps of a recipe never go back a stage."""
 
+    BASE = -1  #: the base itself, before anything is cut
     ARCHITECTURE = 0  #: another network altogether
     INPUT = 1  #: what the model reads: patches
     STRUCTURE = 2  #: widths, heads, depth
@@ -77,7 +79,7 @@ class Context:
         calibration: training images for scores and repair, or None for a skeleton (shapes only).
         train: training images for recovery.
         teacher: what the base says of ``train``.
-        fidelity: share of the recovery epochs that this trial gets, in (0, 1].
+        fidelity: share of the recovery epochs that this trial gets, in [0, 1].
         seed: of everything random.
         deadline: ``time.monotonic()`` value after which a handler must stop, or None.
         progress: called with (what, done, total).
@@ -85,6 +87,7 @@ class Context:
         seconds: filled with the wall time of the steps: ``build``, and ``recover`` of those that train.
         decisions: what steps decided from data (widths, ranks), by technique; a skeleton of the same model is given
             them back.
+        checkpoint: where a long training of the present step keeps its state on the way, or None.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -98,6 +101,12 @@ class Context:
     precision: str = "auto"
     seconds: dict[str, float] | None = None
     decisions: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def nested(self) -> Mapping[str, Any] | None:
+        """What an elastic base decided, where the model is one: the parts to keep come first (see :mod:`.elastic`)."""
+        return self.decisions.get(NESTED)
 
     def decide(self, technique: str, decision: Any) -> Any:
         """Note a decision that the shape of the model depends on; plain values (JSON)."""
@@ -108,6 +117,9 @@ class Context:
         """The decision of the model that this skeleton stands for, or ``default``."""
         return self.decisions.get(technique, default)
 
+
+#: Under this name an elastic base notes its decisions.
+NESTED = "elastic"
 
 #: The values a search may choose from, by parameter name.
 Choices = Mapping[str, tuple[Any, ...]]
@@ -134,6 +146,8 @@ class Technique(ABC):
         movable_past: techniques of its stage that a search may also let act before it.
         needs_equal_blocks: whether all blocks must be alike, so that no step may decide widths by data before.
         structural: of a technique that trains, whether its untrained form already decides latency and size.
+        prepares: whether it trains the base itself, once for all recipes that begin with it. It has no fidelity, and
+            stays in a recipe only where every other model step can be cut from what it prepared.
     """
 
     name: ClassVar[str]
@@ -146,6 +160,7 @@ class Technique(ABC):
     extra: ClassVar[str] = ""
     trains: ClassVar[bool] = False
     structural: ClassVar[bool] = False
+    prepares: ClassVar[bool] = False
     needs_equal_blocks: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
@@ -185,6 +200,14 @@ class Technique(ABC):
     def bytes_per_weight(self, config: Any) -> float:
         """Average bytes that a matrix weight takes in the file; a lower bound, for the analytic gate."""
         return 4.0
+
+    def nested(self, config: Any) -> Any | None:
+        """``config`` as it acts on an elastic base: what then has no effect at its default. None: it needs a plain one.
+
+        With :attr:`Context.nested` a technique keeps the first units, with data as in a skeleton; what it repairs
+        besides, it repairs as ever.
+        """
+        return None
 
     @property
     def recovers(self) -> bool:

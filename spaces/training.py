@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,17 @@ from sousvit.spaces.optimizer import OptimizerName, make_optimizers
 from sousvit.spaces.quantized import QuantLinear
 from sousvit.spaces.transfer import Transfer, distilled_training, represent
 
+if TYPE_CHECKING:
+    from sousvit.spaces.checkpoint import Checkpoint
+
 #: uint8 images to the model's float input.
 Normalise = Callable[[torch.Tensor], torch.Tensor]
 #: (epoch) to the teacher's logits [N, classes] on the epoch's view.
 TeacherLogits = Callable[[int], torch.Tensor]
 #: ``[B, classes]``; a model with a distillation token gives two in training.
 Logits = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+#: (step) to the networks that learn together in it, from normalised images to :data:`Logits`; see :mod:`.elastic`.
+Networks = Callable[[int], Sequence[Callable[[torch.Tensor], Logits]]]
 #: (epoch, step, steps per epoch, loss)
 Progress = Callable[[int, int, int, float], None]
 
@@ -85,6 +91,8 @@ def fit(
     progress: Progress | None = None,
     deadline: float | None = None,
     transfer: Transfer | None = None,
+    networks: Networks | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train ``model`` in place and leave it in eval mode on the CPU; the same seed gives the same weights.
 
@@ -97,12 +105,16 @@ def fit(
         teacher: stored logits by view; needed when ``soft_weight`` or ``hard_weight`` is positive.
         deadline: ``time.monotonic()`` value after which training stops.
         transfer: features and attention to follow besides.
+        networks: what learns in each step, where it is not the model alone; they share its weights. Their losses
+            count alike.
+        checkpoint: where the state is kept on the way, so that a killed training goes on instead of starting over.
 
     Raises:
         TrainingDivergedError: a loss or gradient is NaN or infinite.
         TrialError: the deadline passed.
     """
     assert teacher is not None or plan.soft_weight + plan.hard_weight == 0
+    assert transfer is None or networks is None
     if plan.epochs == 0:
         return
     device = training_device(plan.precision)
@@ -112,7 +124,9 @@ def fit(
             torch.manual_seed(plan.seed)
             with distilled_training(model):
                 model.to(device.name).train()
-                _train(model, data, normalise, plan, device, teacher, progress, deadline, transfer)
+                _train(
+                    model, data, normalise, plan, device, teacher, progress, deadline, transfer, networks, checkpoint
+                )
     finally:
         model.to("cpu").eval()
 
@@ -127,6 +141,8 @@ def _train(
     progress: Progress | None,
     deadline: float | None,
     transfer: Transfer | None,
+    networks: Networks | None,
+    checkpoint: Checkpoint | None,
 ) -> None:
     learner = model if transfer is None else nn.ModuleList([model, transfer.to(device.name).train()])
     optimizers = make_optimizers(learner, plan.optimizer, plan.learning_rate, plan.weight_decay)
@@ -134,38 +150,51 @@ def _train(
     total = max(1, round(plan.epochs * steps))
     cycle = _one_cycle(total, plan.warmup)
     masks = _kept_zeros(model)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, cycle) for optimizer in optimizers]
-    for epoch in range(math.ceil(total / steps)):
+    done = 0 if checkpoint is None else checkpoint.restore(learner, optimizers)
+    for epoch in range(done // steps, math.ceil(total / steps)):
         views = _epoch_views(data, plan, teacher, epoch)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(plan.seed * 7919 + epoch))
         distinct = max(1, plan.batch_size // plan.repeats)
-        for step in range(min(steps, total - epoch * steps)):
+        for step in range(done - epoch * steps, min(steps, total - epoch * steps)):
             if deadline is not None and time.monotonic() > deadline:
                 raise TrialError(f"training ran past its time limit in epoch {epoch + 1} of {plan.epochs:g}")
             rows = order[step * distinct : (step + 1) * distinct]
             images = normalise(torch.cat([view.pixels.read(data, rows) for view in views])).to(device.name)
-            with device.autocast():
-                seen = represent(model, images) if transfer is not None else None
-                output = model(images) if seen is None else seen.logits
-            loss = total_loss(output, *_targets(data, views, rows, output), plan)
-            if transfer is not None and seen is not None:
-                loss = loss + transfer.loss(seen, [view.index for view in views], rows)
             learner.zero_grad(set_to_none=True)
-            loss.backward()
+            together = (model,) if networks is None else networks(done)
+            value = 0.0
+            for network in together:
+                with device.autocast():
+                    seen = represent(model, images) if transfer is not None else None
+                    output = network(images) if seen is None else seen.logits
+                loss = total_loss(output, *_targets(data, views, rows, output), plan)
+                if transfer is not None and seen is not None:
+                    loss = loss + transfer.loss(seen, [view.index for view in views], rows)
+                loss = loss / len(together)
+                loss.backward()
+                value += float(loss.detach())
             norm = nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-            value = float(loss.detach())
             if not (math.isfinite(value) and math.isfinite(float(norm))):
                 raise TrainingDivergedError(
                     f"the loss became {value:g}, its gradient {float(norm):g}, in epoch {epoch + 1}, step {step + 1}"
                 )
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                schedule.step()
+            _update(optimizers, cycle(done))
             with torch.no_grad():
                 for weight, kept in masks:
                     weight.mul_(kept)
+            done += 1
+            if checkpoint is not None:
+                checkpoint.keep(done, learner, optimizers)
             if progress is not None:
                 progress(epoch, step, steps, value)
+
+
+def _update(optimizers: Sequence[torch.optim.Optimizer], share: float) -> None:
+    """One step at ``share`` of each group's own learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+        optimizer.step()
 
 
 def _kept_zeros(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -148,6 +148,8 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
     if cost:
         wall, cores = cost["wall_seconds"] / 60, cost["core_hours"]
         out.print(f"cost     {wall:.1f} min, {cores:.2f} core-hours, {cost['trials']:.0f} trials", highlight=False)
+        if cost.get("prepare_seconds"):
+            out.print(f"elastic  {cost['prepare_seconds'] / 60:.1f} min of it prepared the base", highlight=False)
         saved = cost.get("gates_saved_seconds", 0.0) / 60
         if saved:
             gated = f"{cost['gated']:.0f} trials were never trained or judged"

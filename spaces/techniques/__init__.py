@@ -6,6 +6,7 @@ from sousvit.spaces.techniques import (  # noqa: F401 - importing registers
     distill,
     distill_token,
     drop_patches,
+    elastic,
     evit,
     fp16,
     int8_dynamic,

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.spaces.technique import Teaching
+    from sousvit.spaces.training import Networks
     from sousvit.spaces.transfer import Transfer
 
 
-class DistillConfig(StepConfig):
-    """``epochs`` at full fidelity. ``soft_weight`` and ``hard_weight`` are shares of the loss, the rest is the true
-    label's cross entropy; ``feature_weight`` and ``attention_weight`` add transfer losses. ``repeats``: views of an
-    image in one batch (repeated augmentation).
+class RecoveryConfig(StepConfig):
+    """How weights learn from the base and from true labels. ``epochs`` at full fidelity. ``soft_weight`` and
+    ``hard_weight`` are shares of the loss, the rest is the true label's cross entropy. ``repeats``: views of an image
+    in one batch (repeated augmentation).
     """
 
     epochs: int = Field(default=4, ge=0)
@@ -34,12 +35,10 @@ class DistillConfig(StepConfig):
     augmentation: Policy = "crop_flip"
     num_views: int = Field(default=4, ge=1)
     repeats: int = Field(default=1, ge=1, le=8)
-    feature_weight: float = Field(default=0.0, ge=0)
-    attention_weight: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _shares(self) -> DistillConfig:
+    def _shares(self) -> RecoveryConfig:
         if self.soft_weight + self.hard_weight > 1:
             raise UserError(
                 "soft_weight and hard_weight are shares of one loss",
@@ -47,6 +46,13 @@ class DistillConfig(StepConfig):
                 "sum at most 1",
             )
         return self
+
+
+class DistillConfig(RecoveryConfig):
+    """Besides, ``feature_weight`` and ``attention_weight`` add transfer losses."""
+
+    feature_weight: float = Field(default=0.0, ge=0)
+    attention_weight: float = Field(default=0.0, ge=0)
 
 
 class Distill(ModelTechnique):
@@ -80,53 +86,85 @@ class Distill(ModelTechnique):
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
         return shape
 
+    def nested(self, config: Any) -> Any:
+        """Cuts of an elastic base are trained as any other model is."""
+        return config
+
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
-        if context.train is None:
-            return model
-        from sousvit.spaces.training import TrainingPlan, fit
-
-        plan = TrainingPlan(
-            epochs=config.epochs * context.fidelity,
-            learning_rate=config.learning_rate,
-            optimizer=config.optimizer,
-            batch_size=config.batch_size,
-            soft_weight=config.soft_weight,
-            hard_weight=config.hard_weight,
-            temperature=config.temperature,
-            augmentation=config.augmentation,
-            num_views=config.num_views,
-            repeats=config.repeats,
-            seed=context.seed,
-            precision=context.precision,  # type: ignore[arg-type]
-        )
-        teacher = _taught(config, context)
-        report = context.progress
-
-        def progress(epoch: int, step: int, steps: int, loss: float) -> None:
-            if report is not None:
-                report("recover", epoch * steps + step + 1, round(plan.epochs * steps))
-
-        def logits(view: int) -> Any:
-            assert teacher is not None
-            return teacher(config.augmentation, context.seed, view)
-
-        learns = config.soft_weight + config.hard_weight > 0
-        fit(
-            model,
-            context.train,
-            context.normalise,
-            plan,
-            logits if learns else None,
-            progress,
-            context.deadline,
-            _transfer(model, config, context, teacher),
-        )
+        if context.train is not None:
+            weights = config.feature_weight, config.attention_weight
+            teacher = _taught(config, context, *weights)
+            train(model, config, config.epochs * context.fidelity, context, _transfer(model, config, context, teacher))
         return model
 
 
-def _taught(config: DistillConfig, context: Context) -> Teaching | None:
-    """The teacher, if any of the losses needs one."""
-    weights = config.soft_weight + config.hard_weight + config.feature_weight + config.attention_weight
+def train(
+    model: nn.Module,
+    config: RecoveryConfig,
+    epochs: float,
+    context: Context,
+    transfer: Transfer | None = None,
+    networks: Networks | None = None,
+) -> None:
+    """Train ``model`` in place on the context's training images, as ``config`` says but for the ``epochs``.
+
+    Args:
+        model: gives logits.
+        config: how.
+        epochs: how long.
+        context: with training images, and a teacher where the losses need one.
+        transfer: further losses.
+        networks: what learns in each step, where it is not the model alone.
+
+    Raises:
+        UserError: no teacher.
+        TrialError: the training diverged, or ran past its deadline.
+    """
+    from sousvit.spaces.training import TrainingPlan, fit
+
+    assert context.train is not None
+    plan = TrainingPlan(
+        epochs=epochs,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        batch_size=config.batch_size,
+        soft_weight=config.soft_weight,
+        hard_weight=config.hard_weight,
+        temperature=config.temperature,
+        augmentation=config.augmentation,
+        num_views=config.num_views,
+        repeats=config.repeats,
+        seed=context.seed,
+        precision=context.precision,  # type: ignore[arg-type]
+    )
+    teacher, report = _taught(config, context), context.progress
+
+    def progress(epoch: int, step: int, steps: int, loss: float) -> None:
+        if report is not None:
+            report("recover" if networks is None else "prepare", epoch * steps + step + 1, round(plan.epochs * steps))
+
+    def logits(view: int) -> Any:
+        assert teacher is not None
+        return teacher(config.augmentation, context.seed, view)
+
+    learns = config.soft_weight + config.hard_weight > 0
+    fit(
+        model,
+        context.train,
+        context.normalise,
+        plan,
+        logits if learns else None,
+        progress,
+        context.deadline,
+        transfer,
+        networks,
+        context.checkpoint,
+    )
+
+
+def _taught(config: RecoveryConfig, context: Context, *more: float) -> Teaching | None:
+    """The teacher, if any of the losses, ``more`` weights included, needs one."""
+    weights = config.soft_weight + config.hard_weight + sum(more)
     if weights and context.teacher is None:
         raise UserError("distillation needs the base model", "no teacher", "give the context a teacher")
     return context.teacher if weights else None

@@ -84,6 +84,10 @@ class Evit(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.patches(shape)[-1] == shape.num_patches)
 
+    def nested(self, config: Any) -> Any:
+        """It touches no weights."""
+        return config
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         counts = config.patches(shape)

@@ -72,6 +72,10 @@ class PruneDepth(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.drop == 0)
 
+    def nested(self, config: Any) -> Any:
+        """Blocks go in the order that the elastic base was trained for."""
+        return config
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         if config.drop >= shape.depth:
@@ -85,20 +89,27 @@ class PruneDepth(ModelTechnique):
         model.eval()
         if config.drop == 0:
             return model
-        if context.calibration is None:
+        if context.nested is not None:
+            kept = remaining(shape.depth, context.nested["blocks"][: config.drop])
+        elif context.calibration is None:
             kept = list(range(shape.depth - config.drop))
         else:
-            kept = least_harmful(model, config.drop, context)
-            if config.compensate:
-                repair_gaps(model, kept, context)
+            kept = remaining(shape.depth, least_needed(model, config.drop, context))
+        if context.calibration is not None and config.compensate:
+            repair_gaps(model, kept, context)
         model.blocks = nn.Sequential(*(model.blocks[index] for index in kept))
         model.feature_info = model.feature_info[: len(kept)]
         return model
 
 
+def remaining(depth: int, dropped: Sequence[int]) -> list[int]:
+    """Indices of the blocks that stay, in order."""
+    return [index for index in range(depth) if index not in dropped]
+
+
 @torch.no_grad()
-def least_harmful(model: VisionTransformer, drop: int, context: Context) -> list[int]:
-    """Indices of the blocks to keep: ``drop`` times, the one goes whose absence changes the predictions least.
+def least_needed(model: VisionTransformer, drop: int, context: Context) -> list[int]:
+    """Indices of ``drop`` blocks in the order in which they go: each time the one that changes the predictions least.
 
     The change is the KL divergence of the full model's class probabilities from those without the block.
     """
@@ -106,7 +117,7 @@ def least_harmful(model: VisionTransformer, drop: int, context: Context) -> list
     tokens = torch.cat([embed(model, batch) for batch, _ in image_batches(images, context)])
     blocks = list(model.blocks)
     target = _log_probabilities(model, blocks, tokens)
-    kept = list(range(len(blocks)))
+    kept, dropped = list(range(len(blocks))), []
     for _ in range(drop):
         harms = []
         before = tokens  # enters the block at the position
@@ -116,8 +127,8 @@ def least_harmful(model: VisionTransformer, drop: int, context: Context) -> list
             output = _log_probabilities(model, rest, before)
             harms.append(float(F.kl_div(output, target, reduction="batchmean", log_target=True)))
             before = blocks[kept[position]](before)
-        kept.pop(min(range(len(kept)), key=harms.__getitem__))
-    return kept
+        dropped.append(kept.pop(min(range(len(kept)), key=harms.__getitem__)))
+    return dropped
 
 
 def _log_probabilities(model: VisionTransformer, blocks: Sequence[Block], tokens: torch.Tensor) -> torch.Tensor:

@@ -94,6 +94,10 @@ class Tome(ModelTechnique):
         """See :class:`Technique`."""
         return max(1, round(config.keep * shape.num_patches)) == shape.num_patches
 
+    def nested(self, config: Any) -> Any:
+        """It touches no weights."""
+        return config
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         if self.is_identity(config, shape):

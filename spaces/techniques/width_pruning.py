@@ -87,6 +87,11 @@ class WidthPruning(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.allocation == "global")
 
+    def nested(self, config: Any) -> WidthPruningConfig | None:
+        """Units are in order already, and every block keeps the same share."""
+        uniform = config.allocation == "uniform"
+        return WidthPruningConfig(keep=config.keep, compensate=config.compensate) if uniform else None
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
         return shape.with_blocks(self.resized(block, self.num_kept(block, config.keep)) for block in shape.blocks)
@@ -107,6 +112,24 @@ class WidthPruning(ModelTechnique):
         else:
             self._cut_calibrated(model, shape, config, context, counts)
         return model
+
+    def ranked(self, model: VisionTransformer, context: Context) -> list[list[int]]:
+        """Units of every block in falling order of importance by activation, in the uncut model."""
+        shape = VitShape.of(model)
+        stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
+        orders = []
+        for block, block_shape in zip(model.blocks, shape.blocks, strict=True):
+            moments = stream.moments(partial(self.branch, block), self.reader(block))
+            scores = self._scores(block, self.num_units(block_shape), moments, "activation")
+            orders.append(torch.argsort(scores, descending=True, stable=True).tolist())
+            stream.advance(block)
+        return orders
+
+    def reorder(self, model: VisionTransformer, orders: Sequence[Sequence[int]]) -> None:
+        """Put the units of every block in another order; the model computes the same."""
+        for block, shape, order in zip(model.blocks, VitShape.of(model).blocks, orders, strict=True):
+            units, reader = torch.tensor(order), self.reader(block)
+            self.narrow(block, units, reader.weight[:, self._channels(units, block, shape)], reader.bias)
 
     def _cut_skeleton(self, model: VisionTransformer, shape: VitShape, counts: Sequence[int]) -> None:
         for block, block_shape, count in zip(model.blocks, shape.blocks, counts, strict=True):
@@ -143,6 +166,8 @@ class WidthPruning(ModelTechnique):
         """Scores of all blocks in the unpruned model, where they are needed together; None: block by block is fine."""
         units = [self.num_units(block) for block in shape.blocks]
         readers = [self.reader(block) for block in model.blocks]
+        if context.nested is not None and config.allocation == "uniform":
+            return [-torch.arange(count) for count in units]
         if config.importance == "taylor":
             return taylor_scores(model, readers, units, context)
         if config.importance == "gates":

@@ -68,3 +68,20 @@ def test_the_least_recently_used_goes_first_and_the_newest_stays(tmp_path):
     assert [cache.read(key) is not None for key in ("part/0", "part/1", "part/2", "other")] == [True, False, True, True]
     cache.write("huge", {"x": torch.zeros(2 * size)})
     assert cache.read("huge") is not None and cache.read("other") is None
+
+
+def test_a_claim_is_waited_for_and_can_be_given_up(tmp_path):
+    cache, waited = TensorCache(tmp_path), []
+
+    def tired() -> None:
+        waited.append(1)
+        if len(waited) == 2:
+            raise TimeoutError
+
+    with cache.claim("models/x", tired):
+        with cache.claim("models/y", tired):
+            pass
+        with pytest.raises(TimeoutError), TensorCache(tmp_path).claim("models/x", tired):
+            raise AssertionError("claimed twice")
+    with TensorCache(tmp_path).claim("models/x", tired):
+        assert len(waited) == 2

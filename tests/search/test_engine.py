@@ -112,6 +112,33 @@ def test_gates_stop_candidates_before_they_are_trained(simulated):
     assert all(recipe.reshape(shape).macs() <= 0.4 * shape.macs() for recipe in submitted)
 
 
+ELASTIC_SPACE = {
+    "techniques": {
+        "elastic": {"epochs": [4]},
+        "prune_depth": {},
+        "prune_mlp": {"importance": ["activation"], "allocation": ["uniform"]},
+        "low_rank": {"keep": [0.6, 1.0], "layers": ["all"], "method": ["svd"], "allocation": ["uniform"]},
+        "distill": {"epochs": [4]},
+        "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
+    }
+}
+
+
+@pytest.mark.parametrize("proposer", ["tpe", "auto"])
+def test_cuts_of_an_elastic_base_are_read_and_the_best_are_trained(proposer, simulated):
+    run = simulated(space=ELASTIC_SPACE, search={"trials": 60, "proposer": proposer})
+    run.engine.run()
+    trained = [trial for trial in run.archive if "distill" in trial.techniques and trial.status == "complete"]
+    by_kind = Counter(("elastic" in trial.techniques, trial.fidelity) for trial in trained)
+    assert by_kind[True, 0.0] > 0 and by_kind[True, 1.0] > 0 and by_kind[False, 0.25] > 0
+    assert not by_kind[True, 0.25] and not by_kind[False, 0.0]
+    assert all("low_rank" not in trial.techniques for trial in run.archive if "elastic" in trial.techniques)
+    singles = [trial for trial in run.archive if is_single(trial.techniques)]
+    assert {"elastic", "prune_mlp", "distill"} in [set(trial.techniques) for trial in singles]
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    assert answer.feasible and answer.chosen.fidelity == 1.0
+
+
 def test_low_rung_results_never_answer(simulated):
     run = simulated(search={"trials": 30, "explore_share": 1.0})
     run.engine.run()

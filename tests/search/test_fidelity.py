@@ -14,7 +14,9 @@ BASE = {"latency": Value(10.0), "accuracy": Value(0.9), "accuracy_drop": Value(0
 POLICY = Halving((0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
 
 
-def trial(name: str, drop: float, latency: float, fidelity: float = 0.25, recover: float = 10.0) -> TrialRecord:
+def trial(
+    name: str, drop: float, latency: float, fidelity: float = 0.25, recover: float = 10.0, macs: float = 1.0
+) -> TrialRecord:
     steps = [{"technique": "prune_mlp", "id": name}, {"technique": "distill", "epochs": 4}]
     recipe = {"runtime": "onnxruntime", "steps": steps}
     values = {
@@ -22,6 +24,7 @@ def trial(name: str, drop: float, latency: float, fidelity: float = 0.25, recove
         "accuracy": Value(0.9 - drop),
         "latency": Value(latency),
         "latency_ratio": Value(latency / 10),
+        "macs": Value(macs),
     }
     seconds = {"recover": recover, "judge": 1.0}
     return TrialRecord(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values, seconds=seconds)
@@ -126,3 +129,36 @@ def test_after_the_answer_come_recipes_that_widen_the_front():
     answer = trial("answer", 0.0, 2.0, fidelity=1.0)
     beaten, wide = trial("beaten", 0.001, 2.1), trial("wide", 0.01, 1.9)
     assert policy.next([answer, beaten, wide], 1e9) == wide
+
+
+def reading(name: str, drop: float, latency: float, macs: float = 1.0) -> TrialRecord:
+    """Of a cut of a prepared base: nothing was trained."""
+    return trial(name, drop, latency, fidelity=0.0, recover=0.0, macs=macs)
+
+
+def test_cuts_of_a_prepared_base_are_read_before_they_are_trained():
+    assert POLICY.rung(trains=True, prepared=True) == 0.0
+    assert POLICY.rung(trains=False, prepared=True) == 1.0
+    one = Halving((1.0,), 4.0, 0.5, LIMITS, POLICY.preference, {"latency": False})
+    assert one.rung(trains=True, prepared=True) == 1.0
+
+
+def test_training_a_read_cut_should_cost_what_it_computes():
+    trained = [trial("a", 0.03, 4.0, recover=10.0, macs=2.0), trial("b", 0.01, 4.0, fidelity=1.0, recover=20.0)]
+    # 20 s an epochs-and-MACs of each, so 60 s for three times the smaller one's MACs, and 1 s of judging.
+    assert POLICY.seconds(reading("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
+    assert POLICY.seconds(reading("c", 0.05, 4.0), []) == 1.0
+
+
+def test_readings_and_low_rungs_teach_each_other_nothing():
+    known = [reading("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
+    left = (0.01 + 0.02 * 0.6) / (0.10 + 0.02)
+    assert POLICY.expected(reading("b", 0.10, 4.0), known).get("accuracy_drop") == pytest.approx(0.1 * left)
+    assert POLICY.expected(trial("b", 0.1, 4.0), known) == POLICY.expected(trial("b", 0.1, 4.0), [])
+
+
+def test_readings_are_promoted_beside_low_rungs():
+    known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
+    known += [reading("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
+    low, read = trial("low", 0.03, 1.0), reading("other", 0.09, 4.5)
+    assert POLICY.next([*known, low, read], 1e9) == read

@@ -167,6 +167,36 @@ def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path)
     assert without == ["prune_depth"]
 
 
+@pytest.mark.slow
+def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tmp_path):
+    training = {"num_views": [1], "augmentation": ["none"]}
+    space = {
+        "elastic": {"epochs": [2], **training},
+        "prune_depth": {"drop": [0, 1, 2]},
+        "distill": {"epochs": [2], **training},
+        "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
+    }
+    search = {**SEARCH, "trials": 7, "explore_fidelity": 0.5, "explore_share": 0.5}
+    limits = {"size_ratio": 0.9, "accuracy_drop": 0.3}
+    budget = tiny_project.write_budget(
+        tmp_path / "budget.yaml", limits=limits, space={"techniques": space}, search=search
+    )
+    result = sousvit("search", budget, "--run", "r", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    trials = [trial for trial in Archive(tmp_path / "runs/r") if "elastic" in trial.techniques]
+    prepared = [trial for trial in trials if "prepare" in trial.seconds]
+    assert len(prepared) == 1 and answer["cost"]["prepare_seconds"] == prepared[0].seconds["prepare"] > 0
+    read = [trial for trial in trials if trial.fidelity == 0.0 and trial.status == "complete"]
+    assert read and not any("recover" in trial.seconds for trial in read)
+    assert answer["recipe"]["fidelity"] == 1.0
+    assert [step["technique"] for step in answer["recipe"]["recipe"]["steps"]][:1] == ["elastic"]
+    result = sousvit("apply", "runs/r/recipe.yaml", "--out", "applied", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    row = next(row for row in answer["rows"] if row["role"] == "recipe")["values"]
+    assert json.loads(result.stdout)["figures"]["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
+
+
 def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_project, tmp_path):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search={**SEARCH, "time": 0.001})
     recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))

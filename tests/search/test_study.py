@@ -28,6 +28,8 @@ def test_every_technique_and_combination_of_the_space_is_listed_once(space, shap
     )
     hashes = [entry.recipe.hash for entry in listed]
     assert len(hashes) == len(set(hashes))
+    [elastic] = [entry.recipe for entry in listed if entry.name == "recovery, elastic"]
+    assert [step.technique for step in elastic.steps[::2]] == ["elastic", "distill"]
     kinds = {step.config.kind for entry in listed for step in entry.recipe.steps if step.technique == "attention"}
     assert kinds == {"nystrom", "sima", "focused"}
     for entry in listed:
