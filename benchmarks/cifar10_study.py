@@ -1,6 +1,6 @@
 """CIFAR-10: every technique alone, and named combinations, on one base in one run; no search.
 
-    python benchmarks/cifar10_study.py --data DIR --model VIT.safetensors --limit-train 12000
+    python benchmarks/cifar10_study.py --data DIR --model VIT.safetensors --limit-train 3000
 
 Writes ``benchmarks/results/cifar10_study.md`` (the table, with command, machine, versions and date) and ``.csv``
 (raw); the plot stays in the run folder. Accuracy is that of the 5,000 validation images.
