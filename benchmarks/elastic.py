@@ -1,6 +1,6 @@
 """Does an elastic base tell which recipe will be accurate? Readings and low rungs against what full training gives.
 
-    python benchmarks/elastic.py [--recipes 12] [--epochs 3] [--elastic-epochs 8] [--limit-train N]
+    python benchmarks/elastic.py [--recipes 16] [--epochs 3] [--elastic-epochs 4] [--limit-train N]
 
 Random cuts (depth, heads, MLP) of the budget's base are judged on its validation images in six ways: repaired from
 calibration images but untrained; after the low rung's training; read from the elastic base; after full training, of
@@ -162,11 +162,11 @@ def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", type=Path, default=Path("examples/fashion-mnist/budget.yaml"))
-    parser.add_argument("--recipes", type=int, default=12)
+    parser.add_argument("--recipes", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3, help="of full training")
     parser.add_argument("--low", type=float, default=0.25, help="share of them at the low rung")
     parser.add_argument("--polish", type=float, default=1 / 3, help="share of them in the short training")
-    parser.add_argument("--elastic-epochs", type=int, default=8)
+    parser.add_argument("--elastic-epochs", type=int, default=4)
     parser.add_argument("--networks", type=int, default=3)
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--limit-train", type=int, default=None)

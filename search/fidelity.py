@@ -31,7 +31,7 @@ UNKNOWN = 1e12
 #: Fidelity at which a cut of a prepared base is explored: it is read off, and not trained at all.
 READ = 0.0
 #: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
-READ_SHARE = 0.6
+READ_SHARE = 0.8
 #: Parts of a trial's time that its own full training does not repeat as they were.
 TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.

@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.errors import SharedInputError
+from sousvit.common.errors import SharedInputError, UserError
 from sousvit.objectives.energy import ABSENT, find_meter
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.machine import machine_facts
+from sousvit.objectives.targets.target import ON_RAY
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def open_device(target: Target) -> Device:
         from sousvit.objectives.targets.standin import StandIn
 
         return StandIn(target)
+    if target.agent == ON_RAY:
+        raise UserError("a target with agent: ray needs a search on Ray", target.label, "use --executor ray")
     from sousvit.objectives.targets.client import RemoteDevice
 
     return RemoteDevice(target)

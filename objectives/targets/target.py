@@ -15,6 +15,8 @@ from sousvit.objectives.targets.tokens import read_token, token_of_environment
 
 PROFILES = Path(__file__).parent
 LOCAL, STAND_IN = "local", "stand-in"
+#: An ``agent`` that the search itself starts on a node of the Ray cluster, the one that has the device.
+ON_RAY = "ray"
 #: Keys that say how to reach a device, not what it is: they may change while figures stay comparable.
 REACHING = frozenset({"agent", "token_file", "token_env", "timeout", "patience", "summary"})
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB)", re.IGNORECASE)
@@ -25,9 +27,9 @@ class Target(BaseModel):
     """Where a model runs.
 
     ``device`` is ``local`` (this machine), ``stand-in`` (a constrained process of this machine, which is not the
-    device it stands for), or the name of a device with an ``agent`` (``http://host:port`` of a ``sousvit device
-    serve`` there). ``runtime`` in YAML is one name or a list that a search may choose from; ``threads: all`` takes the
-    cores that this process, or the stand-in, may use.
+    device it stands for), or the name of a device with an ``agent``: ``http://host:port`` of a ``sousvit device serve``
+    there, or ``ray`` for the cluster's node with the resource ``device:<name>``. ``runtime`` in YAML is one name or a
+    list that a search may choose from; ``threads: all`` takes the cores that this process, or the stand-in, may use.
 
     ``cores`` pins the measuring process; ``memory`` (MB of 10^6 bytes, or text such as ``512 MB``) is the resident
     memory that a process with the model alone may take: what needs more fails on this target. Both not for ``local``.

@@ -28,8 +28,10 @@ from ray.tune.search import Searcher
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import write_atomic
 from sousvit.common.store import Store
+from sousvit.objectives.targets.target import ON_RAY
 from sousvit.search.budget import RayOptions
 from sousvit.search.executors.executor import Executor, Job, JobSource, Outcome
+from sousvit.search.executors.ray_device import place
 from sousvit.search.executors.ray_worker import (
     CORE_SECONDS,
     MARK,
@@ -45,6 +47,8 @@ from sousvit.search.record import BaseRecord
 if TYPE_CHECKING:
     from sousvit.search.budget import Budget
 
+#: Seconds for a device's agent to stop.
+CLOSE_SECONDS = 15.0
 #: Ray Tune's own files of a trial say nothing that the archive does not.
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -192,6 +196,7 @@ class RayExecutor(Executor):
         }
         self._store = None if self._options.storage is None else Store(self._options.storage)
         self._base: Any = None
+        self._targets, self._nodes = budget.targets, list[Any]()
         self._caller: Any = None
         self._started_here = False
         self._core_seconds = 0.0
@@ -201,6 +206,7 @@ class RayExecutor(Executor):
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         write_atomic(self._folder / MARK, self._mark)
         self._connect()
+        self._place_devices()
         self._base = base = self._ask("start", known)
         return base
 
@@ -223,6 +229,16 @@ class RayExecutor(Executor):
             said = str(error).splitlines()[0]
             raise UserError("the Ray cluster must answer", address or "a local one", said) from error
         self._started_here = True
+
+    def _place_devices(self) -> None:
+        """Start the agents on device nodes, and tell the workers how to reach them."""
+        self._setup["environment"] = {}
+        for target, plain in zip(self._targets, self._setup["budget"]["targets"], strict=True):
+            if target.agent == ON_RAY:
+                node, reaching, environment = place(target)
+                self._nodes.append(node)
+                plain.update(reaching)
+                self._setup["environment"] |= environment
 
     def submit(self, job: Job) -> None:
         raise NotImplementedError("Ray Tune is given jobs by drive()")
@@ -325,6 +341,11 @@ class RayExecutor(Executor):
     def close(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
             self._release()
+        for node in self._nodes:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(node.close.remote(), timeout=CLOSE_SECONDS)
+                ray.kill(node)
+        self._nodes.clear()
         if self._started_here:
             ray.shutdown()
             self._started_here = False

@@ -64,6 +64,7 @@ class Supervisor:
             UserError: the model or the data is bad, or nothing is shared with the driver.
         """
         if self._executor is None:
+            os.environ.update(self._setup.get("environment", {}))  # tokens; the judging process inherits them
             folder, storage = self._place()
             worker = {**self._setup, "folder": str(folder), "storage": storage}
             self._executor = LocalExecutor(serve, worker, self._setup["memory"])

@@ -60,7 +60,7 @@ class Elastic(ModelTechnique):
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"epochs": (0, 8)}
+        return {"epochs": (0, 4)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""

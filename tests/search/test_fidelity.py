@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sousvit.search.budget import Limit
-from sousvit.search.fidelity import Halving, make_rungs
+from sousvit.search.fidelity import READ_SHARE, Halving, make_rungs
 from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
 
@@ -152,7 +152,7 @@ def test_training_a_read_cut_should_cost_what_it_computes():
 
 def test_readings_and_low_rungs_teach_each_other_nothing():
     known = [reading("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
-    left = (0.01 + 0.02 * 0.6) / (0.10 + 0.02)
+    left = (0.01 + 0.02 * READ_SHARE) / (0.10 + 0.02)
     assert POLICY.expected(reading("b", 0.10, 4.0), known).get("accuracy_drop") == pytest.approx(0.1 * left)
     assert POLICY.expected(trial("b", 0.1, 4.0), known) == POLICY.expected(trial("b", 0.1, 4.0), [])
 

@@ -171,12 +171,12 @@ def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path)
 def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tmp_path):
     training = {"num_views": [1], "augmentation": ["none"]}
     space = {
-        "elastic": {"epochs": [2], **training},
+        "elastic": {"epochs": [2], "pool": [2], **training},
         "prune_depth": {"drop": [0, 1, 2]},
         "distill": {"epochs": [2], **training},
         "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
     }
-    search = {**SEARCH, "trials": 7, "explore_fidelity": 0.5, "explore_share": 0.5}
+    search = {**SEARCH, "trials": 6, "explore_fidelity": 0.5, "explore_share": 0.5, "leave_one_out": False}
     limits = {"size_ratio": 0.9, "accuracy_drop": 0.3}
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml", limits=limits, space={"techniques": space}, search=search
