@@ -159,3 +159,26 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, tmp_path):
     assert subprocess.run(command, check=False, timeout=200).returncode == 0
     assert finished <= {trial.key for trial in Archive(folder)}
     check(folder)
+
+
+def test_a_device_node_is_measured_through_the_agent_that_ray_starts_there(cluster, monkeypatch):
+    import ray
+
+    from sousvit.common.errors import UserError
+    from sousvit.objectives.targets.device import open_device
+    from sousvit.objectives.targets.target import Target
+    from sousvit.search.executors import ray_device
+
+    ray.init(cluster.address)
+    target = Target(device="board", agent="ray")
+    node, reaching, environment = ray_device.place(target)
+    for name, token in environment.items():
+        monkeypatch.setenv(name, token)
+    reached = Target(device="board", **reaching)
+    assert "onnxruntime" in open_device(reached).facts()["runtimes"]
+    monkeypatch.setattr(ray_device, "JOIN_SECONDS", 2.0)
+    with pytest.raises(UserError, match="device:board"):  # the one there is belongs to this search
+        ray_device.place(target)
+    ray.get(node.close.remote())
+    with pytest.raises(UserError, match="executor ray"):
+        open_device(target)
