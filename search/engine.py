@@ -143,6 +143,10 @@ class Engine:
         self._fan_out.offer(work.recipe, record)
         return True
 
+    def cost_errors(self) -> dict[str, tuple[float, int]]:
+        """How well what candidates cost was predicted before it was measured (median relative error, structures)."""
+        return self._proposer.cost_errors()
+
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
         recipe = Recipe.from_dict(job.recipe)

@@ -95,6 +95,16 @@ def likeliest(points: Array, values: Array, start: Array | None = None) -> Array
     return best
 
 
+def leave_one_out(kernel: Kernel, points: Array, values: Array) -> Array:
+    """``[n]`` what each of ``values [n]`` is predicted to be by the others (chapter 5.4.2)."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    factor = cho_factor(kernel(points, points) + kernel.noise * np.eye(len(values)), lower=True)
+    inverse = cho_solve(factor, np.eye(len(values)))
+    found: Array = values - (inverse @ values) / np.diag(inverse)
+    return found
+
+
 class Posterior:
     """What a Gaussian process knows of fixed candidates; a further point costs one pass over them.
 

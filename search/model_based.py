@@ -53,11 +53,13 @@ class _Learned:
     """A surrogate of one figure, with what it learns from."""
 
     def __init__(self) -> None:
+        self.recipes: list[dict[str, Any]] = []
         self.rows: list[Array] = []
         self.values: list[float] = []
         self._surrogate, self._fitted = Surrogate(), 0
 
-    def add(self, row: Array, value: float) -> None:
+    def add(self, recipe: dict[str, Any], row: Array, value: float) -> None:
+        self.recipes.append(recipe)
         self.rows.append(row)
         self.values.append(value)
 
@@ -103,6 +105,23 @@ class ModelBased:
         self._read = 0
         self._results: list[TrialRecord] = []
         self._tried: set[str] = set()
+
+    def cost_errors(self) -> dict[str, tuple[float, int]]:
+        """How well costs are predicted: the median relative error of each, and of how many structures.
+
+        Each is predicted by the others; recipes that share a structure share its measurement, so they count once.
+        """
+        found = {}
+        for name, learned in self._learned.items():
+            structures = [Recipe.from_dict(plain).structure().hash for plain in learned.recipes]
+            first = sorted({key: place for place, key in reversed(list(enumerate(structures)))}.values())
+            if not is_trained(name) and len(first) >= MIN_RESULTS:
+                values = np.array([learned.values[place] for place in first])
+                surrogate = Surrogate()
+                surrogate.fit(np.array([learned.rows[place] for place in first]), values)
+                errors = np.abs(np.expm1(surrogate.leave_one_out() - values))
+                found[name] = float(np.median(errors)), len(first)
+        return found
 
     def propose(self, records: Sequence[TrialRecord], pending: Sequence[Recipe] = ()) -> dict[str, Any] | None:
         """Parameters of the best recipe that no record has.
@@ -155,7 +174,8 @@ class ModelBased:
                 value = record.get(name)
                 if math.isfinite(value):
                     trained = is_trained(name)
-                    learned.add(_row(candidate, record.fidelity, trained), value if trained else _log(value))
+                    row = _row(candidate, record.fidelity, trained)
+                    learned.add(record.recipe, row, value if trained else _log(value))
 
     def _best(self) -> list[TrialRecord]:
         """The results that no other beats in all that is optimised, whatever their rung."""

@@ -122,6 +122,10 @@ class Proposer:
             recipe = recipe.canonical(self._shape)
         return Proposal(trial, recipe)
 
+    def cost_errors(self) -> dict[str, tuple[float, int]]:
+        """See :meth:`sousvit.search.model_based.ModelBased.cost_errors`; nothing where no model proposes."""
+        return {} if self._model is None else self._model.cost_errors()
+
     def _is_waiting(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 

@@ -151,6 +151,10 @@ def _explore(
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
     with storage_errors_as_user_errors(folder / "study.db"):
         engine.run()
+    errors = engine.cost_errors()
+    if errors:
+        archive.append("predicted", errors=errors)
+        hooks.say(f"costs predicted for the order of candidates: {archive.prediction_errors}")
     return engine.stopped_because
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sousvit.search.gaussian_process import Posterior, kernel_of, likeliest
+from sousvit.search.gaussian_process import Posterior, kernel_of, leave_one_out, likeliest
 
 Array = npt.NDArray[np.float64]
 
@@ -87,3 +87,10 @@ class Surrogate:
         middle, spread = float(self._values.mean()), float(self._values.std()) or 1.0
         mean, std = posterior.predict((self._values - middle) / spread)
         return middle + spread * mean, spread * std
+
+    def leave_one_out(self) -> Array:
+        """``[n]`` each value that it learned, as predicted by the others."""
+        assert self._hyperparameters is not None
+        middle, spread = float(self._values.mean()), float(self._values.std()) or 1.0
+        standard = (self._values - middle) / spread
+        return middle + spread * leave_one_out(kernel_of(self._hyperparameters), self._points, standard)

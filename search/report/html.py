@@ -145,7 +145,9 @@ def _cost(archive: Archive, answer: Answer | None) -> str:
     counts += f"{statuses.count('gated')} gated before training, {statuses.count('failed')} failed. "
     parts = ", ".join(f"{part} {value:.0f} s" for part, value in sorted(seconds.items(), key=lambda pair: -pair[1]))
     saved = f" The gates saved about {seconds_saved(archive) / 60:.1f} min." if "gated" in statuses else ""
-    return f"{total}{counts}In trials: {parts}.{saved}"
+    predicted = archive.prediction_errors
+    errors = f" Costs were predicted to order candidates: {predicted}." if predicted else ""
+    return f"{total}{counts}In trials: {parts}.{saved}{errors}"
 
 
 def _trial(trial: TrialRecord, names: Sequence[str], budget: Budget) -> dict[str, Any]:

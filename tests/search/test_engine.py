@@ -373,3 +373,17 @@ def test_three_rungs_rise_by_rank(simulated):
     by_rung = Counter(trial.fidelity for trial in trained)
     assert by_rung[1 / 16] > by_rung[0.25] > 0 and by_rung[1.0]
     assert all(trial.origin == "promoted" for trial in run.archive if trial.fidelity == 0.25)
+
+
+def test_the_error_of_predicted_costs_is_stated(simulated):
+    run = simulated(search={"trials": 60, "proposer": "auto"}, optimize=["latency", "accuracy"])
+    run.engine.run()
+    share, structures = run.engine.cost_errors()["latency"]
+    trained = {Recipe.from_dict(trial.recipe).structure().hash for trial in run.archive if "latency" in trial.values}
+    assert 0 <= share < 0.3 and 8 <= structures <= len(trained)
+
+
+def test_no_model_states_no_error(simulated):
+    run = simulated(search={"trials": 12})
+    run.engine.run()
+    assert run.engine.cost_errors() == {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from sousvit.search.gaussian_process import Posterior, kernel_of, likeliest, negative_log_likelihood
+from sousvit.search.gaussian_process import Posterior, kernel_of, leave_one_out, likeliest, negative_log_likelihood
 
 
 @pytest.fixture
@@ -64,6 +64,7 @@ def test_what_it_predicts_is_what_sklearn_predicts(data, theta):
     assert found_std == pytest.approx(np.sqrt(std**2 - noise), abs=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_search_finds_hyperparameters_at_least_as_likely_as_sklearns(data):
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -72,3 +73,14 @@ def test_the_search_finds_hyperparameters_at_least_as_likely_as_sklearns(data):
     model = GaussianProcessRegressor(start).fit(*data)
     found = negative_log_likelihood(likeliest(*data), *data)[0]
     assert found <= -model.log_marginal_likelihood_value_ + 0.5
+
+
+def test_leaving_one_out_is_predicting_it_from_the_others(data, theta):
+    points, values = data
+    kernel = kernel_of(theta)
+    found = leave_one_out(kernel, points, values)
+    for place in (0, 7, 39):
+        rest = np.delete(np.arange(40), place)
+        posterior = Posterior(kernel, points[place : place + 1])
+        posterior.learn(points[rest])
+        assert found[place] == pytest.approx(posterior.predict(values[rest])[0][0], abs=1e-8)
