@@ -9,6 +9,7 @@ model's other deployments are asked next (:mod:`sousvit.search.fan_out`), becaus
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -106,8 +107,9 @@ class Engine:
 
     def begin(self) -> None:
         """Take up what an earlier session left, and plan what is asked first."""
-        self._proposer.reconcile(list(self._archive))
         self._plan_priors(self._shape)
+        for proposal in self._proposer.reconcile(list(self._archive)):
+            self._weigh(proposal)
         self._fan_out.resume()
 
     def next_job(self) -> Job | None:
@@ -207,30 +209,45 @@ class Engine:
 
     def _propose(self) -> bool:
         """Ask for a new recipe and hold it ready, or record what gated it; False when nothing new is left."""
-        if self._later and self.counts.finished % LATER_PERIOD == LATER_PERIOD - 1:
+        while self._later and self._is_known(self._later[0]):
+            self._later.popleft()
+        if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
             self._enqueue("single", self._later.popleft())
-        on_their_way = self._on_their_way()
         for asked in range(DUPLICATES_BEFORE_END):
             if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
                 self._proposer.enqueue_mutation()
-            proposal = self._proposer.ask(list(self._archive), [work.recipe for work in on_their_way.values()])
-            if not self._fits(proposal.recipe):
-                self.counts.unfit += 1
-                self._proposer.reject(proposal)
-                continue
-            fidelity = self._policy.rung(proposal.recipe.trains, proposal.recipe.is_prepared)
-            work = self._work(proposal.recipe, fidelity, "proposed", proposal)
-            known = self._archive.trials.get(work.key)
-            if known is not None:
-                self.counts.replayed += 1
-                self._proposer.tell(proposal, self._policy.expected(known, self._archive))
-            elif work.key in on_their_way:
-                self.counts.replayed += 1
-                on_their_way[work.key].proposals.append(proposal)
-            else:
-                self._hold_or_gate(work)
+            pending = [work.recipe for work in self._on_their_way().values()]
+            if self._weigh(self._proposer.ask(list(self._archive), pending)):
                 return True
         return False
+
+    def _weigh(self, proposal: Proposal) -> bool:
+        """Hold a proposal ready, or record what gates it; False where it brings nothing new."""
+        if not self._fits(proposal.recipe):
+            self.counts.unfit += 1
+            self._proposer.reject(proposal)
+            return False
+        work = self._work(proposal.recipe, self._first_rung(proposal.recipe), "proposed", proposal)
+        known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
+        if known is not None:
+            self._proposer.tell(proposal, self._policy.expected(known, self._archive))
+        elif awaited is not None:
+            awaited.proposals.append(proposal)
+        else:
+            self._hold_or_gate(work)
+            return True
+        self.counts.replayed += 1
+        return False
+
+    def _first_rung(self, recipe: Recipe) -> float:
+        return self._policy.rung(recipe.trains, recipe.is_prepared)
+
+    def _is_known(self, recipe: Recipe) -> bool:
+        try:
+            canonical = recipe.canonical(self._shape)
+        except UserError:
+            return False
+        return self._work(canonical, self._first_rung(canonical), "").key in self._archive.trials
 
     def _fits(self, recipe: Recipe) -> bool:
         """Whether the steps' values fit together (no more tokens merged than the blocks left can merge)."""
@@ -299,17 +316,24 @@ class Engine:
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
-        if self._archive.own:
-            return  # resumed: the study still holds what was not asked yet
-        for trial in self._archive.front(self._limits, self._senses):
-            self._enqueue("earlier", Recipe.from_dict(trial.recipe))  # known: replayed, so that the sampler learns it
         hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]
         known = [("single", recipe) for recipe in singles]
-        for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
+        planned = [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]
+        if self._archive.own:  # resumed: the study still holds what was not asked yet
+            for origin, recipe in planned:
+                self._note_origin(origin, recipe)
+            return
+        for trial in self._archive.front(self._limits, self._senses):
+            self._enqueue("earlier", Recipe.from_dict(trial.recipe))  # known: replayed, so that the sampler learns it
+        for origin, recipe in planned:
             self._enqueue(origin, recipe)
 
     def _enqueue(self, origin: str, recipe: Recipe) -> None:
         if self._proposer.enqueue(recipe):
+            self._note_origin(origin, recipe)
+
+    def _note_origin(self, origin: str, recipe: Recipe) -> None:
+        with contextlib.suppress(UserError):  # what does not fit is never asked
             self._origins.setdefault(recipe.canonical(self._shape).hash, origin)
 
     def _check_not_hopeless(self) -> None:

@@ -8,6 +8,7 @@ import math
 import random
 import sqlite3
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,9 +101,9 @@ class Proposer:
                 load_if_exists=True,
                 directions=["maximize" if more else "minimize" for more in senses.values()],
             )
-        started = len(self.study.trials)
-        self._random = random.Random(seed * 1_000_003 + started)
-        self.study.sampler = _sampler(sampler, seed + 7919 * started, expected_trials)
+        self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
+        self._random = random.Random(seed)
+        self._asked_after = (-1, 0)
 
     def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
@@ -112,15 +113,20 @@ class Proposer:
         Values that do not fit together (more tokens merged than the blocks left can merge) stay as asked: the
         engine rejects them, and the sampler learns it.
         """
+        self._draw_as_of(len(records))
         if self._model is not None and records and not self._is_waiting():
             parameters = self._model.propose(records, pending)
             if parameters is not None:
                 self.study.enqueue_trial(parameters)
-        trial = self.study.ask()
-        recipe = self.space.suggest(trial)
-        with contextlib.suppress(UserError):
-            recipe = recipe.canonical(self._shape)
-        return Proposal(trial, recipe)
+        return self._proposal(self.study.ask())
+
+    def _draw_as_of(self, known: int) -> None:
+        """Draw by how many results are known, not by what was drawn before: so a resumed search goes on as it would."""
+        last, times = self._asked_after
+        self._asked_after = known, times + 1 if known == last else 0
+        seed = zlib.crc32(f"{self._seed} {self._asked_after}".encode())
+        self._random.seed(seed)
+        self.study.sampler = _sampler(self._sampler, seed, self._expected_trials)
 
     def cost_errors(self) -> dict[str, tuple[float, int]]:
         """See :meth:`sousvit.search.model_based.ModelBased.cost_errors`; nothing where no model proposes."""
@@ -155,25 +161,26 @@ class Proposer:
         """Tell a finished trial, its constraints first."""
         self._tell(proposal.trial, record)
 
-    def reconcile(self, records: Sequence[TrialRecord]) -> int:
-        """After a crash: tell what the archive has of RUNNING trials, fail the others and enqueue them again.
-
-        Returns:
-            How many trials will be tried again.
-        """
+    def reconcile(self, records: Sequence[TrialRecord]) -> list[Proposal]:
+        """After a crash: tell what the archive has of RUNNING trials, and give back the others to be tried again."""
         known = {record.number: record for record in records if record.number is not None}
-        again = 0
+        again = []
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.study, frozen._trial_id)
             done = frozenset(frozen.constraints)
             if frozen.number in known:
                 self._tell(trial, known[frozen.number], done)
-                continue
-            self._reject(trial, done)
-            if frozen.params:
-                self.study.enqueue_trial(frozen.params)
-                again += 1
+            elif frozen.params and not done:
+                again.append(self._proposal(trial))
+            else:
+                self._reject(trial, done)
         return again
+
+    def _proposal(self, trial: optuna.Trial) -> Proposal:
+        recipe = self.space.suggest(trial)
+        with contextlib.suppress(UserError):
+            recipe = recipe.canonical(self._shape)
+        return Proposal(trial, recipe)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord, done: frozenset[str] = frozenset()) -> None:
         measured = record.status != "failed"

@@ -6,6 +6,7 @@ what a recipe does not ask for by -1; further columns (costs, fidelity) are take
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ Array = npt.NDArray[np.float64]
 MAX_POINTS = 400
 #: Hyperparameters are fitted again when the points have grown by this factor.
 GROWTH = 1.15
+#: Points that the first fit waits for, where more come.
+FIRST = 8
 ABSENT = -1.0
 
 
@@ -71,11 +74,17 @@ class Surrogate:
     def fit(self, features: Array, values: Array) -> None:
         """Learn ``values [n]`` of ``features [n, d]``; those of an earlier call come first."""
         self._points, self._values = features, values
-        if len(values) >= GROWTH * self._fitted_on:
-            self._fitted_on, self._posterior = len(values), None
-            latest = values[-MAX_POINTS:]
+        while (count := self._next_fit()) <= len(values):
+            self._fitted_on, self._posterior = count, None
+            latest = values[:count][-MAX_POINTS:]
             standard = (latest - latest.mean()) / (latest.std() or 1.0)
-            self._hyperparameters = likeliest(features[-MAX_POINTS:], standard, self._hyperparameters)
+            self._hyperparameters = likeliest(features[:count][-MAX_POINTS:], standard, self._hyperparameters)
+
+    def _next_fit(self) -> int:
+        """How many points the next search for hyperparameters sees: the same if they come one by one or at once."""
+        if not self._fitted_on:
+            return min(FIRST, len(self._values))
+        return max(self._fitted_on + 1, math.ceil(GROWTH * self._fitted_on))
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Means and standard deviations ``[n]`` of the noiseless values; asking the same array again is cheap."""

@@ -228,6 +228,17 @@ def test_a_tiny_space_is_exhausted_without_repeating(simulated):
     assert len(run.archive) == len({trial.key for trial in run.archive}) >= 6
 
 
+#: Listed whole by the model-based proposer.
+SMALL = {
+    "techniques": {
+        "prune_mlp": {"keep": [0.25, 0.5, 0.75, 1.0], "importance": ["activation"], "allocation": ["uniform"]},
+        "prune_depth": {"drop": [0, 1, 2, 3]},
+        "distill": {"epochs": [2], "learning_rate": [0.001]},
+        "int8_dynamic": {},
+    }
+}
+
+
 class Killed(BaseException):
     """Stands for kill -9: nothing after it runs."""
 
@@ -387,3 +398,25 @@ def test_no_model_states_no_error(simulated):
     run = simulated(search={"trials": 12})
     run.engine.run()
     assert run.engine.cost_errors() == {}
+
+
+@pytest.mark.parametrize("proposer", ["tpe", "auto", "nsga2"])
+@pytest.mark.parametrize("after", [5, 21])
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(simulated, proposer, after):
+    def trouble(job: Job) -> None:
+        jobs.append(job)
+        if len(jobs) == after:
+            raise Killed
+
+    jobs: list[Job] = []
+    options = {"search": {"trials": 34, "proposer": proposer}, "space": SMALL}
+    calm = simulated(folder="calm", in_memory=False, **options)
+    calm.engine.run()
+    run = simulated(trouble=trouble, in_memory=False, **options)
+    with pytest.raises(Killed):
+        run.engine.run()
+    run.archive.close()
+    again = simulated(in_memory=False, **options)
+    again.engine.run()
+    told = [[(trial.key, trial.origin) for trial in one.archive] for one in (calm, again)]
+    assert told[0] == told[1]

@@ -30,7 +30,7 @@ def cluster(monkeypatch):
     import ray
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("SOUSVIT_TEST_SECONDS", "0.5")
+    monkeypatch.setenv("SOUSVIT_TEST_SECONDS", "0.3")
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     made.nodes = [made.add_node(num_cpus=1), made.add_node(num_cpus=1, resources={"device:board": 1})]
     yield made
@@ -38,7 +38,7 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
-def budget(folder: Path, address: str, trials: int = 24, **ray_options) -> Budget:
+def budget(folder: Path, address: str, trials: int = 18, **ray_options) -> Budget:
     space = {"techniques": {"prune_mlp": {"keep": [0.25, 0.5, 0.75, 1.0]}, "prune_depth": {"drop": [0, 1, 2]},
                             "distill": {"epochs": [2]}, "int8_dynamic": {}}}  # fmt: skip
     values = {
@@ -59,7 +59,7 @@ def run(folder: Path, cluster, **options):
     return search(budget(folder, cluster.address, **options), folder, lambda b, f: RayExecutor(b, f, judge=JUDGE))
 
 
-def check(folder: Path, trials: int = 24) -> None:
+def check(folder: Path, trials: int = 18) -> None:
     """Every trial is there once, also in the log, and none was counted twice."""
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     keys = Counter(event["trial"]["key"] for event in events if event["event"] == "trial")
