@@ -4,6 +4,7 @@ from sousvit.objectives.accuracy import Accuracy
 from sousvit.objectives.compute import Macs, Params
 from sousvit.objectives.eer import EfficientErrorRate
 from sousvit.objectives.latency import Latency, LatencyP95
+from sousvit.objectives.mean_ap import MeanAp, MeanAp50
 from sousvit.objectives.memory import Memory
 from sousvit.objectives.size import CompressedSize, Size
 
@@ -14,6 +15,8 @@ __all__ = [
     "Latency",
     "LatencyP95",
     "Macs",
+    "MeanAp",
+    "MeanAp50",
     "Memory",
     "Params",
     "Size",

@@ -30,7 +30,8 @@ from sousvit.common.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from sousvit.objectives.tasks.classification import Evaluation
+    from sousvit.common.specs import Task
+    from sousvit.objectives.tasks.task import Evaluation
     from sousvit.objectives.timing import Timing
     from sousvit.spaces.artifact import Artifact
 
@@ -104,13 +105,14 @@ class Measurement:
 
 
 class Objective(ABC):
-    """One measured quantity."""
+    """One measured quantity; ``task`` is the only one whose models have it, None where all do."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
     direction: ClassVar[Direction]
     stage: ClassVar[Stage]
     summary: ClassVar[str]
+    task: ClassVar[Task | None] = None
 
     @abstractmethod
     def measure(self, subject: Subject) -> Measurement:

@@ -25,6 +25,7 @@ from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objec
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.machine import machine_facts
+from sousvit.objectives.tasks.task import judging_tasks
 from sousvit.objectives.timing import Timing, TimingPlan, measure_many
 from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
@@ -73,7 +74,7 @@ class Judge:
         torch.set_num_threads(available_cores())
         self._folder = Path(setup["folder"])
         self._budget: Budget = make_budget(setup["budget"], self._folder)
-        self._target = self._budget.target
+        self._target, self._task = self._budget.target, judging_tasks()[self._budget.model.task]
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
@@ -218,9 +219,8 @@ class Judge:
 
     def _subject(self, model: torch.nn.Module, artifact: Any, structure: Structure | None) -> MeasuredSubject:
         reference = getattr(self, "_base_subject", None)
-        subject = MeasuredSubject(
-            model, artifact, self._target, self._splits.validation, self._base.normalise, reference, self._plan
-        )
+        images, normalise = self._splits.validation, self._base.normalise
+        subject = MeasuredSubject(model, artifact, self._target, images, normalise, self._task, reference, self._plan)
         if structure is not None:
             subject.timing_, subject.memory_bytes_ = structure.timing, structure.memory_bytes
         return subject
@@ -332,7 +332,8 @@ def trial_objectives(budget: Budget) -> list[Objective]:
     """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
+    left_out, tasks = ON_REQUEST | OBJECTIVES.installed, (None, budget.model.task)
+    names = [one.name for one in OBJECTIVES if one.name not in left_out and one.task in tasks]
     named = [*budget.optimize, *budget.limits]
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
     relative = [f"{name}_drop" if get_objective(name).direction == "maximize" else f"{name}_ratio" for name in names]

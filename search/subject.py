@@ -13,7 +13,7 @@ from sousvit.common.errors import TrialError
 from sousvit.objectives.memory import peak_memory
 from sousvit.objectives.objective import Measurement, Objective
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.tasks.classification import Evaluation, evaluate
+from sousvit.objectives.tasks.task import Evaluation, JudgingTask
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan, compare
 from sousvit.search.record import Value
 
@@ -40,6 +40,7 @@ class MeasuredSubject:
         target: where it runs.
         images: the split it is judged on.
         normalise: uint8 images to the model's float input.
+        task: how it is judged.
         reference: the base's subject; None for the base itself.
         plan: how long to time.
         timing_: a timing measured before (it does not depend on the weights).
@@ -50,6 +51,7 @@ class MeasuredSubject:
     target: Target
     images: ImageSet
     normalise: Callable[[torch.Tensor], torch.Tensor]
+    task: JudgingTask
     reference: MeasuredSubject | None = None
     plan: TimingPlan = DEFAULT
     timing_: Timing | None = None
@@ -93,7 +95,7 @@ class MeasuredSubject:
         """Predictions of the artifact in its runtime."""
         with open_session(self.artifact, available_cores()) as session:
             batch = self.target.batch if self.artifact.batch_dependent else JUDGING_BATCH
-            return evaluate(session, self.images, self.normalise, batch)
+            return self.task.evaluate(session, self.model, self.images, self.normalise, batch)
 
     @cached_property
     def weight_bits(self) -> float:

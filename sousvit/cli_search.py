@@ -32,11 +32,12 @@ def run_search(
     runs: Path,
     as_json: bool,
     earlier: str | None = None,
+    data_root: Path | None = None,
 ) -> int:
     """Run the search and print its answer; returns the exit code."""
     if executor != "local":
         raise UserError("an executor must be known", repr(executor), "use local (ray comes in a later release)")
-    budget = _with_overrides(path, overrides)
+    budget = _with_overrides(path, overrides, data_root)
     folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     begin = partial(search, earlier=None if earlier is None else run_folder(runs, earlier))
     answer = _watched(begin, budget, folder, f"search {path}", as_json)
@@ -104,9 +105,9 @@ def local_executor(budget: Budget, folder: Path, progress: Progress | None = Non
     return LocalExecutor(serve, setup, None if memory is None else memory * 1e9, progress)
 
 
-def _with_overrides(path: Path, overrides: dict[str, Any]) -> Budget:
+def _with_overrides(path: Path, overrides: dict[str, Any], data_root: Path | None = None) -> Budget:
     value = read_yaml(path)
     given = {name: entry for name, entry in overrides.items() if entry is not None}
     if given and isinstance(value.get("search", {}), dict):
         value["search"] = {**(value.get("search") or {}), **given}
-    return make_budget(value, path.parent, str(path))
+    return make_budget(value, path.parent, str(path), data_root)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sousvit.spaces.calibration import calibration_images, check_deadline, image_batches
@@ -14,6 +13,7 @@ from sousvit.spaces.merging import merged
 from sousvit.spaces.quantized import SKELETON_RANGE, WEIGHT_LEVELS, QuantLinear, linear_layers, replace_layers
 from sousvit.spaces.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.smoothing import Smoothing, norm_readers, smooth_pair
+from sousvit.spaces.tasks.task import task_of
 
 if TYPE_CHECKING:
     from sousvit.spaces.technique import Context
@@ -86,11 +86,11 @@ def _layers_of_blocks(model: nn.Module, indices: list[int]) -> set[int]:
 def sensitive_blocks(model: nn.Module, quantized: dict[int, QuantLinear], context: Context) -> list[int]:
     """Indices of the model's blocks, the one first whose quantization alone changes the predictions most.
 
-    The change is the KL divergence of the float model's class probabilities from the half-quantized one's.
+    The change is the task's divergence of the half-quantized model's predictions from the float model's.
     """
     images = calibration_images(context, SENSITIVITY_IMAGES)
     batch = torch.cat([batch for batch, _ in image_batches(images, context)])
-    target = F.log_softmax(model(batch), dim=-1)
+    target = model(batch)
     harms = []
     for index in range(len(list(getattr(model, "blocks", ())))):
         check_deadline(context, "measuring sensitivities")
@@ -106,8 +106,8 @@ def _harm(
     for parent, name, layer in places:
         setattr(parent, name, quantized[id(layer)].eval())
     try:
-        output = F.log_softmax(model(batch), dim=-1)
+        output = model(batch)
     finally:
         for parent, name, layer in places:
             setattr(parent, name, layer)
-    return float(F.kl_div(output, target, reduction="batchmean", log_target=True))
+    return float(task_of(model).divergence(output, target))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sousvit.objectives.tasks.task import judging_tasks, task_measured
 from sousvit.search.answer import Answer, Row
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 
-#: Of :func:`row_cells`.
-HEADINGS = ("top-1 %", "drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
+#: Of :func:`row_cells`, behind the task's figure of merit.
+HEADINGS = ("drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
 
 
 def console(stderr: bool = False) -> Console:
@@ -67,7 +68,7 @@ class SearchView:
         """Tell the base's figures and the space."""
         figures = ", ".join(
             f"{name} {show(base.values[name])}"
-            for name in ("accuracy", "latency", "size", "macs")
+            for name in (task_measured(base.values).quality, "latency", "size", "macs")
             if name in base.values
         )
         self.say(f"base (ONNX Runtime fp32, validation): {figures}")
@@ -111,7 +112,8 @@ def _result(record: TrialRecord, budget: Budget) -> str:
     broken = violations(record, budget.hard_limits)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
-    names = [name for name in ("accuracy", "latency_ratio", "size_ratio") if name in record.values]
+    quality = task_measured(record.values).quality
+    names = [name for name in (quality, "latency_ratio", "size_ratio") if name in record.values]
     return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
@@ -159,7 +161,7 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
     table = Table(title=f"measured in one session on the test split; {budget.target}", title_justify="left")
     table.add_column("")
-    for heading in HEADINGS:
+    for heading in headings(budget):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
     for row in rows:
@@ -169,11 +171,17 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     return table
 
 
+def headings(budget: Budget) -> tuple[str, ...]:
+    """Of :func:`row_cells`."""
+    return judging_tasks()[budget.model.task].heading, *HEADINGS
+
+
 def row_cells(values: Mapping[str, Value]) -> list[str]:
     """The figures of one row as text: drop and speed-up with their 95% intervals."""
-    drop, ratio = values["accuracy_drop"], values["latency_ratio"]
+    quality = task_measured(values).quality
+    drop, ratio = values[f"{quality}_drop"], values["latency_ratio"]
     return [
-        f"{100 * values['accuracy'].value:.2f}",
+        f"{100 * values[quality].value:.2f}",
         _interval(100 * drop.value, drop, lambda value: 100 * value, "{:+.2f}"),
         f"{values['latency'].value:.3f}",
         _interval(1 / ratio.value, ratio, lambda value: 1 / value, "{:.2f}"),
@@ -208,11 +216,9 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
         out.print("infeasible: the archive holds no finished trial", highlight=False)
         return
     table = Table(title=f"from the archive, on the validation split; {budget.target}", title_justify="left")
-    names = list(
-        dict.fromkeys(
-            ["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]
-        )
-    )
+    quality = judging_tasks()[budget.model.task].quality
+    shown = [quality, f"{quality}_drop", "latency", "latency_ratio", "size"]
+    names = list(dict.fromkeys([*shown, *budget.limits, *budget.optimize]))
     for heading in ("", *names, "recipe"):
         table.add_column(heading)
     for role, trial in (

@@ -18,7 +18,7 @@ from sousvit.common.data import ImageSet
 from sousvit.common.model import normalise
 from sousvit.objectives.memory import peak_memory
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.tasks.classification import Evaluation, evaluate
+from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate
 from sousvit.objectives.timing import Timing, TimingPlan, compare
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.export import make_artifact
@@ -91,7 +91,7 @@ class RealSubject:
         return peak_memory(self.artifact)
 
     @cached_property
-    def evaluation(self) -> Evaluation:
+    def evaluation(self) -> TopOneEvaluation:
         with open_session(self.artifact, 1) as session:
             return evaluate(session, noise_images(), scale)
 
