@@ -3,10 +3,10 @@
 The artifact gives dense predictions; thresholds and non-maximum suppression run here, in torchvision, the same for the
 base and every candidate (why: :mod:`sousvit.common.detector`).
 
-mAP is no mean over images, so its intervals come from resampling images (Efron and Tibshirani 1993): figures of the
-base and of a candidate on the same resamples give the interval of their difference. Resamples repeat images, which
-lifts average precision a little; the interval is therefore the resamples' spread about their mean, put around the
-measured figure. Where two artifacts find the same boxes the interval has no width.
+mAP is no mean over images, so its intervals come from resampling images (Efron and Tibshirani 1993): the percentiles of
+the differences between base and candidate on the same resamples. Resamples repeat images, which lifts average precision
+a little; in differences that cancels, for a single figure the resamples' spread about their mean is put around it.
+Where two artifacts find the same boxes the interval has no width.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class BoxEvaluation(Evaluation):
 
     def interval(self, name: str) -> tuple[float, float]:
         """95% interval of ``map`` or ``map50``, within [0, 1]."""
-        _, low, high = _around(self.precision.whole[name], self.precision.resampled[name])
+        value, samples = self.precision.whole[name], self.precision.resampled[name]
+        _, low, high = _spread(value, value + samples - samples.mean())
         return max(0.0, low), min(1.0, high)
 
 
@@ -78,12 +79,13 @@ def paired_drop(base: BoxEvaluation, other: BoxEvaluation, name: str) -> tuple[f
             "evaluate both on one split",
         )
     drop = base.precision.whole[name] - other.precision.whole[name]
-    return _around(drop, base.precision.resampled[name] - other.precision.resampled[name])
+    return _spread(drop, base.precision.resampled[name] - other.precision.resampled[name])
 
 
-def _around(value: float, samples: np.ndarray) -> tuple[float, float, float]:
-    low, high = np.percentile(samples - samples.mean(), ENDS)
-    return value, value + min(0.0, float(low)), value + max(0.0, float(high))
+def _spread(value: float, samples: np.ndarray) -> tuple[float, float, float]:
+    """``value`` and the percentiles of its resamples, widened to hold it where they do not."""
+    low, high = np.percentile(samples, ENDS)
+    return value, min(value, float(low)), max(value, float(high))
 
 
 class Detection(JudgingTask):
