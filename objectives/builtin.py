@@ -5,6 +5,7 @@ from sousvit.objectives.compute import Macs, Params
 from sousvit.objectives.eer import EfficientErrorRate
 from sousvit.objectives.energy import Energy
 from sousvit.objectives.latency import Latency, LatencyP95, LatencyP99, Throughput
+from sousvit.objectives.mean_ap import MeanAp, MeanAp50
 from sousvit.objectives.memory import LoadTime, Memory
 from sousvit.objectives.size import CompressedSize, Size
 
@@ -18,6 +19,8 @@ __all__ = [
     "LatencyP99",
     "LoadTime",
     "Macs",
+    "MeanAp",
+    "MeanAp50",
     "Memory",
     "Params",
     "Size",

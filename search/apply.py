@@ -10,12 +10,12 @@ from sousvit.common.data import ImageSet, Splits
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar
+from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar, require_task
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import load_target
-from sousvit.objectives.tasks.classification import evaluate, interval
+from sousvit.objectives.tasks.task import judging_tasks
 from sousvit.objectives.timing import CAREFUL
 from sousvit.search.executors.executor import Progress
 from sousvit.search.subject import JUDGING_BATCH
@@ -52,9 +52,10 @@ def apply_recipe(
         )
     recipe = Recipe.from_dict(value["recipe"])
     _require_free(out)
-    base = load(_model_spec(value, path, model))
+    base, data_spec = load(_model_spec(value, path, model)), _data_spec(value, path, data)
+    require_task(base.spec, data_spec)
     recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
-    splits = Splits(_data_spec(value, path, data), base.size, base.channels)
+    splits = Splits(data_spec, base.size, base.channels)
     context = Context(
         normalise=base.normalise,
         calibration=splits.calibration(),
@@ -85,8 +86,9 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
             parts["test"] = splits.open_test()
         figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}
         for name, images in parts.items():
-            found = evaluate(session, images, base.normalise, batch=1 if artifact.batch_dependent else JUDGING_BATCH)
-            figures[f"{name}_top1"] = [found.top1, *interval(found)]
+            batch = 1 if artifact.batch_dependent else JUDGING_BATCH
+            found = judging_tasks()[base.spec.task].evaluate(session, compressed, images, base.normalise, batch)
+            figures.update({f"{name}_{key}": list(value) for key, value in found.figures().items()})
     return figures
 
 
@@ -101,7 +103,7 @@ def _model_spec(value: dict[str, Any], path: Path, model: str | None) -> ModelSp
         # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
         path = Path(model)
         described = read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
-        names = () if described else ("name", "args", "mean", "std")
+        names = () if described else ("name", "args", "mean", "std", "detector")
         kept = {key: entry for key, entry in (own or {}).items() if key in names}
         return validated(ModelSpec, {**kept, "checkpoint": model}, "--model").resolved(Path())
     return validated(ModelSpec, {"name": model, "pretrained": True}, "--model")

@@ -28,6 +28,7 @@ from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objec
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.device import open_device
+from sousvit.objectives.tasks.task import judging_tasks
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.answer import Row
 from sousvit.search.budget import Budget, make_budget
@@ -77,6 +78,7 @@ class Judge:
         self._folder = Path(setup["folder"])
         self._budget: Budget = make_budget(setup["budget"], self._folder)
         self._devices = {target.label: open_device(target) for target in self._budget.targets}
+        self._task = judging_tasks()[self._budget.model.task]
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
@@ -233,6 +235,7 @@ class Judge:
             model=model,
             images=self._splits.validation,
             normalise=self._base.normalise,
+            task=self._task,
         )
         if structure is not None:
             subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)

@@ -13,6 +13,7 @@ import yaml
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
 from sousvit.objectives.objective import get_objective
+from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.answer import Answer, Row, choose, write_answer
 from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
@@ -248,8 +249,8 @@ def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks
 
 
 def _seems_better(chosen: TrialRecord) -> bool:
-    """Whether the whole 95% interval of the accuracy drop lies below 0 (then the base was trained too little)."""
-    drop = chosen.values.get("accuracy_drop")
+    """Whether the whole 95% interval of the quality's drop lies below 0 (then the base was trained too little)."""
+    drop = chosen.values.get(f"{task_measured(chosen.values).quality}_drop")
     return drop is not None and drop.high is not None and drop.high < 0
 
 

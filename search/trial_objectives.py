@@ -17,7 +17,8 @@ def trial_objectives(budget: Budget) -> list[Objective]:
     """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
+    left_out, tasks = ON_REQUEST | OBJECTIVES.installed, (None, budget.model.task)
+    names = [one.name for one in OBJECTIVES if one.name not in left_out and one.task in tasks]
     named = [*budget.optimize, *budget.limits]
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
     names += [_relative(name) for name in names]

@@ -57,7 +57,7 @@ class Teaching(Protocol):
     """The base model as a teacher: what it says of the training images, view by view."""
 
     def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
-        """Logits ``[N, classes]`` on one view of the training images."""
+        """Predictions ``[N, ...]`` on one view of the training images."""
         ...
 
     def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:

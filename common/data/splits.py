@@ -6,17 +6,20 @@ often it did, so that a run can show that it was read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from sousvit.common.data.coco import CocoSource
+from sousvit.common.data.detection import DetectionSet, DetectionSource
 from sousvit.common.data.folder import FolderSource
 from sousvit.common.data.idx import IdxSource
 from sousvit.common.data.parquet import ParquetSource
 from sousvit.common.data.source import ImageSet, Source
 from sousvit.common.data.torchvision_sets import TorchvisionSource
+from sousvit.common.data.voc import VocSource
 from sousvit.common.errors import UserError
 from sousvit.common.files import content_hash
 from sousvit.common.specs import DataSpec, LastRows
@@ -44,7 +47,7 @@ class Splits:
                 raise UserError(
                     "validation must be data of its own", spec.validation, "name another path or a fraction"
                 )
-            other = self._same_classes(_open_path(spec, spec.validation), source)
+            other = self._beside(_open_path(spec, spec.validation, source.class_names), source)
             self.validation = self._set(other, np.arange(len(other.labels)))
         else:
             self.validation = self._set(source, held_out)
@@ -56,8 +59,13 @@ class Splits:
 
     @property
     def num_classes(self) -> int:
-        """One more than the largest label."""
-        return int(max(self.train.labels.max(), self.validation.labels.max())) + 1
+        """Classes that the search sees."""
+        return max(self.train.num_classes, self.validation.num_classes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What reading the annotations dropped or changed, one line each."""
+        return list(dict.fromkeys(getattr(self._source, "notes", []) + getattr(self.validation.source, "notes", [])))
 
     @property
     def fingerprint(self) -> str:
@@ -87,13 +95,21 @@ class Splits:
 
     def open_test(self) -> ImageSet:
         """Read the test split (counted in ``test_reads``)."""
-        source = self._same_classes(_open(self.spec, "test"), self._source)
+        source = self._beside(_open(self.spec, "test", self._source.class_names), self._source)
         self.test_reads += 1
         return self._set(source, np.arange(len(source.labels)))
 
     @staticmethod
-    def _same_classes(part: Source, train: Source) -> Source:
-        """``part``, if it numbers its classes as ``train`` does (folders number them by name)."""
+    def _beside(part: Source, train: Source) -> Source:
+        """``part``, if it numbers its classes as ``train`` does (folders number them by name) and shares no image."""
+        if isinstance(part, DetectionSource) and isinstance(train, DetectionSource):
+            shared = sorted(set(part.files) & set(train.files))
+            if shared:
+                raise UserError(
+                    "the parts of the data share no image",
+                    f"{len(shared)} images, {shared[0].name} among them, in {part.name} and {train.name}",
+                    "take them out of one part",
+                )
         if part.class_names and train.class_names and part.class_names != train.class_names:
             differing = sorted(set(part.class_names) ^ set(train.class_names)) or part.class_names
             raise UserError(
@@ -104,10 +120,11 @@ class Splits:
         return part
 
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
-        return ImageSet(source, indices, self._size, self._channels)
+        kind = DetectionSet if isinstance(source, DetectionSource) else ImageSet
+        return kind(source, indices, self._size, self._channels)
 
 
-def _open(spec: DataSpec, part: Literal["train", "test"]) -> Source:
+def _open(spec: DataSpec, part: Literal["train", "test"], classes: Sequence[str] = ()) -> Source:
     if spec.format == "torchvision":
         if not spec.name or not spec.root:
             raise UserError("torchvision data needs name and root", f"name={spec.name}, root={spec.root}", "add them")
@@ -115,12 +132,17 @@ def _open(spec: DataSpec, part: Literal["train", "test"]) -> Source:
     path = spec.train if part == "train" else spec.test
     if path is None:
         raise UserError(f"data needs a {part} path", "none", f"add data.{part}")
-    return _open_path(spec, path)
+    return _open_path(spec, path, classes)
 
 
-def _open_path(spec: DataSpec, path: str) -> Source:
+def _open_path(spec: DataSpec, path: str, classes: Sequence[str] = ()) -> Source:
+    """``classes`` are those of the training part, where it is open already."""
     if not Path(path).exists():
         raise UserError("data must exist", path, "correct the path under data")
+    if spec.format == "voc":
+        return VocSource(Path(path), spec.classes or classes or None)
+    if spec.format == "coco":
+        return CocoSource(Path(path), None if spec.images is None else [Path(entry) for entry in spec.images])
     kinds: dict[str, Callable[[Path], Source]] = {"idx": IdxSource, "parquet": ParquetSource, "folder": FolderSource}
     return kinds[spec.format](Path(path))
 

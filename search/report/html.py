@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.common.files import write_atomic
+from sousvit.objectives.tasks.task import judging_tasks, task_measured
 from sousvit.search.answer import Answer
 from sousvit.search.archive import Archive, open_run, violations
 from sousvit.search.budget import Budget
@@ -41,7 +42,8 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str) -
     from jinja2 import Environment, StrictUndefined
 
     rows = () if answer is None else answer.rows
-    names = list(dict.fromkeys(["accuracy", "latency_ratio", "size_ratio", *budget.limits, *budget.optimize]))
+    task = judging_tasks()[budget.model.task]
+    names = list(dict.fromkeys([task.quality, "latency_ratio", "size_ratio", *budget.limits, *budget.optimize]))
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
@@ -49,6 +51,7 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str) -
         answer=answer,
         short=short_recipe,
         headings=headings(budget),
+        merit=task.heading.removesuffix(" %"),
         rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
         parts=[] if answer is None else leave_one_out(answer),
         scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
@@ -62,9 +65,10 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     assert archive.base is not None
     machine = archive.base.machine
     versions = [f"{name} {version}" for name, version in machine.get("versions", {}).items() if version]
-    accuracy = show(archive.base.values["accuracy"])
+    task = judging_tasks()[budget.model.task]
+    merit = f"{show(archive.base.values[task.quality])} {task.heading.removesuffix(' %')}"
     return {
-        "Base": f"{budget.model.name}: {accuracy} top-1 on validation in ONNX Runtime fp32",
+        "Base": f"{budget.model.name}: {merit} on validation in ONNX Runtime fp32",
         "Target": budget.where,
         "Hard limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.optimize.items()),
@@ -75,16 +79,17 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
 
 
 def leave_one_out(answer: Answer) -> list[dict[str, Any]]:
-    """What happens to the recipe when one technique is left out: factors of latency and file, points of top-1."""
+    """What happens to the recipe when one technique is left out: factors of latency and file, points of merit."""
     whole = next((row for row in answer.rows if row.role == "recipe"), None)
     if whole is None:
         return []
+    quality = task_measured(whole.values).quality
     return [
         {
             "technique": row.role.removeprefix("without "),
             "slower": row.values["latency_ratio"].value / whole.values["latency_ratio"].value,
             "larger": row.values["size"].value / whole.values["size"].value,
-            "points": 100 * (row.values["accuracy"].value - whole.values["accuracy"].value),
+            "points": 100 * (row.values[quality].value - whole.values[quality].value),
         }
         for row in answer.rows
         if row.role.startswith("without ")
@@ -100,33 +105,33 @@ def _group(trial: TrialRecord, budget: Budget) -> str:
 
 
 def _scatter(archive: Archive, budget: Budget) -> go.Figure:
-    """Accuracy against latency relative to the base; a larger mark is a larger file."""
+    """The figure of merit against latency relative to the base; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, task = go.Figure(), judging_tasks()[budget.model.task]
     for group, colour in COLOURS.items():
         chosen = [trial for trial in archive if _group(trial, budget) == group]
         sizes = [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen]
         figure.add_scatter(
-            **_points(chosen),
+            **_points(chosen, task.quality),
             mode="markers",
             name=group,
             marker={"color": colour, "size": sizes, "opacity": 0.75},
             text=[short_recipe(trial.recipe) for trial in chosen],
-            hovertemplate="%{text}<br>latency x %{x:.3f}, top-1 %{y:.2f} %<extra></extra>",
+            hovertemplate="%{text}<br>latency x %{x:.3f}, %{y:.2f} %<extra></extra>",
         )
     front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
-    figure.add_scatter(**_points(front), mode="lines", name="feasible front", line=line, hoverinfo="skip")
-    axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": "top-1 on validation, %"}
+    figure.add_scatter(**_points(front, task.quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
+    axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{task.heading} on validation"}
     figure.update_layout(**axes, height=480, template="plotly_white", margin={"t": 20})
     return figure
 
 
-def _points(trials: Sequence[TrialRecord]) -> dict[str, list[float]]:
+def _points(trials: Sequence[TrialRecord], quality: str) -> dict[str, list[float]]:
     return {
         "x": [trial.get("latency_ratio") for trial in trials],
-        "y": [100 * trial.get("accuracy") for trial in trials],
+        "y": [100 * trial.get(quality) for trial in trials],
     }
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sousvit.objectives.tasks.task import judging_tasks, task_measured
 from sousvit.search.answer import Answer, Row
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 
-#: Of :func:`row_cells`.
-HEADINGS = ("top-1 %", "drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
+#: Of :func:`row_cells`, behind the task's figure of merit.
+HEADINGS = ("drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
 
 
 def console(stderr: bool = False) -> Console:
@@ -67,7 +68,7 @@ class SearchView:
         """Tell the base's figures and the space."""
         figures = ", ".join(
             f"{name} {show(base.values[name])}"
-            for name in ("accuracy", "latency", "size", "macs")
+            for name in (task_measured(base.values).quality, "latency", "size", "macs")
             if name in base.values
         )
         self.say(f"base (ONNX Runtime fp32, validation): {figures}")
@@ -111,7 +112,8 @@ def _result(record: TrialRecord, budget: Budget) -> str:
     broken = violations(record, budget.hard_limits)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
-    names = [name for name in ("accuracy", "latency_ratio", "size_ratio") if name in record.values]
+    quality = task_measured(record.values).quality
+    names = [name for name in (quality, "latency_ratio", "size_ratio") if name in record.values]
     return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
@@ -176,15 +178,16 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
 def headings(budget: Budget) -> list[str]:
     """Of :func:`row_cells`: what is known of every row, then the speed on each further target."""
     further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
-    return [*HEADINGS, *further]
+    return [judging_tasks()[budget.model.task].heading, *HEADINGS, *further]
 
 
 def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
     """The figures of one row as text: drop and speed-up with their 95% intervals."""
-    drop = values["accuracy_drop"]
+    quality = judging_tasks()[budget.model.task].quality
+    drop = values[f"{quality}_drop"]
     speeds = [_speed(values, f"@{target.label}") for target in budget.targets[1:]]
     return [
-        f"{100 * values['accuracy'].value:.2f}",
+        f"{100 * values[quality].value:.2f}",
         _interval(100 * drop.value, drop, lambda value: 100 * value, "{:+.2f}"),
         *_speed(values),
         f"{values['size'].value:.3f}",
@@ -233,11 +236,9 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
         _print_notes(out, answer)
         return
     table = Table(title=f"from the archive, on the validation split; {budget.where}", title_justify="left")
-    names = list(
-        dict.fromkeys(
-            ["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]
-        )
-    )
+    quality = judging_tasks()[budget.model.task].quality
+    shown = [quality, f"{quality}_drop", "latency", "latency_ratio", "size"]
+    names = list(dict.fromkeys([*shown, *budget.limits, *budget.optimize]))
     for heading in ("", *names, "recipe"):
         table.add_column(heading)
     for role, trial in (

@@ -65,6 +65,7 @@ class Distill(ModelTechnique):
     source: ClassVar[str] = (
         "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
         "features: FitNets (1412.6550), VkD (2403.06213); attention transfer (1612.03928); "
+        "detectors: CrossKD (2306.11369), PKD (2207.02039); "
         "RandAugment (1909.13719), mixup (1710.09412), CutMix (1905.04899), repeated augmentation (1901.09335)"
     )
     conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
@@ -73,17 +74,25 @@ class Distill(ModelTechnique):
     any_model: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
-        return {"epochs": (0, 4, 8), "learning_rate": (5e-4, 1e-3, 2e-3), "soft_weight": (0.5, 0.9)}
+        found: dict[str, tuple[Any, ...]] = {
+            "epochs": (0, 4, 8),
+            "learning_rate": (5e-4, 1e-3, 2e-3),
+            "soft_weight": (0.5, 0.9),
+        }
+        # What the pyramid reads is worth following.
+        return {**found, **learning_choices(shape), "feature_weight": (1.0,)} if _detects(shape) else found
 
     def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.epochs == 0)
 
     def normalised(self, config: Any, shape: ModelShape) -> Any:
         """Attention is transferred where student and teacher have the same grid of patches."""
+        config = with_used(config, shape)
         has_grid = isinstance(shape, VitShape) and not shape.reduces_tokens
         return config if has_grid else config.model_copy(update={"attention_weight": 0.0})
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
+        require_learnable(config, shape)
         return shape
 
     def nested(self, config: Any) -> Any:
@@ -98,6 +107,32 @@ class Distill(ModelTechnique):
         return model
 
 
+def _detects(shape: ModelShape) -> bool:
+    return isinstance(shape, VitShape) and shape.detects
+
+
+def learning_choices(shape: ModelShape) -> Choices:
+    """What recovery of a detector differs in: detection data are few images with many objects each."""
+    return {"augmentation": ("zoom",), "batch_size": (16,)} if _detects(shape) else {}
+
+
+def with_used(config: Any, shape: ModelShape) -> Any:
+    """``config`` with what has no effect at its default: a detector's classes have no temperature."""
+    return config.model_copy(update={"temperature": type(config)().temperature}) if _detects(shape) else config
+
+
+def require_learnable(config: RecoveryConfig, shape: ModelShape) -> None:
+    """Refuse a recovery that does not suit the model's task.
+
+    Raises:
+        UserError: a detector's augmentation that does not move boxes.
+    """
+    if _detects(shape):
+        from sousvit.spaces.tasks.detection import require_moving
+
+        require_moving(config.augmentation)
+
+
 def train(
     model: nn.Module,
     config: RecoveryConfig,
@@ -109,7 +144,7 @@ def train(
     """Train ``model`` in place on the context's training images, as ``config`` says but for the ``epochs``.
 
     Args:
-        model: gives logits.
+        model: gives its task's predictions.
         config: how.
         epochs: how long.
         context: with training images, and a teacher where the losses need one.
@@ -185,7 +220,7 @@ def _transfer(model: nn.Module, config: DistillConfig, context: Context, teacher
 
 
 def pooled_width(model: nn.Module, context: Context) -> int:
-    """Channels of what ``model`` puts in front of its classifier."""
+    """Channels of what ``model`` puts in front of its classifier, or of the map that its pyramid starts from."""
     import torch
 
     from sousvit.spaces.transfer import represent

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from sousvit.common.errors import UserError
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import NESTED, TECHNIQUES, Choices, Context, ModelTechnique, Stage, get_technique
-from sousvit.spaces.techniques.distill import RecoveryConfig, train
+from sousvit.spaces.techniques.distill import RecoveryConfig, learning_choices, require_learnable, train, with_used
 from sousvit.spaces.techniques.prune_depth import least_needed
 from sousvit.spaces.techniques.width_pruning import WidthPruning
 
@@ -60,7 +61,7 @@ class Elastic(ModelTechnique):
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"epochs": (0, 4)}
+        return {"epochs": (0, 4), **learning_choices(shape)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
@@ -70,8 +71,16 @@ class Elastic(ModelTechnique):
         """See :class:`Technique`."""
         return bool(config.epochs == 0)
 
+    def normalised(self, config: Any, shape: VitShape) -> Any:
+        """See :class:`Technique`."""
+        return with_used(config, shape)
+
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
+        require_learnable(config, shape)
+        reason = None if config.tokens == "none" else get_technique(config.tokens).misfit(shape)
+        if reason is not None:
+            raise UserError("parts have fewer tokens where the model can", f"{config.tokens}: {reason}", "tokens: none")
         return shape
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
