@@ -15,6 +15,7 @@ class Accuracy(Objective):
     direction: ClassVar[Direction] = "maximize"
     stage: ClassVar[Stage] = Stage.TRAINED
     summary: ClassVar[str] = "top-1 of the artifact in its runtime"
+    needs_labels: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""

@@ -104,13 +104,14 @@ class Measurement:
 
 
 class Objective(ABC):
-    """One measured quantity."""
+    """One measured quantity; ``needs_labels`` where it means nothing on images without labels."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
     direction: ClassVar[Direction]
     stage: ClassVar[Stage]
     summary: ClassVar[str]
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> Measurement:

@@ -24,6 +24,7 @@ class Relative(Objective):
         self.original, self.form = original, form
         self.name = f"{original.name}_{form}"  # type: ignore[misc]
         self.stage = original.stage  # type: ignore[misc]
+        self.needs_labels = original.needs_labels  # type: ignore[misc]
         if form == "ratio":
             self.unit, self.direction = "ratio", original.direction  # type: ignore[misc]
             self.summary = f"{original.name} / that of the base"  # type: ignore[misc]

@@ -22,8 +22,10 @@ from sousvit.search.subject import JUDGING_BATCH
 from sousvit.spaces.artifact import DESCRIPTION, Artifact
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.images import open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
@@ -54,16 +56,24 @@ def apply_recipe(
     _require_free(out)
     base = load(_model_spec(value, path, model))
     recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
-    splits = Splits(_data_spec(value, path, data), base.size, base.channels)
+    spec, seed = _data_spec(value, path, data), _number(value, "seed", 0, int)
+    made = [step.technique for step in recipe.steps if step.handler.supplies]
+    if made and spec.kind != "none":
+        raise UserError(f"{made[0]} makes images where there are none", "data with images", "use data: none")
+    supply = Supply(base, seed, spec.calibration, progress=progress)
+    splits = open_splits(spec, base, supply)
     context = Context(
         normalise=base.normalise,
         calibration=splits.calibration(),
         train=splits.train,
         teacher=Teacher(base, splits.train, progress=progress),
-        seed=_number(value, "seed", 0, int),
+        seed=seed,
         progress=progress,
+        supply=supply if spec.kind == "none" else None,
     )
-    compressed = ModelBuilder(base, context).build(recipe, _number(value, "fidelity", 1.0, float))
+    builder = ModelBuilder(base, context)
+    compressed = builder.build(recipe, _number(value, "fidelity", 1.0, float))
+    context = builder.context_of(recipe)
     shape = (1, base.channels, *base.size)
     artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
     figures = _judge(artifact, compressed, base, splits, recipe)
@@ -80,13 +90,15 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
     with open_session(artifact, available_cores()) as session:
         probe = base.normalise(splits.validation.head(16).images()).numpy()
         check_agreement(session, compressed, probe, quantized=recipe.is_quantized)
-        parts: dict[str, ImageSet] = {"validation": splits.validation}
-        if splits.spec.test is not None or splits.spec.format == "torchvision":
-            parts["test"] = splits.open_test()
+        spec = splits.spec
+        quality = "validation_top1" if spec.kind == "labelled" else "agreement"
+        parts: dict[str, ImageSet] = {quality: splits.validation}
+        if spec.has_test:
+            parts["test_top1"] = splits.open_test()
         figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}
         for name, images in parts.items():
             found = evaluate(session, images, base.normalise, batch=1 if artifact.batch_dependent else JUDGING_BATCH)
-            figures[f"{name}_top1"] = [found.top1, *interval(found)]
+            figures[name] = [found.top1, *interval(found)]
     return figures
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from sousvit.common.cache import TensorCache
-from sousvit.common.data import ImageSet, Splits
+from sousvit.common.data import ImageSet
 from sousvit.common.device import available_cores, training_device
 from sousvit.common.errors import TrialError, UserError
-from sousvit.common.files import content_hash
+from sousvit.common.files import content_hash, write_atomic
 from sousvit.common.model import load
 from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objective
 from sousvit.objectives.runtimes.agreement import check_agreement
@@ -27,7 +27,7 @@ from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.machine import machine_facts
 from sousvit.objectives.timing import Timing, TimingPlan, measure_many
 from sousvit.search.answer import Row
-from sousvit.search.budget import Budget, make_budget
+from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
 from sousvit.search.fidelity import FULL
 from sousvit.search.gate import rejection
@@ -35,14 +35,17 @@ from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.images import open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.synthesis.sheet import contact_sheet
+from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
 #: Measured only where a budget asks for them: a process a trial, or a second of compression.
-ON_REQUEST = frozenset({"memory", "size_compressed"})
+ON_REQUEST = frozenset({"memory", "size_compressed", "agreement"})
 BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
@@ -78,28 +81,27 @@ class Judge:
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
         self._base = load(self._budget.model)
-        self._splits = Splits(self._budget.data, self._base.size, self._base.channels)
-        self._splits.require_test()
-        if self._splits.num_classes > self._base.num_classes:
-            raise UserError(
-                "the model needs a class for every label",
-                f"{self._base.num_classes} classes for {self._splits.num_classes} labels",
-                "correct model or data",
-            )
         cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9)
         forward = self._teacher_forward if training_device().name == "cpu" else None
+        data, seed = self._budget.data, self._budget.search.seed
+        self._supply = Supply(self._base, seed, data.calibration, cache, self._progress, forward)
+        self._splits = open_splits(data, self._base, self._supply, cache)
+        if data.kind == "labelled" or data.has_test:
+            self._splits.require_test()
         self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
             calibration=self._splits.calibration(),
             train=self._splits.train,
             teacher=self._teacher,
-            seed=self._budget.search.seed,
+            seed=seed,
             progress=self._progress,
+            supply=self._supply if data.kind == "none" else None,
         )
         self._builder = ModelBuilder(self._base, self._context, cache)
         self._objectives = trial_objectives(self._budget)
         self._structures: dict[str, Structure] = {}
+        self._show(self._splits.train)
         self._base_subject: MeasuredSubject
         self._quick_base: MeasuredSubject
         self._teacher_session: Session | None = None
@@ -178,13 +180,18 @@ class Judge:
         structure: Structure | None,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session; timings of the structure are kept."""
-        before = self._teacher.seconds
+        before = self._supply.seconds
+        context = self._builder.context_of(recipe)  # may make images, which all trials share
+        if self._supply.seconds > before:
+            seconds["images"] = self._supply.seconds - before
+        before = self._teacher.seconds + self._supply.seconds
         model = self._builder.build(recipe, fidelity, deadline, seconds)
-        if self._teacher.seconds > before:  # paid once for all trials, so it says nothing about this one
-            seconds["teacher"] = self._teacher.seconds - before
-            seconds["recover"] -= seconds["teacher"]
+        shared = self._teacher.seconds + self._supply.seconds - before
+        if shared > 0:  # paid once for all trials, so it says nothing about this one
+            seconds["teacher"] = shared
+            seconds["recover"] -= shared
         with _clocked(seconds, "export"):
-            artifact = self._artifact(model, recipe, folder, self._context)
+            artifact = self._artifact(model, recipe, folder, context)
         # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
         subject = self._subject(model, artifact, None if recipe.shapes_by_data else structure)
         with open_session(artifact, available_cores()) as session:
@@ -229,6 +236,11 @@ class Judge:
         images = self._splits.validation.head(16).images()
         return self._base.normalise(images).numpy()
 
+    def _show(self, images: ImageSet) -> None:
+        """Leave a contact sheet of synthesised images in the run folder, for the report."""
+        if self._budget.data.kind == "none":
+            write_atomic(self._folder / CONTACT_SHEET, contact_sheet(images))
+
     def _at(self, *stages: Stage) -> list[Objective]:
         return [objective for objective in self._objectives if objective.stage in stages]
 
@@ -272,12 +284,16 @@ class Judge:
         recovery = tuple(step for step in chosen.steps if step.handler.recovers)
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
-        if leave_one_out and len(chosen.steps) - len(recovery) > 1:
+        parts = [step for step in chosen.steps if not step.handler.supplies]
+        if leave_one_out and len(parts) - len(recovery) > 1:
             wanted += [
                 (WITHOUT + step.technique, rest, fidelity)
-                for step in chosen.steps
+                for step in parts
                 if (rest := self._rest(chosen, step.technique)) is not None
             ]
+        train = self._builder.context_of(chosen).train
+        if train is not None:
+            self._show(train)
         subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
         recipes = {"base": BASE_RECIPE}
         skipped: list[str] = []
@@ -311,10 +327,12 @@ class Judge:
         sessions = {role: subject.session for role, subject in subjects.items()}
         shape = (self._target.batch, *self._base_subject.input_shape[1:])
         timings = measure_many(sessions, "base", shape, self._plan.careful(), with_baseline=True)
-        self._progress("judging on the test split", 0, 0)
-        test: ImageSet = self._splits.open_test()
+        data = self._budget.data
+        self._progress(f"judging on {data.final_name}", 0, 0)
+        test: ImageSet = self._splits.open_test() if data.has_test else self._splits.validation
         base = replace(self._base_subject, images=test, timing_=timings["base"], _sessions=[])
-        extra = [get_objective(name) for name in ("memory",) if name in OBJECTIVES]
+        labelled = ("accuracy", "accuracy_drop", "eer") if data.has_test else ()
+        extra = [get_objective(name) for name in (*labelled, "memory")]
         for role, subject in subjects.items():
             reference = None if role == "base" else base
             judged = (
@@ -332,7 +350,10 @@ def trial_objectives(budget: Budget) -> list[Objective]:
     """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
+    labelled = budget.data.kind == "labelled"
+    usual = [objective for objective in OBJECTIVES if labelled or not objective.needs_labels]
+    names = [objective.name for objective in usual if objective.name not in ON_REQUEST | OBJECTIVES.installed]
+    names = names if labelled else ["agreement", *names]
     named = [*budget.optimize, *budget.limits]
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
     relative = [f"{name}_drop" if get_objective(name).direction == "maximize" else f"{name}_ratio" for name in names]

@@ -106,6 +106,11 @@ class TrialRecord:
         return cls(**kept)
 
 
+def quality_of(values: Mapping[str, Value]) -> str:
+    """Which figure says how good predictions are: ``accuracy``, or ``agreement`` where there are no labels."""
+    return "agreement" if "accuracy" not in values and "agreement" in values else "accuracy"
+
+
 @dataclass(frozen=True)
 class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.

@@ -70,6 +70,8 @@ def train_base(
         UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
     """
     _require_writable(out)
+    if spec.data.kind != "labelled":
+        raise UserError("training needs labelled images", f"data of the kind {spec.data.kind}", "name labelled data")
     torch.manual_seed(spec.training.seed)
     base = load(spec.model)
     splits = Splits(spec.data, base.size, base.channels)
@@ -91,7 +93,7 @@ def train_base(
         "validation_top1": round(top1(base.module, splits.validation, base, plan.precision), 4),
     }
     save_checkpoint(out, base.module, description)
-    if spec.data.test is not None or spec.data.format == "torchvision":
+    if spec.data.has_test:
         description["test_top1"] = round(top1(base.module, splits.open_test(), base, plan.precision), 4)
         save_checkpoint(out, base.module, description)
     return description

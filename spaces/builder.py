@@ -99,7 +99,7 @@ class ModelBuilder:
 
         ``seconds`` is filled as :attr:`Context.seconds`.
         """
-        context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
+        context = replace(self.context_of(recipe), fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
         steps = recipe.model_steps
         done, model = self._longest_beginning(steps, context)
         begun = time.monotonic()
@@ -109,6 +109,14 @@ class ModelBuilder:
                 self._keep(steps[: place + 1], _finished(model), context)
                 begun = time.monotonic()
         return _finished(model)
+
+    def context_of(self, recipe: Recipe) -> Context:
+        """What the steps of ``recipe`` work with: its own images where it asks for some."""
+        context = self._context
+        for step in recipe.model_steps:
+            assert isinstance(step.handler, ModelTechnique)
+            context = step.handler.surroundings(step.config, context)
+        return context
 
     def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
         """How many steps a stored model has taken already, and that model; the base where there is none."""

@@ -125,11 +125,13 @@ class Recipe:
                 if handler.is_identity(config, current):
                     continue
                 config = handler.normalised(config, current)
-            if handler.recovers and not kept:
+            if handler.recovers and all(step.handler.supplies for step in kept):
                 continue
             kept.append(Step(step.technique, config))
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
+        if all(step.handler.supplies for step in kept):
+            kept.clear()
         return replace(self, steps=tuple(kept))
 
     def reshape(self, shape: ModelShape) -> ModelShape:

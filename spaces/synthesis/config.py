@@ -1,0 +1,49 @@
+"""The parameters of synthesis; light: no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sousvit.common.schema import validated
+from sousvit.common.specs import DataSpec
+from sousvit.spaces.technique import StepConfig
+
+Method = Literal["fields", "inversion", "generator"]
+OWN_STEPS = {"fields": 0, "inversion": 24, "generator": 200}
+
+
+class SynthesisConfig(StepConfig):
+    """How images are made from the base.
+
+    ``method``: ``fields`` (smooth random images, nothing optimised), ``inversion`` (each image optimised by Adam for
+    ``steps`` steps, 24 by default), or ``generator`` (a small convolutional network trained against the base and a
+    smaller student for ``steps`` batches, 200 by default). The weights are those of the class loss, of the
+    patch-similarity entropy (PSAQ-ViT), of total variation, of attention consistency, and of the disagreement between
+    base and student (adversarial).
+    """
+
+    method: Method = "inversion"
+    images: int = Field(default=1024, ge=16, le=1_000_000)
+    steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=0.15, gt=0)
+    class_weight: float = Field(default=1.0, ge=0)
+    entropy_weight: float = Field(default=1.0, ge=0)
+    smooth_weight: float = Field(default=0.05, ge=0)
+    attention_weight: float = Field(default=0.1, ge=0)
+    adversarial_weight: float = Field(default=0.0, ge=0)
+
+    @property
+    def num_steps(self) -> int:
+        """``steps``, or the method's own number."""
+        return self.steps or OWN_STEPS[self.method]
+
+
+def synthesis_of(spec: DataSpec) -> SynthesisConfig:
+    """How a run's own images are made, which recipes without the step ``synthesize`` work with.
+
+    Raises:
+        UserError: unknown or wrong parameters.
+    """
+    return validated(SynthesisConfig, spec.synthesis, "data.synthesis")
