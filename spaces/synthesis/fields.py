@@ -36,6 +36,10 @@ class Fields:
         self._quantiles = torch.stack([_beta_quantiles(m, s) for m, s in zip(mean, std, strict=True)])
         height, width = size
         rows, columns = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :]
+        self._twice = torch.full((width // 2 + 1,), 2.0)  # a real field's spectrum is half stored: most entries stand
+        self._twice[0] = 1.0  # for two
+        if width % 2 == 0:
+            self._twice[-1] = 1.0
         self._frequency = (rows**2 + columns**2).sqrt().clamp_min(1 / max(size))
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +52,8 @@ class Fields:
     def images(self, coefficients: torch.Tensor, exponents: torch.Tensor) -> torch.Tensor:
         """The images ``[B, C, H, W]`` of what :meth:`draw` gives; channel 0 is common to all colours."""
         falling = self._frequency[None, None] ** -exponents[:, None, None, None]
-        falling = falling / falling.square().mean((2, 3), keepdim=True).sqrt()
+        height, width = self.size
+        falling = falling / ((falling.square() * self._twice).sum((2, 3), keepdim=True) / (height * width)).sqrt()
         fields = torch.fft.irfft2(torch.view_as_complex(coefficients) * falling, s=self.size, norm="ortho")
         common, own = fields[:, :1], fields[:, 1:]
         mixed = common if self.channels == 1 else SHARED_COLOUR**0.5 * common + (1 - SHARED_COLOUR) ** 0.5 * own
