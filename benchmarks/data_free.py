@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--passes", type=int, default=40_000, help="images that recovery reads, repeats included")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--method", default="inversion")
+    parser.add_argument("--method", default="scenes")
     parser.add_argument("--images", type=int, default=2048, help="synthesised images")
     parser.add_argument("--steps", type=int, default=None, help="of synthesis")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,6 +13,7 @@ base's prediction on the finished pixels, never the class that was aimed at. Set
 (base, parameters, seed) in the run's cache and shared by trials, and the teacher's answers on them by their own
 content, like those on real images. Images for judging are drawn with a seed of their own and seen by no recipe.
 
-Reading order: config.py (the parameters), fields.py (images as coordinates), priors.py (what is asked of an image),
-inversion.py (images optimised one by one), generator.py (a network that makes them), supply.py (kept and handed out).
+Reading order: config.py (the parameters), scenes.py (random images), select.py (the base chooses among them), priors.py
+(what else can be asked of an image), inversion.py (images optimised one by one), generator.py (a network that makes
+them), supply.py (kept and handed out).
 """

@@ -10,26 +10,27 @@ from sousvit.common.schema import validated
 from sousvit.common.specs import DataSpec
 from sousvit.spaces.technique import StepConfig
 
-Method = Literal["fields", "inversion", "generator"]
-OWN_STEPS = {"fields": 0, "inversion": 24, "generator": 200}
+Method = Literal["scenes", "inversion", "generator"]
+OWN_STEPS = {"scenes": 0, "inversion": 12, "generator": 200}
 
 
 class SynthesisConfig(StepConfig):
     """How images are made from the base.
 
-    ``method``: ``fields`` (smooth random images, nothing optimised), ``inversion`` (each image optimised by Adam for
-    ``steps`` steps, 24 by default), or ``generator`` (a small convolutional network trained against the base and a
-    smaller student for ``steps`` batches, 200 by default). The weights are those of the class loss, of the
-    patch-similarity entropy (PSAQ-ViT), of total variation, of attention consistency, and of the disagreement between
-    base and student (adversarial).
+    ``method``: ``scenes`` (random scenes, ``candidates`` times as many as needed, of which the base chooses),
+    ``inversion`` (such scenes optimised by Adam for ``steps`` steps, 12 by default), or ``generator`` (a small
+    convolutional network trained against the base and a smaller student for ``steps`` batches, 200 by default). The
+    weights are those of the class loss, of the patch-similarity entropy (PSAQ-ViT), of total variation, of attention
+    consistency, and of the disagreement between base and student (adversarial); scenes need none.
     """
 
-    method: Method = "inversion"
-    images: int = Field(default=1024, ge=16, le=1_000_000)
+    method: Method = "scenes"
+    images: int = Field(default=2048, ge=16, le=1_000_000)
+    candidates: int = Field(default=2, ge=1, le=100)
     steps: int | None = Field(default=None, ge=1)
-    learning_rate: float = Field(default=0.15, gt=0)
+    learning_rate: float = Field(default=0.05, gt=0)
     class_weight: float = Field(default=1.0, ge=0)
-    entropy_weight: float = Field(default=1.0, ge=0)
+    entropy_weight: float = Field(default=0.5, ge=0)
     smooth_weight: float = Field(default=0.05, ge=0)
     attention_weight: float = Field(default=0.1, ge=0)
     adversarial_weight: float = Field(default=0.0, ge=0)

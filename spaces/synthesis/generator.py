@@ -14,14 +14,15 @@ from torch import nn
 
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
-from sousvit.spaces.synthesis.fields import Fields
-from sousvit.spaces.synthesis.inversion import BATCH, Loss, Progress, frozen, normalised, to_uint8
+from sousvit.spaces.synthesis.inversion import BATCH, Loss, Progress, frozen, normalised
 from sousvit.spaces.synthesis.probe import Probe
+from sousvit.spaces.synthesis.scenes import PixelLaw
+from sousvit.spaces.synthesis.select import to_uint8
 from sousvit.spaces.synthesis.student import stand_in
 
 LATENT, WIDTH = 64, 64
-#: Learning rate of the network as a share of that of coefficients.
-RATE_SHARE = 1 / 15
+#: Learning rate of the network as a share of that of pixels.
+RATE_SHARE = 0.2
 #: Weights of the student's losses, and its learning rate.
 KD_WEIGHT, CE_WEIGHT, PATCH_WEIGHT, STUDENT_RATE = 1.0, 0.5, 1.0, 1e-3
 
@@ -64,7 +65,7 @@ def generate(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Pr
     student = stand_in(base).requires_grad_(True)
     makes = torch.optim.Adam(network.parameters(), RATE_SHARE * config.learning_rate, betas=(0.5, 0.99))
     learns = torch.optim.AdamW(student.parameters(), STUDENT_RATE, weight_decay=0.05)
-    fields = Fields(base.size, base.mean, base.std)
+    law = PixelLaw(base.mean, base.std)
     kept: list[torch.Tensor] = []
     steps = config.num_steps
     first_kept = steps // 2
@@ -73,7 +74,7 @@ def generate(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Pr
             if progress is not None:
                 progress("training a generator", step, steps)
             targets = torch.randint(base.num_classes, (BATCH,), generator=random)
-            images = fields.pixels(network(torch.randn(BATCH, LATENT, generator=random), targets))
+            images = law.pixels(network(torch.randn(BATCH, LATENT, generator=random), targets))
             student.requires_grad_(False)
             loss = Loss(base, config, targets, probe, student.eval(), random)(images)
             makes.zero_grad()
@@ -82,15 +83,15 @@ def generate(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Pr
             _teach(student.requires_grad_(True), learns, base, images.detach(), probe, follower)
             wanted = -(-config.images * (step + 1 - first_kept) // (steps - first_kept)) - sum(map(len, kept))
             while step >= first_kept and wanted > 0:
-                kept.append(to_uint8(_more(network, fields, min(wanted, BATCH), base.num_classes, random)))
+                kept.append(to_uint8(_more(network, law, min(wanted, BATCH), base.num_classes, random)))
                 wanted -= len(kept[-1])
     return torch.cat(kept)
 
 
 @torch.no_grad()
-def _more(network: Generator, fields: Fields, count: int, num_classes: int, random: torch.Generator) -> torch.Tensor:
+def _more(network: Generator, law: PixelLaw, count: int, num_classes: int, random: torch.Generator) -> torch.Tensor:
     classes = torch.randint(num_classes, (BATCH,), generator=random)
-    return fields.pixels(network(torch.randn(BATCH, LATENT, generator=random), classes))[:count]
+    return law.pixels(network(torch.randn(BATCH, LATENT, generator=random), classes))[:count]
 
 
 def _teach(

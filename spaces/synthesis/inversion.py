@@ -1,9 +1,9 @@
-"""Model inversion: images optimised, from smooth random fields, until the base takes them for real ones.
+"""Model inversion: images optimised until the base takes them for real ones of a class.
 
 PSAQ-ViT (Li et al., arXiv 2203.02250) minimises the class loss minus the entropy of patch similarities plus total
-variation over pixels, from white noise, for some hundred steps of Adam. Here the same objective is minimised over the
-coordinates of :mod:`sousvit.spaces.synthesis.fields`, which start natural and stay smooth, so that a few dozen steps
-do; attention consistency and disagreement with a smaller student (Yin et al., arXiv 1912.08795) can be added.
+variation over pixels by Adam, from noise, for some hundred steps. Here it starts from the scenes that the base chose,
+each towards the class it was chosen for, so that a dozen steps do; attention consistency and disagreement with a
+smaller student (Adaptive DeepInversion, Yin et al., arXiv 1912.08795) can be added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import nn
 
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
-from sousvit.spaces.synthesis.fields import Fields
 from sousvit.spaces.synthesis.priors import (
     disagreement,
     neighbour_consistency,
@@ -26,6 +25,7 @@ from sousvit.spaces.synthesis.priors import (
     total_variation,
 )
 from sousvit.spaces.synthesis.probe import Probe
+from sousvit.spaces.synthesis.select import chosen_scenes, to_uint8
 from sousvit.spaces.synthesis.student import stand_in
 
 #: (what, done, total)
@@ -37,19 +37,10 @@ PAIRS, BLOCKS = 128, 2
 JITTER = 1 / 14
 
 
-def draw(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Progress | None = None) -> torch.Tensor:
-    """Smooth random images as they are, uint8 ``[images, C, H, W]``."""
-    fields = Fields(base.size, base.mean, base.std)
-    coefficients, exponents = fields.draw(config.images, torch.Generator().manual_seed(seed))
-    return to_uint8(fields.images(coefficients, exponents))
-
-
 def invert(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Progress | None = None) -> torch.Tensor:
     """Optimised images, classes in equal numbers, uint8 ``[images, C, H, W]``; the same for the same seed."""
+    scenes, targets = chosen_scenes(base, config, seed)
     generator = torch.Generator().manual_seed(seed)
-    fields = Fields(base.size, base.mean, base.std)
-    coefficients, exponents = fields.draw(config.images, generator)
-    targets = torch.arange(config.images) % base.num_classes
     student = stand_in(base) if config.adversarial_weight > 0 else None
     made = []
     with frozen(base.module), Probe(base.module) as probe:
@@ -58,35 +49,25 @@ def invert(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Prog
                 progress("synthesising images", start, config.images)
             part = slice(start, start + BATCH)
             loss = Loss(base, config, targets[part], probe, student, generator)
-            made.append(_optimised(fields, coefficients[part], exponents[part], loss, config))
-    return to_uint8(torch.cat(made))
+            made.append(to_uint8(_optimised(scenes[part] / 255, loss, config)))
+    return torch.cat(made)
 
 
 def _optimised(
-    fields: Fields,
-    coefficients: torch.Tensor,
-    exponents: torch.Tensor,
-    loss: Callable[[torch.Tensor], torch.Tensor],
-    config: SynthesisConfig,
+    images: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor], config: SynthesisConfig
 ) -> torch.Tensor:
-    """The images ``[B, C, H, W]`` after all steps; their fields keep the energy they began with."""
-    coefficients = coefficients.clone().requires_grad_()
+    """The images ``[B, C, H, W]`` in [0, 1] after all steps of Adam with a falling rate."""
+    images = images.clone().requires_grad_()
     steps = config.num_steps
-    energy = _energy(coefficients.detach())
-    optimizer = torch.optim.Adam([coefficients], config.learning_rate, betas=(0.5, 0.9))
+    optimizer = torch.optim.Adam([images], config.learning_rate, betas=(0.5, 0.9))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = config.learning_rate * (1 - 0.9 * step / steps)
         optimizer.zero_grad()
-        (loss(fields.images(coefficients, exponents)) * len(coefficients)).backward()
+        (loss(images) * len(images)).backward()
         optimizer.step()
         with torch.no_grad():
-            coefficients.mul_((energy / _energy(coefficients)).sqrt().clamp_max(1))
-    with torch.no_grad():
-        return fields.images(coefficients, exponents)
-
-
-def _energy(coefficients: torch.Tensor) -> torch.Tensor:
-    return coefficients.square().mean((1, 2, 3, 4), keepdim=True)
+            images.clamp_(0, 1)
+    return images.detach()
 
 
 class Loss:
@@ -135,11 +116,6 @@ def _jittered(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def normalised(base: LoadedModel, images: torch.Tensor) -> torch.Tensor:
     """Float images in [0, 1] as the base expects them, with a gradient."""
     return base.normalise(images * 255)
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """``[0, 1]`` to 0..255."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from sousvit.common.files import content_hash
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.synthesis.generator import generate
-from sousvit.spaces.synthesis.inversion import Progress, draw, invert
+from sousvit.spaces.synthesis.inversion import Progress, invert
+from sousvit.spaces.synthesis.select import answers, chosen_scenes
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Supplied
 
@@ -22,7 +23,6 @@ from sousvit.spaces.technique import Supplied
 VERSION = 1
 #: Streams of seeds: images that recipes see, and images that judge them.
 SEEN, HELD_OUT = 0, 1
-_BATCH = 256
 
 
 class Supply:
@@ -75,7 +75,7 @@ class Supply:
         else:
             begun = time.monotonic()
             pixels = _METHODS[config.method](self._base, config, self._seed * 2 + stream, self._progress)
-            tensors = {"pixels": pixels, "labels": predicted(self._base, pixels)}
+            tensors = {"pixels": pixels, "labels": answers(self._base, pixels).argmax(1)}
             self._own_seconds += time.monotonic() - begun
             if self._cache is not None:
                 self._cache.write(f"images/{key}", tensors, {"synthesis": config.model_dump()})
@@ -83,12 +83,10 @@ class Supply:
         return memory_set(name, tensors["pixels"], tensors["labels"], key)
 
 
-@torch.inference_mode()
-def predicted(base: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:
-    """The base's classes ``[N]`` for uint8 ``[N, C, H, W]``."""
-    module = base.module.eval()
-    parts = [module(base.normalise(part)).argmax(1) for part in pixels.split(_BATCH)]
-    return torch.cat(parts)
+def _scenes(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Progress | None = None) -> torch.Tensor:
+    if progress is not None:
+        progress("synthesising images", 0, config.images)
+    return chosen_scenes(base, config, seed)[0]
 
 
-_METHODS = {"fields": draw, "inversion": invert, "generator": generate}
+_METHODS = {"scenes": _scenes, "inversion": invert, "generator": generate}

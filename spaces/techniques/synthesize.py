@@ -22,17 +22,17 @@ class Synthesize(ModelTechnique):
     name: ClassVar[str] = "synthesize"
     stage: ClassVar[Stage] = Stage.IMAGES
     config: ClassVar[type[StepConfig]] = SynthesisConfig
-    summary: ClassVar[str] = "without data: images made from the base alone, by inversion or by a generator"
+    summary: ClassVar[str] = "without data: images made from the base alone (chosen scenes, inversion, a generator)"
     source: ClassVar[str] = (
         "PSAQ-ViT (arXiv 2203.02250); attention consistency and generator: 2408.05952; Adaptive DeepInversion "
-        "(1912.08795); smooth fields: Field 1987, Baradad et al. (2106.05963)"
+        "(1912.08795); scenes: dead leaves (Lee et al. 2001), Baradad et al. (2106.05963)"
     )
     compresses: ClassVar[bool] = False
     supplies: ClassVar[bool] = True
     any_model: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
-        return {"method": ("inversion", "generator"), "images": (1024, 2048)}
+        return {"method": ("scenes", "inversion"), "images": (2048,)}
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
         return shape

@@ -21,7 +21,7 @@ from sousvit.search.run import search
 
 SPACE = {
     "techniques": {
-        "synthesize": {"method": ["inversion", "fields"], "images": [64], "steps": [2]},
+        "synthesize": {"method": ["inversion", "scenes"], "images": [64], "steps": [2]},
         "prune_depth": {"drop": [0, 1, 2]},
         "distill": {"epochs": [1], "batch_size": [32]},
         "static_int8": {"smoothing": ["none"], "clip": ["minmax"], "strength": [0.5]},

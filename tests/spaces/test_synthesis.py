@@ -10,21 +10,22 @@ from PIL import Image
 
 from sousvit.common.cache import TensorCache
 from sousvit.common.errors import UserError
-from sousvit.common.model import LoadedModel, ModelSpec
+from sousvit.common.model import LoadedModel, ModelSpec, load
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.synthesis import priors
 from sousvit.spaces.synthesis.config import SynthesisConfig
-from sousvit.spaces.synthesis.fields import Fields
 from sousvit.spaces.synthesis.generator import student_loss
-from sousvit.spaces.synthesis.inversion import draw, invert
+from sousvit.spaces.synthesis.inversion import invert
 from sousvit.spaces.synthesis.probe import Probe
+from sousvit.spaces.synthesis.scenes import PixelLaw, draw_scenes, smooth_fields
+from sousvit.spaces.synthesis.select import balanced, chosen_scenes
 from sousvit.spaces.synthesis.sheet import contact_sheet
 from sousvit.spaces.synthesis.student import stand_in
 from sousvit.spaces.synthesis.supply import HELD_OUT, Supply
 from sousvit.spaces.technique import Context, Supplied
 
-SMALL = {"images": 32, "steps": 6}
+SMALL = {"method": "inversion", "images": 32, "steps": 6}
 
 
 def base_of(model) -> LoadedModel:
@@ -38,12 +39,11 @@ def base(make_vit):
     return base_of(make_vit("average"))
 
 
-def confidence(base: LoadedModel, images: torch.Tensor) -> float:
+def aimed_at(base: LoadedModel, images: torch.Tensor, classes: torch.Tensor) -> float:
     """Mean probability of the classes aimed at."""
-    aimed = torch.arange(len(images)) % base.num_classes
     with torch.no_grad():
         chances = base.module(base.normalise(images)).softmax(1)
-    return float(chances.gather(1, aimed[:, None]).mean())
+    return float(chances.gather(1, classes[:, None]).mean())
 
 
 def test_the_entropy_is_that_of_a_kernel_density_estimate():
@@ -59,12 +59,16 @@ def test_the_entropy_is_that_of_a_kernel_density_estimate():
 
 def test_the_grid_in_use_is_fine_enough():
     values = torch.rand(4, 100, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    assert torch.allclose(priors.differential_entropy(values), priors.differential_entropy(values, points=4001), atol=0.01)
+    assert torch.allclose(
+        priors.differential_entropy(values), priors.differential_entropy(values, points=4001), atol=0.01
+    )
 
 
 def test_varied_patches_have_more_entropy_than_equal_ones():
     generator = torch.Generator().manual_seed(0)
-    shared = torch.randn(1, 1, 8, generator=generator).expand(1, 12, 8) + 0.01 * torch.randn(1, 12, 8, generator=generator)
+    shared = torch.randn(1, 1, 8, generator=generator).expand(1, 12, 8) + 0.01 * torch.randn(
+        1, 12, 8, generator=generator
+    )
     varied = torch.randn(1, 12, 8, generator=generator)
     assert priors.similarity_entropy(varied) > priors.similarity_entropy(shared) + 0.5
     pairs = priors.random_pairs(12, 500, generator)
@@ -92,29 +96,64 @@ def test_total_variation_of_a_ramp():
     assert float(priors.total_variation(ramp)) == pytest.approx(1.0)
 
 
-def test_fields_have_the_statistics_of_the_base():
-    fields = Fields((32, 24), (0.3, 0.5, 0.45), (0.35, 0.25, 0.2))
-    images = fields.images(*fields.draw(400, torch.Generator().manual_seed(0)))
-    assert images.shape == (400, 3, 32, 24) and 0 <= images.min() and images.max() <= 1
-    assert torch.allclose(images.mean((0, 2, 3)), torch.tensor([0.3, 0.5, 0.45]), atol=0.03)
-    assert torch.allclose(images.std((0, 2, 3)), torch.tensor([0.35, 0.25, 0.2]), atol=0.03)
-    white = torch.rand(400, 3, 32, 24)
-    assert priors.total_variation(images) < 0.5 * priors.total_variation(white)
+@pytest.mark.parametrize(("mean", "std"), [(0.286, 0.353), (0.485, 0.229), (0.13, 0.31), (0.5, 0.27)])
+def test_pixels_have_the_statistics_of_the_base(mean, std):
+    law = PixelLaw((mean, 1 - mean), (std, std))
+    pixels = law.pixels(torch.randn(50_000, 2, 1, 1, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(pixels.mean((0, 2, 3)), torch.tensor([mean, 1 - mean]), atol=0.005)
+    assert torch.allclose(pixels.std((0, 2, 3)), torch.tensor([std, std]), atol=0.005)
 
 
-def test_inversion_raises_the_confidence_of_the_base(variant, make_vit):
+def test_fields_are_smooth_and_of_unit_power():
+    generator = torch.Generator().manual_seed(0)
+    smooth = smooth_fields(50, 1, (32, 24), (1.5, 3.0), generator)
+    assert torch.allclose(smooth.square().mean((1, 2, 3)), torch.ones(50), atol=1e-4)
+    white = torch.randn(50, 1, 32, 24, generator=generator)
+    assert priors.total_variation(smooth) < 0.5 * priors.total_variation(white)
+
+
+def test_scenes_are_images_of_either_colour():
+    for mean in ((0.4,), (0.5, 0.4, 0.3)):
+        scenes = draw_scenes(40, (17, 24), PixelLaw(mean, (0.3,) * len(mean)), torch.Generator().manual_seed(0))
+        assert scenes.shape == (40, len(mean), 17, 24) and scenes.min() >= 0 and scenes.max() <= 1
+        mirrored = (scenes == scenes.flip(3)).flatten(1).all(1).float().mean()
+        assert 0.5 < mirrored < 1
+    assert scenes.std(1).mean() > 0.01
+
+
+def test_the_choice_is_balanced_and_takes_the_best_first():
+    scores = torch.tensor([[5.0, 4.0], [3.0, 4.5], [2.0, 1.0], [1.0, 0.5]])
+    rows, classes = balanced(scores, 3)
+    assert list(zip(rows.tolist(), classes.tolist(), strict=True)) == [(0, 0), (1, 1), (2, 0)]
+    rows, classes = balanced(torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), 22)
+    assert len(set(rows.tolist())) == 22 and sorted(classes.bincount().tolist()) == [4, 4, 4, 5, 5]
+
+
+def test_chosen_scenes_are_surer_than_others(base):
+    one, many = (SynthesisConfig(images=40, candidates=count) for count in (1, 8))
+    sure = [aimed_at(base, *chosen_scenes(base, config, 0)) for config in (one, many)]
+    assert sure[1] > sure[0]
+
+
+def test_inversion_raises_the_confidence_of_a_trained_base(tiny_project):
+    base = load(tiny_project.model_spec())
+    config = SynthesisConfig(images=64, steps=12)
+    begun, classes = chosen_scenes(base, config, 0)
+    assert aimed_at(base, invert(base, config, 0), classes) > aimed_at(base, begun, classes) + 0.05
+
+
+def test_inversion_works_on_every_kind_of_transformer(variant, make_vit):
     base = base_of(make_vit(variant))
-    config = SynthesisConfig(images=32, steps=8)
-    begun, made = draw(base, config, 0), invert(base, config, 0)
-    assert made.dtype == torch.uint8 and made.shape == (32, base.channels, *base.size)
-    assert confidence(base, made) > confidence(base, begun)
+    config = SynthesisConfig(images=16, steps=2, adversarial_weight=0.5)
+    made = invert(base, config, 0)
+    assert made.dtype == torch.uint8 and made.shape == (16, base.channels, *base.size)
     assert torch.equal(made, invert(base, config, 0))
     assert all(parameter.requires_grad and parameter.grad is None for parameter in base.module.parameters())
 
 
-@pytest.mark.parametrize("method", ["fields", "inversion", "generator"])
+@pytest.mark.parametrize("method", ["scenes", "inversion", "generator"])
 def test_every_method_fills_the_set_and_repeats_itself(base, method, tmp_path):
-    config = SynthesisConfig(method=method, adversarial_weight=0.5, **SMALL)
+    config = SynthesisConfig(method=method, images=32, steps=6, adversarial_weight=0.5)
     made = Supply(base).made(config)
     assert len(made) == 32 and made.size == base.size
     assert torch.equal(made.images(), Supply(base).made(config).images())
@@ -151,7 +190,7 @@ def test_parameters_seeds_and_weights_make_other_sets(base, make_vit):
 
 def test_a_recipe_gets_its_own_images_and_others_the_runs(base):
     supply = Supply(base, calibration=16)
-    run = supply(SynthesisConfig(method="fields", images=48))
+    run = supply(SynthesisConfig(images=48))
     context = Context(base.normalise, run.calibration, run.train, run.teacher, supply=supply)
     builder = ModelBuilder(base, context)
     plain = Recipe((Step.make("prune_mlp", keep=0.5),))
@@ -209,7 +248,7 @@ def test_the_students_loss_is_least_where_it_equals_the_teacher():
 def test_a_contact_sheet_shows_a_few_dozen(base):
     import io
 
-    made = Supply(base).made(SynthesisConfig(method="fields", images=64))
+    made = Supply(base).made(SynthesisConfig(images=64))
     sheet = Image.open(io.BytesIO(contact_sheet(made)))
     assert sheet.width == 12 * 66 - 2 and sheet.height == 4 * 66 - 2  # 16 px times 4, and a gap of 2
 
