@@ -137,9 +137,9 @@ def test_chosen_scenes_are_surer_than_others(base):
 
 def test_inversion_raises_the_confidence_of_a_trained_base(tiny_project):
     base = load(tiny_project.model_spec())
-    config = SynthesisConfig(images=64, steps=12)
+    config = SynthesisConfig(images=64, candidates=1, steps=12)
     begun, classes = chosen_scenes(base, config, 0)
-    assert aimed_at(base, invert(base, config, 0), classes) > aimed_at(base, begun, classes) + 0.05
+    assert aimed_at(base, invert(base, config, 0), classes) > aimed_at(base, begun, classes) + 0.02
 
 
 def test_inversion_works_on_every_kind_of_transformer(variant, make_vit):
