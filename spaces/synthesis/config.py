@@ -26,7 +26,7 @@ class SynthesisConfig(StepConfig):
 
     method: Method = "scenes"
     images: int = Field(default=2048, ge=16, le=1_000_000)
-    candidates: int = Field(default=2, ge=1, le=100)
+    candidates: int = Field(default=3, ge=1, le=100)
     steps: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=0.05, gt=0)
     class_weight: float = Field(default=1.0, ge=0)

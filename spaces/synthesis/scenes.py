@@ -22,6 +22,8 @@ SHARED_COLOUR = 0.9
 TEXTURE, OUTLINE = (1.0, 3.0), (1.5, 3.0)
 #: Shares of scenes with a plain ground, with mirror symmetry, and of figures with each further part.
 PLAIN, MIRRORED, PART = 0.85, 0.75, 0.5
+#: Share of parts that show the ground.
+HOLE = 0.25
 #: A ground's level spreads by up to this share of the pixels' deviation; a texture by up to that one.
 GROUND_SPREAD, TEXTURE_SPREAD = 0.7, 0.5
 PARTS, ROUGHNESS, SHARPNESS = 2, 0.3, 14.0
@@ -45,6 +47,12 @@ class PixelLaw:
     def channels(self) -> int:
         """Of the images."""
         return self.centre.shape[1]
+
+    @property
+    def clipped(self) -> tuple[float, float]:
+        """Shares of pixels that are 0 and that are 1, over all channels."""
+        normal = torch.distributions.Normal(self.centre, self.spread)
+        return float(normal.cdf(torch.zeros(())).mean()), float(1 - normal.cdf(torch.ones(())).mean())
 
     def pixels(self, standard: torch.Tensor) -> torch.Tensor:
         """Standard Gaussian values ``[B, C, H, W]`` to pixels in [0, 1]."""
@@ -87,13 +95,14 @@ def smooth_fields(
 
 def draw_scenes(count: int, size: tuple[int, int], law: PixelLaw, generator: torch.Generator) -> torch.Tensor:
     """Random scenes ``[count, C, H, W]`` in [0, 1]; the same for the same generator state."""
-    level = GROUND_SPREAD * _uniform(count, generator) * _level(count, law, generator)
-    ground = law.pixels(level)
+    ground, plain = _ground(count, law, generator)
     textured = law.pixels(_level(count, law, generator) + _texture(count, size, law, generator))
-    scene = torch.where(_uniform(count, generator) < PLAIN, ground.expand(-1, -1, *size), textured)
+    scene = torch.where(plain, ground.expand(-1, -1, *size), textured)
     for part in range(1 + PARTS):
         main = part == 0
-        own = _apart(ground, generator) if main else law.pixels(_level(count, law, generator))
+        own = _apart(ground, generator)
+        if not main:
+            own = torch.where(_uniform(count, generator) < HOLE, ground, own)
         relief = TEXTURE_SPREAD * law.spread * _texture(count, size, law, generator)
         mask = _mask(count, size, 0.75 if main else 0.45, 0.12 if main else 0.4, generator)
         if not main:
@@ -102,6 +111,20 @@ def draw_scenes(count: int, size: tuple[int, int], law: PixelLaw, generator: tor
     half = size[1] // 2
     mirrored = torch.cat([scene[..., : size[1] - half], scene[..., :half].flip(3)], 3)
     return torch.where(_uniform(count, generator) < MIRRORED, mirrored, scene)
+
+
+def _ground(count: int, law: PixelLaw, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Levels ``[count, C, 1, 1]`` of the ground, and whether it is plain ``[count, 1, 1, 1]``.
+
+    Where many pixels are all black or all white, it is the ground that is: twice as often as the pixels are.
+    """
+    black, white = law.clipped
+    scale = 2 / max(1.0, 2 * (black + white))
+    chance = _uniform(count, generator)
+    is_black, is_white = chance < scale * black, chance > 1 - scale * white
+    other = law.pixels(GROUND_SPREAD * _uniform(count, generator) * _level(count, law, generator))
+    level = torch.where(is_white, torch.ones(()), torch.where(is_black, torch.zeros(()), other))
+    return level, is_black | is_white | (_uniform(count, generator) < PLAIN)
 
 
 def _uniform(count: int, generator: torch.Generator) -> torch.Tensor:

@@ -104,6 +104,17 @@ def test_pixels_have_the_statistics_of_the_base(mean, std):
     assert torch.allclose(pixels.std((0, 2, 3)), torch.tensor([std, std]), atol=0.005)
 
 
+def test_clipped_pixels_are_the_grounds():
+    law = PixelLaw((0.286,), (0.353,))
+    black, white = law.clipped
+    pixels = law.pixels(torch.randn(50_000, 1, 1, 1, generator=torch.Generator().manual_seed(0)))
+    assert float((pixels == 0).float().mean()) == pytest.approx(black, abs=0.01)
+    assert float((pixels == 1).float().mean()) == pytest.approx(white, abs=0.01)
+    scenes = draw_scenes(300, (16, 16), law, torch.Generator().manual_seed(0))
+    corners = scenes[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners < 0.02).float().mean() > black
+
+
 def test_fields_are_smooth_and_of_unit_power():
     generator = torch.Generator().manual_seed(0)
     smooth = smooth_fields(50, 1, (32, 24), (1.5, 3.0), generator)
