@@ -109,6 +109,13 @@ class LastRows(BaseModel):
     last: Count
 
 
+#: What stands for data that there is none of.
+NO_DATA = "none"
+#: Images held out for judging where all of them are synthesised, unless the user says how many.
+HELD_OUT = 512
+DEFAULT_VALIDATION = 0.1
+
+
 class DataSpec(BaseModel):
     """Where the data is and how it is split.
 
@@ -119,13 +126,18 @@ class DataSpec(BaseModel):
     ``voc``: parts are lists of image names (``ImageSets/Main/train.txt``), beside whose top folder ``Annotations``
     and ``JPEGImages`` lie; ``classes`` are the names to find, those of the training part by default. ``coco``: parts
     are JSON files; ``images`` are the folders of their images, the JSON's own by default.
+
+    ``labels: false`` says that training and validation images have no labels (a test split always has). ``data: none``
+    (short for ``format: none``), or ``train: none`` beside a test split, says that there are no images: then they
+    are synthesised from the base, as ``synthesis`` says (the parameters of the technique ``synthesize``), and
+    ``validation`` may only be the count of those held out for judging.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco"]
+    format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco", "none"]
     train: str | None = None
     test: str | None = None
-    validation: StrictCount | Fraction | LastRows | str = 0.1
+    validation: StrictCount | Fraction | LastRows | str = DEFAULT_VALIDATION
     name: str | None = Field(default=None, description="torchvision class name")
     root: str | None = Field(default=None, description="torchvision folder, or where voc and coco paths start")
     classes: tuple[str, ...] | None = Field(default=None, description="voc: class names, in the order of their labels")
@@ -135,6 +147,69 @@ class DataSpec(BaseModel):
     limit_train: Count | None = Field(default=None, description="use at most this many training images")
     calibration: Count = Field(default=512, description="training images for calibration and repair")
     split_seed: int = 0
+    labels: bool = Field(default=True, description="whether training and validation images are labelled")
+    synthesis: dict[str, Any] = Field(default={}, description="how images are made where there are none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_at_all(cls, value: Any) -> Any:
+        return {"format": NO_DATA} if value == NO_DATA else value
+
+    @property
+    def kind(self) -> Literal["labelled", "unlabelled", "none"]:
+        """What training images there are."""
+        if NO_DATA in (self.format, self.train):
+            return "none"
+        return "labelled" if self.labels else "unlabelled"
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+        return self.test is not None or self.format == "torchvision"
+
+    @property
+    def validation_name(self) -> str:
+        """What a search judges on."""
+        names = {"labelled": "validation", "unlabelled": "images without labels", "none": "held-out synthesised images"}
+        return names[self.kind]
+
+    @property
+    def final_name(self) -> str:
+        """What the answer is judged on."""
+        return "the test split" if self.has_test else self.validation_name
+
+    @property
+    def held_out(self) -> int:
+        """How many synthesised images are for judging only."""
+        return self.validation if isinstance(self.validation, int) else HELD_OUT
+
+    @model_validator(mode="after")
+    def _nothing_for_no_images(self) -> DataSpec:
+        """Refuse keys that speak of training images where there are none, and detection data without boxes."""
+        if self.task == "detection" and self.kind != "labelled":
+            raise UserError(
+                "a detector is trained and judged on boxes",
+                f"{self.format} data of the kind {self.kind}",
+                "name training data with boxes and remove labels",
+            )
+        if self.kind != "none":
+            if self.synthesis:
+                raise UserError("synthesis makes images where there are none", "data with images", "remove synthesis")
+            return self
+        described = ("limit_train", "name", "root", "classes", "images")
+        ignored = [key for key in described if getattr(self, key) is not None]
+        ignored += ["labels: false"] if not self.labels else []
+        ignored += ["test"] if self.format == NO_DATA and self.test is not None else []
+        if ignored:
+            action = "name the test split's format and write train: none" if "test" in ignored else "remove them"
+            raise UserError("data: none has no images to describe", ", ".join(ignored), action)
+        if not isinstance(self.validation, int) and self.validation != DEFAULT_VALIDATION:
+            raise UserError(
+                "without images, validation is the count of synthesised ones to judge on",
+                self.validation,
+                f"write for instance validation: {HELD_OUT}, or leave it out",
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> DataSpec:
@@ -159,7 +234,7 @@ class DataSpec(BaseModel):
         """The same with absolute paths."""
 
         def absolute(text: str | None, start: Path = folder) -> str | None:
-            return None if text is None else str((start / Path(text).expanduser()).resolve())
+            return text if text in (None, NO_DATA) else str((start / Path(text).expanduser()).resolve())
 
         root = absolute(self.root)
         start = folder if root is None else Path(root)

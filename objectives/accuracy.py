@@ -20,6 +20,7 @@ class Accuracy(Objective):
     stage: ClassVar[Stage] = Stage.TRAINED
     summary: ClassVar[str] = "top-1 of the artifact in its runtime"
     task: ClassVar[Task | None] = "classification"
+    needs_labels: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""

@@ -1,6 +1,7 @@
 """The objectives that ship with sousvit; importing this registers them."""
 
 from sousvit.objectives.accuracy import Accuracy
+from sousvit.objectives.agreement import Agreement
 from sousvit.objectives.compute import Macs, Params
 from sousvit.objectives.eer import EfficientErrorRate
 from sousvit.objectives.energy import Energy
@@ -11,6 +12,7 @@ from sousvit.objectives.size import CompressedSize, Size
 
 __all__ = [
     "Accuracy",
+    "Agreement",
     "CompressedSize",
     "EfficientErrorRate",
     "Energy",

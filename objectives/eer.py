@@ -63,6 +63,7 @@ class EfficientErrorRate(Objective):
         self.terms, self.reference = tuple(terms), reference
         self.name = name  # type: ignore[misc]
         self.stage = Stage.TRAINED if "error" in terms else Stage.ARTIFACT  # type: ignore[misc]
+        self.needs_labels = "error" in terms  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""

@@ -20,6 +20,7 @@ class MeanAp(Objective):
     stage: ClassVar[Stage] = Stage.TRAINED
     summary: ClassVar[str] = "mAP (IoU 0.5 to 0.95) of the detector's artifact in its runtime"
     task: ClassVar[Task | None] = "detection"
+    needs_labels: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""

@@ -125,7 +125,7 @@ class Measurement:
 
 class Objective(ABC):
     """One measured quantity; ``per_target`` where it differs from target to target, ``task`` where only one task's
-    models have it.
+    models have it, ``needs_labels`` where it means nothing on images without labels.
     """
 
     name: ClassVar[str]
@@ -135,6 +135,7 @@ class Objective(ABC):
     summary: ClassVar[str]
     per_target: ClassVar[bool] = False
     task: ClassVar[Task | None] = None
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> Measurement:

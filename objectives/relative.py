@@ -25,6 +25,7 @@ class Relative(Objective):
         self.name = f"{original.name}_{form}"  # type: ignore[misc]
         self.stage, self.per_target = original.stage, original.per_target  # type: ignore[misc]
         self.task = original.task  # type: ignore[misc]
+        self.needs_labels = original.needs_labels  # type: ignore[misc]
         if form == "ratio":
             self.unit, self.direction = "ratio", original.direction  # type: ignore[misc]
             self.summary = f"{original.name} / that of the base"  # type: ignore[misc]

@@ -22,8 +22,10 @@ from sousvit.search.subject import JUDGING_BATCH
 from sousvit.spaces.artifact import DESCRIPTION, Artifact
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.images import open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
@@ -55,16 +57,24 @@ def apply_recipe(
     base, data_spec = load(_model_spec(value, path, model)), _data_spec(value, path, data)
     require_task(base.spec, data_spec)
     recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
-    splits = Splits(data_spec, base.size, base.channels)
+    seed = _number(value, "seed", 0, int)
+    made = [step.technique for step in recipe.steps if step.handler.supplies]
+    if made and data_spec.kind != "none":
+        raise UserError(f"{made[0]} makes images where there are none", "data with images", "use data: none")
+    supply = Supply(base, seed, data_spec.calibration, progress=progress)
+    splits = open_splits(data_spec, base, supply)
     context = Context(
         normalise=base.normalise,
         calibration=splits.calibration(),
         train=splits.train,
         teacher=Teacher(base, splits.train, progress=progress),
-        seed=_number(value, "seed", 0, int),
+        seed=seed,
         progress=progress,
+        supply=supply if data_spec.kind == "none" else None,
     )
-    compressed = ModelBuilder(base, context).build(recipe, _number(value, "fidelity", 1.0, float))
+    builder = ModelBuilder(base, context)
+    compressed = builder.build(recipe, _number(value, "fidelity", 1.0, float))
+    context = builder.context_of(recipe)
     shape = (1, base.channels, *base.size)
     artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
     figures = _judge(artifact, compressed, base, splits, recipe)
@@ -81,14 +91,16 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
     with open_session(artifact, available_cores()) as session:
         probe = base.normalise(splits.validation.head(16).images()).numpy()
         check_agreement(session, compressed, probe, quantized=recipe.is_quantized)
-        parts: dict[str, ImageSet] = {"validation": splits.validation}
-        if splits.spec.test is not None or splits.spec.format == "torchvision":
+        spec = splits.spec
+        parts: dict[str, ImageSet] = {"validation" if spec.kind == "labelled" else "agreement": splits.validation}
+        if spec.has_test:
             parts["test"] = splits.open_test()
         figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}
         for name, images in parts.items():
             batch = 1 if artifact.batch_dependent else JUDGING_BATCH
             found = judging_tasks()[base.spec.task].evaluate(session, compressed, images, base.normalise, batch)
-            figures.update({f"{name}_{key}": list(value) for key, value in found.figures().items()})
+            for key, value in found.figures().items():
+                figures["agreement" if name == "agreement" else f"{name}_{key}"] = list(value)
     return figures
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -21,13 +21,21 @@ from sousvit.objectives.objective import Objective, get_objective
 from sousvit.objectives.plugins import load_objective
 from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
 from sousvit.search.record import Value
+from sousvit.spaces.synthesis.config import synthesis_of
+
+if TYPE_CHECKING:
+    from sousvit.spaces.shape import ModelShape
+    from sousvit.spaces.space import Space
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: Stored intervals are two-sided at 95%.
 _INTERVAL_Z = NormalDist().inv_cdf(0.975)
 #: Objectives that are shares between 0 and 1.
-QUALITIES = ("accuracy", "map", "map50")
+QUALITIES = ("accuracy", "map", "map50", "agreement")
+#: Of synthesised images, in the run folder.
+CONTACT_SHEET = "synthesised.png"
+_NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 _QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)")
 
 
@@ -227,6 +235,11 @@ class Budget(BaseModel):
             if target and target not in labels:
                 raise UnknownNameError("what stands behind the @", target, labels)
         self.hard_limits  # noqa: B018 - parsing checks names and units
+        if self.data.kind != "labelled":
+            synthesis_of(self.data)
+            for name in (*self.optimize, *self.limits):
+                if get_objective(name).needs_labels:
+                    raise UserError(f"{name} needs labels", _NO_LABELS[self.data.kind], "ask for agreement instead")
         return self
 
     @property
@@ -322,6 +335,14 @@ def _check_contradictions(limits: tuple[Limit, ...]) -> None:
             raise UserError(f"{limit.name} is a share between 0 and 1", str(limit), "write for instance 0.91 or 91%")
         if limit.name.removesuffix("_drop") in QUALITIES and limit.bound >= 1 and limit.name not in QUALITIES:
             raise UserError(f"{limit.name} is a share below 1", str(limit), "write for instance 0.01 for one point")
+
+
+def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]]:
+    """The budget's space on a base of ``shape``, and why techniques were left out."""
+    from sousvit.spaces.space import make_space, read_space
+
+    has_images = budget.data.kind != "none"
+    return make_space(read_space(budget.space), shape, budget.runtimes, has_images)
 
 
 def read_budget(path: Path) -> Budget:

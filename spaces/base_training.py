@@ -78,6 +78,8 @@ def train_base(
         UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
     """
     _require_writable(out)
+    if spec.data.kind != "labelled":
+        raise UserError("training needs labelled images", f"data of the kind {spec.data.kind}", "name labelled data")
     torch.manual_seed(spec.training.seed)
     base = load(spec.model)
     require_task(spec.model, spec.data)
@@ -106,7 +108,7 @@ def train_base(
     if spec.model.detector is not None:
         description["detector"] = spec.model.detector.model_dump(mode="json")
     save_checkpoint(out, base.module, description)
-    if spec.data.test is not None or spec.data.format == "torchvision":
+    if spec.data.has_test:
         description.update(_figures("test", base, splits.open_test(), plan.precision))
         save_checkpoint(out, base.module, description)
     return description

@@ -32,13 +32,23 @@ class Splits:
         spec: resolved data specification.
         size: (height, width) of the model's input.
         channels: input channels of the model.
+        made: training and validation images where the user has none.
 
     Raises:
-        UserError: a part is missing, empty, corrupt, or too small to be split.
+        UserError: a part is missing, empty, corrupt, or too small to be split; or there are no images at all.
     """
 
-    def __init__(self, spec: DataSpec, size: tuple[int, int], channels: int) -> None:
+    def __init__(
+        self, spec: DataSpec, size: tuple[int, int], channels: int, made: tuple[ImageSet, ImageSet] | None = None
+    ) -> None:
         self.spec, self._size, self._channels = spec, size, channels
+        self.test_reads = 0
+        self._source: Source | None = None
+        if made is not None:
+            self.train, self.validation = made
+            return
+        if spec.kind == "none":
+            raise UserError("this needs training images", "data without any", "name them under data")
         source = _open(spec, "train")
         train, held_out = _split(spec, source)
         if held_out is None:
@@ -47,7 +57,7 @@ class Splits:
                 raise UserError(
                     "validation must be data of its own", spec.validation, "name another path or a fraction"
                 )
-            other = self._beside(_open_path(spec, spec.validation, source.class_names), source)
+            other = self._beside(_open_path(spec, spec.validation, spec.labels, source.class_names), source)
             self.validation = self._set(other, np.arange(len(other.labels)))
         else:
             self.validation = self._set(source, held_out)
@@ -55,7 +65,6 @@ class Splits:
             train = _draw(train, min(spec.limit_train, len(train)), spec.split_seed)
         self.train = self._set(source, train)
         self._source = source
-        self.test_reads = 0
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +104,9 @@ class Splits:
 
     def open_test(self) -> ImageSet:
         """Read the test split (counted in ``test_reads``)."""
-        source = self._beside(_open(self.spec, "test", self._source.class_names), self._source)
+        source = _open(self.spec, "test", () if self._source is None else self._source.class_names)
+        if self._source is not None:
+            source = self._beside(source, self._source)
         self.test_reads += 1
         return self._set(source, np.arange(len(source.labels)))
 
@@ -131,11 +142,12 @@ def _open(spec: DataSpec, part: Literal["train", "test"], classes: Sequence[str]
         return TorchvisionSource(spec.name, Path(spec.root), part == "train")
     path = spec.train if part == "train" else spec.test
     if path is None:
-        raise UserError(f"data needs a {part} path", "none", f"add data.{part}")
-    return _open_path(spec, path, classes)
+        without = " (train: none synthesises images)" if part == "train" else ""
+        raise UserError(f"data needs a {part} path", "none", f"add data.{part}{without}")
+    return _open_path(spec, path, spec.labels or part == "test", classes)
 
 
-def _open_path(spec: DataSpec, path: str, classes: Sequence[str] = ()) -> Source:
+def _open_path(spec: DataSpec, path: str, labelled: bool, classes: Sequence[str] = ()) -> Source:
     """``classes`` are those of the training part, where it is open already."""
     if not Path(path).exists():
         raise UserError("data must exist", path, "correct the path under data")
@@ -143,8 +155,12 @@ def _open_path(spec: DataSpec, path: str, classes: Sequence[str] = ()) -> Source
         return VocSource(Path(path), spec.classes or classes or None)
     if spec.format == "coco":
         return CocoSource(Path(path), None if spec.images is None else [Path(entry) for entry in spec.images])
-    kinds: dict[str, Callable[[Path], Source]] = {"idx": IdxSource, "parquet": ParquetSource, "folder": FolderSource}
-    return kinds[spec.format](Path(path))
+    kinds: dict[str, Callable[[Path, bool], Source]] = {
+        "idx": IdxSource,
+        "parquet": ParquetSource,
+        "folder": FolderSource,
+    }
+    return kinds[spec.format](Path(path), labelled)
 
 
 def _draw(indices: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.common.files import write_atomic
-from sousvit.objectives.tasks.task import judging_tasks, task_measured
 from sousvit.search.answer import Answer
 from sousvit.search.archive import Archive, open_run, violations
-from sousvit.search.budget import Budget
+from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.gate import seconds_saved
-from sousvit.search.record import TrialRecord
+from sousvit.search.record import BaseRecord, TrialRecord, quality_of, word_of
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 
 if TYPE_CHECKING:
@@ -33,26 +33,34 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     path = folder / "answer.json"
     answer = Answer.from_dict(json.loads(path.read_text())) if path.is_file() else None
     target = out or folder / "report.html"
-    write_atomic(target, render(budget, archive, answer, folder.name))
+    sheet = folder / CONTACT_SHEET
+    picture = base64.b64encode(sheet.read_bytes()).decode() if sheet.is_file() else ""
+    write_atomic(target, render(budget, archive, answer, folder.name, picture))
     return target
 
 
-def render(budget: Budget, archive: Archive, answer: Answer | None, name: str) -> str:
-    """The page as text; everything from outside is escaped."""
+def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, sheet: str = "") -> str:
+    """The page as text; everything from outside is escaped.
+
+    Args:
+        sheet: a PNG of synthesised images in base64, or nothing.
+    """
     from jinja2 import Environment, StrictUndefined
 
     rows = () if answer is None else answer.rows
-    task = judging_tasks()[budget.model.task]
-    names = list(dict.fromkeys([task.quality, "latency_ratio", "size_ratio", *budget.limits, *budget.optimize]))
+    assert archive.base is not None
+    quality = quality_of(archive.base.values)
+    names = list(dict.fromkeys([quality, "latency_ratio", "size_ratio", *budget.limits, *budget.optimize]))
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
         facts=_facts(budget, archive),
         answer=answer,
         short=short_recipe,
-        headings=headings(budget),
-        merit=task.heading.removesuffix(" %"),
+        headings=headings(budget, rows),
         rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
+        judged_on=budget.data.final_name,
+        sheet=sheet,
         parts=[] if answer is None else leave_one_out(answer),
         scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
@@ -65,10 +73,8 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     assert archive.base is not None
     machine = archive.base.machine
     versions = [f"{name} {version}" for name, version in machine.get("versions", {}).items() if version]
-    task = judging_tasks()[budget.model.task]
-    merit = f"{show(archive.base.values[task.quality])} {task.heading.removesuffix(' %')}"
     return {
-        "Base": f"{budget.model.name}: {merit} on validation in ONNX Runtime fp32",
+        "Base": f"{budget.model.name}: {_of_base(archive.base, budget)} in ONNX Runtime fp32",
         "Target": budget.where,
         "Hard limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.optimize.items()),
@@ -78,12 +84,20 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     }
 
 
+def _of_base(base: BaseRecord, budget: Budget) -> str:
+    """How good the base is; by itself it agrees with itself, which says nothing."""
+    judged_on = budget.data.validation_name
+    if quality_of(base.values) == "agreement":
+        return f"agreement with it is judged on {judged_on}"
+    return f"{show(base.values[quality_of(base.values)])} {word_of(base.values)} on {judged_on}"
+
+
 def leave_one_out(answer: Answer) -> list[dict[str, Any]]:
     """What happens to the recipe when one technique is left out: factors of latency and file, points of merit."""
     whole = next((row for row in answer.rows if row.role == "recipe"), None)
     if whole is None:
         return []
-    quality = task_measured(whole.values).quality
+    quality = quality_of(whole.values)
     return [
         {
             "technique": row.role.removeprefix("without "),
@@ -108,22 +122,24 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
     """The figure of merit against latency relative to the base; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
-    figure, task = go.Figure(), judging_tasks()[budget.model.task]
+    assert archive.base is not None
+    quality, word = quality_of(archive.base.values), word_of(archive.base.values)
+    judged_on, figure = budget.data.validation_name, go.Figure()
     for group, colour in COLOURS.items():
         chosen = [trial for trial in archive if _group(trial, budget) == group]
         sizes = [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen]
         figure.add_scatter(
-            **_points(chosen, task.quality),
+            **_points(chosen, quality),
             mode="markers",
             name=group,
             marker={"color": colour, "size": sizes, "opacity": 0.75},
             text=[short_recipe(trial.recipe) for trial in chosen],
-            hovertemplate="%{text}<br>latency x %{x:.3f}, %{y:.2f} %<extra></extra>",
+            hovertemplate="%{text}<br>latency x %{x:.3f}, " + word + " %{y:.2f} %<extra></extra>",
         )
     front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
-    figure.add_scatter(**_points(front, task.quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
-    axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{task.heading} on validation"}
+    figure.add_scatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
+    axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{word} on {judged_on}, %"}
     figure.update_layout(**axes, height=480, template="plotly_white", margin={"t": 20})
     return figure
 

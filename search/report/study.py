@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sousvit.common.files import write_atomic
-from sousvit.objectives.tasks.task import JudgingTask, task_measured
 from sousvit.search.archive import Archive
-from sousvit.search.record import TrialRecord, Value
+from sousvit.search.record import TrialRecord, Value, quality_of, word_of
 from sousvit.search.report.terminal import short_recipe
 
 if TYPE_CHECKING:
@@ -27,24 +26,19 @@ def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
 
 
 def markdown(archive: Archive) -> str:
-    """One row a recipe; the figure of merit on validation, 95% intervals in brackets."""
-    task = _task(archive)
-    headings = ("technique", task.heading, *HEADINGS)
+    """One row a recipe; the figure of merit while judging, 95% intervals in brackets."""
+    assert archive.base is not None
+    headings = ("technique", f"{word_of(archive.base.values)} %", *HEADINGS)
     lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 2) + "---|"]
-    lines += [f"| {' | '.join(_cells(trial, task.quality))} |" for trial in archive]
+    lines += [f"| {' | '.join(_cells(trial))} |" for trial in archive]
     return "\n".join(lines) + "\n"
 
 
-def _task(archive: Archive) -> JudgingTask:
-    assert archive.base is not None
-    return task_measured(archive.base.values)
-
-
-def _cells(trial: TrialRecord, quality: str) -> list[str]:
+def _cells(trial: TrialRecord) -> list[str]:
     recipe = short_recipe(trial.recipe)
     if trial.status != "complete":
         return [trial.origin, *[""] * len(HEADINGS), f"{recipe}: {trial.status}, {trial.message}"]
-    ratio = trial.values["latency_ratio"]
+    ratio, quality = trial.values["latency_ratio"], quality_of(trial.values)
     speed = _span(Value(1 / ratio.value, _inverse(ratio.high), _inverse(ratio.low)), 1, 2)
     return [
         trial.origin,
@@ -55,7 +49,7 @@ def _cells(trial: TrialRecord, quality: str) -> list[str]:
         f"{1 / trial.get('size_ratio'):.2f}x",
         f"{trial.get('size_compressed'):.2f}",
         f"{trial.get('macs'):.1f}",
-        f"{trial.get('eer'):.3f}",
+        f"{trial.get('eer'):.3f}" if "eer" in trial.values else "-",
         recipe,
     ]
 
@@ -75,19 +69,20 @@ def plot(archive: Archive) -> go.Figure:
     """The figure of merit against speed-up, one colour a technique; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
-    figure, task = go.Figure(), _task(archive)
+    assert archive.base is not None
+    figure, word = go.Figure(), word_of(archive.base.values)
     complete = [trial for trial in archive if trial.status == "complete"]
     for name in dict.fromkeys(trial.origin for trial in complete):
         chosen = [trial for trial in complete if trial.origin == name]
         figure.add_scatter(
             x=[1 / trial.get("latency_ratio") for trial in chosen],
-            y=[100 * trial.get(task.quality) for trial in chosen],
+            y=[100 * trial.get(quality_of(trial.values)) for trial in chosen],
             mode="markers",
             name=name,
             marker={"size": [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen], "opacity": 0.75},
             text=[short_recipe(trial.recipe) for trial in chosen],
-            hovertemplate="%{text}<br>%{x:.2f}x faster, %{y:.2f} %<extra></extra>",
+            hovertemplate="%{text}<br>%{x:.2f}x faster, " + word + " %{y:.2f} %<extra></extra>",
         )
-    axes = {"xaxis_title": "speed-up over the base (ONNX Runtime fp32)", "yaxis_title": f"{task.heading} on validation"}
+    axes = {"xaxis_title": "speed-up over the base (ONNX Runtime fp32)", "yaxis_title": f"{word} while judging, %"}
     figure.update_layout(**axes, height=720, template="plotly_white")
     return figure

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sousvit.objectives.tasks.task import judging_tasks, task_measured
 from sousvit.search.answer import Answer, Row
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
-from sousvit.search.record import BaseRecord, TrialRecord, Value
+from sousvit.search.record import BaseRecord, TrialRecord, Value, quality_of, word_of
 from sousvit.search.watcher import Counts, Watcher
 from sousvit.spaces.recipe import Recipe
 
@@ -32,6 +31,12 @@ def console(stderr: bool = False) -> Console:
     """A console; without a terminal lines are wide enough for a log."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, soft_wrap=True, width=None if stream.isatty() else 160)
+
+
+#: Said once on a line of their own where there is no live bar.
+SLOW_PARTS = frozenset(
+    {"loading model and data", "teacher", "synthesising images", "training a generator", "timing all rows, interleaved"}
+)
 
 
 class SearchView:
@@ -68,10 +73,10 @@ class SearchView:
         """Tell the base's figures and the space."""
         figures = ", ".join(
             f"{name} {show(base.values[name])}"
-            for name in (task_measured(base.values).quality, "latency", "size", "macs")
+            for name in (quality_of(base.values), "latency", "size", "macs")
             if name in base.values
         )
-        self.say(f"base (ONNX Runtime fp32, validation): {figures}")
+        self.say(f"base (ONNX Runtime fp32, {self._budget.data.validation_name}): {figures}")
         by_reason: dict[str, list[str]] = {}
         for name, reason in left_out.items():
             by_reason.setdefault(reason, []).append(name)
@@ -84,11 +89,7 @@ class SearchView:
         self._bar.update(
             self._task, description=f"{self._current} {what}".strip()[:70], completed=done, total=total or None
         )
-        if (
-            what != self._what
-            and not self._console.is_terminal
-            and what in ("loading model and data", "teacher", "timing all rows, interleaved")
-        ):
+        if what != self._what and not self._console.is_terminal and what in SLOW_PARTS:
             self.say(f"  ... {what}")
         if what.startswith("building: ") and what != self._what:
             self.say(f"  ... {what}")
@@ -112,8 +113,8 @@ def _result(record: TrialRecord, budget: Budget) -> str:
     broken = violations(record, budget.hard_limits)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
-    quality = task_measured(record.values).quality
-    names = [name for name in (quality, "latency_ratio", "size_ratio") if name in record.values]
+    shown = (quality_of(record.values), "latency_ratio", "size_ratio")
+    names = [name for name in shown if name in record.values]
     return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
@@ -160,9 +161,10 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
 
 def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    table = Table(title=f"measured in one session on the test split; {budget.where}", title_justify="left")
+    title = f"measured in one session on {budget.data.final_name}; {budget.where}"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    for heading in headings(budget):
+    for heading in headings(budget, rows):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
     for row in rows:
@@ -175,15 +177,15 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     return table
 
 
-def headings(budget: Budget) -> list[str]:
+def headings(budget: Budget, rows: Sequence[Row]) -> list[str]:
     """Of :func:`row_cells`: what is known of every row, then the speed on each further target."""
     further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
-    return [judging_tasks()[budget.model.task].heading, *HEADINGS, *further]
+    return [f"{word_of(rows[0].values if rows else {})} %", *HEADINGS, *further]
 
 
 def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
     """The figures of one row as text: drop and speed-up with their 95% intervals."""
-    quality = judging_tasks()[budget.model.task].quality
+    quality = quality_of(values)
     drop = values[f"{quality}_drop"]
     speeds = [_speed(values, f"@{target.label}") for target in budget.targets[1:]]
     return [
@@ -194,7 +196,7 @@ def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
         f"{1 / values['size_ratio'].value:.2f}x",
         f"{values['params'].value:.3f}",
         f"{values['macs'].value:.1f}",
-        f"{values['eer'].value:.3f}",
+        f"{values['eer'].value:.3f}" if "eer" in values else "-",
         *(cell for pair in speeds for cell in pair),
     ]
 
@@ -230,15 +232,16 @@ def _print_notes(out: Console, answer: Answer) -> None:
 
 
 def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
-    """An answer from the archive: figures on the validation split."""
+    """An answer from the archive: figures on what the search judged on."""
     if answer.chosen is None:
         out.print("infeasible: the archive holds no finished trial that could be measured", highlight=False)
         _print_notes(out, answer)
         return
-    table = Table(title=f"from the archive, on the validation split; {budget.where}", title_justify="left")
-    quality = judging_tasks()[budget.model.task].quality
-    shown = [quality, f"{quality}_drop", "latency", "latency_ratio", "size"]
-    names = list(dict.fromkeys([*shown, *budget.limits, *budget.optimize]))
+    title = f"from the archive, on {budget.data.validation_name}; {budget.where}"
+    table = Table(title=title, title_justify="left")
+    quality = quality_of(answer.chosen.values)
+    usual = (quality, f"{quality}_drop", "latency", "latency_ratio", "size")
+    names = list(dict.fromkeys([*usual, *budget.limits, *budget.optimize]))
     for heading in ("", *names, "recipe"):
         table.add_column(heading)
     for role, trial in (
