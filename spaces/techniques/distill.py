@@ -79,20 +79,28 @@ class Distill(ModelTechnique):
             "learning_rate": (5e-4, 1e-3, 2e-3),
             "soft_weight": (0.5, 0.9),
         }
-        # What the pyramid reads is worth following.
-        return {**found, **learning_choices(shape), "feature_weight": (1.0,)} if _detects(shape) else found
+        # Detection data are few images with many objects each, and what the pyramid reads is worth following.
+        detection = {"augmentation": ("zoom",), "batch_size": (16,), "feature_weight": (1.0,)}
+        return {**found, **detection} if _detects(shape) else found
 
     def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.epochs == 0)
 
     def normalised(self, config: Any, shape: ModelShape) -> Any:
-        """Attention is transferred where student and teacher have the same grid of patches."""
-        config = with_used(config, shape)
+        """Attention is transferred where student and teacher have the same grid of patches; a detector's classes have
+        no temperature.
+        """
         has_grid = isinstance(shape, VitShape) and not shape.reduces_tokens
-        return config if has_grid else config.model_copy(update={"attention_weight": 0.0})
+        unused: dict[str, float] = {} if has_grid else {"attention_weight": 0.0}
+        if _detects(shape):
+            unused["temperature"] = type(config)().temperature
+        return config.model_copy(update=unused) if unused else config
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
-        require_learnable(config, shape)
+        if _detects(shape):
+            from sousvit.spaces.tasks.detection import require_moving
+
+            require_moving(config.augmentation)
         return shape
 
     def nested(self, config: Any) -> Any:
@@ -109,28 +117,6 @@ class Distill(ModelTechnique):
 
 def _detects(shape: ModelShape) -> bool:
     return isinstance(shape, VitShape) and shape.detects
-
-
-def learning_choices(shape: ModelShape) -> Choices:
-    """What recovery of a detector differs in: detection data are few images with many objects each."""
-    return {"augmentation": ("zoom",), "batch_size": (16,)} if _detects(shape) else {}
-
-
-def with_used(config: Any, shape: ModelShape) -> Any:
-    """``config`` with what has no effect at its default: a detector's classes have no temperature."""
-    return config.model_copy(update={"temperature": type(config)().temperature}) if _detects(shape) else config
-
-
-def require_learnable(config: RecoveryConfig, shape: ModelShape) -> None:
-    """Refuse a recovery that does not suit the model's task.
-
-    Raises:
-        UserError: a detector's augmentation that does not move boxes.
-    """
-    if _detects(shape):
-        from sousvit.spaces.tasks.detection import require_moving
-
-        require_moving(config.augmentation)
 
 
 def train(

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sousvit.common.errors import UserError
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import NESTED, TECHNIQUES, Choices, Context, ModelTechnique, Stage, get_technique
-from sousvit.spaces.techniques.distill import RecoveryConfig, learning_choices, require_learnable, train, with_used
+from sousvit.spaces.techniques.distill import RecoveryConfig, train
 from sousvit.spaces.techniques.prune_depth import least_needed
 from sousvit.spaces.techniques.width_pruning import WidthPruning
 
@@ -61,26 +60,20 @@ class Elastic(ModelTechnique):
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""
-        return {"epochs": (0, 4), **learning_choices(shape)}
+        return {"epochs": (0, 4)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
+        if shape.detects:
+            return "a detection head, whose parts were not seen to gain by it"
         return None if len(set(shape.blocks)) == 1 else "blocks of different widths"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
         """See :class:`Technique`."""
         return bool(config.epochs == 0)
 
-    def normalised(self, config: Any, shape: VitShape) -> Any:
-        """See :class:`Technique`."""
-        return with_used(config, shape)
-
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
         """See :class:`ModelTechnique`."""
-        require_learnable(config, shape)
-        reason = None if config.tokens == "none" else get_technique(config.tokens).misfit(shape)
-        if reason is not None:
-            raise UserError("parts have fewer tokens where the model can", f"{config.tokens}: {reason}", "tokens: none")
         return shape
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
