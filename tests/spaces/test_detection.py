@@ -241,7 +241,7 @@ def test_plans_that_make_no_sense_for_boxes(changes, words, base, splits):
 def test_training_has_no_label_smoothing_unless_it_is_asked_for(tiny_detection, tmp_path):
     values = {"model": {"checkpoint": str(tiny_detection.root / "base.safetensors")}, "data": tiny_detection.data}
     path = tmp_path / "train.yaml"
-    path.write_text(yaml.safe_dump({**values, "training": {"augmentation": "flip"}}))
+    path.write_text(yaml.safe_dump({**values, "training": {"augmentation": "flip", "learning_rate": 1e-4}}))
     lines = []
     description = train_base(read_training(path, epochs=1), tmp_path / "out.safetensors", say=lines.append)
     assert description["test_map50"] > 0.3 and description["detector"]["strides"] == [8, 16]
