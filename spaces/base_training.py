@@ -102,7 +102,7 @@ def train_base(
         "args": spec.model.args,
         "mean": base.mean,
         "std": base.std,
-        "training": spec.training.model_dump(),
+        "training": {**spec.training.model_dump(), "label_smoothing": plan.label_smoothing},
         **_figures("validation", base, splits.validation, plan.precision),
     }
     if spec.model.detector is not None:
@@ -142,6 +142,6 @@ def read_training(path: Path, data_root: Path | None = None, epochs: int | None 
     spec = validated(TrainSpec, read_yaml(path), str(path))
     training = spec.training
     if epochs is not None:
-        training = validated(TrainingSpec, {**training.model_dump(), "epochs": epochs}, "the option")
+        training = validated(TrainingSpec, {**training.model_dump(exclude_unset=True), "epochs": epochs}, "the option")
     resolved = {"model": spec.model.resolved(path.parent), "data": spec.data.resolved(data_root or path.parent)}
     return spec.model_copy(update={**resolved, "training": training})

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from sousvit.common.errors import UserError
 from sousvit.common.model import create, load
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.spaces.base_training import read_training, train_base
 from sousvit.spaces.builder import apply_steps, skeleton
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.module_shape import macs_of
@@ -211,7 +213,7 @@ def test_distill_with_features_and_attention(base, splits, context):
         config = {"epochs": 3, "augmentation": "zoom", "batch_size": 16, "num_views": 2, "learning_rate": 2e-3}
         step = Step.make("distill", **config, feature_weight=weight, attention_weight=weight)
         model = apply_steps(base.module, Recipe((Step.make("prune_mlp", keep=0.125, compensate=False), step)), context)
-        gaps.append(float(feature_loss(represent(model, images).pooled, target)))
+        gaps.append(float(feature_loss(represent(model, images).pooled.detach(), target.detach())))
     assert gaps[1] < 0.8 * gaps[0]
 
 
@@ -234,6 +236,19 @@ def test_the_teacher_keeps_dense_answers_and_maps(base, splits, tmp_path):
 def test_plans_that_make_no_sense_for_boxes(changes, words, base, splits):
     with pytest.raises(UserError, match=words):
         fit(copy.deepcopy(base.module), splits.train, base.normalise, plan(**changes))
+
+
+def test_training_has_no_label_smoothing_unless_it_is_asked_for(tiny_detection, tmp_path):
+    values = {"model": {"checkpoint": str(tiny_detection.root / "base.safetensors")}, "data": tiny_detection.data}
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump({**values, "training": {"augmentation": "flip", "learning_rate": 1e-4}}))
+    lines = []
+    description = train_base(read_training(path, epochs=1), tmp_path / "out.safetensors", say=lines.append)
+    assert description["test_map50"] > 0.3 and description["detector"]["strides"] == [8, 16]
+    assert lines == ["96 training and 32 validation images"]
+    path.write_text(yaml.safe_dump({**values, "training": {"label_smoothing": 0.1, "augmentation": "flip"}}))
+    with pytest.raises(UserError, match="label smoothing"):
+        train_base(read_training(path), tmp_path / "out.safetensors", say=lines.append)
 
 
 def test_recipes_that_lose_the_boxes_are_refused(base):
