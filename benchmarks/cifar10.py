@@ -18,7 +18,7 @@ from sousvit.cli_search import run_search
 from sousvit.search.answer import Answer
 from sousvit.search.archive import open_run
 from sousvit.search.report.html import leave_one_out
-from sousvit.search.report.terminal import HEADINGS, row_cells, short_recipe
+from sousvit.search.report.terminal import headings, row_cells, short_recipe
 
 TECHNIQUES = {
     "patch_size": {},
@@ -45,8 +45,8 @@ def table(answer: Answer, run: Path, command: str) -> str:
         f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",
         "",
-        "| | " + " | ".join(HEADINGS) + " | recipe |",
-        "|---|" + "---:|" * len(HEADINGS) + "---|",
+        "| | " + " | ".join(headings(own)) + " | recipe |",
+        "|---|" + "---:|" * len(headings(own)) + "---|",
     ]
     lines += [
         f"| {r.role} | " + " | ".join(row_cells(r.values, own)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows

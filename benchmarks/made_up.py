@@ -19,7 +19,7 @@ def budget(trials: int, **search: object) -> Budget:
     return Budget.model_validate(
         {
             "model": {"name": "vit_tiny_patch16_224"},
-            "data": {"format": "idx", "train": "none"},
+            "data": {"format": "idx", "train": "train-images"},
             "limits": {"accuracy_drop": 0.05, "latency_ratio": 0.9},
             "optimize": ["latency", "size", "accuracy"],
             "search": {"trials": trials, **search},

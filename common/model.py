@@ -13,7 +13,7 @@ from torch import nn
 
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.files import content_hash, write_atomic
-from sousvit.common.specs import METADATA_KEY, ModelSpec, open_checkpoint
+from sousvit.common.specs import METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def create(spec: ModelSpec) -> nn.Module:
     if not timm.is_model(spec.name):
         raise UnknownNameError("timm model", spec.name, timm.list_models())
     args = dict(spec.args)
+    if spec.detector is not None:
+        return _create_detector(spec, spec.detector)
     try:
         return timm.create_model(spec.name, pretrained=spec.pretrained, **args).eval()
     except Exception as error:  # timm checks little: asserts, arithmetic and torch errors all mean wrong arguments
@@ -66,6 +68,20 @@ def create(spec: ModelSpec) -> nn.Module:
         raise UserError(
             f"model.args must suit timm's {spec.name}", f"{args}: {_brief(error)}", "correct model.args"
         ) from error
+
+
+def _create_detector(spec: ModelSpec, detector: DetectorSpec) -> nn.Module:
+    """A plain ViT that returns all its tokens, under a detection head."""
+    from sousvit.common.detector import attach_head
+
+    args = dict(spec.args)
+    classes = args.pop("num_classes", 0)
+    if not isinstance(classes, int) or classes < 1:
+        raise UserError("a detector needs classes", f"num_classes {classes}", "set model.args.num_classes")
+    if args.pop("global_pool", ""):
+        raise UserError("a detector reads all tokens", "global_pool", "remove it from model.args")
+    bare = {"args": {**args, "num_classes": 0, "global_pool": ""}, "detector": None}
+    return attach_head(create(spec.model_copy(update=bare)), classes, detector).eval()
 
 
 def _builds(name: str, args: dict[str, Any]) -> bool:
@@ -100,7 +116,8 @@ def load(spec: ModelSpec) -> LoadedModel:
     weights = (
         part for name, value in module.state_dict().items() for part in (name, value.cpu().float().numpy().tobytes())
     )
-    fingerprint = content_hash(spec.name, spec.args, mean, std, *weights)
+    head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
+    fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
     return LoadedModel(module, spec, size, channels, mean, std, classes, fingerprint)
 
 

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from safetensors import SafetensorError, safe_open
 
 from sousvit.common.errors import UserError
 from sousvit.common.schema import validated
 
 METADATA_KEY = "sousvit"
-_DESCRIBED = ("name", "args", "mean", "std")
+_DESCRIBED = ("name", "args", "mean", "std", "detector")
 #: Keys of a description that are figures or notes; everything else in a flat sidecar goes to timm.
 _FIGURES = frozenset(
     {"epoch", "epochs", "training", "figures", "params", "seed", "date", "dataset", "notes", "license"}
@@ -21,11 +21,33 @@ _FIGURES = frozenset(
 _FIGURE_ENDINGS = ("top1", "top5", "accuracy", "_acc", "_loss", "_seconds", "_params", "_macs")
 
 
+Task = Literal["classification", "detection"]
+#: Formats of data whose images hold boxes.
+DETECTION_FORMATS = ("voc", "coco")
+
+
+class DetectorSpec(BaseModel):
+    """The head that makes a detector of a plain ViT; see :mod:`sousvit.common.detector`.
+
+    ``channels`` of the pyramid, ``strides`` of its maps in pixels (the patch size times powers of two), ``convs``
+    before each output; boxes below ``score_threshold`` are dropped, and those that overlap a better one of their
+    class by more than ``nms_threshold`` (intersection over union).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    channels: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32)
+    convs: Annotated[int, Field(ge=1)] = 2
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+
 class ModelSpec(BaseModel):
     """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
 
     ``name`` and ``args`` go to ``timm.create_model``; ``mean`` and ``std`` normalise pixels in [0, 1], one
-    value a channel; the model's own are the default.
+    value a channel; the model's own are the default. With ``detector`` the model is a detector with that head,
+    ``args.num_classes`` are its classes (without background).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -35,6 +57,12 @@ class ModelSpec(BaseModel):
     pretrained: bool = False
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    detector: DetectorSpec | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+        return "classification" if self.detector is None else "detection"
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> ModelSpec:
@@ -70,6 +98,10 @@ Count = Annotated[int, Field(ge=1)]
 StrictCount = Annotated[int, Field(ge=1, strict=True)]
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class LastRows(BaseModel):
     """Hold out the last rows of the training data, in file order."""
 
@@ -77,28 +109,115 @@ class LastRows(BaseModel):
     last: Count
 
 
+#: What stands for data that there is none of.
+NO_DATA = "none"
+#: Images held out for judging where all of them are synthesised, unless the user says how many.
+HELD_OUT = 512
+DEFAULT_VALIDATION = 0.1
+
+
 class DataSpec(BaseModel):
     """Where the data is and how it is split.
 
     ``validation`` is a fraction or a count (drawn at random with ``split_seed``), ``{last: N}`` rows of the
-    training data, or the path of data of its own. Paths are relative to the file that holds this spec.
+    training data, or the path of data of its own. Paths are relative to the file that holds this spec, or to
+    ``root`` where that is given (``voc`` and ``coco``).
+
+    ``voc``: parts are lists of image names (``ImageSets/Main/train.txt``), beside whose top folder ``Annotations``
+    and ``JPEGImages`` lie; ``classes`` are the names to find, those of the training part by default. ``coco``: parts
+    are JSON files; ``images`` are the folders of their images, the JSON's own by default.
+
+    ``labels: false`` says that training and validation images have no labels (a test split always has). ``data: none``
+    (short for ``format: none``), or ``train: none`` beside a test split, says that there are no images: then they
+    are synthesised from the base, as ``synthesis`` says (the parameters of the technique ``synthesize``), and
+    ``validation`` may only be the count of those held out for judging.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal["idx", "parquet", "folder", "torchvision"]
+    format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco", "none"]
     train: str | None = None
     test: str | None = None
-    validation: StrictCount | Fraction | LastRows | str = 0.1
+    validation: StrictCount | Fraction | LastRows | str = DEFAULT_VALIDATION
     name: str | None = Field(default=None, description="torchvision class name")
-    root: str | None = Field(default=None, description="torchvision folder")
+    root: str | None = Field(default=None, description="torchvision folder, or where voc and coco paths start")
+    classes: tuple[str, ...] | None = Field(default=None, description="voc: class names, in the order of their labels")
+    images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
+        default=None, description="coco: folders that hold the images"
+    )
     limit_train: Count | None = Field(default=None, description="use at most this many training images")
     calibration: Count = Field(default=512, description="training images for calibration and repair")
     split_seed: int = 0
+    labels: bool = Field(default=True, description="whether training and validation images are labelled")
+    synthesis: dict[str, Any] = Field(default={}, description="how images are made where there are none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_at_all(cls, value: Any) -> Any:
+        return {"format": NO_DATA} if value == NO_DATA else value
+
+    @property
+    def kind(self) -> Literal["labelled", "unlabelled", "none"]:
+        """What training images there are."""
+        if NO_DATA in (self.format, self.train):
+            return "none"
+        return "labelled" if self.labels else "unlabelled"
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+        return self.test is not None or self.format == "torchvision"
+
+    @property
+    def validation_name(self) -> str:
+        """What a search judges on."""
+        names = {"labelled": "validation", "unlabelled": "images without labels", "none": "held-out synthesised images"}
+        return names[self.kind]
+
+    @property
+    def final_name(self) -> str:
+        """What the answer is judged on."""
+        return "the test split" if self.has_test else self.validation_name
+
+    @property
+    def held_out(self) -> int:
+        """How many synthesised images are for judging only."""
+        return self.validation if isinstance(self.validation, int) else HELD_OUT
+
+    @model_validator(mode="after")
+    def _nothing_for_no_images(self) -> DataSpec:
+        """Refuse keys that speak of training images where there are none, and detection data without boxes."""
+        if self.task == "detection" and self.kind != "labelled":
+            raise UserError(
+                "a detector is trained and judged on boxes",
+                f"{self.format} data of the kind {self.kind}",
+                "name training data with boxes and remove labels",
+            )
+        if self.kind != "none":
+            if self.synthesis:
+                raise UserError("synthesis makes images where there are none", "data with images", "remove synthesis")
+            return self
+        described = ("limit_train", "name", "root", "classes", "images")
+        ignored = [key for key in described if getattr(self, key) is not None]
+        ignored += ["labels: false"] if not self.labels else []
+        ignored += ["test"] if self.format == NO_DATA and self.test is not None else []
+        if ignored:
+            action = "name the test split's format and write train: none" if "test" in ignored else "remove them"
+            raise UserError("data: none has no images to describe", ", ".join(ignored), action)
+        if not isinstance(self.validation, int) and self.validation != DEFAULT_VALIDATION:
+            raise UserError(
+                "without images, validation is the count of synthesised ones to judge on",
+                self.validation,
+                f"write for instance validation: {HELD_OUT}, or leave it out",
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> DataSpec:
         """Refuse keys that the format would pass over."""
-        foreign = ("train", "test") if self.format == "torchvision" else ("name", "root")
+        own = {"torchvision": ("name", "root"), "voc": ("root", "classes"), "coco": ("root", "images")}
+        paths = () if self.format == "torchvision" else ("train", "test")
+        special = ("train", "test", "name", "root", "classes", "images")
+        foreign = [key for key in special if key not in (*paths, *own.get(self.format, ()))]
         ignored = [key for key in foreign if getattr(self, key) is not None]
         if self.format == "torchvision" and isinstance(self.validation, str):
             ignored.append("validation (a path)")
@@ -106,15 +225,37 @@ class DataSpec(BaseModel):
             raise UserError(f"data keys must suit format {self.format}", ", ".join(ignored), "remove them")
         return self
 
+    @property
+    def task(self) -> Task:
+        """What such data teaches."""
+        return "detection" if self.format in DETECTION_FORMATS else "classification"
+
     def resolved(self, folder: Path) -> DataSpec:
         """The same with absolute paths."""
 
-        def absolute(text: str | None) -> str | None:
-            return None if text is None else str((folder / Path(text).expanduser()).resolve())
+        def absolute(text: str | None, start: Path = folder) -> str | None:
+            return text if text in (None, NO_DATA) else str((start / Path(text).expanduser()).resolve())
 
-        validation = absolute(self.validation) if isinstance(self.validation, str) else self.validation
-        changes = {"train": absolute(self.train), "test": absolute(self.test), "root": absolute(self.root)}
-        return self.model_copy(update={**changes, "validation": validation})
+        root = absolute(self.root)
+        start = folder if root is None else Path(root)
+        validation = absolute(self.validation, start) if isinstance(self.validation, str) else self.validation
+        images = None if self.images is None else tuple(str(absolute(entry, start)) for entry in self.images)
+        changes = {"train": absolute(self.train, start), "test": absolute(self.test, start), "root": root}
+        return self.model_copy(update={**changes, "validation": validation, "images": images})
+
+
+def require_task(model: ModelSpec, data: DataSpec) -> None:
+    """Check that the data teaches what the model does.
+
+    Raises:
+        UserError: boxes for a classifier, or classes for a detector.
+    """
+    if model.task != data.task:
+        raise UserError(
+            "model and data have one task",
+            f"a model for {model.task}, data of format {data.format} for {data.task}",
+            "a detector has model.detector and data of format voc or coco; a classifier neither",
+        )
 
 
 def open_checkpoint(path: Path, framework: str = "numpy") -> Any:

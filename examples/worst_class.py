@@ -21,6 +21,7 @@ class WorstClassAccuracy(Objective):
     direction: ClassVar[Direction] = "maximize"
     stage: ClassVar[Stage] = Stage.TRAINED
     summary: ClassVar[str] = "top-1 of the worst class"
+    needs_labels: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
         """Classes without images in the split do not count."""

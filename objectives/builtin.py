@@ -1,15 +1,18 @@
 """The objectives that ship with sousvit; importing this registers them."""
 
 from sousvit.objectives.accuracy import Accuracy
+from sousvit.objectives.agreement import Agreement
 from sousvit.objectives.compute import Macs, Params
 from sousvit.objectives.eer import EfficientErrorRate
 from sousvit.objectives.energy import Energy
 from sousvit.objectives.latency import Latency, LatencyP95, LatencyP99, Throughput
+from sousvit.objectives.mean_ap import MeanAp, MeanAp50
 from sousvit.objectives.memory import LoadTime, Memory
 from sousvit.objectives.size import CompressedSize, Size
 
 __all__ = [
     "Accuracy",
+    "Agreement",
     "CompressedSize",
     "EfficientErrorRate",
     "Energy",
@@ -18,6 +21,8 @@ __all__ = [
     "LatencyP99",
     "LoadTime",
     "Macs",
+    "MeanAp",
+    "MeanAp50",
     "Memory",
     "Params",
     "Size",

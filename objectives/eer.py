@@ -40,11 +40,12 @@ class EfficientErrorRate(Objective):
     """Mean ratio to the run's base (in ONNX Runtime fp32), or to ViT-B/16 in fp32.
 
     Args:
-        terms: from error, params, bits (average bits of a weight in the file), flops (MACs), size.
+        terms: from error (1 - top-1, of a detector 1 - mAP50), params, bits (average bits of a weight in the file),
+            flops (MACs), size.
         reference: ``base`` or ``vit_b16``; the latter has no error on the user's data.
         name: to register variants beside the default.
 
-    A base without a single error would divide by zero; its error counts as half an image then.
+    A base without a single error would divide by zero; its error counts as half an image (or object) then.
     """
 
     name: ClassVar[str] = "eer"
@@ -62,6 +63,7 @@ class EfficientErrorRate(Objective):
         self.terms, self.reference = tuple(terms), reference
         self.name = name  # type: ignore[misc]
         self.stage = Stage.TRAINED if "error" in terms else Stage.ARTIFACT  # type: ignore[misc]
+        self.needs_labels = "error" in terms  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
         """See :class:`Objective`."""
@@ -70,7 +72,7 @@ class EfficientErrorRate(Objective):
             return Measurement(efficient_error_rate(values, VIT_B16, self.terms))
         reference = {term: _value(subject.base, term) for term in self.terms}
         if "error" in reference:
-            reference["error"] = max(reference["error"], 0.5 / len(subject.base.evaluation.labels))
+            reference["error"] = max(reference["error"], subject.base.evaluation.least_error)
         return Measurement(efficient_error_rate(values, reference, self.terms))
 
 
@@ -85,7 +87,7 @@ def _value(subject: Subject, term: str) -> float:
     from sousvit.spaces.module_shape import macs_of
 
     if term == "error":
-        return 1.0 - subject.evaluation.top1
+        return subject.evaluation.error
     if term == "params":
         return sum(parameter.numel() for parameter in subject.model.parameters()) / 1e6
     if term == "bits":

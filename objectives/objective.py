@@ -31,8 +31,9 @@ from sousvit.common.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from sousvit.common.specs import Task
     from sousvit.objectives.memory_probe import Probe
-    from sousvit.objectives.tasks.classification import Evaluation
+    from sousvit.objectives.tasks.task import Evaluation
     from sousvit.objectives.timing import Timing
     from sousvit.spaces.artifact import Artifact
 
@@ -123,7 +124,9 @@ class Measurement:
 
 
 class Objective(ABC):
-    """One measured quantity; ``per_target`` where it differs from target to target."""
+    """One measured quantity; ``per_target`` where it differs from target to target, ``task`` where only one task's
+    models have it, ``needs_labels`` where it means nothing on images without labels.
+    """
 
     name: ClassVar[str]
     unit: ClassVar[str]
@@ -131,6 +134,8 @@ class Objective(ABC):
     stage: ClassVar[Stage]
     summary: ClassVar[str]
     per_target: ClassVar[bool] = False
+    task: ClassVar[Task | None] = None
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> Measurement:

@@ -135,8 +135,8 @@ def recipe_yaml(answer: Answer, budget: Budget) -> str:
         "model": budget.model.model_dump(mode="json", exclude_defaults=True),
         "data": budget.data.model_dump(mode="json", exclude_defaults=True),
         "target": budget.target.model_dump(mode="json"),
-        "validation": plain_values(answer.chosen.values),
-        **({} if test is None else {"test": plain_values(test.values)}),
+        ("validation" if budget.data.kind != "none" else "held_out"): plain_values(answer.chosen.values),
+        **({} if test is None or not budget.data.has_test else {"test": plain_values(test.values)}),
     }
     head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
     return head + yaml.safe_dump(content, sort_keys=False)

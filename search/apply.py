@@ -10,20 +10,22 @@ from sousvit.common.data import ImageSet, Splits
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar
+from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar, require_task
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import load_target
-from sousvit.objectives.tasks.classification import evaluate, interval
+from sousvit.objectives.tasks.task import judging_tasks
 from sousvit.objectives.timing import CAREFUL
 from sousvit.search.executors.executor import Progress
 from sousvit.search.subject import JUDGING_BATCH
 from sousvit.spaces.artifact import DESCRIPTION, Artifact
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.images import open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
@@ -52,18 +54,27 @@ def apply_recipe(
         )
     recipe = Recipe.from_dict(value["recipe"])
     _require_free(out)
-    base = load(_model_spec(value, path, model))
+    base, data_spec = load(_model_spec(value, path, model)), _data_spec(value, path, data)
+    require_task(base.spec, data_spec)
     recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
-    splits = Splits(_data_spec(value, path, data), base.size, base.channels)
+    seed = _number(value, "seed", 0, int)
+    made = [step.technique for step in recipe.steps if step.handler.supplies]
+    if made and data_spec.kind != "none":
+        raise UserError(f"{made[0]} makes images where there are none", "data with images", "use data: none")
+    supply = Supply(base, seed, data_spec.calibration, progress=progress)
+    splits = open_splits(data_spec, base, supply)
     context = Context(
         normalise=base.normalise,
         calibration=splits.calibration(),
         train=splits.train,
         teacher=Teacher(base, splits.train, progress=progress),
-        seed=_number(value, "seed", 0, int),
+        seed=seed,
         progress=progress,
+        supply=supply if data_spec.kind == "none" else None,
     )
-    compressed = ModelBuilder(base, context).build(recipe, _number(value, "fidelity", 1.0, float))
+    builder = ModelBuilder(base, context)
+    compressed = builder.build(recipe, _number(value, "fidelity", 1.0, float))
+    context = builder.context_of(recipe)
     shape = (1, base.channels, *base.size)
     artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
     figures = _judge(artifact, compressed, base, splits, recipe)
@@ -80,13 +91,16 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
     with open_session(artifact, available_cores()) as session:
         probe = base.normalise(splits.validation.head(16).images()).numpy()
         check_agreement(session, compressed, probe, quantized=recipe.is_quantized)
-        parts: dict[str, ImageSet] = {"validation": splits.validation}
-        if splits.spec.test is not None or splits.spec.format == "torchvision":
+        spec = splits.spec
+        parts: dict[str, ImageSet] = {"validation" if spec.kind == "labelled" else "agreement": splits.validation}
+        if spec.has_test:
             parts["test"] = splits.open_test()
         figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}
         for name, images in parts.items():
-            found = evaluate(session, images, base.normalise, batch=1 if artifact.batch_dependent else JUDGING_BATCH)
-            figures[f"{name}_top1"] = [found.top1, *interval(found)]
+            batch = 1 if artifact.batch_dependent else JUDGING_BATCH
+            found = judging_tasks()[base.spec.task].evaluate(session, compressed, images, base.normalise, batch)
+            for key, value in found.figures().items():
+                figures["agreement" if name == "agreement" else f"{name}_{key}"] = list(value)
     return figures
 
 
@@ -101,7 +115,7 @@ def _model_spec(value: dict[str, Any], path: Path, model: str | None) -> ModelSp
         # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
         path = Path(model)
         described = read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
-        names = () if described else ("name", "args", "mean", "std")
+        names = () if described else ("name", "args", "mean", "std", "detector")
         kept = {key: entry for key, entry in (own or {}).items() if key in names}
         return validated(ModelSpec, {**kept, "checkpoint": model}, "--model").resolved(Path())
     return validated(ModelSpec, {"name": model, "pretrained": True}, "--model")

@@ -9,23 +9,33 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.files import content_hash
 from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import DataSpec, ModelSpec
+from sousvit.common.specs import DataSpec, ModelSpec, Task, require_task
 from sousvit.objectives.objective import Objective, get_objective
 from sousvit.objectives.plugins import load_objective
 from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
 from sousvit.search.record import Value
+from sousvit.spaces.synthesis.config import synthesis_of
+
+if TYPE_CHECKING:
+    from sousvit.spaces.shape import ModelShape
+    from sousvit.spaces.space import Space
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: Stored intervals are two-sided at 95%.
 _INTERVAL_Z = NormalDist().inv_cdf(0.975)
+#: Objectives that are shares between 0 and 1.
+QUALITIES = ("accuracy", "map", "map50", "agreement")
+#: Of synthesised images, in the run folder.
+CONTACT_SHEET = "synthesised.png"
+_NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 _QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)")
 
 
@@ -154,12 +164,14 @@ class Budget(BaseModel):
     With several ``targets``, figures are the first one's unless they name another: ``latency@phone``. A recipe has one
     runtime, which all targets must allow.
     ``limits`` maps an objective (or its ``_ratio`` / ``_drop`` form) to a number, with or without the unit.
-    ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes.
+    ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes. ``task``
+    need not be said, the model knows it; said, it is checked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
+    task: Task | None = None
     targets: tuple[Target, ...] = Field(default=(Target(),), min_length=1)
     limits: dict[str, float | str] = {}
     optimize: dict[str, float]
@@ -223,6 +235,11 @@ class Budget(BaseModel):
             if target and target not in labels:
                 raise UnknownNameError("what stands behind the @", target, labels)
         self.hard_limits  # noqa: B018 - parsing checks names and units
+        if self.data.kind != "labelled":
+            synthesis_of(self.data)
+            for name in (*self.optimize, *self.limits):
+                if get_objective(name).needs_labels:
+                    raise UserError(f"{name} needs labels", _NO_LABELS[self.data.kind], "ask for agreement instead")
         return self
 
     @property
@@ -314,10 +331,18 @@ def _check_contradictions(limits: tuple[Limit, ...]) -> None:
         never_negative = not limit.name.partition("@")[0].endswith("_drop")
         if never_negative and not limit.maximise and limit.bound <= 0:
             raise UserError("a limit must be reachable", str(limit), "give a bound above 0")
-        if limit.name == "accuracy" and not 0 <= limit.bound <= 1:
-            raise UserError("accuracy is a share between 0 and 1", str(limit), "write for instance 0.91 or 91%")
-        if limit.name == "accuracy_drop" and limit.bound >= 1:
-            raise UserError("accuracy_drop is a share below 1", str(limit), "write for instance 0.01 for one point")
+        if limit.name in QUALITIES and not 0 <= limit.bound <= 1:
+            raise UserError(f"{limit.name} is a share between 0 and 1", str(limit), "write for instance 0.91 or 91%")
+        if limit.name.removesuffix("_drop") in QUALITIES and limit.bound >= 1 and limit.name not in QUALITIES:
+            raise UserError(f"{limit.name} is a share below 1", str(limit), "write for instance 0.01 for one point")
+
+
+def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]]:
+    """The budget's space on a base of ``shape``, and why techniques were left out."""
+    from sousvit.spaces.space import make_space, read_space
+
+    has_images = budget.data.kind != "none"
+    return make_space(read_space(budget.space), shape, budget.runtimes, has_images)
 
 
 def read_budget(path: Path) -> Budget:
@@ -330,8 +355,11 @@ def read_budget(path: Path) -> Budget:
     return make_budget(value, path.parent, str(path))
 
 
-def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget") -> Budget:
-    """A checked budget from plain values, with its plug-ins loaded and its paths made absolute."""
+def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", data_root: Path | None = None) -> Budget:
+    """A checked budget from plain values, with its plug-ins loaded and its paths made absolute.
+
+    Paths start in ``folder``, those of data in ``data_root`` where it is given.
+    """
     value = dict(value)
     plugins = validated(Plugins, value.get("plugins") or {}, f"{where}: plugins")
     references = tuple(_absolute(reference, folder) for reference in plugins.objectives)
@@ -343,8 +371,23 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget") -
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
-    resolved = {"model": budget.model.resolved(folder), "data": budget.data.resolved(folder), "space": space}
-    return budget.model_copy(update=resolved)
+    data = budget.data.resolved(data_root or folder)
+    resolved = {"model": budget.model.resolved(folder), "data": data, "space": space}
+    budget = budget.model_copy(update=resolved)
+    _check_task(budget)
+    return budget
+
+
+def _check_task(budget: Budget) -> None:
+    """Model, data and objectives belong to one task."""
+    task = budget.model.task
+    if budget.task not in (None, task):
+        raise UserError("a budget's task is its model's", f"{budget.task}, a model for {task}", "correct task or model")
+    require_task(budget.model, budget.data)
+    for name in (*budget.optimize, *budget.limits):
+        needed = get_objective(name).task
+        if needed not in (None, task):
+            raise UserError(f"{name} is measured for {needed}", f"a model for {task}", "choose another objective")
 
 
 def _targets(given: Any, folder: Path, where: str) -> Any:

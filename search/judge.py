@@ -17,20 +17,21 @@ import torch
 
 from sousvit.common.cache import TensorCache
 from sousvit.common.cpu import available_cores
-from sousvit.common.data import ImageSet, Splits
+from sousvit.common.data import ImageSet
 from sousvit.common.device import training_device
 from sousvit.common.errors import TrialError, UserError
-from sousvit.common.files import content_hash
+from sousvit.common.files import content_hash, write_atomic
 from sousvit.common.model import load
 from sousvit.common.store import Store
 from sousvit.objectives.memory_probe import Probe
-from sousvit.objectives.objective import OBJECTIVES, Objective, Stage, get_objective
+from sousvit.objectives.objective import Objective, Stage, get_objective
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.device import open_device
+from sousvit.objectives.tasks.task import judging_tasks
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.answer import Row
-from sousvit.search.budget import Budget, make_budget
+from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
 from sousvit.search.fidelity import FULL
 from sousvit.search.gate import rejection
@@ -39,9 +40,12 @@ from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.search.trial_objectives import asked_of, trial_objectives
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
+from sousvit.spaces.images import open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.synthesis.sheet import contact_sheet
+from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
@@ -77,33 +81,33 @@ class Judge:
         self._folder = Path(setup["folder"])
         self._budget: Budget = make_budget(setup["budget"], self._folder)
         self._devices = {target.label: open_device(target) for target in self._budget.targets}
+        self._task = judging_tasks()[self._budget.model.task]
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
         self._base = load(self._budget.model)
-        self._splits = Splits(self._budget.data, self._base.size, self._base.channels)
-        self._splits.require_test()
-        if self._splits.num_classes > self._base.num_classes:
-            raise UserError(
-                "the model needs a class for every label",
-                f"{self._base.num_classes} classes for {self._splits.num_classes} labels",
-                "correct model or data",
-            )
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
+        data, seed = self._budget.data, self._budget.search.seed
+        self._supply = Supply(self._base, seed, data.calibration, cache, self._progress, forward)
+        self._splits = open_splits(data, self._base, self._supply, cache)
+        if data.kind == "labelled" or data.has_test:
+            self._splits.require_test()
         self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
             calibration=self._splits.calibration(),
             train=self._splits.train,
             teacher=self._teacher,
-            seed=self._budget.search.seed,
+            seed=seed,
             progress=self._progress,
+            supply=self._supply if data.kind == "none" else None,
         )
         self._builder = ModelBuilder(self._base, self._context, cache)
         self._objectives = trial_objectives(self._budget)
         self._structures: dict[str, Structure] = {}
+        self._show(self._splits.train)
         self._base_subject: MeasuredSubject
         self._quick_base: MeasuredSubject
         self._teacher_session: Session | None = None
@@ -188,13 +192,18 @@ class Judge:
         structure: Structure | None,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session; timings of the structure are kept."""
-        before = self._teacher.seconds
+        before = self._supply.seconds
+        context = self._builder.context_of(recipe)  # may make images, which all trials share
+        if self._supply.seconds > before:
+            seconds["images"] = self._supply.seconds - before
+        before = self._teacher.seconds + self._supply.seconds
         model = self._builder.build(recipe, fidelity, deadline, seconds)
-        if self._teacher.seconds > before:  # paid once for all trials, so it says nothing about this one
-            seconds["teacher"] = self._teacher.seconds - before
-            seconds["prepare" if "prepare" in seconds else "recover"] -= seconds["teacher"]
+        paid = self._teacher.seconds + self._supply.seconds - before
+        if paid > 0:  # once for all trials, so it says nothing about this one
+            seconds["teacher"] = paid
+            seconds["prepare" if "prepare" in seconds else "recover"] -= paid
         with _clocked(seconds, "export"):
-            artifact = self._artifact(model, recipe, folder, self._context)
+            artifact = self._artifact(model, recipe, folder, context)
         # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
         subject = self._subject(model, artifact, None if recipe.shapes_by_data else structure)
         with open_session(artifact, available_cores()) as session:
@@ -233,6 +242,7 @@ class Judge:
             model=model,
             images=self._splits.validation,
             normalise=self._base.normalise,
+            task=self._task,
         )
         if structure is not None:
             subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
@@ -241,6 +251,11 @@ class Judge:
     def _probe_images(self) -> Any:
         images = self._splits.validation.head(16).images()
         return self._base.normalise(images).numpy()
+
+    def _show(self, images: ImageSet) -> None:
+        """Leave a contact sheet of synthesised images in the run folder, for the report."""
+        if self._budget.data.kind == "none":
+            write_atomic(self._folder / CONTACT_SHEET, contact_sheet(images))
 
     def _at(self, *stages: Stage) -> list[Objective]:
         return [objective for objective in self._objectives if objective.stage in stages]
@@ -284,12 +299,16 @@ class Judge:
         recovery = tuple(step for step in chosen.steps if step.handler.recovers or step.handler.prepares)
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
-        if leave_one_out and len(chosen.steps) - len(recovery) > 1:
+        parts = [step for step in chosen.steps if not step.handler.supplies]
+        if leave_one_out and len(parts) - len(recovery) > 1:
             wanted += [
                 (WITHOUT + step.technique, rest, fidelity)
-                for step in chosen.steps
+                for step in parts
                 if (rest := self._rest(chosen, step.technique)) is not None
             ]
+        train = self._builder.context_of(chosen).train
+        if train is not None:
+            self._show(train)
         subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
         recipes = {"base": BASE_RECIPE}
         skipped: list[str] = []
@@ -325,9 +344,11 @@ class Judge:
             where = f" on {name}" if len(self._devices) > 1 else ""
             self._progress(f"timing all rows, interleaved{where}", 0, 0)
             timings[name] = device.time(artifacts, "base", self._plan.careful(), with_baseline=True)
-        self._progress("judging on the test split", 0, 0)
-        test: ImageSet = self._splits.open_test()
-        extra = [get_objective(name) for name in ("memory",) if name in OBJECTIVES]
+        data, quality = self._budget.data, self._task.quality
+        self._progress(f"judging on {data.final_name}", 0, 0)
+        test: ImageSet = self._splits.open_test() if data.has_test else self._splits.validation
+        labelled = (quality, f"{quality}_drop", "eer") if data.has_test else ()
+        extra = [get_objective(name) for name in (*labelled, "memory")]
         objectives = list({o.name: o for o in [*self._objectives, *extra]}.values())
         base: MeasuredSubject | None = None
         for role, subject in subjects.items():

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sousvit.common.files import content_hash
+from sousvit.objectives.tasks.task import task_measured
 from sousvit.spaces.technique import Stage, get_technique
 
 Status = Literal["complete", "gated", "failed"]
@@ -102,6 +103,18 @@ class TrialRecord:
         kept = {name: value for name, value in plain.items() if name in known}
         kept["values"] = decode(plain["values"])
         return cls(**kept)
+
+
+def quality_of(values: Mapping[str, Value]) -> str:
+    """Which figure says how good predictions are: the task's own, or ``agreement`` where there are no labels."""
+    quality = task_measured(values).quality
+    return "agreement" if quality not in values and "agreement" in values else quality
+
+
+def word_of(values: Mapping[str, Value]) -> str:
+    """What that figure is called in tables and plots: agreement with the base is never called top-1."""
+    quality = quality_of(values)
+    return quality if quality == "agreement" else task_measured(values).heading.removesuffix(" %")
 
 
 @dataclass(frozen=True)

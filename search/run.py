@@ -13,9 +13,10 @@ import yaml
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
 from sousvit.objectives.objective import get_objective
+from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.answer import Answer, Row, choose, write_answer
 from sousvit.search.archive import Archive, violations
-from sousvit.search.budget import Budget, Limit
+from sousvit.search.budget import Budget, Limit, open_space
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import Halving, make_rungs
@@ -28,7 +29,7 @@ from sousvit.search.tables import write_tables
 from sousvit.search.warm import take_over
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.shape import ModelShape, read_shape
-from sousvit.spaces.space import Space, make_space, read_space
+from sousvit.spaces.space import Space, read_space
 
 #: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
 VERIFICATIONS = 5
@@ -119,7 +120,7 @@ def _search(
     stored = _stored_answer(archive, folder)
     if stored is not None:
         return stored
-    hooks.say(f"search over ({stopped_because}); measuring the answer on the test split")
+    hooks.say(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
     searched = clock()
     answer = _final(archive, budget, executor, hooks)
     cost = {
@@ -146,7 +147,7 @@ def _explore(
         archive.append("base", base=base.to_dict())
     _check_measured(budget, base)
     shape = read_shape(base.shape)
-    space, left_out = make_space(read_space(budget.space), shape, budget.runtimes)
+    space, left_out = open_space(budget, shape)
     hooks.ready(base, space, left_out)
     engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
     with storage_errors_as_user_errors(folder / "study.db"):
@@ -214,8 +215,8 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     answer = _verified(archive, budget, executor, hooks)
     if answer.chosen is None:
         return answer
-    # Noted before it happens: a crash during the read must not hide that it was read.
-    archive.append("test_read", recipe=answer.chosen.recipe)
+    if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
+        archive.append("test_read", recipe=answer.chosen.recipe)
     told = executor.call(
         "answer",
         recipe=answer.chosen.recipe,
@@ -226,6 +227,8 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     )
     found = tuple(Row.from_dict(row) for row in told["rows"])
     notes = _notes(answer, found, budget.hard_limits)
+    if budget.data.kind != "labelled":
+        notes += (f"the search knew no labels: it judged agreement with the base on {budget.data.validation_name}",)
     if told["skipped"]:
         notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
     return replace(answer, rows=found, notes=notes)
@@ -252,8 +255,8 @@ def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks
 
 
 def _seems_better(chosen: TrialRecord) -> bool:
-    """Whether the whole 95% interval of the accuracy drop lies below 0 (then the base was trained too little)."""
-    drop = chosen.values.get("accuracy_drop")
+    """Whether the whole 95% interval of the quality's drop lies below 0 (then the base was trained too little)."""
+    drop = chosen.values.get(f"{task_measured(chosen.values).quality}_drop")
     return drop is not None and drop.high is not None and drop.high < 0
 
 
@@ -266,7 +269,7 @@ def _notes(answer: Answer, rows: tuple[Row, ...], limits: tuple[Limit, ...]) -> 
     if noisy:
         notes.append(f"the machine was busy while {', '.join(noisy)} was timed: measure again before you rely on it")
     if answer.feasible and broken:
-        notes.append(f"validation held every limit, the test split did not: {explain(broken, test, plain)}")
+        notes.append(f"the search held every limit, the answer's images did not: {explain(broken, test, plain)}")
     if answer.chosen is not None and answer.single is not None and answer.chosen.key == answer.single.key:
         notes.append("the best recipe found is a single technique: no hybrid was better")
     if answer.single is not None and not answer.single.is_final:

@@ -13,7 +13,7 @@ from sousvit.search.record import TrialRecord, Value
 
 #: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
 #: answer from the archive takes under a second because it imports no technique, hence no torch.
-REPAIRS = frozenset({"distill", "distill_token", "elastic"})
+REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
 
 #: Errors below this are one: a split cannot tell them apart.
 ERROR_FLOOR = 2e-3

@@ -16,7 +16,7 @@ from pathlib import Path
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget
+from sousvit.search.budget import Budget, open_space
 from sousvit.search.executors.executor import Executor, make_job, record_of
 from sousvit.search.fidelity import FULL
 from sousvit.search.record import trial_key
@@ -24,7 +24,7 @@ from sousvit.search.run import Hooks, claim_run
 from sousvit.search.tables import trial_frame
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
-from sousvit.spaces.space import Option, Space, make_space, read_space
+from sousvit.spaces.space import Option, Space
 from sousvit.spaces.technique import ModelTechnique, Stage
 
 #: Combinations by name: techniques at their middle settings, of those that the space has.
@@ -196,7 +196,7 @@ def run_study(
             if archive.base is None:
                 archive.append("base", base=base.to_dict())
             shape = read_shape(base.shape)
-            space, left_out = make_space(read_space(budget.space), shape, budget.runtimes)
+            space, left_out = open_space(budget, shape)
             hooks.ready(base, space, left_out)
             for entry in entries(space, shape):
                 _measure(entry, archive, budget, executor, hooks)

@@ -12,7 +12,7 @@ from sousvit.common.cpu import available_cores
 from sousvit.common.errors import SharedInputError, TrialError
 from sousvit.objectives.objective import Measurement, Objective, Subject
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.tasks.classification import Evaluation, evaluate
+from sousvit.objectives.tasks.task import Evaluation, JudgingTask
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 from sousvit.search.record import Value
 
@@ -154,18 +154,20 @@ class MeasuredSubject(PlacedSubject):
         model: the PyTorch model before quantization.
         images: the split it is judged on.
         normalise: uint8 images to the model's float input.
+        task: how it is judged.
     """
 
     model: nn.Module
     images: ImageSet
     normalise: Callable[[torch.Tensor], torch.Tensor]
+    task: JudgingTask
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """Predictions of the artifact in its runtime."""
         with open_session(self.artifact, available_cores()) as session:
             batch = self.devices[self._first].target.batch if self.artifact.batch_dependent else JUDGING_BATCH
-            return evaluate(session, self.images, self.normalise, batch)
+            return self.task.evaluate(session, self.model, self.images, self.normalise, batch)
 
     @cached_property
     def weight_bits(self) -> float:

@@ -8,7 +8,7 @@ from sousvit.objectives.objective import OBJECTIVES, Objective, get_objective
 from sousvit.search.budget import Budget
 
 #: Measured only where a budget asks for them: a process a trial, a second of compression, a counter not all have.
-ON_REQUEST = frozenset({"memory", "load_time", "energy", "size_compressed"})
+ON_REQUEST = frozenset({"memory", "load_time", "energy", "size_compressed", "agreement"})
 #: Measured on every further target, too: what one timing tells.
 ON_EVERY_TARGET = ("latency", "latency_p95", "latency_p99", "throughput")
 
@@ -17,7 +17,11 @@ def trial_objectives(budget: Budget) -> list[Objective]:
     """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
-    names = [objective.name for objective in OBJECTIVES if objective.name not in ON_REQUEST | OBJECTIVES.installed]
+    left_out, tasks = ON_REQUEST | OBJECTIVES.installed, (None, budget.model.task)
+    labelled = budget.data.kind == "labelled"
+    usual = [one for one in OBJECTIVES if one.task in tasks and (labelled or not one.needs_labels)]
+    names = [one.name for one in usual if one.name not in left_out]
+    names = names if labelled else ["agreement", *names]
     named = [*budget.optimize, *budget.limits]
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]
     names += [_relative(name) for name in names]

@@ -11,11 +11,11 @@ from pathlib import Path
 from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.search.archive import Archive, open_run
-from sousvit.search.budget import Budget
+from sousvit.search.budget import Budget, open_space
 from sousvit.search.record import TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
-from sousvit.spaces.space import Space, make_space, read_space
+from sousvit.spaces.space import Space
 
 #: Parts of a budget that figures hang on.
 MEASURED_WITH = ("model", "data", "targets")
@@ -47,7 +47,7 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
                         "search without --from")  # fmt: skip
     _link(earlier / CACHE, archive.folder / CACHE)
     shape = read_shape(old.base.shape)
-    space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
+    space, _ = open_space(budget, shape)
     complete = [
         trial
         for trial in old

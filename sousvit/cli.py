@@ -65,6 +65,9 @@ def search_command(
     executor: Annotated[str | None, typer.Option(help="where trials run: local or ray")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of everything random")] = None,
     earlier: Annotated[str | None, typer.Option("--from", help="an earlier run to continue from")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="where relative data paths start; default: the budget's folder")
+    ] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +75,7 @@ def search_command(
     from sousvit.cli_search import run_search
 
     overrides = {"trials": trials, "time": time, "seed": seed}
-    sys.exit(run_search(budget, run, overrides, executor, runs, as_json, earlier))
+    sys.exit(run_search(budget, run, overrides, executor, runs, as_json, earlier, data_root))
 
 
 @app.command("study")
@@ -228,9 +231,8 @@ def train_command(
     if as_json:
         _print_json({"checkpoint": str(out), **description})
     else:
-        figures = ", ".join(
-            f"{name} {description[name]:.2%}" for name in ("validation_top1", "test_top1") if name in description
-        )
+        shares = [name for name in description if name.startswith(("validation_", "test_"))]
+        figures = ", ".join(f"{name} {description[name]:.2%}" for name in shares)
         print(f"{out}: {figures}")
 
 

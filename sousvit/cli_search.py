@@ -57,13 +57,14 @@ def run_search(
     runs: Path,
     as_json: bool,
     earlier: str | None = None,
+    data_root: Path | None = None,
 ) -> int:
     """Run the search and print its answer; returns the exit code."""
-    budget = _with_overrides(path, overrides)
+    budget = _with_overrides(path, overrides, data_root)
     make = _executor_maker(executor or ("local" if budget.ray is None else "ray"))
     folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     begin = partial(search, earlier=None if earlier is None else run_folder(runs, earlier))
-    answer = _watched(begin, budget, folder, _command(path, executor), as_json, make)
+    answer = _watched(begin, budget, folder, _command(path, executor, data_root), as_json, make)
     if answer is None:
         return INTERRUPTED
     from sousvit.search.report.html import write_report
@@ -77,8 +78,9 @@ def run_search(
     return 0 if answer.feasible else 3
 
 
-def _command(path: Path, executor: str | None) -> str:
-    return f"search {path}" if executor is None else f"search {path} --executor {executor}"
+def _command(path: Path, executor: str | None, data_root: Path | None) -> str:
+    given = {"executor": executor, "data-root": data_root}
+    return " ".join([f"search {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
 
 
 def study(path: Path, name: str | None, runs: Path, as_json: bool) -> int:
@@ -126,9 +128,9 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _with_overrides(path: Path, overrides: dict[str, Any]) -> Budget:
+def _with_overrides(path: Path, overrides: dict[str, Any], data_root: Path | None = None) -> Budget:
     value = read_yaml(path)
     given = {name: entry for name, entry in overrides.items() if entry is not None}
     if given and isinstance(value.get("search", {}), dict):
         value["search"] = {**(value.get("search") or {}), **given}
-    return make_budget(value, path.parent, str(path))
+    return make_budget(value, path.parent, str(path), data_root)

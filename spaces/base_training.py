@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.common.model import LoadedModel, ModelSpec, load, save_checkpoint
 from sousvit.common.schema import read_yaml, validated
+from sousvit.common.specs import require_task
 from sousvit.spaces.optimizer import OptimizerName
+from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training import Progress, TrainingPlan, fit, predict
 
 
 class TrainingSpec(BaseModel):
-    """How a base model is trained (see :class:`sousvit.spaces.training.TrainingPlan`)."""
+    """How a base model is trained (see :class:`sousvit.spaces.training.TrainingPlan`).
+
+    Label smoothing is a classifier's; a detector's training has none unless it is asked for, and then refuses it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: int = Field(default=10, ge=1)
@@ -46,10 +52,12 @@ class TrainSpec(BaseModel):
     training: TrainingSpec = TrainingSpec()
 
 
-def top1(model: torch.nn.Module, data: ImageSet, base: LoadedModel, precision: Precision = "auto") -> float:
-    """Share of images whose largest logit is the label's."""
-    logits = predict(model, data, base.normalise, precision=precision)
-    return float((logits.argmax(1) == data.labels).double().mean())
+def figures_of(
+    model: torch.nn.Module, data: ImageSet, base: LoadedModel, precision: Precision = "auto"
+) -> dict[str, float]:
+    """``top1``, or ``map50`` and ``map`` of a detector, on ``data``."""
+    outputs = predict(model, data, base.normalise, precision=precision)
+    return task_of(model).figures(model, outputs, data)
 
 
 def train_base(
@@ -70,8 +78,11 @@ def train_base(
         UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
     """
     _require_writable(out)
+    if spec.data.kind != "labelled":
+        raise UserError("training needs labelled images", f"data of the kind {spec.data.kind}", "name labelled data")
     torch.manual_seed(spec.training.seed)
     base = load(spec.model)
+    require_task(spec.model, spec.data)
     splits = Splits(spec.data, base.size, base.channels)
     if splits.num_classes > base.num_classes:
         raise UserError(
@@ -80,21 +91,32 @@ def train_base(
             "set model.args.num_classes",
         )
     say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
+    for note in splits.notes:
+        say(note)
     plan = TrainingPlan(**spec.training.model_dump())
+    if spec.model.detector is not None and "label_smoothing" not in spec.training.model_fields_set:
+        plan = replace(plan, label_smoothing=0.0)
     fit(base.module, splits.train, base.normalise, plan, progress=progress)
     description: dict[str, Any] = {
         "name": spec.model.name,
         "args": spec.model.args,
         "mean": base.mean,
         "std": base.std,
-        "training": spec.training.model_dump(),
-        "validation_top1": round(top1(base.module, splits.validation, base, plan.precision), 4),
+        "training": {**spec.training.model_dump(), "label_smoothing": plan.label_smoothing},
+        **_figures("validation", base, splits.validation, plan.precision),
     }
+    if spec.model.detector is not None:
+        description["detector"] = spec.model.detector.model_dump(mode="json")
     save_checkpoint(out, base.module, description)
-    if spec.data.test is not None or spec.data.format == "torchvision":
-        description["test_top1"] = round(top1(base.module, splits.open_test(), base, plan.precision), 4)
+    if spec.data.has_test:
+        description.update(_figures("test", base, splits.open_test(), plan.precision))
         save_checkpoint(out, base.module, description)
     return description
+
+
+def _figures(part: str, base: LoadedModel, data: ImageSet, precision: Precision) -> dict[str, float]:
+    found = figures_of(base.module, data, base, precision)
+    return {f"{part}_{name}": round(value, 4) for name, value in found.items()}
 
 
 def _require_writable(out: Path) -> None:
@@ -120,6 +142,6 @@ def read_training(path: Path, data_root: Path | None = None, epochs: int | None 
     spec = validated(TrainSpec, read_yaml(path), str(path))
     training = spec.training
     if epochs is not None:
-        training = validated(TrainingSpec, {**training.model_dump(), "epochs": epochs}, "the option")
+        training = validated(TrainingSpec, {**training.model_dump(exclude_unset=True), "epochs": epochs}, "the option")
     resolved = {"model": spec.model.resolved(path.parent), "data": spec.data.resolved(data_root or path.parent)}
     return spec.model_copy(update={**resolved, "training": training})

@@ -110,7 +110,7 @@ class ModelBuilder:
 
         At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
-        context = replace(self._context, fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
+        context = replace(self.context_of(recipe), fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
         steps = tuple(step for step in recipe.model_steps if fidelity > 0 or not step.handler.recovers)
         done, model = self._longest_beginning(steps, context)
         if done == 0 and self._cache is not None and steps and steps[0].handler.prepares:
@@ -161,6 +161,14 @@ class ModelBuilder:
         if context.seconds is not None:
             context.seconds["build"] = context.seconds.get("build", 0.0) + time.monotonic() - begun
         return part
+
+    def context_of(self, recipe: Recipe) -> Context:
+        """What the steps of ``recipe`` work with: its own images where it asks for some."""
+        context = self._context
+        for step in recipe.model_steps:
+            assert isinstance(step.handler, ModelTechnique)
+            context = step.handler.surroundings(step.config, context)
+        return context
 
     def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
         """How many steps a stored model has taken already, and that model; the base where there is none."""

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sousvit.common.errors import TrialError
 from sousvit.spaces.compensation import Moments
+from sousvit.spaces.tasks.task import task_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -54,12 +54,12 @@ def calibration_images(context: Context, count: int | None = None) -> ImageSet:
     return context.calibration if count is None else context.calibration.spread(count, context.seed)
 
 
-def image_batches(images: ImageSet, context: Context) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(normalised images ``[B, C, H, W]``, labels ``[B]``) in order; checks the deadline between batches."""
+def image_batches(images: ImageSet, context: Context) -> Iterator[tuple[torch.Tensor, Any]]:
+    """(normalised images ``[B, C, H, W]``, their targets) in order; checks the deadline between batches."""
     for start in range(0, len(images), BATCH):
         check_deadline(context, "calibration")
         rows = torch.arange(start, min(start + BATCH, len(images)))
-        yield context.normalise(images.images(rows)), images.labels[rows]
+        yield context.normalise(images.images(rows)), images.targets(rows)
 
 
 def embed(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
@@ -131,7 +131,7 @@ def taylor_scores(
     to the gate, averaged over images: ``mean over images of (sum over tokens and channels of x dL/dx)^2``.
 
     Args:
-        model: gives logits; the loss is the cross entropy with the calibration labels.
+        model: its task's loss with the calibration targets counts (cross entropy for classes).
         layers: modules whose inputs ``[B, N, groups * channels]`` are scored.
         groups: units per layer; neighbouring channels form one unit (1 channel: an MLP unit; head_dim: a head).
         context: with calibration images.
@@ -145,8 +145,8 @@ def taylor_scores(
     images = calibration_images(context, TAYLOR_IMAGES)
     scores = [torch.zeros(count, dtype=torch.float64) for count in groups]
     with captured_inputs(layers) as found, torch.enable_grad():
-        for batch, labels in image_batches(images, context):
-            loss = F.cross_entropy(model(batch.requires_grad_()), labels, reduction="sum")
+        for batch, targets in image_batches(images, context):
+            loss = task_of(model).summed_loss(model, model(batch.requires_grad_()), targets)
             activations = [found[index] for index in range(len(layers))]
             gradients = torch.autograd.grad(loss, activations)
             for score, x, gradient in zip(scores, activations, gradients, strict=True):

@@ -37,10 +37,10 @@ from sousvit.spaces.technique import Context, ModelTechnique
 
 if TYPE_CHECKING:
     from sousvit.spaces.recipe import Step
-    from sousvit.spaces.training import Logits
+    from sousvit.spaces.training import Predictions
 
-    #: Normalised images to logits.
-    Network = Callable[[torch.Tensor], Logits]
+    #: Normalised images to predictions.
+    Network = Callable[[torch.Tensor], Predictions]
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class SubNetwork:
             if added.any():
                 self.repairs[name] = added.to(device)
 
-    def __call__(self, images: torch.Tensor) -> Logits:
-        """Logits of normalised images, in the mode (training or not) of the whole."""
-        output: Logits = functional_call(self._module.train(self._whole.training), self.weights(), (images,))
+    def __call__(self, images: torch.Tensor) -> Predictions:
+        """Predictions for normalised images, in the mode (training or not) of the whole."""
+        output: Predictions = functional_call(self._module.train(self._whole.training), self.weights(), (images,))
         return output
 
     def weights(self) -> dict[str, torch.Tensor]:

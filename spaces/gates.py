@@ -1,8 +1,8 @@
 """Importance by learned gates: how much of every unit is worth its price, by a short training of gates alone.
 
-Each unit is multiplied by a gate that starts at 1; gates are trained to keep the model's own predictions (KL
-divergence from the ungated model) while an l1 price pulls them to 0, as in network slimming (Liu et al., arXiv
-1708.06519) and in the channel scores of vision transformer pruning (Zhu et al., 2104.08500). Weights stay.
+Each unit is multiplied by a gate that starts at 1; gates are trained to keep the model's own predictions (the task's
+divergence from the ungated model, KL for classes) while an l1 price pulls them to 0, as in network slimming (Liu et
+al., arXiv 1708.06519) and in the channel scores of vision transformer pruning (Zhu et al., 2104.08500). Weights stay.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sousvit.common.errors import TrialError
 from sousvit.spaces.calibration import calibration_images, check_deadline
+from sousvit.spaces.tasks.task import task_of
 
 if TYPE_CHECKING:
     from sousvit.spaces.technique import Context
@@ -38,7 +38,7 @@ def learned_gates(
     Many gates reach 0: among equal ones counts how strongly the predictions pulled at them on the way.
 
     Args:
-        model: gives logits.
+        model: gives its task's predictions.
         layers: modules whose inputs ``[B, N, groups * channels]`` are gated.
         groups: units per layer; neighbouring channels form one unit.
         context: with calibration images.
@@ -50,17 +50,16 @@ def learned_gates(
     generator = torch.Generator().manual_seed(context.seed)
     gates = [torch.ones(count, requires_grad=True) for count in groups]
     optimizer = torch.optim.Adam(gates, lr=RATE)
-    total = sum(groups)
+    total, task = sum(groups), task_of(model)
     pulls = [torch.zeros(count) for count in groups]
     for _ in range(STEPS):
         check_deadline(context, "learning gates")
         rows = torch.randperm(len(images), generator=generator)[:BATCH]
         batch = context.normalise(images.images(rows))
         with torch.no_grad():
-            target = F.log_softmax(model(batch), dim=1)
+            reference = model(batch)
         with gated(layers, gates), torch.enable_grad():
-            output = F.log_softmax(model(batch), dim=1)
-            divergence = F.kl_div(output, target, reduction="batchmean", log_target=True)
+            divergence = task.divergence(model(batch), reference)
             loss = divergence + PRICE * sum(gate.sum() for gate in gates) / total
             gradients = torch.autograd.grad(loss, gates)
         for gate, gradient, pull in zip(gates, gradients, pulls, strict=True):

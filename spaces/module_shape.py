@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sousvit.common.detector import head_of
 from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def _head_reason(model: VisionTransformer) -> str | None:
 
     if getattr(model, "attn_pool", None) is not None:
         return "attention pooling"
+    if head_of(model) is not None:
+        return "a detection head that does not read all tokens" if model.global_pool else None
     heads = (model.head, getattr(model, "head_dist", nn.Identity()))
     if not all(isinstance(head, (nn.Linear, nn.Identity)) for head in heads):
         return f"classifier {type(model.head).__name__}"
@@ -120,6 +123,12 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
     tokens = shape.num_tokens
     own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
     norms = [getattr(model, name, None) for name in ("norm_pre", "norm", "fc_norm")]
+    detector = head_of(model)
+    if detector is not None:
+        own.append(detector.reduce.weight)
+        behind = sum(weight.numel() for weight in detector.fcos.parameters() if weight.ndim > 1)
+        shape = replace(shape, head_channels=detector.reduce.out_features, head_macs=detector.dense_macs)
+        shape = replace(shape, head_weights=behind)
     shape = replace(shape, width_params=_per_channel([*own, *norms], model.embed_dim))
     shape = shape.with_blocks(_read_block(block, tokens) for block in model.blocks)
     if getattr(model.blocks, "norm", None) is not None:  # the final norm moved in there
@@ -127,6 +136,16 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
     shape = replace(shape, other_params=_count(model) - shape.params() - _step_sizes(model))
     reduction = getattr(model.blocks, "token_plan", None)  # the contract of techniques/token_blocks.py
     return shape if reduction is None else shape.with_tokens(*reduction(shape))
+
+
+def final_readers(model: Any) -> list[tuple[nn.Module, str]]:
+    """(owner, attribute name) of the linear layers that read the tokens behind the last norm."""
+    from torch import nn
+
+    detector = head_of(model)
+    if detector is not None:
+        return [(detector, "reduce")]
+    return [(model, name) for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
 
 
 def _per_channel(parts: Iterable[nn.Module | nn.Parameter | None], width: int) -> int:

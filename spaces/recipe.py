@@ -141,11 +141,13 @@ class Recipe:
                 if handler.is_identity(config, current):
                     continue
                 config = handler.normalised(config, current)
-            if handler.recovers and all(other.handler.prepares for other in kept):
+            if handler.recovers and all(other.handler.prepares or other.handler.supplies for other in kept):
                 continue
             kept.append(Step(step.technique, config))
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
+        if all(step.handler.supplies for step in kept):
+            kept.clear()
         return kept
 
     def reshape(self, shape: ModelShape) -> ModelShape:

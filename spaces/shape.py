@@ -171,6 +171,9 @@ class VitShape(NetworkShape):
         other_params: parameters outside blocks that no technique resizes (classifier biases).
         blocks: in order.
         dropped: patches that are embedded but never become tokens.
+        head_channels: outputs of the layer with which a detection head reads every patch; 0 for a classifier.
+        head_macs: MACs of what follows that layer, the same whatever the backbone is; measured once.
+        head_weights: matrix weights of what follows it.
     """
 
     image: tuple[int, int]
@@ -186,6 +189,9 @@ class VitShape(NetworkShape):
     blocks: tuple[BlockShape, ...]
     width_params: int = 0
     dropped: int = 0
+    head_channels: int = 0
+    head_macs: int = 0
+    head_weights: int = 0
 
     @classmethod
     def of(cls, model: nn.Module) -> VitShape:
@@ -204,6 +210,11 @@ class VitShape(NetworkShape):
                 "choose a vit_* or deit* model",
             )
         return read_vit_shape(model)
+
+    @property
+    def detects(self) -> bool:
+        """Whether a detection head reads the patches."""
+        return self.head_channels > 0
 
     @property
     def normalises_heads(self) -> bool:
@@ -241,6 +252,8 @@ class VitShape(NetworkShape):
             self._patch_weights
             + sum(block.matrix_weights(self.embed_dim) for block in self.blocks)
             + self.num_classifiers * self.num_classes * self.embed_dim
+            + self.head_channels * self.embed_dim
+            + self.head_weights
         )
 
     def params(self) -> int:
@@ -256,7 +269,8 @@ class VitShape(NetworkShape):
         head = self.num_classifiers * self.num_classes * self.embed_dim
         if self.pool == "":
             head *= self.blocks[-1].tokens_mlp if self.blocks else self.num_tokens
-        return self.num_patches * self._patch_weights + blocks + head
+        detection = self.num_patches * self.head_channels * self.embed_dim + self.head_macs
+        return self.num_patches * self._patch_weights + blocks + head + detection
 
     def with_patch(self, patch: tuple[int, int]) -> VitShape:
         """The same network reading patches of another size.

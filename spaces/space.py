@@ -328,11 +328,12 @@ def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) 
 
 
 def make_space(
-    definition: Mapping[str, Any], shape: ModelShape, runtimes: Sequence[str]
+    definition: Mapping[str, Any], shape: ModelShape, runtimes: Sequence[str], has_images: bool = True
 ) -> tuple[Space, dict[str, str]]:
     """The space for a base of ``shape`` on a target's ``runtimes``, and why techniques were left out.
 
-    Techniques that do not fit the model, the runtimes or the installed packages are left out with a reason.
+    Techniques that do not fit the model, the runtimes or the installed packages are left out with a reason; where there
+    are training images, those that would make some are.
 
     Raises:
         UserError: a listed value does not suit its technique.
@@ -343,7 +344,8 @@ def make_space(
     order = sorted(definition["techniques"], key=lambda name: place(get_technique(name)))
     for name in order:
         handler = get_technique(name)
-        reason = _why_not(handler, shape, runtimes)
+        reason = "there are training images" if handler.supplies and has_images else None
+        reason = reason or _why_not(handler, shape, runtimes)
         if reason is not None:
             left_out[name] = reason
             continue

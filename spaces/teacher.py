@@ -22,12 +22,12 @@ _CHUNK = 256
 
 
 class Teacher:
-    """Logits ``[N, classes]``, and features where they are asked for, of ``base`` on views of ``train``; kept as fp16.
+    """Predictions ``[N, ...]``, and features where they are asked for, of ``base`` on views of ``train``; kept as fp16.
 
     Args:
         cache: where views are stored by content, or None to keep them in memory only.
         progress: called with ("teacher", images done, images) while a view is computed.
-        forward: normalised images ``[B, C, H, W]`` to logits, where something is faster than the PyTorch model
+        forward: normalised images ``[B, C, H, W]`` to predictions, where something is faster than the PyTorch model
             (ONNX Runtime was measured about twice as fast on CPUs).
     """
 
@@ -42,25 +42,30 @@ class Teacher:
         self._base, self._train, self._cache, self._progress = base, train, cache, progress
         self._forward = forward
         self._memory: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
-        self._feature_width: int | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self.seconds = 0.0  #: spent on computing views so far
 
     def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
-        """The logits on one view; a missing or damaged file is computed again."""
+        """The predictions on one view; a missing or damaged file is computed again."""
         return self._stored("logits", augmentation, seed, view)["logits"].float()
 
     def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pooled features ``[N, width]`` and activation strengths ``[N, rows, columns]``, or None without a grid."""
+        """See :class:`sousvit.spaces.transfer.Representation`: pooled features (or maps) and activation strengths."""
         found = self._stored("features", augmentation, seed, view)
         return found["pooled"], found.get("strength")
 
     @property
     def feature_width(self) -> int:
         """Channels of the pooled features."""
-        if self._feature_width is None:
+        return self._shape("features")[0]
+
+    def _shape(self, kind: str) -> tuple[int, ...]:
+        """Of one image's predictions, or of its features."""
+        if kind not in self._shapes:
             images = self._base.normalise(self._train.images(torch.arange(1)))
-            self._feature_width = self._represent(images)["pooled"].shape[1]
-        return self._feature_width
+            one = self._torch(images) if kind == "logits" else self._represent(images)["pooled"]
+            self._shapes[kind] = tuple(one.shape[1:])
+        return self._shapes[kind]
 
     def _stored(self, kind: str, augmentation: str, seed: int, view: int) -> dict[str, torch.Tensor]:
         key = content_hash(self._base.fingerprint, self._train.fingerprint, augmentation, seed, view)
@@ -80,8 +85,7 @@ class Teacher:
             return None
         found = stored[0]
         main = found.get("logits" if kind == "logits" else "pooled")
-        width = self._base.num_classes if kind == "logits" else self.feature_width
-        return found if main is not None and main.shape == (len(self._train), width) else None
+        return found if main is not None and main.shape == (len(self._train), *self._shape(kind)) else None
 
     def _compute(self, key: str, kind: str, augmentation: str, seed: int, view: int) -> dict[str, torch.Tensor]:
         drawn = View.draw(augmentation, len(self._train), self._train.size, seed, view)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 class Stage(IntEnum):
     """When a step acts; the steps of a recipe never go back a stage."""
 
+    IMAGES = -2  #: what the other steps look at, where there is no data
     BASE = -1  #: the base itself, before anything is cut
     ARCHITECTURE = 0  #: another network altogether
     INPUT = 1  #: what the model reads: patches
@@ -57,7 +58,7 @@ class Teaching(Protocol):
     """The base model as a teacher: what it says of the training images, view by view."""
 
     def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
-        """Logits ``[N, classes]`` on one view of the training images."""
+        """Predictions ``[N, ...]`` on one view of the training images."""
         ...
 
     def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -68,6 +69,21 @@ class Teaching(Protocol):
     def feature_width(self) -> int:
         """Channels of the pooled features."""
         ...
+
+
+@dataclass(frozen=True)
+class Supplied:
+    """Images for the steps of a recipe.
+
+    Attributes:
+        train: for recovery.
+        calibration: for scores and repair.
+        teacher: what the base says of ``train``.
+    """
+
+    train: ImageSet
+    calibration: ImageSet
+    teacher: Teaching
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,8 @@ class Context:
         decisions: what steps decided from data (widths, ranks), by technique; a skeleton of the same model is given
             them back.
         checkpoint: where a long training of the present step keeps its state on the way, or None.
+        supply: makes the images that a step's parameters describe, where there is no data; None otherwise, and for a
+            skeleton.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -102,6 +120,7 @@ class Context:
     seconds: dict[str, float] | None = None
     decisions: dict[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
+    supply: Callable[[Any], Supplied] | None = None
 
     @property
     def nested(self) -> Mapping[str, Any] | None:
@@ -138,6 +157,7 @@ class Technique(ABC):
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
         compresses: whether it makes the model cheaper; others repair.
+        supplies: whether it leaves the model as it is and gives the other steps their images.
         listed: whether :func:`techniques` names it; a stand-in that changes no model is found by name only.
         any_model: whether it works on models that are no plain Vision Transformer: its methods are then given
             any ModelShape, otherwise a VitShape.
@@ -165,6 +185,7 @@ class Technique(ABC):
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
     compresses: ClassVar[bool] = True
+    supplies: ClassVar[bool] = False
     listed: ClassVar[bool] = True
     any_model: ClassVar[bool] = False
     needs_linear: ClassVar[bool] = False
@@ -225,6 +246,10 @@ class ModelTechnique(Technique):
     def leaves_plain(self, config: Any) -> bool:
         """Whether the result is still a plain Vision Transformer."""
         return True
+
+    def surroundings(self, config: Any, context: Context) -> Context:
+        """What the recipe's steps work with; only a technique that ``supplies`` changes it."""
+        return context
 
     @abstractmethod
     def reshape(self, shape: Any, config: Any) -> Any:

@@ -1,8 +1,7 @@
-"""One training loop for base models and for recovery: cross entropy, and distillation from a teacher's logits.
+"""One training loop for base models and for recovery; what the losses are is the model's task's business.
 
-Distillation: soft targets at a temperature (Hinton et al., arXiv 1503.02531) or the teacher's hard label
-(DeiT, arXiv 2012.12877). The teacher enters as stored logits per augmented view (:mod:`sousvit.common.data.augment`),
-so it runs once per view and not once per trial (TinyViT, arXiv 2207.10666).
+The teacher enters as stored predictions per augmented view (:mod:`sousvit.common.data.augment`), so it runs once per
+view and not once per trial (TinyViT, arXiv 2207.10666).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sousvit.common.data import ImageSet
@@ -23,6 +21,7 @@ from sousvit.common.device import Precision, TrainingDevice, training_device
 from sousvit.common.errors import TrainingDivergedError, TrialError
 from sousvit.spaces.optimizer import OptimizerName, make_optimizers
 from sousvit.spaces.quantized import QuantLinear
+from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.transfer import Transfer, distilled_training, represent
 
 if TYPE_CHECKING:
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 
 #: uint8 images to the model's float input.
 Normalise = Callable[[torch.Tensor], torch.Tensor]
-#: (epoch) to the teacher's logits [N, classes] on the epoch's view.
+#: (epoch) to the teacher's predictions [N, ...] on the epoch's view.
 TeacherLogits = Callable[[int], torch.Tensor]
-#: ``[B, classes]``; a model with a distillation token gives two in training.
-Logits = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-#: (step) to the networks that learn together in it, from normalised images to :data:`Logits`; see :mod:`.elastic`.
-Networks = Callable[[int], Sequence[Callable[[torch.Tensor], Logits]]]
+#: ``[B, ...]``; a classifier with a distillation token gives two in training.
+Predictions = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+#: (step) to the networks that learn together in it, from normalised images to :data:`Predictions`; see :mod:`.elastic`.
+Networks = Callable[[int], Sequence[Callable[[torch.Tensor], Predictions]]]
 #: (epoch, step, steps per epoch, loss)
 Progress = Callable[[int, int, int, float], None]
 
@@ -97,12 +96,12 @@ def fit(
     """Train ``model`` in place and leave it in eval mode on the CPU; the same seed gives the same weights.
 
     Args:
-        model: takes what ``normalise`` returns, gives logits ``[B, classes]``.
+        model: takes what ``normalise`` returns, gives its task's predictions.
         data: training images.
         normalise: uint8 images to the model's input.
         plan: what to do.
         progress: called after every step.
-        teacher: stored logits by view; needed when ``soft_weight`` or ``hard_weight`` is positive.
+        teacher: stored predictions by view; needed when ``soft_weight`` or ``hard_weight`` is positive.
         deadline: ``time.monotonic()`` value after which training stops.
         transfer: features and attention to follow besides.
         networks: what learns in each step, where it is not the model alone; they share its weights. Their losses
@@ -110,6 +109,7 @@ def fit(
         checkpoint: where the state is kept on the way, so that a killed training goes on instead of starting over.
 
     Raises:
+        UserError: the plan does not suit the model's task.
         TrainingDivergedError: a loss or gradient is NaN or infinite.
         TrialError: the deadline passed.
     """
@@ -117,6 +117,7 @@ def fit(
     assert transfer is None or networks is None
     if plan.epochs == 0:
         return
+    task_of(model).check(plan)
     device = training_device(plan.precision)
     cuda = [torch.cuda.current_device()] if device.name == "cuda" else []
     try:
@@ -149,7 +150,7 @@ def _train(
     steps = max(1, len(data) // plan.batch_size)
     total = max(1, round(plan.epochs * steps))
     cycle = _one_cycle(total, plan.warmup)
-    masks = _kept_zeros(model)
+    masks, task = _kept_zeros(model), task_of(model)
     done = 0 if checkpoint is None else checkpoint.restore(learner, optimizers)
     for epoch in range(done // steps, math.ceil(total / steps)):
         views = _epoch_views(data, plan, teacher, epoch)
@@ -162,12 +163,13 @@ def _train(
             images = normalise(torch.cat([view.pixels.read(data, rows) for view in views])).to(device.name)
             learner.zero_grad(set_to_none=True)
             together = (model,) if networks is None else networks(done)
-            value = 0.0
+            taught, value = _taught(views, rows, device.name), 0.0
             for network in together:
                 with device.autocast():
                     seen = represent(model, images) if transfer is not None else None
                     output = network(images) if seen is None else seen.logits
-                loss = total_loss(output, *_targets(data, views, rows, output), plan)
+                targets = task.targets(data, [view.pixels for view in views], rows, output)
+                loss = task.loss(model, output, targets, taught, plan)
                 if transfer is not None and seen is not None:
                     loss = loss + transfer.loss(seen, [view.index for view in views], rows)
                 loss = loss / len(together)
@@ -206,7 +208,7 @@ def _kept_zeros(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 @dataclass(frozen=True)
 class _EpochView:
-    """One view of the epoch: its number, its pixels, and the teacher's logits on it."""
+    """One view of the epoch: its number, its pixels, and the teacher's predictions on it."""
 
     index: int
     pixels: View
@@ -222,68 +224,10 @@ def _epoch_views(data: ImageSet, plan: TrainingPlan, teacher: TeacherLogits | No
     return views
 
 
-def _targets(
-    data: ImageSet, views: Sequence[_EpochView], rows: torch.Tensor, output: Logits
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """True labels and teacher's logits of the rows, once a view, where the output is."""
-    logits = output[0] if isinstance(output, tuple) else output
-    labels = torch.cat([view.pixels.targets(data.labels, rows, logits.shape[1]) for view in views])
+def _taught(views: Sequence[_EpochView], rows: torch.Tensor, device: str) -> torch.Tensor | None:
+    """The teacher's predictions of the rows, once a view."""
     taught = [view.logits[rows] for view in views if view.logits is not None]
-    return labels.to(logits.device), torch.cat(taught).to(logits.device) if taught else None
-
-
-def total_loss(
-    output: Logits,
-    targets: torch.Tensor,
-    teacher_logits: torch.Tensor | None,
-    plan: TrainingPlan,
-) -> torch.Tensor:
-    """The distillation loss; of a model with a distillation token, true labels teach the class token and the
-    teacher the distillation token (DeiT, arXiv 2012.12877)."""
-    if isinstance(output, tuple):
-        by_label, by_teacher = (logits.float() for logits in output)
-        taught = plan.soft_weight + plan.hard_weight
-        true = (1 - taught) * _label_loss(by_label, targets, plan)
-        return true + _teacher_loss(by_teacher, teacher_logits, plan)
-    return distillation_loss(output.float(), targets, teacher_logits, plan)
-
-
-def distillation_loss(
-    output: torch.Tensor, targets: torch.Tensor, teacher_logits: torch.Tensor | None, plan: TrainingPlan
-) -> torch.Tensor:
-    """The weighted sum of true-label, soft and hard losses.
-
-    Args:
-        output: student logits ``[B, classes]``.
-        targets: true labels ``[B]``, or shares of the classes ``[B, classes]``.
-        teacher_logits: ``[B, classes]`` or None.
-        plan: weights, temperature and label smoothing.
-
-    Returns:
-        ``(1 - s - h) CE(y) + s T^2 KL(teacher_T || student_T) + h CE(argmax teacher)``, a scalar.
-    """
-    true_weight = 1.0 - plan.soft_weight - plan.hard_weight
-    loss = _teacher_loss(output, teacher_logits, plan)
-    return loss + true_weight * _label_loss(output, targets, plan) if true_weight > 0 else loss
-
-
-def _label_loss(output: torch.Tensor, targets: torch.Tensor, plan: TrainingPlan) -> torch.Tensor:
-    return F.cross_entropy(output, targets, label_smoothing=plan.label_smoothing)
-
-
-def _teacher_loss(output: torch.Tensor, teacher_logits: torch.Tensor | None, plan: TrainingPlan) -> torch.Tensor:
-    loss = output.new_zeros(())
-    if teacher_logits is None:
-        return loss
-    teacher_logits = teacher_logits.float()
-    if plan.soft_weight > 0:
-        student = F.log_softmax(output / plan.temperature, dim=1)
-        target = F.log_softmax(teacher_logits / plan.temperature, dim=1)
-        divergence = F.kl_div(student, target, reduction="batchmean", log_target=True)
-        loss = loss + plan.soft_weight * plan.temperature**2 * divergence
-    if plan.hard_weight > 0:
-        loss = loss + plan.hard_weight * F.cross_entropy(output, teacher_logits.argmax(1))
-    return loss
+    return torch.cat(taught).to(device) if taught else None
 
 
 @torch.inference_mode()
@@ -295,7 +239,7 @@ def predict(
     view: View | None = None,
     precision: Precision = "auto",
 ) -> torch.Tensor:
-    """Logits ``[N, classes]`` (float32, CPU) of the PyTorch model on ``data``, or on a view of it."""
+    """Predictions ``[N, ...]`` (float32, CPU) of the PyTorch model on ``data``, or on a view of it."""
     device = training_device(precision)
     was_training = model.training
     model.to(device.name).eval()

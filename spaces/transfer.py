@@ -1,11 +1,14 @@
 """Feature and attention transfer: the student's last representation follows the teacher's, beside its logits.
 
 * Features: the pooled representation in front of the classifier, through a linear projection where widths differ
-  (FitNets, Romero et al., arXiv 1412.6550; normalised as in VkD, 2403.06213).
+  (FitNets, Romero et al., arXiv 1412.6550; normalised as in VkD, 2403.06213). Of a detector: the map that its pyramid
+  starts from, normalised likewise (feature maps after normalisation suit detectors: PKD, 2207.02039); student and
+  teacher have it in the same size.
 * Attention: where the activations are strong, as a map over the image (attention transfer, Zagoruyko and Komodakis,
   arXiv 1612.03928), averaged onto the smaller of both patch grids.
 
-Both are stored per view like the logits: a pooled vector and one number per patch take little room.
+Both are stored per view like the logits: a pooled vector and one number per patch take little room; a detector's maps
+take ``channels`` numbers a patch.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sousvit.common.detector import head_of
 from sousvit.spaces.calibration import captured_inputs
 
 if TYPE_CHECKING:
@@ -30,8 +34,9 @@ class Representation:
     """What a model made of images.
 
     Attributes:
-        logits: ``[B, classes]``, or the two outputs of a model with a distillation token in training.
-        pooled: ``[B, width]``, in front of the classifier.
+        logits: ``[B, classes]``, or the two outputs of a model with a distillation token in training; a detector's
+            dense predictions.
+        pooled: ``[B, width]``, in front of the classifier; a detector's map ``[B, channels, rows, columns]``.
         strength: ``[B, rows, columns]``, mean squared activation of every patch, or None without a grid of patches.
     """
 
@@ -47,11 +52,16 @@ def represent(model: Any, images: torch.Tensor) -> Representation:
     watched: list[nn.Module] = [model.norm] if has_grid else []
     with captured_inputs(watched) as found:
         features = model.forward_features(images)
+    strength = _strength(model, found[0]) if has_grid else None
+    detector = head_of(model)
+    if detector is not None:
+        map_ = detector.features(features)
+        return Representation(detector.dense(map_), map_, strength)
     logits = model.forward_head(features)
     pooled = model.forward_head(features, pre_logits=True)
     if isinstance(pooled, tuple):  # class and distillation token
         pooled = (pooled[0] + pooled[1]) / 2
-    return Representation(logits, pooled, _strength(model, found[0]) if has_grid else None)
+    return Representation(logits, pooled, strength)
 
 
 def _strength(model: Any, tokens: torch.Tensor) -> torch.Tensor | None:
@@ -62,7 +72,7 @@ def _strength(model: Any, tokens: torch.Tensor) -> torch.Tensor | None:
     return patches.square().mean(-1).unflatten(1, (rows, columns))
 
 
-#: (view) to the teacher's pooled features ``[N, width]`` and maps ``[N, rows, columns]`` on it.
+#: (view) to the teacher's pooled features ``[N, width]`` (or maps) and maps ``[N, rows, columns]`` on it.
 TeacherFeatures = Callable[[int], tuple[torch.Tensor, torch.Tensor | None]]
 
 
@@ -106,7 +116,7 @@ class Transfer(nn.Module):
 
 
 def feature_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of both representations ``[B, width]`` after each is normalised to unit variance."""
+    """Mean squared distance of both representations ``[B, ...]`` after each image's is normalised to unit variance."""
     width = student.shape[1:]
     return F.mse_loss(F.layer_norm(student, width), F.layer_norm(teacher.to(student.device), width))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from sousvit.common.data import DataSpec
 from sousvit.common.data.idx import write_idx
@@ -130,3 +131,115 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     description = train_base(spec, root / "base.safetensors", say=lambda line: None)
     assert description["validation_top1"] > 0.8, description
     return TinyProject(root, description["test_top1"])
+
+
+#: A detector of bright and dark squares on images of 48 x 64 pixels.
+TINY_DETECTOR: dict[str, Any] = {
+    "name": "vit_tiny_patch16_224",
+    "args": {
+        "img_size": [48, 64],
+        "patch_size": 8,
+        "embed_dim": 64,
+        "depth": 3,
+        "num_heads": 4,
+        "class_token": False,
+        "num_classes": 2,
+    },
+    "mean": [0.43],
+    "std": [0.2],
+    "detector": {"channels": 32, "strides": [8, 16], "convs": 1},
+}
+SQUARES = ("bright", "dark")
+
+
+def voc_xml(size: tuple[int, int], objects: list[tuple[str, int, int, int, int]]) -> str:
+    """A VOC annotation of an image of ``size`` (height, width); objects are (name, x1, y1, x2, y2), counted from 0."""
+    found = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax>"
+        f"<ymax>{y2}</ymax></bndbox></object>"
+        for name, x1, y1, x2, y2 in objects
+    )
+    return f"<annotation><size><width>{size[1]}</width><height>{size[0]}</height></size>{found}</annotation>"
+
+
+def square_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, int, int, int, int]]]:
+    """A noisy image ``[48, 64, 3]`` with at most one square in each half, and the squares."""
+    image, objects = rng.normal(110, 12, (48, 64, 3)), []
+    for half in range(2):
+        if rng.uniform() < 0.2:
+            continue
+        side, label = int(rng.integers(12, 24)), int(rng.integers(2))
+        x, y = int(rng.integers(0, 32 - side)) + 32 * half, int(rng.integers(0, 48 - side))
+        image[y : y + side, x : x + side] += (70, -70)[label]
+        objects.append((SQUARES[label], x, y, x + side, y + side))
+    return image.clip(0, 255).astype(np.uint8), objects
+
+
+def write_squares(root: Path, parts: dict[str, int]) -> None:
+    """A VOC data set of :func:`square_scene` images; some hold nothing."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    rng, number = np.random.default_rng(0), 0
+    for part, count in parts.items():
+        names = [f"{number + index:04d}" for index in range(count)]
+        number += count
+        for name in names:
+            image, objects = square_scene(rng)
+            Image.fromarray(image).save(root / "JPEGImages" / f"{name}.png")
+            (root / "Annotations" / f"{name}.xml").write_text(voc_xml((48, 64), objects))
+        (root / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(names) + "\n")
+
+
+@dataclass(frozen=True)
+class TinyDetection:
+    """A VOC folder, and a detector trained on it; ``test_map50`` is its mAP50 on the test part."""
+
+    root: Path
+    test_map50: float
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """A budget's ``data``."""
+        parts = {part: f"ImageSets/Main/{name}.txt" for part, name in PARTS.items()}
+        return {"format": "voc", "root": str(self.root / "voc"), "calibration": 32, **parts}
+
+    def budget(self, **changes: Any) -> dict[str, Any]:
+        """A budget as plain values; ``changes`` replace top-level keys."""
+        values = {
+            "task": "detection",
+            "model": {"checkpoint": str(self.root / "base.safetensors")},
+            "data": self.data,
+            "targets": ["local-1-thread"],
+            "limits": {"map50_drop": 0.9},
+            "optimize": ["size", "map50"],
+            "search": {"trials": 3, "seed": 0, "leave_one_out": False},
+        }
+        return {**values, **changes}
+
+    def model_spec(self) -> ModelSpec:
+        """The base, resolved."""
+        return ModelSpec(checkpoint=str(self.root / "base.safetensors")).resolved(self.root)
+
+    def data_spec(self) -> DataSpec:
+        """The data, resolved."""
+        return DataSpec(**self.data).resolved(self.root)
+
+
+PARTS = {"train": "train", "validation": "val", "test": "test"}
+
+
+@pytest.fixture(scope="session")
+def tiny_detection(tmp_path_factory: pytest.TempPathFactory) -> TinyDetection:
+    """Data and a detector trained for a few seconds to clearly more than chance; do not write into its folder."""
+    from sousvit.spaces.base_training import TrainingSpec, TrainSpec, train_base
+
+    root = tmp_path_factory.mktemp("squares")
+    write_squares(root / "voc", {"train": 96, "val": 32, "test": 32})
+    spec = TrainSpec(
+        model=ModelSpec(**TINY_DETECTOR),
+        data=TinyDetection(root, 0.0).data_spec(),
+        training=TrainingSpec(epochs=8, learning_rate=2e-2, batch_size=8, augmentation="flip", precision="fp32"),
+    )
+    description = train_base(spec, root / "base.safetensors", say=lambda line: None)
+    assert description["validation_map50"] > 0.7, description
+    return TinyDetection(root, description["test_map50"])

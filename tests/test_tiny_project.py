@@ -4,14 +4,14 @@ import pytest
 
 from sousvit.common.data import Splits
 from sousvit.common.model import load
-from sousvit.spaces.base_training import top1
+from sousvit.spaces.base_training import figures_of
 
 
 def test_the_tiny_base_is_clearly_better_than_chance_but_not_perfect_by_construction(tiny_project):
     base = load(tiny_project.model_spec())
     splits = Splits(tiny_project.data_spec(), base.size, base.channels)
     assert (len(splits.train), len(splits.validation), splits.num_classes) == (600, 100, 3)
-    measured = top1(base.module, splits.open_test(), base, "fp32")
+    measured = figures_of(base.module, splits.open_test(), base, "fp32")["top1"]
     assert measured == pytest.approx(tiny_project.test_top1, abs=1e-4)
     assert measured > 0.8
 

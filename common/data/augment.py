@@ -6,17 +6,23 @@ teacher's logits on a view are computed once and stored (TinyViT, arXiv 2207.106
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 
+from sousvit.common.data.zoom import Zoom, in_sight
+
 if TYPE_CHECKING:
+    from sousvit.common.data.detection import DetectionSet, Objects
     from sousvit.common.data.source import ImageSet
 
-#: ``randaugment`` (arXiv 1909.13719), ``mixup`` (1710.09412) and ``cutmix`` (1905.04899) come on top of ``crop_flip``.
-Policy = Literal["none", "flip", "crop_flip", "randaugment", "mixup", "cutmix"]
+#: ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see :mod:`sousvit.common.data.zoom`; ``randaugment``
+#: (arXiv 1909.13719), ``mixup`` (1710.09412) and ``cutmix`` (1905.04899) come on top of ``crop_flip``.
+Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment", "mixup", "cutmix"]
+#: Policies that know where boxes go.
+MOVES_BOXES: tuple[Policy, ...] = ("none", "flip", "crop_flip", "zoom", "zoom_turn")
 
 #: Beta parameters of DeiT (arXiv 2012.12877), and RandAugment's operations and magnitude (of 30).
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.8, 1.0
@@ -51,17 +57,19 @@ class View:
     flip: torch.Tensor
     mixing: Mixing | None = None
     draw_seed: int | None = None
+    zoom: Zoom | None = None
 
     @classmethod
     def draw(cls, policy: Policy, count: int, size: tuple[int, int], seed: int, view: int) -> View:
         """Draw a view of ``count`` images of ``size`` (height, width)."""
         draw_seed = seed * 100_003 + view
         generator = torch.Generator().manual_seed(draw_seed)
-        pad = 0 if policy in ("none", "flip") else max(1, round(min(size) / 14))
+        pad = 0 if policy in ("none", "flip", "zoom", "zoom_turn") else max(1, round(min(size) / 14))
         shift = torch.randint(0, 2 * pad + 1, (count, 2), generator=generator)
         flip = torch.rand(count, generator=generator) < (0.0 if policy == "none" else 0.5)
         mixing = _draw_mixing(policy, count, size, generator) if policy in ("mixup", "cutmix") else None
-        return cls(pad, shift, flip, mixing, draw_seed if policy == "randaugment" else None)
+        zoom = Zoom.draw(count, size, policy == "zoom_turn", generator) if policy in ("zoom", "zoom_turn") else None
+        return cls(pad, shift, flip, mixing, draw_seed if policy == "randaugment" else None, zoom)
 
     def read(self, data: ImageSet, positions: torch.Tensor) -> torch.Tensor:
         """The view of the images at ``positions`` ``[B]`` of ``data``, uint8 ``[B, C, H, W]``."""
@@ -84,9 +92,29 @@ class View:
         other = labels[self.mixing.partner[positions]]
         return share * F.one_hot(own, num_classes) + (1 - share) * F.one_hot(other, num_classes)
 
+    def objects(self, data: DetectionSet, positions: torch.Tensor) -> list[Objects]:
+        """Where the boxes of the images at ``positions`` ``[B]`` are in this view; those out of sight are left out.
+
+        Only for the policies of :data:`MOVES_BOXES`.
+        """
+        found = data.targets(positions)
+        return [self._moved(one, place, data.size) for one, place in zip(found, positions.tolist(), strict=True)]
+
+    def _moved(self, objects: Objects, position: int, size: tuple[int, int]) -> Objects:
+        boxes = objects.boxes
+        if bool(self.flip[position]):
+            boxes = torch.stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
+        if self.pad:
+            boxes = boxes + (self.pad - self.shift[position].flip(0)).repeat(2)
+        if self.zoom is not None:
+            boxes = self.zoom.move(boxes, position, size[0])
+        return in_sight(replace(objects, boxes=boxes), size)
+
     def apply(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """All but the mixing, for ``images`` ``[B, C, H, W]`` that stand at ``positions`` ``[B]`` of the set."""
         images = self._flipped_and_shifted(images, positions)
+        if self.zoom is not None:
+            images = self.zoom.apply(images, positions)
         return images if self.draw_seed is None else _randaugmented(images, positions, self.draw_seed)
 
     def _flipped_and_shifted(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""ImageFolder: one sub-folder a class, images inside it."""
+"""ImageFolder: one sub-folder a class, images inside it; without labels, all images of a folder."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 
 
 class FolderSource:
-    """Classes in the alphabetical order of their folders, as torchvision's ImageFolder numbers them."""
+    """Classes in the alphabetical order of their folders, as torchvision's ImageFolder numbers them.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        labelled: False takes every image below the folder, in whatever folder it lies; its label is then 0.
+    """
+
+    def __init__(self, path: Path, labelled: bool = True) -> None:
         if not path.is_dir():
             raise UserError("image-folder data must be a folder", path, "correct the path")
         self.name = str(path)
         folders = (entry.name for entry in path.iterdir() if entry.is_dir())
-        self.class_names = sorted(name for name in folders if not name.startswith("."))
+        self.class_names = sorted(name for name in folders if not name.startswith(".")) if labelled else []
         pairs = [
             (file, label)
-            for label, name in enumerate(self.class_names)
+            for label, name in enumerate(self.class_names if labelled else [""])
             for file in sorted((path / name).rglob("*"))
             if file.suffix.lower() in IMAGE_SUFFIXES
         ]

@@ -44,19 +44,26 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 class IdxSource:
-    """Images ``[N, H, W]`` or ``[N, H, W, 3]`` and labels ``[N]`` in two IDX files."""
+    """Images ``[N, H, W]`` or ``[N, H, W, 3]`` and labels ``[N]`` in two IDX files.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the images.
+        labelled: False needs no file of labels; all are 0.
+    """
+
+    def __init__(self, path: Path, labelled: bool = True) -> None:
         labels_path = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
         rule = "IDX data names its images file, with the labels file beside it"
         if "images" not in path.name:
             raise UserError(rule, path, "name the file whose name says images")
-        for needed in (path, labels_path):
+        files = (path, labels_path) if labelled else (path,)
+        for needed in files:
             if not needed.is_file():
                 raise UserError(rule, f"no file {needed}", "correct the path")
         self.name = str(path)
-        self.fingerprint = file_hash(path) + file_hash(labels_path)
-        self._images, labels = read_idx(path), read_idx(labels_path)
+        self.fingerprint = "".join(file_hash(file) for file in files)
+        self._images = read_idx(path)
+        labels = read_idx(labels_path) if labelled else np.zeros(len(self._images), np.int64)
         if self._images.ndim != 3 and self._images.shape[3:] != (3,):
             raise UserError(
                 "IDX images are [N, H, W] or [N, H, W, 3]", f"{list(self._images.shape)} in {path}", "correct the path"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -14,9 +15,9 @@ from sousvit.common.files import file_hash
 
 
 class ParquetSource:
-    """One parquet file, or a folder of them in name order."""
+    """One parquet file, or a folder of them in name order; ``labelled`` False needs no labels, all are 0."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labelled: bool = True) -> None:
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files or not all(file.is_file() for file in files):
             raise UserError("parquet data must exist", path, "correct the path")
@@ -26,12 +27,12 @@ class ParquetSource:
             table = pa.concat_tables([pq.read_table(file) for file in files])
         except (pa.ArrowException, OSError) as error:
             raise UserError("a parquet file must be readable", f"{path}: {error}", "write it again") from error
-        missing = {"image", "label"} - set(table.column_names)
-        if missing:
-            raise UserError(
-                "parquet data has the columns image and label", f"{table.column_names} in {path}", "rename the columns"
-            )
-        self.labels = require_labels(table["label"].to_numpy(), self.name)
+        needed = ["image", "label"] if labelled else ["image"]
+        if not set(needed) <= set(table.column_names):
+            rule = f"parquet data has {'the columns' if labelled else 'a column'} {' and '.join(needed)}"
+            raise UserError(rule, f"{table.column_names} in {path}", "rename the columns")
+        labels = table["label"].to_numpy() if labelled else np.zeros(len(table), np.int64)
+        self.labels = require_labels(labels, self.name)
         self.class_names: list[str] = []
         column = table["image"]
         if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:

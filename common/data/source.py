@@ -41,8 +41,9 @@ _DECODE_ERRORS = (
 class Source(Protocol):
     """Labelled images somewhere on disk.
 
-    ``name`` and ``fingerprint`` identify the content for caches; ``labels`` is int64 ``[N]``;
-    ``class_names`` may be empty when the format has none.
+    ``name`` and ``fingerprint`` identify the content for caches; ``labels`` is int64 ``[N]``, a class an image (other
+    targets stand in sources of their own, see :mod:`sousvit.common.data.detection`); ``class_names`` may be empty when
+    the format has none.
     """
 
     name: str
@@ -98,6 +99,19 @@ class ImageSet:
         return self.source.class_names
 
     @property
+    def num_classes(self) -> int:
+        """One more than the largest label."""
+        return int(self.labels.max()) + 1
+
+    def targets(self, positions: torch.Tensor) -> Any:
+        """What is to be predicted of the images at ``positions``: labels ``[B]``."""
+        return self.labels[positions]
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """A decoded image at this set's size and channels."""
+        return fit_image(image, self.size, self.channels)
+
+    @property
     def fingerprint(self) -> str:
         """Content identity: the source, the selection and the size."""
         return content_hash(self.source.fingerprint, self.indices.tobytes(), self.size, self.channels)
@@ -105,7 +119,7 @@ class ImageSet:
     def subset(self, positions: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
         """The images at ``positions``, sharing decoded pixels where they are in memory."""
         positions = np.asarray(positions, dtype=np.int64)
-        chosen = ImageSet(self.source, self.indices[positions], self.size, self.channels)
+        chosen = type(self)(self.source, self.indices[positions], self.size, self.channels)
         if self._cache is not None:
             chosen._cache = self._cache[torch.from_numpy(positions)]
         return chosen
@@ -129,12 +143,13 @@ class ImageSet:
         return self._decode(self.indices if positions is None else self.indices[positions.numpy()])
 
     def _decode(self, indices: np.ndarray) -> torch.Tensor:
-        out = torch.empty(len(indices), self.channels, *self.size, dtype=torch.uint8)
+        # Not a tensor: the caller may be in inference mode, which threads do not inherit.
+        out = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)
 
         def one(position: int) -> None:
             image = self.source.read(int(indices[position]))
-            array = np.array(fit_image(image, self.size, self.channels))
-            out[position] = torch.from_numpy(array.reshape(*self.size, self.channels)).permute(2, 0, 1)
+            array = np.array(self.fit(image))
+            out[position] = array.reshape(*self.size, self.channels).transpose(2, 0, 1)
 
         large = self.size[0] * self.size[1] > 64 * 64
         if large:
@@ -143,7 +158,7 @@ class ImageSet:
         else:
             for position in range(len(indices)):
                 one(position)
-        return out
+        return torch.from_numpy(out)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], channels: int) -> Image.Image:

@@ -6,17 +6,20 @@ often it did, so that a run can show that it was read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from sousvit.common.data.coco import CocoSource
+from sousvit.common.data.detection import DetectionSet, DetectionSource
 from sousvit.common.data.folder import FolderSource
 from sousvit.common.data.idx import IdxSource
 from sousvit.common.data.parquet import ParquetSource
 from sousvit.common.data.source import ImageSet, Source
 from sousvit.common.data.torchvision_sets import TorchvisionSource
+from sousvit.common.data.voc import VocSource
 from sousvit.common.errors import UserError
 from sousvit.common.files import content_hash
 from sousvit.common.specs import DataSpec, LastRows
@@ -29,13 +32,23 @@ class Splits:
         spec: resolved data specification.
         size: (height, width) of the model's input.
         channels: input channels of the model.
+        made: training and validation images where the user has none.
 
     Raises:
-        UserError: a part is missing, empty, corrupt, or too small to be split.
+        UserError: a part is missing, empty, corrupt, or too small to be split; or there are no images at all.
     """
 
-    def __init__(self, spec: DataSpec, size: tuple[int, int], channels: int) -> None:
+    def __init__(
+        self, spec: DataSpec, size: tuple[int, int], channels: int, made: tuple[ImageSet, ImageSet] | None = None
+    ) -> None:
         self.spec, self._size, self._channels = spec, size, channels
+        self.test_reads = 0
+        self._source: Source | None = None
+        if made is not None:
+            self.train, self.validation = made
+            return
+        if spec.kind == "none":
+            raise UserError("this needs training images", "data without any", "name them under data")
         source = _open(spec, "train")
         train, held_out = _split(spec, source)
         if held_out is None:
@@ -44,7 +57,7 @@ class Splits:
                 raise UserError(
                     "validation must be data of its own", spec.validation, "name another path or a fraction"
                 )
-            other = self._same_classes(_open_path(spec, spec.validation), source)
+            other = self._beside(_open_path(spec, spec.validation, spec.labels, source.class_names), source)
             self.validation = self._set(other, np.arange(len(other.labels)))
         else:
             self.validation = self._set(source, held_out)
@@ -52,12 +65,16 @@ class Splits:
             train = _draw(train, min(spec.limit_train, len(train)), spec.split_seed)
         self.train = self._set(source, train)
         self._source = source
-        self.test_reads = 0
 
     @property
     def num_classes(self) -> int:
-        """One more than the largest label."""
-        return int(max(self.train.labels.max(), self.validation.labels.max())) + 1
+        """Classes that the search sees."""
+        return max(self.train.num_classes, self.validation.num_classes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What reading the annotations dropped or changed, one line each."""
+        return list(dict.fromkeys(getattr(self._source, "notes", []) + getattr(self.validation.source, "notes", [])))
 
     @property
     def fingerprint(self) -> str:
@@ -87,13 +104,23 @@ class Splits:
 
     def open_test(self) -> ImageSet:
         """Read the test split (counted in ``test_reads``)."""
-        source = self._same_classes(_open(self.spec, "test"), self._source)
+        source = _open(self.spec, "test", () if self._source is None else self._source.class_names)
+        if self._source is not None:
+            source = self._beside(source, self._source)
         self.test_reads += 1
         return self._set(source, np.arange(len(source.labels)))
 
     @staticmethod
-    def _same_classes(part: Source, train: Source) -> Source:
-        """``part``, if it numbers its classes as ``train`` does (folders number them by name)."""
+    def _beside(part: Source, train: Source) -> Source:
+        """``part``, if it numbers its classes as ``train`` does (folders number them by name) and shares no image."""
+        if isinstance(part, DetectionSource) and isinstance(train, DetectionSource):
+            shared = sorted(set(part.files) & set(train.files))
+            if shared:
+                raise UserError(
+                    "the parts of the data share no image",
+                    f"{len(shared)} images, {shared[0].name} among them, in {part.name} and {train.name}",
+                    "take them out of one part",
+                )
         if part.class_names and train.class_names and part.class_names != train.class_names:
             differing = sorted(set(part.class_names) ^ set(train.class_names)) or part.class_names
             raise UserError(
@@ -104,25 +131,36 @@ class Splits:
         return part
 
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
-        return ImageSet(source, indices, self._size, self._channels)
+        kind = DetectionSet if isinstance(source, DetectionSource) else ImageSet
+        return kind(source, indices, self._size, self._channels)
 
 
-def _open(spec: DataSpec, part: Literal["train", "test"]) -> Source:
+def _open(spec: DataSpec, part: Literal["train", "test"], classes: Sequence[str] = ()) -> Source:
     if spec.format == "torchvision":
         if not spec.name or not spec.root:
             raise UserError("torchvision data needs name and root", f"name={spec.name}, root={spec.root}", "add them")
         return TorchvisionSource(spec.name, Path(spec.root), part == "train")
     path = spec.train if part == "train" else spec.test
     if path is None:
-        raise UserError(f"data needs a {part} path", "none", f"add data.{part}")
-    return _open_path(spec, path)
+        without = " (train: none synthesises images)" if part == "train" else ""
+        raise UserError(f"data needs a {part} path", "none", f"add data.{part}{without}")
+    return _open_path(spec, path, spec.labels or part == "test", classes)
 
 
-def _open_path(spec: DataSpec, path: str) -> Source:
+def _open_path(spec: DataSpec, path: str, labelled: bool, classes: Sequence[str] = ()) -> Source:
+    """``classes`` are those of the training part, where it is open already."""
     if not Path(path).exists():
         raise UserError("data must exist", path, "correct the path under data")
-    kinds: dict[str, Callable[[Path], Source]] = {"idx": IdxSource, "parquet": ParquetSource, "folder": FolderSource}
-    return kinds[spec.format](Path(path))
+    if spec.format == "voc":
+        return VocSource(Path(path), spec.classes or classes or None)
+    if spec.format == "coco":
+        return CocoSource(Path(path), None if spec.images is None else [Path(entry) for entry in spec.images])
+    kinds: dict[str, Callable[[Path, bool], Source]] = {
+        "idx": IdxSource,
+        "parquet": ParquetSource,
+        "folder": FolderSource,
+    }
+    return kinds[spec.format](Path(path), labelled)
 
 
 def _draw(indices: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -25,7 +25,7 @@ class Agreement:
     Attributes:
         max_abs: largest absolute difference.
         relative: Euclidean norm of the difference over that of the model's logits.
-        top1_match: share of images with the same predicted class.
+        top1_match: share of images (of a detector: of positions) with the same largest output.
         finite: whether all deployed logits are finite.
     """
 
@@ -43,14 +43,14 @@ def agreement(session: Session, model: nn.Module, images: np.ndarray) -> Agreeme
         wanted = model(torch.from_numpy(images)).float().numpy()
     got = session.run(images)
     if got.shape != wanted.shape:
-        raise TrialError(f"the artifact gives logits {list(got.shape)}, the model {list(wanted.shape)}")
+        raise TrialError(f"the artifact gives predictions {list(got.shape)}, the model {list(wanted.shape)}")
     difference = got.astype(np.float64) - wanted
     finite = bool(np.isfinite(got).all())
     norm = float(np.linalg.norm(wanted))
     return Agreement(
         max_abs=float(np.abs(difference).max()),
         relative=float(np.linalg.norm(difference)) / max(norm, 1e-12),
-        top1_match=float((got.argmax(1) == wanted.argmax(1)).mean()),
+        top1_match=float((got.argmax(-1) == wanted.argmax(-1)).mean()),
         finite=finite,
     )
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError, UserError
+from sousvit.common.errors import UserError
+from sousvit.common.specs import Task
+from sousvit.objectives.tasks.task import Evaluation, JudgingTask, predictions
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from sousvit.common.data import ImageSet
     from sousvit.objectives.runtimes.runtime import Session
@@ -21,8 +24,8 @@ Z = 1.959963984540054
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Predictions on a split.
+class TopOneEvaluation(Evaluation):
+    """Predicted classes on a split.
 
     Attributes:
         predictions: int64 ``[N]``, the class of the largest logit.
@@ -42,40 +45,49 @@ class Evaluation:
         """Share of correct predictions, in [0, 1]."""
         return float(self.correct.mean())
 
+    @property
+    def error(self) -> float:
+        """1 - top-1."""
+        return 1.0 - self.top1
+
+    @property
+    def least_error(self) -> float:
+        """Half an image."""
+        return 0.5 / len(self.labels)
+
+    def figures(self) -> dict[str, tuple[float, float, float]]:
+        """``top1``."""
+        return {"top1": (self.top1, *interval(self))}
+
+
+class Classification(JudgingTask):
+    """One class an image."""
+
+    name: ClassVar[Task] = "classification"
+    quality: ClassVar[str] = "accuracy"
+    heading: ClassVar[str] = "top-1 %"
+
+    def evaluate(
+        self,
+        session: Session,
+        model: nn.Module,
+        images: ImageSet,
+        normalise: Callable[[torch.Tensor], torch.Tensor],
+        batch: int,
+    ) -> TopOneEvaluation:
+        """See :class:`JudgingTask`."""
+        return evaluate(session, images, normalise, batch)
+
 
 def evaluate(
-    session: Session,
-    images: ImageSet,
-    normalise: Callable[[torch.Tensor], torch.Tensor],
-    batch: int = 64,
-) -> Evaluation:
-    """Predict every image of the split in its order.
-
-    Args:
-        session: takes any batch size; opened with all cores it is fastest.
-        images: uint8 images and labels.
-        normalise: uint8 ``[B, C, H, W]`` to the model's float input.
-        batch: images a run.
-
-    Raises:
-        UserError: the split is empty.
-        TrialError: a logit is not finite, or the session failed.
-    """
-    import torch
-
-    if len(images) == 0:
-        raise UserError("a split to judge on must hold images", 0, "correct the data")
-    predictions = []
-    for start in range(0, len(images), batch):
-        positions = torch.arange(start, min(start + batch, len(images)))
-        logits = session.run(normalise(images.images(positions)).float().numpy())
-        if not np.isfinite(logits).all():
-            raise TrialError("the artifact gives logits that are not finite")
-        predictions.append(logits.argmax(axis=1))
-    return Evaluation(np.concatenate(predictions).astype(np.int64), images.labels.numpy().astype(np.int64))
+    session: Session, images: ImageSet, normalise: Callable[[torch.Tensor], torch.Tensor], batch: int = 64
+) -> TopOneEvaluation:
+    """The classes that the session predicts; see :meth:`JudgingTask.evaluate`."""
+    classes = [logits.argmax(axis=1) for logits in predictions(session, images, normalise, batch)]
+    return TopOneEvaluation(np.concatenate(classes).astype(np.int64), images.labels.numpy().astype(np.int64))
 
 
-def interval(evaluation: Evaluation) -> tuple[float, float]:
+def interval(evaluation: TopOneEvaluation) -> tuple[float, float]:
     """95% Wilson score interval of top-1."""
     return wilson(int(evaluation.correct.sum()), len(evaluation.correct))
 
@@ -88,7 +100,7 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_difference(base: Evaluation, other: Evaluation) -> tuple[float, float, float]:
+def paired_difference(base: TopOneEvaluation, other: TopOneEvaluation) -> tuple[float, float, float]:
     """Accuracy drop ``base - other`` on the same images, with its 95% interval: (drop, low, high).
 
     Newcombe's square-and-add interval for paired proportions with the correlation term (Statistics in Medicine

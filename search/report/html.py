@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sousvit.common.files import write_atomic
 from sousvit.search.answer import Answer
 from sousvit.search.archive import Archive, open_run, violations
-from sousvit.search.budget import Budget
+from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.gate import seconds_saved
-from sousvit.search.record import TrialRecord
+from sousvit.search.record import BaseRecord, TrialRecord, quality_of, word_of
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 
 if TYPE_CHECKING:
@@ -32,24 +33,34 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     path = folder / "answer.json"
     answer = Answer.from_dict(json.loads(path.read_text())) if path.is_file() else None
     target = out or folder / "report.html"
-    write_atomic(target, render(budget, archive, answer, folder.name))
+    sheet = folder / CONTACT_SHEET
+    picture = base64.b64encode(sheet.read_bytes()).decode() if sheet.is_file() else ""
+    write_atomic(target, render(budget, archive, answer, folder.name, picture))
     return target
 
 
-def render(budget: Budget, archive: Archive, answer: Answer | None, name: str) -> str:
-    """The page as text; everything from outside is escaped."""
+def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, sheet: str = "") -> str:
+    """The page as text; everything from outside is escaped.
+
+    Args:
+        sheet: a PNG of synthesised images in base64, or nothing.
+    """
     from jinja2 import Environment, StrictUndefined
 
     rows = () if answer is None else answer.rows
-    names = list(dict.fromkeys(["accuracy", "latency_ratio", "size_ratio", *budget.limits, *budget.optimize]))
+    assert archive.base is not None
+    quality = quality_of(archive.base.values)
+    names = list(dict.fromkeys([quality, "latency_ratio", "size_ratio", *budget.limits, *budget.optimize]))
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
         facts=_facts(budget, archive),
         answer=answer,
         short=short_recipe,
-        headings=headings(budget),
+        headings=headings(budget, rows),
         rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
+        judged_on=budget.data.final_name,
+        sheet=sheet,
         parts=[] if answer is None else leave_one_out(answer),
         scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
@@ -62,9 +73,8 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     assert archive.base is not None
     machine = archive.base.machine
     versions = [f"{name} {version}" for name, version in machine.get("versions", {}).items() if version]
-    accuracy = show(archive.base.values["accuracy"])
     return {
-        "Base": f"{budget.model.name}: {accuracy} top-1 on validation in ONNX Runtime fp32",
+        "Base": f"{budget.model.name}: {_of_base(archive.base, budget)} in ONNX Runtime fp32",
         "Target": budget.where,
         "Hard limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.optimize.items()),
@@ -74,17 +84,26 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
     }
 
 
+def _of_base(base: BaseRecord, budget: Budget) -> str:
+    """How good the base is; by itself it agrees with itself, which says nothing."""
+    judged_on = budget.data.validation_name
+    if quality_of(base.values) == "agreement":
+        return f"agreement with it is judged on {judged_on}"
+    return f"{show(base.values[quality_of(base.values)])} {word_of(base.values)} on {judged_on}"
+
+
 def leave_one_out(answer: Answer) -> list[dict[str, Any]]:
-    """What happens to the recipe when one technique is left out: factors of latency and file, points of top-1."""
+    """What happens to the recipe when one technique is left out: factors of latency and file, points of merit."""
     whole = next((row for row in answer.rows if row.role == "recipe"), None)
     if whole is None:
         return []
+    quality = quality_of(whole.values)
     return [
         {
             "technique": row.role.removeprefix("without "),
             "slower": row.values["latency_ratio"].value / whole.values["latency_ratio"].value,
             "larger": row.values["size"].value / whole.values["size"].value,
-            "points": 100 * (row.values["accuracy"].value - whole.values["accuracy"].value),
+            "points": 100 * (row.values[quality].value - whole.values[quality].value),
         }
         for row in answer.rows
         if row.role.startswith("without ")
@@ -100,33 +119,35 @@ def _group(trial: TrialRecord, budget: Budget) -> str:
 
 
 def _scatter(archive: Archive, budget: Budget) -> go.Figure:
-    """Accuracy against latency relative to the base; a larger mark is a larger file."""
+    """The figure of merit against latency relative to the base; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    assert archive.base is not None
+    quality, word = quality_of(archive.base.values), word_of(archive.base.values)
+    judged_on, figure = budget.data.validation_name, go.Figure()
     for group, colour in COLOURS.items():
         chosen = [trial for trial in archive if _group(trial, budget) == group]
         sizes = [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen]
         figure.add_scatter(
-            **_points(chosen),
+            **_points(chosen, quality),
             mode="markers",
             name=group,
             marker={"color": colour, "size": sizes, "opacity": 0.75},
             text=[short_recipe(trial.recipe) for trial in chosen],
-            hovertemplate="%{text}<br>latency x %{x:.3f}, top-1 %{y:.2f} %<extra></extra>",
+            hovertemplate="%{text}<br>latency x %{x:.3f}, " + word + " %{y:.2f} %<extra></extra>",
         )
     front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
-    figure.add_scatter(**_points(front), mode="lines", name="feasible front", line=line, hoverinfo="skip")
-    axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": "top-1 on validation, %"}
+    figure.add_scatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
+    axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{word} on {judged_on}, %"}
     figure.update_layout(**axes, height=480, template="plotly_white", margin={"t": 20})
     return figure
 
 
-def _points(trials: Sequence[TrialRecord]) -> dict[str, list[float]]:
+def _points(trials: Sequence[TrialRecord], quality: str) -> dict[str, list[float]]:
     return {
         "x": [trial.get("latency_ratio") for trial in trials],
-        "y": [100 * trial.get("accuracy") for trial in trials],
+        "y": [100 * trial.get(quality) for trial in trials],
     }
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive
-from sousvit.search.record import TrialRecord, Value
+from sousvit.search.record import TrialRecord, Value, quality_of, word_of
 from sousvit.search.report.terminal import short_recipe
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-HEADINGS = ("technique", "top-1 %", "drop, points", "speed-up", "MB", "smaller", "zipped MB", "MMACs", "EER", "recipe")
+#: Behind the technique and the task's figure of merit.
+HEADINGS = ("drop, points", "speed-up", "MB", "smaller", "zipped MB", "MMACs", "EER", "recipe")
 
 
 def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
@@ -25,8 +26,10 @@ def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
 
 
 def markdown(archive: Archive) -> str:
-    """One row a recipe; accuracy on validation, 95% intervals in brackets."""
-    lines = [f"| {' | '.join(HEADINGS)} |", "|---|" + "---:|" * (len(HEADINGS) - 2) + "---|"]
+    """One row a recipe; the figure of merit while judging, 95% intervals in brackets."""
+    assert archive.base is not None
+    headings = ("technique", f"{word_of(archive.base.values)} %", *HEADINGS)
+    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 2) + "---|"]
     lines += [f"| {' | '.join(_cells(trial))} |" for trial in archive]
     return "\n".join(lines) + "\n"
 
@@ -34,19 +37,19 @@ def markdown(archive: Archive) -> str:
 def _cells(trial: TrialRecord) -> list[str]:
     recipe = short_recipe(trial.recipe)
     if trial.status != "complete":
-        return [trial.origin, *[""] * (len(HEADINGS) - 2), f"{recipe}: {trial.status}, {trial.message}"]
-    ratio = trial.values["latency_ratio"]
+        return [trial.origin, *[""] * len(HEADINGS), f"{recipe}: {trial.status}, {trial.message}"]
+    ratio, quality = trial.values["latency_ratio"], quality_of(trial.values)
     speed = _span(Value(1 / ratio.value, _inverse(ratio.high), _inverse(ratio.low)), 1, 2)
     return [
         trial.origin,
-        f"{100 * trial.get('accuracy'):.2f}",
-        _span(trial.values["accuracy_drop"], 100, 2),
+        f"{100 * trial.get(quality):.2f}",
+        _span(trial.values[f"{quality}_drop"], 100, 2),
         speed,
         f"{trial.get('size'):.2f}",
         f"{1 / trial.get('size_ratio'):.2f}x",
         f"{trial.get('size_compressed'):.2f}",
         f"{trial.get('macs'):.1f}",
-        f"{trial.get('eer'):.3f}",
+        f"{trial.get('eer'):.3f}" if "eer" in trial.values else "-",
         recipe,
     ]
 
@@ -63,22 +66,23 @@ def _span(value: Value, factor: float, digits: int) -> str:
 
 
 def plot(archive: Archive) -> go.Figure:
-    """Accuracy against speed-up, one colour a technique; a larger mark is a larger file."""
+    """The figure of merit against speed-up, one colour a technique; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    assert archive.base is not None
+    figure, word = go.Figure(), word_of(archive.base.values)
     complete = [trial for trial in archive if trial.status == "complete"]
     for name in dict.fromkeys(trial.origin for trial in complete):
         chosen = [trial for trial in complete if trial.origin == name]
         figure.add_scatter(
             x=[1 / trial.get("latency_ratio") for trial in chosen],
-            y=[100 * trial.get("accuracy") for trial in chosen],
+            y=[100 * trial.get(quality_of(trial.values)) for trial in chosen],
             mode="markers",
             name=name,
             marker={"size": [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen], "opacity": 0.75},
             text=[short_recipe(trial.recipe) for trial in chosen],
-            hovertemplate="%{text}<br>%{x:.2f}x faster, top-1 %{y:.2f} %<extra></extra>",
+            hovertemplate="%{text}<br>%{x:.2f}x faster, " + word + " %{y:.2f} %<extra></extra>",
         )
-    axes = {"xaxis_title": "speed-up over the base (ONNX Runtime fp32)", "yaxis_title": "top-1 on validation, %"}
+    axes = {"xaxis_title": "speed-up over the base (ONNX Runtime fp32)", "yaxis_title": f"{word} while judging, %"}
     figure.update_layout(**axes, height=720, template="plotly_white")
     return figure

@@ -15,7 +15,7 @@ from rich.table import Table
 from sousvit.search.answer import Answer, Row
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
-from sousvit.search.record import BaseRecord, TrialRecord, Value
+from sousvit.search.record import BaseRecord, TrialRecord, Value, quality_of, word_of
 from sousvit.search.watcher import Counts, Watcher
 from sousvit.spaces.recipe import Recipe
 
@@ -23,14 +23,20 @@ if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 
-#: Of :func:`row_cells`.
-HEADINGS = ("top-1 %", "drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
+#: Of :func:`row_cells`, behind the task's figure of merit.
+HEADINGS = ("drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
 
 
 def console(stderr: bool = False) -> Console:
     """A console; without a terminal lines are wide enough for a log."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, soft_wrap=True, width=None if stream.isatty() else 160)
+
+
+#: Said once on a line of their own where there is no live bar.
+SLOW_PARTS = frozenset(
+    {"loading model and data", "teacher", "synthesising images", "training a generator", "timing all rows, interleaved"}
+)
 
 
 class SearchView:
@@ -67,10 +73,10 @@ class SearchView:
         """Tell the base's figures and the space."""
         figures = ", ".join(
             f"{name} {show(base.values[name])}"
-            for name in ("accuracy", "latency", "size", "macs")
+            for name in (quality_of(base.values), "latency", "size", "macs")
             if name in base.values
         )
-        self.say(f"base (ONNX Runtime fp32, validation): {figures}")
+        self.say(f"base (ONNX Runtime fp32, {self._budget.data.validation_name}): {figures}")
         by_reason: dict[str, list[str]] = {}
         for name, reason in left_out.items():
             by_reason.setdefault(reason, []).append(name)
@@ -83,11 +89,7 @@ class SearchView:
         self._bar.update(
             self._task, description=f"{self._current} {what}".strip()[:70], completed=done, total=total or None
         )
-        if (
-            what != self._what
-            and not self._console.is_terminal
-            and what in ("loading model and data", "teacher", "timing all rows, interleaved")
-        ):
+        if what != self._what and not self._console.is_terminal and what in SLOW_PARTS:
             self.say(f"  ... {what}")
         if what.startswith("building: ") and what != self._what:
             self.say(f"  ... {what}")
@@ -111,7 +113,8 @@ def _result(record: TrialRecord, budget: Budget) -> str:
     broken = violations(record, budget.hard_limits)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
-    names = [name for name in ("accuracy", "latency_ratio", "size_ratio") if name in record.values]
+    shown = (quality_of(record.values), "latency_ratio", "size_ratio")
+    names = [name for name in shown if name in record.values]
     return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
@@ -158,9 +161,10 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
 
 def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    table = Table(title=f"measured in one session on the test split; {budget.where}", title_justify="left")
+    title = f"measured in one session on {budget.data.final_name}; {budget.where}"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    for heading in headings(budget):
+    for heading in headings(budget, rows):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("recipe", overflow="fold")
     for row in rows:
@@ -173,25 +177,26 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
     return table
 
 
-def headings(budget: Budget) -> list[str]:
+def headings(budget: Budget, rows: Sequence[Row]) -> list[str]:
     """Of :func:`row_cells`: what is known of every row, then the speed on each further target."""
     further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
-    return [*HEADINGS, *further]
+    return [f"{word_of(rows[0].values if rows else {})} %", *HEADINGS, *further]
 
 
 def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
     """The figures of one row as text: drop and speed-up with their 95% intervals."""
-    drop = values["accuracy_drop"]
+    quality = quality_of(values)
+    drop = values[f"{quality}_drop"]
     speeds = [_speed(values, f"@{target.label}") for target in budget.targets[1:]]
     return [
-        f"{100 * values['accuracy'].value:.2f}",
+        f"{100 * values[quality].value:.2f}",
         _interval(100 * drop.value, drop, lambda value: 100 * value, "{:+.2f}"),
         *_speed(values),
         f"{values['size'].value:.3f}",
         f"{1 / values['size_ratio'].value:.2f}x",
         f"{values['params'].value:.3f}",
         f"{values['macs'].value:.1f}",
-        f"{values['eer'].value:.3f}",
+        f"{values['eer'].value:.3f}" if "eer" in values else "-",
         *(cell for pair in speeds for cell in pair),
     ]
 
@@ -227,17 +232,16 @@ def _print_notes(out: Console, answer: Answer) -> None:
 
 
 def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
-    """An answer from the archive: figures on the validation split."""
+    """An answer from the archive: figures on what the search judged on."""
     if answer.chosen is None:
         out.print("infeasible: the archive holds no finished trial that could be measured", highlight=False)
         _print_notes(out, answer)
         return
-    table = Table(title=f"from the archive, on the validation split; {budget.where}", title_justify="left")
-    names = list(
-        dict.fromkeys(
-            ["accuracy", "accuracy_drop", "latency", "latency_ratio", "size", *budget.limits, *budget.optimize]
-        )
-    )
+    title = f"from the archive, on {budget.data.validation_name}; {budget.where}"
+    table = Table(title=title, title_justify="left")
+    quality = quality_of(answer.chosen.values)
+    usual = (quality, f"{quality}_drop", "latency", "latency_ratio", "size")
+    names = list(dict.fromkeys([*usual, *budget.limits, *budget.optimize]))
     for heading in ("", *names, "recipe"):
         table.add_column(heading)
     for role, trial in (

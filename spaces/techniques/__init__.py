@@ -22,6 +22,7 @@ from sousvit.spaces.techniques import (  # noqa: F401 - importing registers
     sparsify,
     static_int8,
     student,
+    synthesize,
     tome,
     weight_only,
 )

@@ -65,6 +65,7 @@ class Distill(ModelTechnique):
     source: ClassVar[str] = (
         "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
         "features: FitNets (1412.6550), VkD (2403.06213); attention transfer (1612.03928); "
+        "detectors: CrossKD (2306.11369), PKD (2207.02039); "
         "RandAugment (1909.13719), mixup (1710.09412), CutMix (1905.04899), repeated augmentation (1901.09335)"
     )
     conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
@@ -73,17 +74,33 @@ class Distill(ModelTechnique):
     any_model: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
-        return {"epochs": (0, 4, 8), "learning_rate": (5e-4, 1e-3, 2e-3), "soft_weight": (0.5, 0.9)}
+        found: dict[str, tuple[Any, ...]] = {
+            "epochs": (0, 4, 8),
+            "learning_rate": (5e-4, 1e-3, 2e-3),
+            "soft_weight": (0.5, 0.9),
+        }
+        # Detection data are few images with many objects each, and what the pyramid reads is worth following.
+        detection = {"augmentation": ("zoom",), "batch_size": (16,), "feature_weight": (1.0,)}
+        return {**found, **detection} if _detects(shape) else found
 
     def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.epochs == 0)
 
     def normalised(self, config: Any, shape: ModelShape) -> Any:
-        """Attention is transferred where student and teacher have the same grid of patches."""
+        """Attention is transferred where student and teacher have the same grid of patches; a detector's classes have
+        no temperature.
+        """
         has_grid = isinstance(shape, VitShape) and not shape.reduces_tokens
-        return config if has_grid else config.model_copy(update={"attention_weight": 0.0})
+        unused: dict[str, float] = {} if has_grid else {"attention_weight": 0.0}
+        if _detects(shape):
+            unused["temperature"] = type(config)().temperature
+        return config.model_copy(update=unused) if unused else config
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
+        if _detects(shape):
+            from sousvit.spaces.tasks.detection import require_moving
+
+            require_moving(config.augmentation)
         return shape
 
     def nested(self, config: Any) -> Any:
@@ -98,6 +115,10 @@ class Distill(ModelTechnique):
         return model
 
 
+def _detects(shape: ModelShape) -> bool:
+    return isinstance(shape, VitShape) and shape.detects
+
+
 def train(
     model: nn.Module,
     config: RecoveryConfig,
@@ -109,7 +130,7 @@ def train(
     """Train ``model`` in place on the context's training images, as ``config`` says but for the ``epochs``.
 
     Args:
-        model: gives logits.
+        model: gives its task's predictions.
         config: how.
         epochs: how long.
         context: with training images, and a teacher where the losses need one.
@@ -185,7 +206,7 @@ def _transfer(model: nn.Module, config: DistillConfig, context: Context, teacher
 
 
 def pooled_width(model: nn.Module, context: Context) -> int:
-    """Channels of what ``model`` puts in front of its classifier."""
+    """Channels of what ``model`` puts in front of its classifier, or of the map that its pyramid starts from."""
     import torch
 
     from sousvit.spaces.transfer import represent

@@ -64,6 +64,8 @@ class Elastic(ModelTechnique):
 
     def unmet_need(self, shape: VitShape) -> str | None:
         """See :class:`Technique`."""
+        if shape.detects:
+            return "a detection head, whose parts were not seen to gain by it"
         return None if len(set(shape.blocks)) == 1 else "blocks of different widths"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:

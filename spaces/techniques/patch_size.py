@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from sousvit.common.detector import head_of
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
@@ -31,6 +32,7 @@ class PatchSize(ModelTechnique):
 
     Patch weights are resized by the pseudo-inverse of bicubic upsampling (PI-resize): an upsampled patch
     gives exactly the embedding that the small patch gave. Positions are interpolated. No data is needed.
+    A detection head gets its map resized to the size it was made for, so it predicts at the same positions.
     """
 
     name: ClassVar[str] = "patch_size"
@@ -68,6 +70,9 @@ class PatchSize(ModelTechnique):
             model.set_input_size(patch_size=(config.patch, config.patch))
         for entry in model.feature_info:
             entry["reduction"] = config.patch
+        detector = head_of(model)
+        if detector is not None:
+            detector.grid = tuple(model.patch_embed.grid_size)
         return model
 
 

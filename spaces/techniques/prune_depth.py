@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
@@ -22,6 +21,7 @@ from sousvit.spaces.calibration import (
 )
 from sousvit.spaces.compensation import Moments, ridge_fit
 from sousvit.spaces.shape import VitShape
+from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
@@ -111,12 +111,12 @@ def remaining(depth: int, dropped: Sequence[int]) -> list[int]:
 def least_needed(model: VisionTransformer, drop: int, context: Context) -> list[int]:
     """Indices of ``drop`` blocks in the order in which they go: each time the one that changes the predictions least.
 
-    The change is the KL divergence of the full model's class probabilities from those without the block.
+    The change is the task's divergence of the predictions without the block from the full model's.
     """
     images = calibration_images(context, CHOOSING_IMAGES)
     tokens = torch.cat([embed(model, batch) for batch, _ in image_batches(images, context)])
     blocks = list(model.blocks)
-    target = _log_probabilities(model, blocks, tokens)
+    target, task = _predictions(model, blocks, tokens), task_of(model)
     kept, dropped = list(range(len(blocks))), []
     for _ in range(drop):
         harms = []
@@ -124,18 +124,18 @@ def least_needed(model: VisionTransformer, drop: int, context: Context) -> list[
         for position in range(len(kept)):
             check_deadline(context, "choosing blocks")
             rest = [blocks[index] for index in kept[position + 1 :]]
-            output = _log_probabilities(model, rest, before)
-            harms.append(float(F.kl_div(output, target, reduction="batchmean", log_target=True)))
+            harms.append(float(task.divergence(_predictions(model, rest, before), target)))
             before = blocks[kept[position]](before)
         dropped.append(kept.pop(min(range(len(kept)), key=harms.__getitem__)))
     return dropped
 
 
-def _log_probabilities(model: VisionTransformer, blocks: Sequence[Block], tokens: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities ``[B, classes]`` of tokens ``[B, N, D]`` sent through ``blocks`` and the model's head."""
+def _predictions(model: VisionTransformer, blocks: Sequence[Block], tokens: torch.Tensor) -> torch.Tensor:
+    """What the model's head makes of tokens ``[B, N, D]`` sent through ``blocks``."""
     for block in blocks:
         tokens = block(tokens)
-    return F.log_softmax(model.forward_head(model.norm(tokens)), dim=-1)
+    found: torch.Tensor = model.forward_head(model.norm(tokens))
+    return found
 
 
 @torch.no_grad()

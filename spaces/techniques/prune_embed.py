@@ -18,6 +18,7 @@ from sousvit.spaces.calibration import (
     new_linear,
 )
 from sousvit.spaces.compensation import Moments, ridge_fit
+from sousvit.spaces.module_shape import final_readers
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
@@ -40,8 +41,8 @@ class PruneEmbedConfig(StepConfig):
 class PruneEmbed(ModelTechnique):
     """Keeps the same channels of the residual stream everywhere.
 
-    The layers that read normalised tokens (``qkv``, ``fc1``, the classifier) are refitted block by block: ridge
-    regression of what they gave in the full model on the narrow tokens they read now.
+    The layers that read normalised tokens (``qkv``, ``fc1``, the classifier or detection head) are refitted block by
+    block: ridge regression of what they gave in the full model on the narrow tokens they read now.
     """
 
     name: ClassVar[str] = "prune_embed"
@@ -148,10 +149,8 @@ def narrow_tokens(model: VisionTransformer, kept: torch.Tensor) -> None:
         mlp.fc1 = _readers(mlp.fc1, kept)
         attention.proj = _writers(attention.proj, kept)
         mlp.fc2 = _writers(mlp.fc2, kept)
-    for name in ("head", "head_dist"):
-        head = getattr(model, name, None)
-        if isinstance(head, nn.Linear):
-            setattr(model, name, _readers(head, kept))
+    for owner, name in final_readers(model):
+        setattr(owner, name, _readers(getattr(owner, name), kept))
     model.embed_dim = model.num_features = model.head_hidden_size = len(kept)
     for entry in model.feature_info:
         entry["num_chs"] = len(kept)
@@ -196,16 +195,15 @@ def _ridge(layer: nn.Linear, moments: Moments) -> nn.Linear:
 
 
 def _refit_heads(full: VisionTransformer, narrow: VisionTransformer, wide: TokenStream, thin: TokenStream) -> None:
-    heads = [name for name in ("head", "head_dist") if isinstance(getattr(narrow, name, None), nn.Linear)]
-    for name in heads:
-        target, layer = getattr(full, name), getattr(narrow, name)
+    for (old, name), (new, _) in zip(final_readers(full), final_readers(narrow), strict=True):
+        target, layer = getattr(old, name), getattr(new, name)
         moments = Moments.zeros(layer.in_features, layer.out_features)
         with captured_inputs([target]) as was, captured_inputs([layer]) as now:
             for before, after in zip(wide.batches, thin.batches, strict=True):
                 full.forward_head(full.norm(before))
                 narrow.forward_head(narrow.norm(after))
                 moments.add(now[0], target(was[0]))
-        setattr(narrow, name, _ridge(layer, moments))
+        setattr(new, name, _ridge(layer, moments))
 
 
 TECHNIQUES.add(PruneEmbed.name, PruneEmbed())

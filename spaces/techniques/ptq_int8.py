@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -9,10 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from sousvit.common.cpu import computes_bf16, int8_saturates
+from sousvit.common.detector import head_of
 from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sousvit.spaces.shape import ModelShape
 
 #: Random inputs that stand for calibration images when only the structure is judged.
@@ -22,12 +27,15 @@ SKELETON_SAMPLES = 4
 class PtqInt8Config(StepConfig):
     """``hint``: numbers of what stays float. ``preset``: symmetric activations (performance) or asymmetric ones
     (mixed). ``smooth_quant``: move outliers from activations into weights first. ``samples``: calibration images.
+    ``float_parts``: so many parts of a plain ViT or detector (a block, the pyramid, one branch of the detection head)
+    stay float, the most sensitive ones by measurement.
     """
 
     hint: Literal["f32", "bf16"] = "f32"
     preset: Literal["performance", "mixed"] = "performance"
     smooth_quant: bool = True
     samples: int = Field(default=256, ge=1)
+    float_parts: int = Field(default=0, ge=0)
 
 
 class PtqInt8(DeployTechnique):
@@ -42,13 +50,37 @@ class PtqInt8(DeployTechnique):
     runtimes: ClassVar[frozenset[str]] = frozenset({"openvino"})
 
     def choices(self, shape: ModelShape) -> Choices:
-        """Both presets; the bf16 hint where the CPU computes in it."""
+        """Both presets; the bf16 hint where the CPU computes in it; of a detector, up to four parts in float."""
         hints = ("f32", "bf16") if computes_bf16() else ("f32",)
-        return {"preset": ("performance", "mixed"), "smooth_quant": (True, False), "hint": hints}
+        found: dict[str, tuple[Any, ...]] = {
+            "preset": ("performance", "mixed"),
+            "smooth_quant": (True, False),
+            "hint": hints,
+        }
+        detects = isinstance(shape, VitShape) and shape.detects
+        return {**found, "float_parts": (0, 1, 2, 4)} if detects else found
+
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        """Only plain ViTs have parts."""
+        return config if isinstance(shape, VitShape) else config.model_copy(update={"float_parts": 0})
+
+    def shapes_by_data(self, config: Any) -> bool:
+        """Parts cost differently, so an artifact with float ones is timed by itself."""
+        return bool(config.float_parts)
 
     def bytes_per_weight(self, config: Any) -> float:
-        """One."""
+        """One; parts that stay float come on top."""
         return 1.0
+
+    def prepare(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        """Decides which parts stay float; without calibration images the first ones."""
+        from sousvit.spaces.quantizing import sensitive_parts
+
+        if config.float_parts:
+            parts = quantizable_parts(model)
+            names = list(parts) if context.calibration is None else sensitive_parts(model, parts, context)
+            context.decide(self.name, names[: config.float_parts])
+        return model
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
         """See :class:`DeployTechnique`."""
@@ -58,6 +90,7 @@ class PtqInt8(DeployTechnique):
         nncf = import_nncf("ptq_int8")
         shape = graph_input_shape(graph)
         inputs = calibration_inputs(context, shape, config.samples)
+        floats = [re.escape(name) for name in context.decided(self.name, [])] if config.float_parts else []
         preset = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
         with silent_tool("ptq_int8"):
             quantized = nncf.quantize(
@@ -67,9 +100,22 @@ class PtqInt8(DeployTechnique):
                 subset_size=len(inputs),
                 model_type=nncf.ModelType.TRANSFORMER,
                 advanced_parameters=_advanced(config),
+                ignored_scope=nncf.IgnoredScope(patterns=[f"^{name}/.*" for name in floats], validate=False),
             )
             save_openvino(quantized, folder)
         return Artifact(folder, runtime, "model.xml", shape, options={"INFERENCE_PRECISION_HINT": config.hint})
+
+
+def quantizable_parts(model: Any) -> dict[str, nn.Module]:
+    """Blocks and the parts of a detection head, by the names that the exporter gives their nodes."""
+    parts = {f"/blocks/blocks.{index}": block for index, block in enumerate(getattr(model, "blocks", ()))}
+    head = head_of(model)
+    if head is not None:
+        branches = head.fcos.head
+        parts["/head/backbone"] = head.fcos.backbone
+        parts["/head/head/classification_head"] = branches.classification_head
+        parts["/head/head/regression_head"] = branches.regression_head
+    return parts
 
 
 def _advanced(config: PtqInt8Config) -> Any:

@@ -71,6 +71,10 @@ class Student(ModelTechnique):
         fitting = [name for name, side in HYBRIDS.items() if min(shape.image) >= side]
         return {"model": (NONE, *smaller, *fitting)}
 
+    def unmet_need(self, shape: ModelShape) -> str | None:
+        """See :class:`Technique`."""
+        return "a detection head, which reads its own backbone" if getattr(shape, "detects", False) else None
+
     def is_identity(self, config: Any, shape: VitShape) -> bool:
         """See :class:`Technique`."""
         return bool(config.model == NONE)

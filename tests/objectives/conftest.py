@@ -25,7 +25,7 @@ from sousvit.objectives.memory import probe_artifact
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.target import Target
-from sousvit.objectives.tasks.classification import Evaluation, evaluate
+from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate
 from sousvit.objectives.timing import Timing, TimingPlan, compare
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.export import make_artifact
@@ -105,7 +105,7 @@ class RealSubject:
         return self
 
     @cached_property
-    def evaluation(self) -> Evaluation:
+    def evaluation(self) -> TopOneEvaluation:
         with open_session(self.artifact, 1) as session:
             return evaluate(session, noise_images(), scale)
 

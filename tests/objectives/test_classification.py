@@ -7,11 +7,11 @@ import pytest
 
 from sousvit.common.errors import TrialError, UserError
 from sousvit.objectives.runtimes.runtime import Session, open_session
-from sousvit.objectives.tasks.classification import Evaluation, evaluate, interval, paired_difference, wilson
+from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate, interval, paired_difference, wilson
 
 
-def from_correct(correct: np.ndarray) -> Evaluation:
-    return Evaluation(np.where(correct, 0, 1), np.zeros(len(correct), np.int64))
+def from_correct(correct: np.ndarray) -> TopOneEvaluation:
+    return TopOneEvaluation(np.where(correct, 0, 1), np.zeros(len(correct), np.int64))
 
 
 def test_predictions_do_not_depend_on_the_batch(subject: Any) -> None:

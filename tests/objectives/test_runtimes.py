@@ -122,7 +122,7 @@ def test_a_wrong_model_is_caught(artifacts: dict[str, Artifact], images: np.ndar
             check_agreement(session, subject.base.model, images, quantized=False)
         found = check_agreement(session, subject.base.model, images, quantized=True)
         assert found.relative > 0.1 and found.max_abs > 0
-        with pytest.raises(TrialError, match="logits"):
+        with pytest.raises(TrialError, match="predictions"):
             agreement(session, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 7)), images)
 
 

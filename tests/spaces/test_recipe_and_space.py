@@ -145,8 +145,13 @@ def test_orders_that_would_go_wrong_are_refused(steps, words, shape):
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_make_spaces(name, shape):
-    space, left_out = make_space(read_space(name), shape, RUNTIMES)
+    space, left_out = make_space(read_space(name), shape, RUNTIMES, has_images=False)
     assert space.size > 1 and not left_out
+
+
+def test_images_are_synthesised_only_where_there_are_none(shape):
+    _, left_out = make_space(read_space("default"), shape, RUNTIMES)
+    assert left_out == {"synthesize": "there are training images"}
 
 
 def test_techniques_that_do_not_fit_are_left_out_with_a_reason(shape):

@@ -18,8 +18,9 @@ from sousvit.common.data.idx import IdxSource, write_idx
 from sousvit.common.errors import TrainingDivergedError, TrialError, UserError
 from sousvit.common.model import create, load, normalise
 from sousvit.common.specs import ModelSpec, read_checkpoint_metadata
-from sousvit.spaces.base_training import TrainingSpec, TrainSpec, read_training, top1, train_base
-from sousvit.spaces.training import TrainingPlan, distillation_loss, fit, predict
+from sousvit.spaces.base_training import TrainingSpec, TrainSpec, figures_of, read_training, train_base
+from sousvit.spaces.tasks.classification import distillation_loss
+from sousvit.spaces.training import TrainingPlan, fit, predict
 
 ARGS = {
     "img_size": 8,
@@ -328,7 +329,7 @@ def test_a_trained_base_describes_itself_and_loads_again(train_spec, tmp_path):
     assert stored["test_top1"] == description["test_top1"] and stored["training"]["epochs"] == 8
     base = load(ModelSpec(checkpoint=str(out)).resolved(tmp_path))
     splits = Splits(train_spec.data, base.size, base.channels)
-    assert round(top1(base.module, splits.open_test(), base, "fp32"), 4) == description["test_top1"]
+    assert round(figures_of(base.module, splits.open_test(), base, "fp32")["top1"], 4) == description["test_top1"]
 
 
 def test_a_base_without_test_data_has_no_test_figure(train_spec, tmp_path):

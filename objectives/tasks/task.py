@@ -1,0 +1,111 @@
+"""The contract of judging a task: an artifact's predictions on a split, their figure of merit, and its intervals.
+
+The other half of a task, its losses, is :mod:`sousvit.spaces.tasks.task`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from sousvit.common.specs import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from sousvit.common.data import ImageSet
+    from sousvit.objectives.runtimes.runtime import Session
+
+
+class Evaluation(ABC):
+    """What an artifact predicted on a split, against the truth."""
+
+    @property
+    @abstractmethod
+    def error(self) -> float:
+        """Share that is wrong, in [0, 1]: one minus the task's figure of merit."""
+
+    @property
+    @abstractmethod
+    def least_error(self) -> float:
+        """The error that the split could not tell from none."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, tuple[float, float, float]]:
+        """Named figures with the ends of their 95% intervals."""
+
+
+class JudgingTask(ABC):
+    """One kind of evaluation; stateless.
+
+    Class attributes:
+        name: of the task.
+        quality: the objective that is its figure of merit, a share.
+        heading: of that figure in tables, in per cent.
+    """
+
+    name: ClassVar[Task]
+    quality: ClassVar[str]
+    heading: ClassVar[str]
+
+    @abstractmethod
+    def evaluate(
+        self,
+        session: Session,
+        model: nn.Module,
+        images: ImageSet,
+        normalise: Callable[[torch.Tensor], torch.Tensor],
+        batch: int,
+    ) -> Evaluation:
+        """Predict every image of the split in its order and compare with the truth.
+
+        Args:
+            session: takes any batch size; opened with all cores it is fastest.
+            model: the PyTorch model that was exported, for what its outputs mean.
+            images: uint8 images and their targets.
+            normalise: uint8 ``[B, C, H, W]`` to the model's float input.
+            batch: images a run.
+
+        Raises:
+            UserError: the split is empty.
+            TrialError: a prediction is not finite, or the session failed.
+        """
+
+
+def predictions(
+    session: Session, images: ImageSet, normalise: Callable[[torch.Tensor], torch.Tensor], batch: int
+) -> Iterable[np.ndarray]:
+    """What the session gives for every image, a batch at a time; see :meth:`JudgingTask.evaluate`."""
+    import numpy as np
+    import torch
+
+    from sousvit.common.errors import TrialError, UserError
+
+    if len(images) == 0:
+        raise UserError("a split to judge on must hold images", 0, "correct the data")
+    for start in range(0, len(images), batch):
+        positions = torch.arange(start, min(start + batch, len(images)))
+        found = session.run(normalise(images.images(positions)).float().numpy())
+        if not np.isfinite(found).all():
+            raise TrialError("the artifact gives logits that are not finite")
+        yield found
+
+
+def judging_tasks() -> dict[str, JudgingTask]:
+    """All tasks by name."""
+    from sousvit.objectives.tasks.classification import Classification
+    from sousvit.objectives.tasks.detection import Detection
+
+    return {task.name: task for task in (Classification(), Detection())}
+
+
+def task_measured(names: Iterable[str]) -> JudgingTask:
+    """The task whose figure of merit is among ``names`` of objectives, as in every base and finished trial.
+
+    Where none is (a trial that ended before it was judged), classification.
+    """
+    known, tasks = set(names), judging_tasks()
+    return next((task for task in tasks.values() if task.quality in known), tasks["classification"])

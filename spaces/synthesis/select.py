@@ -1,0 +1,60 @@
+"""Which of many random images are worth having: the base's own choice, as many of each class."""
+
+from __future__ import annotations
+
+import torch
+
+from sousvit.common.model import LoadedModel
+from sousvit.spaces.synthesis.config import SynthesisConfig
+from sousvit.spaces.synthesis.scenes import PixelLaw, draw_scenes
+
+_BATCH = 256
+
+
+def chosen_scenes(base: LoadedModel, config: SynthesisConfig, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scenes that the base is surest of, uint8 ``[images, C, H, W]``, and the classes ``[images]`` they stand for.
+
+    ``config.candidates`` times as many are drawn; what stands at which place is random.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    law = PixelLaw(base.mean, base.std)
+    left = config.images * config.candidates
+    parts, logits = [], []
+    while left > 0:
+        drawn = to_uint8(draw_scenes(min(_BATCH, left), base.size, law, generator))
+        parts.append(drawn)
+        logits.append(answers(base, drawn))
+        left -= len(drawn)
+    kept, classes = balanced(torch.cat(logits).log_softmax(1), config.images)
+    order = torch.randperm(len(kept), generator=generator)
+    return torch.cat(parts)[kept[order]], classes[order]
+
+
+def balanced(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``count`` rows of ``scores`` ``[N, classes]`` and the class of each, equally many a class (one more or less).
+
+    The best pair of row and class is taken first, then the next best whose row is free and whose class is not full.
+    """
+    num_classes = scores.shape[1]
+    room = [count // num_classes + (label < count % num_classes) for label in range(num_classes)]
+    taken = [False] * len(scores)
+    rows, classes = [], []
+    for place in scores.flatten().argsort(descending=True, stable=True).tolist():
+        row, label = divmod(place, num_classes)
+        if room[label] and not taken[row]:
+            room[label], taken[row] = room[label] - 1, True
+            rows.append(row)
+            classes.append(label)
+    return torch.tensor(rows), torch.tensor(classes)
+
+
+@torch.inference_mode()
+def answers(base: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:
+    """The base's logits ``[N, classes]`` on uint8 ``[N, C, H, W]``."""
+    module = base.module.eval()
+    return torch.cat([module(base.normalise(part)).float() for part in pixels.split(_BATCH)])
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """``[0, 1]`` to 0..255."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)

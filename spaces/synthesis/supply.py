@@ -1,0 +1,92 @@
+"""Synthesised image sets: made once, kept by content, handed to recipes with the teacher's answers on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from sousvit.common.cache import TensorCache
+from sousvit.common.data import ImageSet
+from sousvit.common.data.memory import memory_set
+from sousvit.common.files import content_hash
+from sousvit.common.model import LoadedModel
+from sousvit.spaces.synthesis.config import SynthesisConfig
+from sousvit.spaces.synthesis.generator import generate
+from sousvit.spaces.synthesis.inversion import Progress, invert
+from sousvit.spaces.synthesis.select import answers, chosen_scenes
+from sousvit.spaces.teacher import Teacher
+from sousvit.spaces.technique import Supplied
+
+#: Part of the key: a set made by other code is another set.
+VERSION = 1
+#: Streams of seeds: images that recipes see, and images that judge them.
+SEEN, HELD_OUT = 0, 1
+
+
+class Supply:
+    """Makes the images that a :class:`SynthesisConfig` describes.
+
+    Args:
+        base: whose images are made.
+        seed: of the run.
+        calibration: images of a set for scores and repair.
+        cache: where sets and the teacher's answers are kept, or None.
+        progress: called with (what, done, total).
+        forward: see :class:`~sousvit.spaces.teacher.Teacher`.
+    """
+
+    def __init__(
+        self,
+        base: LoadedModel,
+        seed: int = 0,
+        calibration: int = 512,
+        cache: TensorCache | None = None,
+        progress: Progress | None = None,
+        forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self._base, self._seed, self._calibration = base, seed, calibration
+        self._cache, self._progress, self._forward = cache, progress, forward
+        self._handed: dict[str, tuple[Supplied, Teacher]] = {}
+        self._own_seconds = 0.0
+
+    def __call__(self, config: SynthesisConfig) -> Supplied:
+        """Images for a recipe, and the teacher on them; the same object for the same parameters."""
+        key = content_hash(config.model_dump())
+        if key not in self._handed:
+            train = self.made(config)
+            teacher = Teacher(self._base, train, self._cache, self._progress, self._forward)
+            calibration = train.spread(self._calibration, self._seed)
+            self._handed[key] = Supplied(train, calibration, teacher), teacher
+        return self._handed[key][0]
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far on making images and on the teacher's answers; what is shared by all trials."""
+        return self._own_seconds + sum(teacher.seconds for _, teacher in self._handed.values())
+
+    def made(self, config: SynthesisConfig, stream: int = SEEN) -> ImageSet:
+        """One set, labelled by the base; read from the cache where it is there."""
+        key = content_hash(self._base.fingerprint, config.model_dump(), self._seed, stream, VERSION)
+        stored = None if self._cache is None else self._cache.read(f"images/{key}")
+        if stored is not None:
+            tensors = stored[0]
+        else:
+            begun = time.monotonic()
+            pixels = _METHODS[config.method](self._base, config, self._seed * 2 + stream, self._progress)
+            tensors = {"pixels": pixels, "labels": answers(self._base, pixels).argmax(1)}
+            self._own_seconds += time.monotonic() - begun
+            if self._cache is not None:
+                self._cache.write(f"images/{key}", tensors, {"synthesis": config.model_dump()})
+        name = f"images synthesised by {config.method}"
+        return memory_set(name, tensors["pixels"], tensors["labels"], key)
+
+
+def _scenes(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Progress | None = None) -> torch.Tensor:
+    if progress is not None:
+        progress("synthesising images", 0, config.images)
+    return chosen_scenes(base, config, seed)[0]
+
+
+_METHODS = {"scenes": _scenes, "inversion": invert, "generator": generate}

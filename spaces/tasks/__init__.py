@@ -1,0 +1,1 @@
+"""What models are for. Contract: task.py; then classification.py, detection.py."""

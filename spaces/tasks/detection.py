@@ -1,0 +1,148 @@
+"""Detection: FCOS's loss, and distillation of a detector's dense predictions.
+
+The student has the teacher's positions, so every position's prediction is taught, weighted by how sure the teacher is
+that something is there. Classes: the quality focal loss (Li et al., arXiv 2006.04388) with the teacher's probabilities
+as its soft targets, and boxes: the generalised IoU with the teacher's box, both as in CrossKD (Wang et al.,
+arXiv 2306.11369); centerness: cross entropy with the teacher's. Hard labels are what the teacher finds after
+suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features: :mod:`sousvit.spaces.transfer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+
+from sousvit.common.data.augment import MOVES_BOXES
+from sousvit.common.data.detection import DetectionSet, Objects
+from sousvit.common.detector import EXTRA, DetectionHead, head_of
+from sousvit.common.errors import UserError
+from sousvit.common.specs import Task
+from sousvit.spaces.tasks.task import LearningTask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sousvit.common.data import ImageSet
+    from sousvit.common.data.augment import View
+    from sousvit.spaces.training import TrainingPlan
+
+#: Boxes of the teacher from this score on are hard labels.
+HARD_SCORE = 0.4
+
+
+class Detection(LearningTask):
+    """Boxes with classes."""
+
+    name: ClassVar[Task] = "detection"
+
+    def check(self, plan: TrainingPlan) -> None:
+        """See :class:`LearningTask`."""
+        require_moving(plan.augmentation)
+        if plan.label_smoothing:
+            raise UserError("the focal loss of a detector has no label smoothing", plan.label_smoothing, "set it to 0")
+
+    def targets(self, data: ImageSet, views: Sequence[View], rows: torch.Tensor, output: torch.Tensor) -> list[Objects]:
+        """The objects of each image in its view."""
+        if not isinstance(data, DetectionSet):
+            raise UserError("a detector learns from images with boxes", type(data).__name__, "use format voc or coco")
+        found = [objects for view in views for objects in view.objects(data, rows)]
+        return [Objects(one.boxes.to(output.device), one.labels.to(output.device)) for one in found]
+
+    def loss(
+        self,
+        model: nn.Module,
+        output: torch.Tensor,
+        targets: list[Objects],
+        taught: torch.Tensor | None,
+        plan: TrainingPlan,
+    ) -> torch.Tensor:
+        """See :class:`LearningTask`."""
+        head, output = _head(model), output.float()
+        true_weight = 1.0 - plan.soft_weight - plan.hard_weight
+        total = output.new_zeros(())
+        if true_weight > 0:
+            total = total + true_weight * head.loss(output, [one.as_target() for one in targets])
+        if taught is not None and plan.soft_weight > 0:
+            total = total + plan.soft_weight * dense_distance(output, taught.float())
+        if taught is not None and plan.hard_weight > 0:
+            total = total + plan.hard_weight * head.loss(output, _sure(head, taught))
+        return total
+
+    def summed_loss(self, model: nn.Module, output: torch.Tensor, targets: list[Objects]) -> torch.Tensor:
+        """See :class:`LearningTask`; an image's loss is divided by its own number of matched positions."""
+        head = _head(model)
+        losses = [head.loss(one[None], [target.as_target()]) for one, target in zip(output, targets, strict=True)]
+        return torch.stack(losses).sum()
+
+    def divergence(self, output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """See :class:`LearningTask`."""
+        return dense_distance(output, reference)
+
+    def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:
+        """``map50`` and ``map``."""
+        from sousvit.common.mean_ap import MAP, MAP50, MeanAveragePrecision
+
+        head, data = _head(model), cast(DetectionSet, data)
+        found = head.detections(outputs)
+        whole = MeanAveragePrecision(found, data.targets(torch.arange(len(data))), data.size, head.num_classes).whole
+        return {MAP50: whole[MAP50], MAP: whole[MAP]}
+
+
+def require_moving(augmentation: str) -> None:
+    """Refuse augmentation under which nobody knows where boxes are.
+
+    Raises:
+        UserError: such a policy.
+    """
+    if augmentation not in MOVES_BOXES:
+        raise UserError(
+            "a detector's augmentation moves boxes too", augmentation, f"choose one of {', '.join(MOVES_BOXES)}"
+        )
+
+
+def _head(model: nn.Module) -> DetectionHead:
+    head = head_of(model)
+    assert head is not None
+    return head
+
+
+def _sure(head: DetectionHead, taught: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    found = head.detections(taught)
+    return [{name: one[name][one["scores"] >= HARD_SCORE] for name in ("boxes", "labels")} for one in found]
+
+
+def dense_distance(output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """How far dense predictions are from a reference's, a scalar; 0 where they are equal.
+
+    ``sum_i [ QFL(p_i, q_i) + w_i (1 - GIoU(b_i, b'_i)) + w_i KL(c'_i || c_i) ] / sum_i w_i`` over positions i with
+    ``w_i`` the reference's largest class probability; p, b, c are classes, box and centerness, q, b', c' the
+    reference's.
+
+    Args:
+        output: ``[B, positions, classes + 5]``.
+        reference: likewise.
+    """
+    from torchvision.ops import generalized_box_iou_loss
+
+    classes = output.shape[2] - EXTRA
+    logits, sides, centre = output.split([classes, 4, 1], dim=2)
+    taught_logits, taught_sides, taught_centre = reference.split([classes, 4, 1], dim=2)
+    taught = taught_logits.sigmoid()
+    weight = taught.amax(2)
+    focal = (logits.sigmoid() - taught).abs() * F.binary_cross_entropy_with_logits(logits, taught, reduction="none")
+    boxes = generalized_box_iou_loss(_around(sides), _around(taught_sides))
+    likely = taught_centre.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(taught_centre, likely, reduction="none")
+    centres = F.binary_cross_entropy_with_logits(centre, likely, reduction="none") - entropy
+    return (focal.sum() + (weight * (boxes + centres[..., 0])).sum()) / weight.sum().clamp_min(1.0)
+
+
+def _around(sides: torch.Tensor) -> torch.Tensor:
+    """Boxes from distances ``[..., 4]`` to their sides, around the position; GIoU is the same in any unit."""
+    return torch.cat([-sides[..., :2], sides[..., 2:]], dim=-1)
+
+
+DETECTION = Detection()

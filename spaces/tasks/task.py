@@ -1,0 +1,83 @@
+"""The contract of a task: what a model's outputs mean, to whoever trains, prunes or quantizes it.
+
+A task is spread over the rooms by what each may know, and every part is chosen by the model itself:
+
+* *data* (:mod:`sousvit.common.data`): an ``ImageSet`` gives images and ``targets(rows)``; classes ``[B]``, or the
+  objects of each image (``DetectionSet``). Views (augmentation) move both alike.
+* *predictions*: one tensor an image, whatever the task: logits ``[B, classes]``, or a detector's dense predictions
+  ``[B, positions, classes + 5]`` (:mod:`sousvit.common.detector`). So sessions, export, agreement and the teacher's
+  stored answers need not know the task.
+* *losses* (here): from the truth, from the teacher's stored answers, and how far two predictions are apart, which
+  ranks blocks and units by the harm that their absence does.
+* *metrics* with paired intervals (:mod:`sousvit.objectives.tasks.task`).
+
+A new task is one class here, one there, and its data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sousvit.common.detector import head_of
+from sousvit.common.specs import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from sousvit.common.data import ImageSet
+    from sousvit.common.data.augment import View
+    from sousvit.spaces.training import TrainingPlan
+
+
+class LearningTask(ABC):
+    """Losses of one kind of model; stateless."""
+
+    name: ClassVar[Task]
+
+    def check(self, plan: TrainingPlan) -> None:  # noqa: B027 - most plans suit
+        """Refuse a plan that makes no sense for the task.
+
+        Raises:
+            UserError: it does not suit.
+        """
+
+    @abstractmethod
+    def targets(self, data: ImageSet, views: Sequence[View], rows: torch.Tensor, output: Any) -> Any:
+        """What is true of the images at ``rows`` in each view, one view after the other, on the output's device."""
+
+    @abstractmethod
+    def loss(
+        self, model: nn.Module, output: Any, targets: Any, taught: torch.Tensor | None, plan: TrainingPlan
+    ) -> torch.Tensor:
+        """Scalar: ``1 - soft - hard`` of the loss on true targets, ``soft`` and ``hard`` shares of the teacher's.
+
+        Args:
+            model: gave ``output``.
+            output: predictions in training mode.
+            targets: as :meth:`targets` gives them.
+            taught: the teacher's predictions of the same images, or None.
+            plan: weights and their parameters.
+        """
+
+    @abstractmethod
+    def summed_loss(self, model: nn.Module, output: torch.Tensor, targets: Any) -> torch.Tensor:
+        """Scalar: the loss of each image on its true targets, summed over the images."""
+
+    @abstractmethod
+    def divergence(self, output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """How far predictions are from ``reference`` predictions of the same images; 0 where they are equal."""
+
+    @abstractmethod
+    def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:
+        """Named figures of merit of the predictions of all images of ``data``."""
+
+
+def task_of(model: nn.Module) -> LearningTask:
+    """What ``model`` is for, by its head."""
+    from sousvit.spaces.tasks.classification import CLASSIFICATION
+    from sousvit.spaces.tasks.detection import DETECTION
+
+    return CLASSIFICATION if head_of(model) is None else DETECTION

@@ -1,0 +1,117 @@
+"""Searches without data, without labels, and with a test split only."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sousvit.cli_search import local_executor
+from sousvit.common.data.idx import read_idx
+from sousvit.search.apply import apply_recipe
+from sousvit.search.archive import EVENTS
+from sousvit.search.budget import make_budget, read_budget
+from sousvit.search.report.html import write_report
+from sousvit.search.report.terminal import console, print_answer
+from sousvit.search.run import search
+
+SPACE = {
+    "techniques": {
+        "synthesize": {"method": ["inversion", "scenes"], "images": [64], "steps": [2]},
+        "prune_depth": {"drop": [0, 1, 2]},
+        "distill": {"epochs": [1], "batch_size": [32]},
+        "static_int8": {"smoothing": ["none"], "clip": ["minmax"], "strength": [0.5]},
+    }
+}
+SEARCH = {"trials": 5, "seed": 0, "explore_fidelity": 1.0, "measure_time": 0.1, "leave_one_out": False}
+NONE = {"format": "none", "validation": 64, "synthesis": {"images": 64, "steps": 2}}
+
+
+def budget_of(tiny_project, path: Path, data, **changes):
+    values = {"limits": {"agreement": 0.3}, "optimize": ["size", "agreement"], "space": SPACE, "search": SEARCH}
+    return read_budget(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
+
+
+def words_of(budget, folder: Path, answer) -> str:
+    """Everything that the run tells: terminal, JSON, tables, report."""
+    report = write_report(folder)
+    out = console()
+    with out.capture() as captured:
+        print_answer(out, answer, budget, folder, report)
+    page = re.sub(r"<script.*?</script>", "", report.read_text(), flags=re.DOTALL)  # plotly's own code
+    files = [path.read_text() for path in folder.glob("*.csv")] + [(folder / "recipe.yaml").read_text()]
+    return "\n".join([captured.get(), json.dumps(answer.to_dict()), page, *files])
+
+
+def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
+    budget = budget_of(tiny_project, tmp_path, NONE)
+    folder = tmp_path / "run"
+    answer = search(budget, folder, local_executor)
+    assert answer.feasible
+    assert answer.chosen is not None and answer.chosen.values["agreement"].low is not None
+    assert {"agreement", "agreement_drop"} <= set(answer.rows[0].values)
+    assert "test_read" not in (folder / EVENTS).read_text()
+    said = words_of(budget, folder, answer)
+    assert "agreement %" in said and "held-out synthesised images" in said
+    assert "accuracy" not in said.lower() and "top-1" not in said and "top1" not in said
+    sheet = Image.open(io.BytesIO((folder / "synthesised.png").read_bytes()))
+    assert sheet.width > 100
+    assert "data:image/png;base64," in (folder / "report.html").read_text()
+    applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")
+    assert abs(applied["figures"]["agreement"][0] - answer.chosen.values["agreement"].value) <= 0.05
+
+
+def test_a_test_split_alone_is_read_once_for_the_answer(tiny_project, tmp_path):
+    data = {**NONE, "format": "idx", "train": "none", "test": tiny_project.data["test"]}
+    budget = budget_of(tiny_project, tmp_path, data, search={**SEARCH, "trials": 2})
+    answer = search(budget, tmp_path / "run", local_executor)
+    rows = {row.role: row.values for row in answer.rows}
+    assert rows["base"]["accuracy"].value == pytest.approx(tiny_project.test_top1, abs=0.011)
+    assert "agreement" in rows["base"] and "accuracy_drop" in rows["recipe"]
+    assert "accuracy" not in answer.chosen.values
+
+
+def test_a_folder_without_labels(tiny_project, tmp_path):
+    pixels = read_idx(Path(tiny_project.data["train"]))[:160]
+    (tmp_path / "images" / "deeper").mkdir(parents=True)
+    for index, image in enumerate(pixels):
+        folder = tmp_path / "images" / ("deeper" if index % 2 else "")
+        Image.fromarray(image).save(folder / f"{index}.png")
+    data = {"format": "folder", "train": str(tmp_path / "images"), "labels": False, "validation": 60}
+    budget = budget_of(tiny_project, tmp_path, data, search={**SEARCH, "trials": 3})
+    folder = tmp_path / "run"
+    answer = search(budget, folder, local_executor)
+    assert answer.feasible and answer.chosen is not None
+    assert "synthesize" not in answer.chosen.techniques
+    said = words_of(budget, folder, answer)
+    assert "images without labels" in said and "accuracy" not in said.lower() and "top-1" not in said
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "words"),
+    [
+        (NONE, {"limits": {"accuracy_drop": 0.01}}, "accuracy_drop needs labels; received data without training"),
+        (NONE, {"optimize": ["eer"], "limits": {}}, "eer needs labels"),
+        ("none", {"limits": {"agreement": 1.2}}, "agreement is a share"),
+        ({"format": "none", "test": "x"}, {}, "data: none has no images to describe; received test"),
+        ({"format": "none", "validation": 0.2}, {}, "count of synthesised ones"),
+        ({"format": "none", "limit_train": 5}, {}, "received limit_train"),
+        ({"format": "folder", "train": "x", "synthesis": {"images": 64}}, {}, "synthesis makes images where there"),
+        ({"format": "none", "synthesis": {"picture": 64}}, {}, "picture"),
+        ({"format": "folder", "train": "x", "labels": False}, {"limits": {"accuracy": 0.9}}, "with labels: false"),
+    ],
+)
+def test_bad_combinations_get_one_clear_line(tiny_project, tmp_path, data, changes, words):
+    values = {"limits": {"agreement": 0.9}, "optimize": ["size"], **changes}
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        make_budget(tiny_project.budget(data=data, **values), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_labelled_budget_can_limit_agreement_too(tiny_project, tmp_path):
+    budget = make_budget(tiny_project.budget(limits={"agreement": 0.5, "accuracy_drop": 0.5}), tmp_path)
+    assert budget.data.kind == "labelled"
