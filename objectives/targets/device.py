@@ -15,7 +15,6 @@ from sousvit.objectives.energy import ABSENT, find_meter
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.machine import machine_facts
-from sousvit.objectives.targets.target import ON_RAY
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ def open_device(target: Target) -> Device:
         from sousvit.objectives.targets.standin import StandIn
 
         return StandIn(target)
+    from sousvit.objectives.targets.target import ON_RAY  # the agent, which has no pydantic, imports this module too
+
     if target.agent == ON_RAY:
         raise UserError("a target with agent: ray needs a search on Ray", target.label, "use --executor ray")
     from sousvit.objectives.targets.client import RemoteDevice

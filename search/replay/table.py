@@ -197,7 +197,7 @@ class Table:
 
     def name_of(self, column: str) -> str:
         """The name under which a column's objective is registered: no other table's, and no relative form."""
-        return f"{column}@{self._suffix}"
+        return f"{column}_in_{self._suffix}"
 
     def recipes(self) -> Iterator[Recipe]:
         """Every configuration of the table."""
