@@ -43,7 +43,7 @@ def budget(folder: Path, address: str, trials: int = 18, **ray_options) -> Budge
                             "distill": {"epochs": [2]}, "int8_dynamic": {}}}  # fmt: skip
     values = {
         "model": {"name": "vit_tiny_patch16_224"},
-        "data": {"format": "idx", "train": "none"},
+        "data": {"format": "idx", "train": "train-images"},
         "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
         "optimize": ["latency", "size"],
         "space": space,
