@@ -9,7 +9,6 @@ model's other deployments are asked next (:mod:`sousvit.search.fan_out`), becaus
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -80,7 +79,6 @@ class Engine:
         self._limits = budget.hard_limits
         self._senses = budget.senses
         self._begun, self._spent_before = clock(), archive.spent_seconds
-        self._origins: dict[str, str] = {}
         self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
         self._fan_out = FanOut(budget, archive, proposer.space, policy)
@@ -212,7 +210,7 @@ class Engine:
         while self._later and self._is_known(self._later[0]):
             self._later.popleft()
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
-            self._enqueue("single", self._later.popleft())
+            self._proposer.enqueue(self._later.popleft(), "single")
         for asked in range(DUPLICATES_BEFORE_END):
             if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
                 self._proposer.enqueue_mutation()
@@ -227,7 +225,7 @@ class Engine:
             self.counts.unfit += 1
             self._proposer.reject(proposal)
             return False
-        work = self._work(proposal.recipe, self._first_rung(proposal.recipe), "proposed", proposal)
+        work = self._work(proposal.recipe, self._first_rung(proposal.recipe), proposal.origin, proposal)
         known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
         if known is not None:
             self._proposer.tell(proposal, self._policy.expected(known, self._archive))
@@ -261,7 +259,6 @@ class Engine:
         return {work.key: work for work in (*self._running.values(), *self._held)}
 
     def _hold_or_gate(self, work: Work) -> None:
-        work.origin = self._origins.pop(work.recipe.hash, work.origin)
         gated = self._gate(work)
         if gated is None:
             self._held.append(work)
@@ -316,25 +313,15 @@ class Engine:
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
+        if self._archive.own:
+            return  # resumed: the study still holds what was not asked yet
+        for trial in self._archive.front(self._limits, self._senses):
+            # Known: replayed, so that the sampler learns it.
+            self._proposer.enqueue(Recipe.from_dict(trial.recipe), "earlier")
         hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]
         known = [("single", recipe) for recipe in singles]
-        planned = [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]
-        if self._archive.own:  # resumed: the study still holds what was not asked yet
-            for origin, recipe in planned:
-                self._note_origin(origin, recipe)
-            return
-        for trial in self._archive.front(self._limits, self._senses):
-            self._enqueue("earlier", Recipe.from_dict(trial.recipe))  # known: replayed, so that the sampler learns it
-        for origin, recipe in planned:
-            self._enqueue(origin, recipe)
-
-    def _enqueue(self, origin: str, recipe: Recipe) -> None:
-        if self._proposer.enqueue(recipe):
-            self._note_origin(origin, recipe)
-
-    def _note_origin(self, origin: str, recipe: Recipe) -> None:
-        with contextlib.suppress(UserError):  # what does not fit is never asked
-            self._origins.setdefault(recipe.canonical(self._shape).hash, origin)
+        for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
+            self._proposer.enqueue(recipe, origin)
 
     def _check_not_hopeless(self) -> None:
         trials = list(self._archive)

@@ -35,6 +35,8 @@ logging.getLogger("optuna").setLevel(logging.ERROR)
 #: Constraint values stay finite, so that the sampler can add them up.
 WORST_VIOLATION = 1e6
 STUDY = "sousvit"
+#: User attribute of a trial.
+ORIGIN = "origin"
 #: From so many trials on NSGA-II samples: TPE's ask grows with them.
 NSGA_TRIALS = 1000
 
@@ -62,6 +64,11 @@ class Proposal:
     def number(self) -> int:
         """Optuna's trial number."""
         return int(self.trial.number)
+
+    @property
+    def origin(self) -> str:
+        """Who asked for it, where it was not the sampler; kept with the study, so that a resumed search knows it."""
+        return str(self.trial.user_attrs.get(ORIGIN, "proposed"))
 
 
 class Proposer:
@@ -135,12 +142,12 @@ class Proposer:
     def _is_waiting(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def enqueue(self, recipe: Recipe) -> bool:
-        """Ask for ``recipe`` next; False when the space does not hold it."""
+    def enqueue(self, recipe: Recipe, origin: str) -> bool:
+        """Ask for ``recipe`` next, by ``origin``; False when the space does not hold it."""
         parameters = self.space.parameters(recipe, self._shape)
         if parameters is None:
             return False
-        self.study.enqueue_trial(parameters)
+        self.study.enqueue_trial(parameters, user_attrs={ORIGIN: origin})
         return True
 
     def enqueue_mutation(self) -> None:
