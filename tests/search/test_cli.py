@@ -185,8 +185,33 @@ def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
     assert 0 <= json.loads(out)["test_top1"] <= 1 and (tmp_path / "new.safetensors").is_file()
 
 
+#: Its data and the base trained on them are the user's.
+NOT_SHIPPED = EXAMPLES / "bccd" / "budget.yaml"
+MANIFEST = EXAMPLES / "cluster" / "kuberay.yaml"
+
+
+def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_path):
+    from sousvit.common.model import create, save_checkpoint
+    from sousvit.search.budget import make_budget
+    from sousvit.spaces.base_training import read_training
+    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.space import make_space
+
+    training = read_training(NOT_SHIPPED.with_name("train.yaml"), tmp_path)
+    model = create(training.model)
+    description = {**training.model.model_dump(mode="json"), "checkpoint": None}
+    save_checkpoint(tmp_path / "base.safetensors", model, description)
+    budget = make_budget(yaml.safe_load(NOT_SHIPPED.read_text()), tmp_path, data_root=tmp_path)
+    same = ("format", "train", "validation", "test", "classes")
+    assert all(getattr(budget.data, key) == getattr(training.data, key) for key in same)
+    _, left_out = make_space(budget.space, VitShape.of(model), budget.target.runtimes)
+    assert not left_out
+
+
 @pytest.mark.parametrize(
-    "path", sorted(path for path in EXAMPLES.rglob("*.yaml") if path.name != "kuberay.yaml"), ids=lambda path: path.name
+    "path",
+    sorted({*EXAMPLES.rglob("*.yaml")} - {NOT_SHIPPED, MANIFEST}),
+    ids=lambda path: f"{path.parent.name}-{path.name}",
 )
 def test_every_example_is_a_valid_budget_or_training_file(path):
     from sousvit.search.budget import read_budget
