@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -236,6 +236,7 @@ def test_keys_that_voc_would_pass_over(tmp_path, keys):
         spec_of(tmp_path, **keys)
 
 
+@settings(deadline=None, max_examples=30)  # files are written
 @given(policy=st.sampled_from(MOVES_BOXES), seed=st.integers(0, 200))
 def test_boxes_move_with_their_pixels(tmp_path_factory, policy, seed):
     """A white square on black: where the view is bright is where its box says."""
