@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -47,6 +48,8 @@ from sousvit.search.record import BaseRecord
 if TYPE_CHECKING:
     from sousvit.search.budget import Budget
 
+#: Seconds before a lost worker is replaced.
+NOTICE_SECONDS = 5.0
 #: Seconds for a device's agent to stop.
 CLOSE_SECONDS = 15.0
 #: Ray Tune's own files of a trial say nothing that the archive does not.
@@ -309,7 +312,20 @@ class RayExecutor(Executor):
         return told
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        """Ask the worker that measures base and answer; it holds a trial's resources while it is needed."""
+        """Ask the worker that measures base and answer; one whose node is lost makes way for another."""
+        for attempt in range(self._options.max_failures + 1):
+            try:
+                return self._ask_once(method, *arguments)
+            except (ray.exceptions.RayActorError, ray.exceptions.ActorUnavailableError) as error:
+                self._caller = None
+                time.sleep(NOTICE_SECONDS)  # until the cluster knows that the node is gone
+                if attempt == self._options.max_failures:
+                    said = str(error).splitlines()[0]
+                    raise TrialError(f"{method}: the Ray worker was lost: {said}") from error
+        raise AssertionError("unreachable")
+
+    def _ask_once(self, method: str, *arguments: Any) -> Any:
+        """The worker holds a trial's resources while it is needed."""
         try:
             if self._caller is None:
                 wanted = self._resources()
@@ -323,9 +339,6 @@ class RayExecutor(Executor):
             if isinstance(error.cause, UserError | TrialError):
                 raise error.cause from error
             raise TrialError(f"{method}: {error.cause}") from error
-        except ray.exceptions.RayActorError as error:
-            self._caller = None
-            raise TrialError(f"{method}: the Ray worker was lost: {str(error).splitlines()[0]}") from error
 
     def core_seconds(self) -> float:
         return self._core_seconds
@@ -333,14 +346,14 @@ class RayExecutor(Executor):
     def _release(self) -> None:
         """Give the caller's resources back to the trials."""
         if self._caller is not None:
-            self._core_seconds += ray.get(self._caller.core_seconds.remote())
-            ray.get(self._caller.close.remote())
-            ray.kill(self._caller)
+            with contextlib.suppress(ray.exceptions.RayError):  # its node may be gone
+                self._core_seconds += ray.get(self._caller.core_seconds.remote())
+                ray.get(self._caller.close.remote())
+                ray.kill(self._caller)
             self._caller = None
 
     def close(self) -> None:
-        with contextlib.suppress(ray.exceptions.RayError):
-            self._release()
+        self._release()
         for node in self._nodes:
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.get(node.close.remote(), timeout=CLOSE_SECONDS)
