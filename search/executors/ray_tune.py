@@ -112,12 +112,13 @@ class Port:
         return trial_id in self._jobs
 
     def lose(self, trial_id: str) -> None:
-        """A trial that Ray could not finish, after all its retries."""
+        """A trial that Ray could not finish, after all its retries; the engine may try it once more elsewhere."""
         job = self._jobs.pop(trial_id, None)
         if job is not None:
             with self._kept():
+                time.sleep(NOTICE_SECONDS)  # Ray's retries come at once, and may all meet a node that is going
                 message = "Ray lost its worker, also when it tried again"
-                self._source.take(Outcome(job.attempt, "failed", message=message))
+                self._source.take(Outcome(job.attempt, "failed", message=message, lost=True))
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
