@@ -64,7 +64,8 @@ class SearchLimits(BaseModel):
     images breaks it on other images half of the time (0.5 judges the figure itself).
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
-    times as much where that is less than all of them; ``explore_share`` is the share of trials and time spent before
+    times as much where that is less than all of them; at 0 a model that was cut and repaired is judged untrained first,
+    then trained for ``1 / eta`` of the epochs; ``explore_share`` is the share of trials and time spent before
     promotions to all epochs begin. ``leave_one_out``
     measures at the end what each technique of the recipe bought.
 
@@ -82,7 +83,7 @@ class SearchLimits(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     trial_timeout: Duration = 3600.0
     trial_memory_gb: float | None = Field(default=None, gt=0)
-    explore_fidelity: float = Field(default=0.25, gt=0, le=1)
+    explore_fidelity: float = Field(default=0.25, ge=0, le=1)
     eta: float = Field(default=4.0, ge=1.5)
     explore_share: float = Field(default=0.6, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)

@@ -150,7 +150,7 @@ class Engine:
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
         recipe = Recipe.from_dict(job.recipe)
-        return self._policy.rungs_from(job.fidelity, recipe.is_prepared) if recipe.trains else [job.fidelity]
+        return self._policy.rungs_from(job.fidelity) if recipe.trains else [job.fidelity]
 
     def continue_with(self, job: Job, attempt: str) -> Job | None:
         """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
@@ -225,7 +225,7 @@ class Engine:
             self.counts.unfit += 1
             self._proposer.reject(proposal)
             return False
-        work = self._work(proposal.recipe, self._first_rung(proposal.recipe), proposal.origin, proposal)
+        work = self._work(proposal.recipe, self._policy.rung(proposal.recipe), proposal.origin, proposal)
         known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
         if known is not None:
             self._proposer.tell(proposal, self._policy.expected(known, self._archive))
@@ -237,15 +237,12 @@ class Engine:
         self.counts.replayed += 1
         return False
 
-    def _first_rung(self, recipe: Recipe) -> float:
-        return self._policy.rung(recipe.trains, recipe.is_prepared)
-
     def _is_known(self, recipe: Recipe) -> bool:
         try:
             canonical = recipe.canonical(self._shape)
         except UserError:
             return False
-        return self._work(canonical, self._first_rung(canonical), "").key in self._archive.trials
+        return self._work(canonical, self._policy.rung(canonical), "").key in self._archive.trials
 
     def _fits(self, recipe: Recipe) -> bool:
         """Whether the steps' values fit together (no more tokens merged than the blocks left can merge)."""

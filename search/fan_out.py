@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive, violations
@@ -31,6 +32,10 @@ class FanOut:
         self._limits, self._senses = budget.hard_limits, budget.senses
         self._archive, self._space, self._policy = archive, space, policy
         self._waiting: deque[Recipe] = deque()
+        #: Measured trials by model, and per deployment those that no other deployment of their model beats.
+        self._by_model: dict[str, list[TrialRecord]] = defaultdict(list)
+        self._unbeaten: dict[tuple[object, object], set[str]] = defaultdict(set)
+        self._read = 0
 
     def offer(self, recipe: Recipe, record: TrialRecord) -> None:
         """Note the other deployments of a recovered model.
@@ -61,15 +66,26 @@ class FanOut:
 
     def has_lost(self, sibling: Recipe) -> bool:
         """Whether this deployment was tried, and was surely worse than another of the same model each time."""
+        self._read_on()
         deploy = _deploy_name(sibling.to_dict())
-        measured = [trial for trial in self._archive if all(name in trial.values for name in self._senses)]
-        by_model: dict[str, list[TrialRecord]] = defaultdict(list)
-        for trial in measured:
-            by_model[trial.model_key].append(trial)
-        tried = [trial for trial in measured if _deploy_name(trial.recipe) == deploy]
-        return bool(tried) and all(
-            any(self._beats(other, trial) for other in by_model[trial.model_key]) for trial in tried
-        )
+        return deploy in self._unbeaten and not self._unbeaten[deploy]
+
+    def _read_on(self) -> None:
+        """Hold what the archive has got since against the deployments of the same models."""
+        for trial in islice(self._archive, self._read, None):
+            self._read += 1
+            if all(name in trial.values for name in self._senses):
+                self._hold_against_siblings(trial)
+
+    def _hold_against_siblings(self, trial: TrialRecord) -> None:
+        siblings = self._by_model[trial.model_key]
+        unbeaten = self._unbeaten[_deploy_name(trial.recipe)]
+        if not any(self._beats(other, trial) for other in siblings):
+            unbeaten.add(trial.key)
+        for other in siblings:
+            if self._beats(trial, other):
+                self._unbeaten[_deploy_name(other.recipe)].discard(other.key)
+        siblings.append(trial)
 
     def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
         """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""

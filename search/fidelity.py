@@ -1,10 +1,10 @@
 """How much recovery training a trial gets: successive halving over rungs, with several objectives and hard limits.
 
-Trials begin at the lowest rung, a share of the recovery epochs (less than one epoch is a share of the images). From
-one rung to the next, the best ``1 / eta`` of its results may rise (asynchronous successive halving, Li et al., 2020),
-in the order of :mod:`sousvit.search.ranking`. A low-rung result never counts as final. What is learned from full
-trainings is which share of the loss at a rung is still there after all epochs; candidates whose accuracy would then
-hold the limits are trained in full first, and where there is none, the one that would miss the limits least.
+Trials begin at the lowest rung, a share of the recovery epochs (less than one epoch is a share of the images) or none
+of them. From one rung to the next, the best ``1 / eta`` of its results may rise (asynchronous successive halving, Li et
+al., 2020), in the order of :mod:`sousvit.search.ranking`. A low-rung result never counts as final. What is learned from
+full trainings is which share of the loss at a rung is still there after all epochs; candidates whose accuracy would
+then hold the limits are trained in full first, and where there is none, the one that would miss the limits least.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from sousvit.search.budget import Limit
 from sousvit.search.ranking import constrained_order
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.selection import Preference
+from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import get_technique
 
 FULL = 1.0
 #: Stands for a figure that is not known, so that arithmetic stays finite.
 UNKNOWN = 1e12
-#: Fidelity at which a cut of a prepared base is explored: it is read off, and not trained at all.
+#: Fidelity of a recipe that is judged untrained: cut and repaired, its recovery left out.
 READ = 0.0
 #: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
 READ_SHARE = 0.8
@@ -43,7 +44,9 @@ NARROWER = 0.5
 
 
 def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
-    """``lowest``, then ``eta`` times as much each, up to all epochs."""
+    """``lowest``, then ``eta`` times as much each, up to all epochs; ``1 / eta`` of them comes after no training."""
+    if lowest == READ:
+        return READ, *make_rungs(FULL / eta, eta)
     rungs = [lowest]
     while rungs[-1] < FULL:
         rungs.append(min(FULL, rungs[-1] * eta))
@@ -63,7 +66,7 @@ class Halving:
     """Explore at the lowest rung; rise by rank; after ``explore_share`` of the budget train the best in full.
 
     Args:
-        rungs: fidelities in (0, 1], ascending, the last is 1; one rung means no promotions.
+        rungs: fidelities in [0, 1], ascending, the last is 1; one rung means no promotions.
         eta: one result in so many may rise to the next rung.
         explore_share: share of trials and of time, in (0, 1].
         limits: the hard limits.
@@ -83,20 +86,23 @@ class Halving:
         """The lowest rung."""
         return self.rungs[0]
 
-    def rung(self, trains: bool, prepared: bool = False) -> float:
+    def rung(self, recipe: Recipe) -> float:
         """Fidelity of a newly proposed recipe; without training every result is final.
 
-        Args:
-            trains: whether the recipe has a step that trains.
-            prepared: whether it cuts a prepared base, and tells its accuracy without training.
+        A cut of a prepared base is read off untrained on any ladder, a repaired model where the lowest rung says so.
         """
-        if not trains or self.low >= FULL:
+        if not recipe.trains or self.low >= FULL:
             return FULL
-        return READ if prepared else self.low
+        if recipe.is_prepared or (self.low == READ and recipe.is_repaired):
+            return READ
+        return next(rung for rung in self.rungs if rung > READ)
 
-    def rungs_from(self, fidelity: float, prepared: bool) -> list[float]:
-        """The rungs that a recipe at ``fidelity`` may still see, that one first; a read cut goes on to all epochs."""
-        return [fidelity, *(rung for rung in self.rungs if rung > fidelity and (rung >= FULL or not prepared))]
+    def rungs_from(self, fidelity: float) -> list[float]:
+        """The rungs that a recipe at ``fidelity`` may still see, that one first.
+
+        What was read off beside the ladder goes on to all epochs.
+        """
+        return [rung for rung in self.rungs if rung >= fidelity] if fidelity in self.rungs else [fidelity, FULL]
 
     def promotes(self, spent_share: float) -> bool:
         """Whether it is time for full trainings."""
@@ -206,7 +212,7 @@ class Halving:
             (before, trial)
             for trial in records
             if trial.is_final
-            for rung in (READ, *self.rungs[:-1])
+            for rung in {READ, *self.rungs[:-1]}
             if (before := low.get((trial.recipe_key, trial.seed, rung))) is not None
         ]
         sums: dict[tuple[str, float], list[float]] = {}

@@ -109,6 +109,13 @@ class Recipe:
         """Whether it begins with a base trained for all such recipes, so that untrained cuts tell something."""
         return any(step.handler.prepares for step in self.steps)
 
+    @property
+    def is_repaired(self) -> bool:
+        """Whether its model is worth judging before its recovery: the base, changed by steps that need no training."""
+        changing = [step.handler for step in self.model_steps]
+        changing = [handler for handler in changing if not (handler.recovers or handler.supplies)]
+        return bool(changing) and all(handler.tells_untrained for handler in changing)
+
     def structure(self) -> Recipe:
         """The recipe without training: what latency, memory, MACs and size depend on."""
         kept = (step for step in self.steps if not (step.handler.recovers or step.handler.prepares))

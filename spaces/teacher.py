@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -42,6 +42,7 @@ class Teacher:
         self._base, self._train, self._cache, self._progress = base, train, cache, progress
         self._forward = forward
         self._memory: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
+        self._others: dict[str, torch.Tensor] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.seconds = 0.0  #: spent on computing views so far
 
@@ -53,6 +54,13 @@ class Teacher:
         """See :class:`sousvit.spaces.transfer.Representation`: pooled features (or maps) and activation strengths."""
         found = self._stored("features", augmentation, seed, view)
         return found["pooled"], found.get("strength")
+
+    def on(self, images: ImageSet) -> torch.Tensor:
+        """Predictions on other images, as they are; of the same images they are remembered."""
+        if images.fingerprint not in self._others:
+            parts = [self._logits(self._base.normalise(images.images(rows))) for rows in _chunks(len(images))]
+            self._others[images.fingerprint] = torch.cat(parts)
+        return self._others[images.fingerprint]
 
     @property
     def feature_width(self) -> int:
@@ -98,16 +106,18 @@ class Teacher:
 
     def _predict(self, view: View, kind: str) -> dict[str, torch.Tensor]:
         parts: list[dict[str, torch.Tensor]] = []
-        for start in range(0, len(self._train), _CHUNK):
+        for rows in _chunks(len(self._train)):
             if self._progress is not None:
-                self._progress("teacher", start, len(self._train))
-            rows = torch.arange(start, min(start + _CHUNK, len(self._train)))
+                self._progress("teacher", int(rows[0]), len(self._train))
             images = self._base.normalise(view.read(self._train, rows))
             if kind == "features":
                 parts.append(self._represent(images))
             else:
-                parts.append({"logits": self._torch(images) if self._forward is None else self._forward(images)})
+                parts.append({"logits": self._logits(images)})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        return self._torch(images) if self._forward is None else self._forward(images)
 
     def _torch(self, images: torch.Tensor) -> torch.Tensor:
         return self._on_device(lambda module, batch: {"logits": module(batch)}, images)["logits"]
@@ -129,3 +139,8 @@ class Teacher:
             found = {name: value.float().cpu() for name, value in run(module, images.to(device.name)).items()}
         module.to("cpu")
         return found
+
+
+def _chunks(count: int) -> Iterator[torch.Tensor]:
+    for start in range(0, count, _CHUNK):
+        yield torch.arange(start, min(start + _CHUNK, count))

@@ -70,6 +70,10 @@ class Teaching(Protocol):
         """Channels of the pooled features."""
         ...
 
+    def on(self, images: ImageSet) -> torch.Tensor:
+        """Predictions ``[N, ...]`` on other images, as they are."""
+        ...
+
 
 @dataclass(frozen=True)
 class Supplied:
@@ -234,6 +238,11 @@ class Technique(ABC):
     def recovers(self) -> bool:
         """Whether it only trains: latency and size are the same without it."""
         return self.trains and not self.structural
+
+    @property
+    def tells_untrained(self) -> bool:
+        """Whether a model that it changed (and repaired) is worth judging before any training."""
+        return self.compresses and not self.trains and self.stage is not Stage.ARCHITECTURE
 
     def excludes(self, other: Technique) -> bool:
         """Whether the two cannot stand in the same recipe."""

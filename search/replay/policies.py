@@ -1,20 +1,18 @@
 """Ways to choose what to evaluate, replayed on a table: ours, and what a user could run instead.
 
 ``sousvit`` is the engine as a search runs it, on the simulated executor. ``tpe`` and ``nsga2`` are plain Optuna
-samplers, ``random`` draws evenly; they evaluate at full fidelity, and an evaluation they repeat costs nothing.
+samplers (:mod:`sousvit.search.replay.samplers`), ``random`` draws evenly, no row twice.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import optuna
-from optuna.exceptions import ExperimentalWarning
 
 from sousvit.common.errors import UnknownNameError
 from sousvit.search.archive import Archive, violations
@@ -23,13 +21,12 @@ from sousvit.search.executors.executor import make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.record import BaseRecord, TrialRecord
 from sousvit.search.replay.curves import Curve, Hypervolume
+from sousvit.search.replay.samplers import run_sampler
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
-
-#: Proposals in a row that bring nothing new before a policy gives up.
-PATIENCE = 50
+from sousvit.spaces.space import Space
 
 
 class ReplayClock(SimulatedClock):
@@ -70,6 +67,26 @@ class Replay:
         """Whether every evaluation is spent."""
         return len(self.found) >= self.evaluations
 
+    @property
+    def space(self) -> Space:
+        """The table's."""
+        return self.table.space
+
+    @property
+    def senses(self) -> Mapping[str, bool]:
+        """The table's."""
+        return self.table.senses
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """The table's hard limits."""
+        return self.budget.hard_limits
+
+    @property
+    def paid(self) -> int:
+        """Evaluations so far."""
+        return len(self.found)
+
     def note(self, record: TrialRecord) -> None:
         """Count an evaluation that just ended."""
         self.times.append(self.clock())
@@ -105,7 +122,8 @@ class Replay:
 
 def table_budget(table: Table, evaluations: int, seed: int) -> Budget:
     """The table's objectives and limits as a budget."""
-    search = {"trials": evaluations, "seed": seed, "explore_fidelity": table.fidelities[0], "confidence": 0.5}
+    lowest, eta = table.ladder
+    search = {"trials": evaluations, "seed": seed, "explore_fidelity": lowest, "eta": eta, "confidence": 0.5}
     return Budget.model_validate(
         {
             "model": {"name": "a-recorded-table"},
@@ -140,57 +158,10 @@ def random_choice(replay: Replay) -> None:
         replay.evaluate(recipes[int(place)])
 
 
-def _sampled(make: Callable[[int, object], optuna.samplers.BaseSampler]) -> Callable[[Replay], None]:
-    def run(replay: Replay) -> None:
-        limits = replay.budget.hard_limits
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            sampler = make(replay.seed, _told_constraints if limits else None)
-        senses = replay.table.senses
-        study = optuna.create_study(
-            directions=["maximize" if more else "minimize" for more in senses.values()], sampler=sampler
-        )
-        for _ in _until_over(replay):
-            trial = study.ask()
-            record = replay.evaluate(replay.table.space.suggest(trial))
-            if record is None:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                continue
-            trial.set_user_attr("constraints", _constraints(record, limits))
-            study.tell(trial, [record.get(name) for name in senses])
-
-    return run
-
-
-def _until_over(replay: Replay) -> Iterator[None]:
-    idle, count = 0, 0
-    while not replay.is_over and idle < PATIENCE:
-        yield
-        idle = 0 if len(replay.found) > count else idle + 1
-        count = len(replay.found)
-
-
-def _constraints(record: TrialRecord, limits: tuple[Limit, ...]) -> list[float]:
-    return [limit.violation(record.values.get(limit.name)) for limit in limits]
-
-
-def _told_constraints(trial: optuna.trial.FrozenTrial) -> list[float]:
-    found: list[float] = trial.user_attrs["constraints"]
-    return found
-
-
-def _tpe(seed: int, constraints: object) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, constraints_func=constraints)
-
-
-def _nsga2(seed: int, constraints: object) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=constraints)
-
-
 POLICIES: dict[str, Callable[[Replay], None]] = {
     "sousvit": ours,
-    "tpe": _sampled(_tpe),
-    "nsga2": _sampled(_nsga2),
+    "tpe": partial(run_sampler, "tpe"),
+    "nsga2": partial(run_sampler, "nsga2"),
     "random": random_choice,
 }
 

@@ -8,7 +8,7 @@ A table is described by a YAML file::
     exact: [macs]                           # known for any configuration before it is evaluated
     limits: {macs: 500}                     # optional, hard
     seconds: cost                           # optional column: what an evaluation takes
-    fidelity: epochs_share                  # optional column in (0, 1]; 1 is final
+    fidelity: epochs_share                  # optional column in [0, 1]; 0 is untrained, 1 is final
     seed: seed                              # optional column: repeated measurements
 
 A configuration becomes a recipe of one step, ``row``, so that everything that searches recipes searches tables.
@@ -31,6 +31,7 @@ from sousvit.common.files import content_hash
 from sousvit.common.schema import read_yaml, validated
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
 from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.fidelity import make_rungs
 from sousvit.search.record import Value
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape
@@ -121,7 +122,7 @@ class Row(ModelTechnique):
 class FidelityRow(Row):
     """A configuration that was recorded at several fidelities."""
 
-    name, trains, structural = "trained_row", True, True
+    name, trains, structural, tells_untrained = "trained_row", True, True, True
 
 
 TECHNIQUES.add(Row.name, Row())
@@ -184,6 +185,16 @@ class Table:
     def fidelities(self) -> list[float]:
         """Recorded fidelities, ascending; only 1 where there is no such column."""
         return [1.0] if self.spec.fidelity is None else sorted(set(self._frame[self.spec.fidelity].astype(float)))
+
+    @cached_property
+    def ladder(self) -> tuple[float, float]:
+        """The lowest fidelity, and the factor between rungs that were all recorded: one step to 1 where none fits."""
+        recorded = self.fidelities
+        for eta in (4.0, 3.0, 2.0):
+            if set(make_rungs(recorded[0], eta)) <= set(recorded):
+                return recorded[0], eta
+        lowest = min(level for level in recorded if level > 0)
+        return lowest, max(1.5, 1 / lowest)
 
     @property
     def senses(self) -> dict[str, bool]:
@@ -323,8 +334,10 @@ def _check(frame: pd.DataFrame, spec: TableSpec) -> None:
             row = int(np.argmin(np.isfinite(numbers)))
             raise UserError("measured columns hold finite numbers", f"{name} in row {row + 1}: {frame[name].iloc[row]}",
                             "correct or remove the row")  # fmt: skip
-    if spec.fidelity is not None and not frame[spec.fidelity].astype(float).between(0, 1, inclusive="right").all():
-        raise UserError("fidelities lie in (0, 1], 1 is final", f"column {spec.fidelity}", "divide by the largest")
+    if spec.fidelity is not None and not frame[spec.fidelity].astype(float).between(0, 1).all():
+        raise UserError(
+            "fidelities lie between 0 and 1, 1 is final", f"column {spec.fidelity}", "divide by the largest"
+        )
     keys = [*spec.parameters, *(name for name in (spec.fidelity, spec.seed) if name is not None)]
     twice = frame.duplicated(keys)
     if twice.any():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.record import TrialRecord, Value, quality_of, word_of
-from sousvit.search.report.terminal import short_recipe
+from sousvit.search.report.terminal import short_step
+from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +37,7 @@ def markdown(archive: Archive) -> str:
 
 
 def _cells(trial: TrialRecord) -> list[str]:
-    recipe = short_recipe(trial.recipe)
+    recipe = full_recipe(trial.recipe)
     if trial.status != "complete":
         return [trial.origin, *[""] * len(HEADINGS), f"{recipe}: {trial.status}, {trial.message}"]
     ratio, quality = trial.values["latency_ratio"], quality_of(trial.values)
@@ -52,6 +54,17 @@ def _cells(trial: TrialRecord) -> list[str]:
         f"{trial.get('eer'):.3f}" if "eer" in trial.values else "-",
         recipe,
     ]
+
+
+def full_recipe(plain: Mapping[str, Any]) -> str:
+    """A recipe with every parameter that tells two settings of a technique apart; of recovery, how long it is."""
+    words = []
+    for step in Recipe.from_dict(dict(plain)).steps:
+        values = {} if step.handler.recovers else step.config.model_dump(mode="json")
+        telling = [f"{value:g}" if isinstance(value, float) else str(value) for key, value in values.items()
+                   if not (isinstance(value, bool) or value is None)]  # fmt: skip
+        words.append(f"{step.technique}({', '.join(telling)})" if telling else short_step(step.to_dict()))
+    return " + ".join([*words, str(plain["runtime"])])
 
 
 def _inverse(number: float | None) -> float | None:
@@ -80,7 +93,7 @@ def plot(archive: Archive) -> go.Figure:
             mode="markers",
             name=name,
             marker={"size": [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen], "opacity": 0.75},
-            text=[short_recipe(trial.recipe) for trial in chosen],
+            text=[full_recipe(trial.recipe) for trial in chosen],
             hovertemplate="%{text}<br>%{x:.2f}x faster, " + word + " %{y:.2f} %<extra></extra>",
         )
     axes = {"xaxis_title": "speed-up over the base (ONNX Runtime fp32)", "yaxis_title": f"{word} while judging, %"}

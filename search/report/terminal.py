@@ -120,13 +120,13 @@ def _result(record: TrialRecord, budget: Budget) -> str:
 
 def short_recipe(plain: Mapping[str, Any]) -> str:
     """A recipe with the parameters that matter, on one line."""
-    words = []
-    for step in plain["steps"]:
-        telling = [
-            str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step
-        ]
-        words.append(step["technique"] + (f"({', '.join(telling)})" if telling else ""))
-    return " + ".join([*words, str(plain["runtime"])])
+    return " + ".join([*map(short_step, plain["steps"]), str(plain["runtime"])])
+
+
+def short_step(step: Mapping[str, Any]) -> str:
+    """One step of it."""
+    telling = [str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step]
+    return step["technique"] + (f"({', '.join(telling)})" if telling else "")
 
 
 def show(value: Value, digits: int = 4) -> str:

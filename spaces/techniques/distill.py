@@ -49,10 +49,13 @@ class RecoveryConfig(StepConfig):
 
 
 class DistillConfig(RecoveryConfig):
-    """Besides, ``feature_weight`` and ``attention_weight`` add transfer losses."""
+    """Besides, ``feature_weight`` and ``attention_weight`` add transfer losses. ``interpolate``: at the end, keep the
+    weights between start and end that are closest to the base (:mod:`sousvit.spaces.interpolation`).
+    """
 
     feature_weight: float = Field(default=0.0, ge=0)
     attention_weight: float = Field(default=0.0, ge=0)
+    interpolate: bool = True
 
 
 class Distill(ModelTechnique):
@@ -66,6 +69,7 @@ class Distill(ModelTechnique):
         "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
         "features: FitNets (1412.6550), VkD (2403.06213); attention transfer (1612.03928); "
         "detectors: CrossKD (2306.11369), PKD (2207.02039); "
+        "interpolated weights: WiSE-FT (2109.01903); "
         "RandAugment (1909.13719), mixup (1710.09412), CutMix (1905.04899), repeated augmentation (1901.09335)"
     )
     conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
@@ -108,10 +112,15 @@ class Distill(ModelTechnique):
         return config
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.interpolation import settle, weights_of
+
         if context.train is not None:
             weights = config.feature_weight, config.attention_weight
             teacher = _taught(config, context, *weights)
+            start = weights_of(model) if config.interpolate else {}
             train(model, config, config.epochs * context.fidelity, context, _transfer(model, config, context, teacher))
+            if config.interpolate:
+                settle(model, start, context)
         return model
 
 

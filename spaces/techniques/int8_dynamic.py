@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 class Int8DynamicConfig(StepConfig):
     """``weights``: ``int8`` is fastest where the CPU has VNNI or is an ARM. Other x86 CPUs add the products in
-    16 bits, which overflows: there ``int7`` (int8 with a reduced range) or ``uint8`` keep the accuracy.
+    16 bits, which overflows: there ``int7`` (int8 with a reduced range) or ``uint8`` keep the accuracy; ``int7`` was
+    measured faster (AVX2, a ViT of 2.7 M parameters: 1.55 times the speed of fp32, ``uint8`` 1.30 times).
     ``per_channel``: one scale per output channel instead of one per matrix.
     """
 
-    weights: Literal["int8", "int7", "uint8"] = "uint8"
+    weights: Literal["int8", "int7", "uint8"] = "int7"
     per_channel: bool = True
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sousvit.search.budget import Limit
-from sousvit.search.fidelity import READ_SHARE, Halving, make_rungs
+from sousvit.search.fidelity import READ_SHARE, Halving, Promotion, make_rungs
 from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
+from sousvit.spaces.recipe import Recipe, Step
 
+SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
 BASE = {"latency": Value(10.0), "accuracy": Value(0.9), "accuracy_drop": Value(0.0)}
 POLICY = Halving((0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
@@ -28,6 +32,10 @@ def trial(
     }
     seconds = {"recover": recover, "judge": 1.0}
     return TrialRecord(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values, seconds=seconds)
+
+
+def recipe(*techniques: str) -> Recipe:
+    return Recipe(tuple(Step.make(name, **SETTINGS.get(name, {})) for name in techniques))
 
 
 def test_without_experience_the_smallest_miss_comes_first():
@@ -88,7 +96,7 @@ def test_promotions_begin_after_the_explore_share(share, promotes):
 
 
 def test_recipes_without_training_are_final_at_once():
-    assert POLICY.rung(trains=False) == 1.0 and POLICY.rung(trains=True) == 0.25
+    assert POLICY.rung(recipe("prune_mlp")) == 1.0 and POLICY.rung(recipe("prune_mlp", "distill")) == 0.25
 
 
 THREE = Halving((1 / 16, 0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
@@ -137,10 +145,21 @@ def reading(name: str, drop: float, latency: float, macs: float = 1.0) -> TrialR
 
 
 def test_cuts_of_a_prepared_base_are_read_before_they_are_trained():
-    assert POLICY.rung(trains=True, prepared=True) == 0.0
-    assert POLICY.rung(trains=False, prepared=True) == 1.0
-    one = Halving((1.0,), 4.0, 0.5, LIMITS, POLICY.preference, {"latency": False})
-    assert one.rung(trains=True, prepared=True) == 1.0
+    prepared = recipe("elastic", "prune_mlp", "distill")
+    assert POLICY.rung(prepared) == 0.0 and POLICY.rungs_from(0.0) == [0.0, 1.0]
+    assert POLICY.rung(recipe("prune_mlp")) == 1.0
+    assert replace(POLICY, rungs=(1.0,)).rung(prepared) == 1.0
+
+
+def test_repaired_models_are_judged_untrained_where_the_ladder_begins_there():
+    ladder = make_rungs(0.0, 4.0)
+    assert ladder == (0.0, 0.25, 1.0)
+    policy = replace(POLICY, rungs=ladder)
+    assert policy.rung(recipe("prune_mlp", "distill")) == 0.0 and policy.rungs_from(0.0) == [0.0, 0.25, 1.0]
+    for untold in (("distill",), ("student", "distill"), ("prune_mlp", "qat"), ("distill_token", "distill")):
+        assert policy.rung(recipe(*untold)) == 0.25, untold
+    first = [reading("a", 0.05, 4.0), reading("b", 0.02, 4.0), reading("c", 0.2, 4.0)]
+    assert policy.rise(first) == Promotion(first[1], 0.25)
 
 
 def test_training_a_read_cut_should_cost_what_it_computes():

@@ -16,7 +16,8 @@ import yaml
 from sousvit.common.errors import UserError
 from sousvit.search.executors.executor import make_job
 from sousvit.search.replay.curves import Hypervolume, interval
-from sousvit.search.replay.policies import POLICIES, replay, table_budget
+from sousvit.search.replay.policies import POLICIES, Replay, replay, table_budget
+from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.replay.table import Table, TableSpec
 from sousvit.spaces.recipe import Recipe
 
@@ -76,6 +77,13 @@ def test_a_policy_that_sees_everything_reaches_everything(table, policy):
     assert 0 < curve.at_evaluation(1) < 1 and curve.at_second(0.5) == 0.0
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_plain_sampler_pays_for_no_recipe_twice(table, name):
+    run = Replay(table, 24, seed=3)
+    run_sampler(name, run)
+    assert 8 <= run.paid <= 24 and len({record.key for record in run.found}) == run.paid
+
+
 def test_limits_hold_in_the_front_and_in_its_volume():
     limited = Table(rows(), spec(limits={"macs": 200}))
     assert limited.points()[:, 1].max() <= 200
@@ -109,6 +117,24 @@ def test_seeds_and_fidelities_choose_among_repeated_rows():
     curve = replay(table, "sousvit", 40, seed=0)
     # Shares are of the mean over seeds: one seed's luck may lie a little above it.
     assert curve.seconds[-1] > 40 * 25 and 0 < curve.share[-1] <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("recorded", "ladder"),
+    [
+        ((0.25, 1.0), (0.25, 4.0)),
+        ((0.0, 0.25, 1.0), (0.0, 4.0)),
+        ((0.125, 0.25, 0.5, 1.0), (0.125, 2.0)),
+        ((0.1, 0.3, 1.0), (0.1, 10.0)),
+        ((0.0, 1.0), (1.0, 1.5)),
+    ],
+)
+def test_the_engine_climbs_rungs_that_were_recorded(recorded, ladder):
+    parts = [rows().assign(share=share, accuracy=rows()["accuracy"] * (0.5 + share / 2)) for share in recorded]
+    table = Table(pd.concat(parts), spec(fidelity="share"))
+    assert table.ladder == ladder
+    curve = replay(table, "sousvit", 40, seed=0)
+    assert curve.share[-1] > 0
 
 
 def test_the_hypervolume_does_not_depend_on_units_or_order():

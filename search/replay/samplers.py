@@ -1,0 +1,101 @@
+"""Plain Optuna, as a user could run it instead of ours: samplers over the same space, without any of our levers.
+
+Every recipe is judged at full fidelity; a repeated one costs nothing; what makes a recipe break a hard limit is told to
+the sampler as a constraint.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from sousvit.search.budget import Limit
+from sousvit.search.record import TrialRecord
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.space import Space
+
+#: Proposals in a row that bring nothing new before a policy gives up.
+PATIENCE = 50
+CONSTRAINTS = "constraints"
+
+
+class Evaluations(Protocol):
+    """What a sampler searches."""
+
+    seed: int
+
+    @property
+    def space(self) -> Space:
+        """Where recipes come from."""
+
+    @property
+    def senses(self) -> Mapping[str, bool]:
+        """Per objective whether more is better."""
+
+    @property
+    def limits(self) -> Sequence[Limit]:
+        """The hard limits."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what the search may take is spent."""
+
+    @property
+    def paid(self) -> int:
+        """Evaluations so far, repeated ones not counted."""
+
+    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+        """A recipe's final result; None where it has none."""
+
+
+MakeSampler = Callable[[int, Any], optuna.samplers.BaseSampler]
+
+
+def _random(seed: int, constraints: Any) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _tpe(seed: int, constraints: Any) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, constraints_func=constraints)
+
+
+def _nsga2(seed: int, constraints: Any) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=constraints)
+
+
+SAMPLERS: dict[str, MakeSampler] = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
+
+
+def run_sampler(name: str, source: Evaluations) -> None:
+    """Ask, evaluate and tell until ``source`` is over or the sampler brings nothing new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        sampler = SAMPLERS[name](source.seed, _told_constraints if source.limits else None)
+    directions = ["maximize" if more else "minimize" for more in source.senses.values()]
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    for _ in _until_over(source):
+        trial = study.ask()
+        record = source.evaluate(source.space.suggest(trial))
+        if record is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        broken = [limit.violation(record.values.get(limit.name)) for limit in source.limits]
+        trial.set_user_attr(CONSTRAINTS, broken)
+        study.tell(trial, [record.get(objective) for objective in source.senses])
+
+
+def _until_over(source: Evaluations) -> Iterator[None]:
+    idle, paid = 0, 0
+    while not source.is_over and idle < PATIENCE:
+        yield
+        idle = 0 if source.paid > paid else idle + 1
+        paid = source.paid
+
+
+def _told_constraints(trial: optuna.trial.FrozenTrial) -> list[float]:
+    found: list[float] = trial.user_attrs[CONSTRAINTS]
+    return found
