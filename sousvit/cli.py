@@ -96,6 +96,7 @@ def replay_command(
     table: Annotated[Path, typer.Argument(help="YAML that describes a recorded table")],
     policy: Annotated[list[str] | None, typer.Option(help="may be repeated; default: all")] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="that each policy gets")] = 164,
+    seconds: Annotated[float | None, typer.Option(min=1, help="of recorded time, instead of evaluations")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 30,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     out: Annotated[Path | None, typer.Option(help="folder for every curve, the table and a plot")] = None,
@@ -105,7 +106,7 @@ def replay_command(
     from sousvit.cli_replay import replay_table
     from sousvit.search.replay.policies import POLICIES
 
-    replay_table(table, policy or list(POLICIES), evaluations, seeds, workers, out, as_json)
+    replay_table(table, policy or list(POLICIES), evaluations, seconds, seeds, workers, out, as_json)
 
 
 @app.command("recipe")

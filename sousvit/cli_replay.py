@@ -12,11 +12,18 @@ from sousvit.search.report.terminal import console, spinner
 
 
 def replay_table(
-    table: Path, policies: Sequence[str], evaluations: int, seeds: int, workers: int, out: Path | None, as_json: bool
+    table: Path,
+    policies: Sequence[str],
+    evaluations: int,
+    seconds: float | None,
+    seeds: int,
+    workers: int,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare and print; write ``replay.json``, ``replay.md`` and ``replay.html`` where wanted."""
     with spinner("replaying", quiet=as_json) as progress:
-        comparison = compare(table, policies, evaluations, seeds, workers, progress)
+        comparison = compare(table, policies, evaluations, seeds, workers, progress, seconds)
     text, raw = markdown(comparison), json.dumps(comparison.to_dict())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -33,18 +33,29 @@ class Comparison:
     Attributes:
         evaluations: that each policy was given.
         curves: of equal seeds in equal places.
+        seconds: that each policy was given, where time is what counts.
     """
 
     evaluations: int
     curves: dict[str, list[Curve]]
+    seconds: float | None = None
 
-    def marks(self) -> list[int]:
-        """Numbers of evaluations at which the table of results compares."""
-        return sorted({max(1, round(share * self.evaluations)) for share in MARKS})
+    @property
+    def unit(self) -> str:
+        """What marks are counted in."""
+        return "evaluations" if self.seconds is None else "s"
 
-    def shares(self, policy: str, count: int) -> tuple[float, float, float]:
-        """Mean share of the hypervolume after ``count`` evaluations, with its 95% interval over seeds."""
-        return interval([curve.at_evaluation(count) for curve in self.curves[policy]])
+    def marks(self) -> list[float]:
+        """Numbers of evaluations, or of seconds, at which the table of results compares."""
+        whole = self.evaluations if self.seconds is None else self.seconds
+        return sorted({max(1, round(share * whole)) for share in MARKS})
+
+    def shares(self, policy: str, mark: float) -> tuple[float, float, float]:
+        """Mean share of the hypervolume at a mark, with its 95% interval over seeds."""
+        curves = self.curves[policy]
+        if self.seconds is None:
+            return interval([curve.at_evaluation(round(mark)) for curve in curves])
+        return interval([curve.at_second(mark) for curve in curves])
 
     def seconds_to(self, policy: str, share: float) -> tuple[float, int]:
         """Median time until ``share`` is reached by the seeds that reach it, and how many do."""
@@ -60,6 +71,7 @@ class Comparison:
         """Plain values for JSON: every curve."""
         return {
             "evaluations": self.evaluations,
+            "seconds": self.seconds,
             "policies": {
                 policy: [{"seconds": c.seconds.round(3).tolist(), "share": c.share.round(5).tolist(),
                           "own_seconds": round(c.own_seconds, 3)} for c in curves]
@@ -75,29 +87,36 @@ def compare(
     seeds: int,
     workers: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
+    seconds: float | None = None,
 ) -> Comparison:
     """Replay every policy with every seed.
 
     Args:
         path: the table's description.
         workers: processes; a policy's own time is charged, so no more than idle cores.
+        seconds: of the recorded clock that a policy gets; then evaluations do not end it.
 
     Raises:
         UserError: a bad table or an unknown policy.
     """
     table = Table.read(path)
-    evaluations = min(evaluations, sum(1 for _ in table.recipes()) * len(table.fidelities))
+    every = sum(1 for _ in table.recipes()) * len(table.fidelities)
+    evaluations = every if seconds is not None else min(evaluations, every)
     tasks = list(product(policies, range(seeds)))
     curves: dict[str, list[Curve]] = {policy: [] for policy in policies}
-    for done, ((policy, _), curve) in enumerate(zip(tasks, _run(path, tasks, evaluations, workers), strict=True)):
+    for done, ((policy, _), curve) in enumerate(
+        zip(tasks, _run(path, tasks, evaluations, seconds, workers), strict=True)
+    ):
         curves[policy].append(curve)
         if progress is not None:
             progress(f"replaying {policy}", done + 1, len(tasks))
-    return Comparison(evaluations, curves)
+    return Comparison(evaluations, curves, seconds)
 
 
-def _run(path: Path, tasks: Sequence[tuple[str, int]], evaluations: int, workers: int) -> Iterator[Curve]:
-    one = partial(_replay, path, evaluations)
+def _run(
+    path: Path, tasks: Sequence[tuple[str, int]], evaluations: int, seconds: float | None, workers: int
+) -> Iterator[Curve]:
+    one = partial(_replay, path, evaluations, seconds)
     if workers == 1:
         yield from map(one, tasks)
         return
@@ -108,27 +127,29 @@ def _run(path: Path, tasks: Sequence[tuple[str, int]], evaluations: int, workers
 _tables: dict[Path, tuple[Table, Hypervolume]] = {}
 
 
-def _replay(path: Path, evaluations: int, task: tuple[str, int]) -> Curve:
+def _replay(path: Path, evaluations: int, seconds: float | None, task: tuple[str, int]) -> Curve:
     if path not in _tables:  # a worker reads it once
         table = Table.read(path)
         _tables[path] = table, Hypervolume(table.points(), list(table.senses.values()))
     table, hypervolume = _tables[path]
     policy, seed = task
-    return replay(table, policy, evaluations, seed, hypervolume)
+    return replay(table, policy, evaluations, seed, hypervolume, seconds)
 
 
 def markdown(comparison: Comparison) -> str:
     """Shares of the table's hypervolume by policy, and the time to what random search reaches in the end."""
     marks = comparison.marks()
     lines = [
-        "| policy | " + " | ".join(f"{count} evaluations" for count in marks) + " | own time, ms per evaluation |",
+        "| policy | "
+        + " | ".join(f"{mark:g} {comparison.unit}" for mark in marks)
+        + " | own time, ms per evaluation |",
         "|---|" + "---:|" * (len(marks) + 1),
     ]
     for policy in comparison.curves:
-        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*comparison.shares(policy, count)) for count in marks]
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*comparison.shares(policy, mark)) for mark in marks]
         lines.append(f"| {policy} | " + " | ".join(cells) + f" | {1000 * comparison.own_seconds(policy):.0f} |")
     if "random" in comparison.curves:
-        goal = comparison.shares("random", comparison.evaluations)[0]
+        goal = comparison.shares("random", marks[-1])[0]
         lines += ["", f"Time to random search's last mean share ({goal:.3f}), median of the seeds that reach it:", ""]
         for policy, curves in comparison.curves.items():
             seconds, reached = comparison.seconds_to(policy, goal)
@@ -137,18 +158,18 @@ def markdown(comparison: Comparison) -> str:
 
 
 def plot(comparison: Comparison) -> go.Figure:
-    """Mean share against evaluations, with the interval over seeds as a band."""
+    """Mean share against evaluations (or seconds), with the interval over seeds as a band."""
     import plotly.graph_objects as go
     from plotly.colors import qualitative
 
     figure = go.Figure()
-    counts = sorted({int(count) for count in np.linspace(1, comparison.evaluations, DRAWN)})
+    counts = sorted({int(count) for count in np.linspace(1, comparison.marks()[-1], DRAWN)})
     for place, policy in enumerate(comparison.curves):
         colour = qualitative.D3[place % len(qualitative.D3)]
         mean, low, high = np.array([comparison.shares(policy, count) for count in counts]).T
         figure.add_scatter(x=counts, y=mean, name=policy, line={"color": colour})
         band = {"fill": "toself", "line": {"width": 0}, "opacity": 0.2, "hoverinfo": "skip", "showlegend": False}
         figure.add_scatter(x=[*counts, *counts[::-1]], y=[*high, *low[::-1]], fillcolor=colour, **band)
-    axes = {"xaxis_title": "evaluations", "yaxis_title": "share of the table's hypervolume"}
+    axes = {"xaxis_title": comparison.unit, "yaxis_title": "share of the table's hypervolume"}
     figure.update_layout(**axes, height=520, template="plotly_white")
     return figure

@@ -19,6 +19,7 @@ from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
 from sousvit.search.executors.executor import make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
+from sousvit.search.fidelity import FULL
 from sousvit.search.record import BaseRecord, TrialRecord
 from sousvit.search.replay.curves import Curve, Hypervolume
 from sousvit.search.replay.samplers import run_sampler
@@ -50,22 +51,24 @@ class Replay:
 
     Args:
         table: what was recorded.
-        evaluations: after which it ends.
+        evaluations: after which it ends, cheap ones included.
         seed: of the policy, and of the recorded measurements where there are several.
+        seconds: of the clock, after which it ends too.
     """
 
-    def __init__(self, table: Table, evaluations: int, seed: int) -> None:
+    def __init__(self, table: Table, evaluations: int, seed: int, seconds: float | None = None) -> None:
         self.table, self.evaluations, self.seed = table, evaluations, seed
         self.clock = ReplayClock()
-        self.budget = table_budget(table, evaluations, seed)
+        self.budget = table_budget(table, evaluations, seed, seconds)
         self.known: dict[str, TrialRecord] = {}
         self.times: list[float] = []
         self.found: list[TrialRecord] = []
 
     @property
     def is_over(self) -> bool:
-        """Whether every evaluation is spent."""
-        return len(self.found) >= self.evaluations
+        """Whether every evaluation or second is spent."""
+        time_limit = self.budget.search.time
+        return len(self.found) >= self.evaluations or (time_limit is not None and self.clock() >= time_limit)
 
     @property
     def space(self) -> Space:
@@ -120,10 +123,11 @@ class Replay:
         return Curve(np.array(self.times), np.array(shares), own)
 
 
-def table_budget(table: Table, evaluations: int, seed: int) -> Budget:
+def table_budget(table: Table, evaluations: int, seed: int, seconds: float | None = None) -> Budget:
     """The table's objectives and limits as a budget."""
     lowest, eta = table.ladder
-    search = {"trials": evaluations, "seed": seed, "explore_fidelity": lowest, "eta": eta, "confidence": 0.5}
+    search = {"trials": evaluations, "time": seconds, "seed": seed, "confidence": 0.5}
+    search |= {"explore_fidelity": lowest, "eta": eta}
     return Budget.model_validate(
         {
             "model": {"name": "a-recorded-table"},
@@ -135,10 +139,10 @@ def table_budget(table: Table, evaluations: int, seed: int) -> Budget:
     )
 
 
-def ours(replay: Replay) -> None:
-    """The engine."""
+def ours(replay: Replay, **changed: object) -> None:
+    """The engine; ``changed`` are fields of :class:`~sousvit.search.budget.SearchLimits`."""
     table, budget = replay.table, replay.budget
-
+    budget = budget.model_copy(update={"search": budget.search.model_copy(update=changed)})
     watcher = Watcher(trial=lambda record, counts: replay.note(record))
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
@@ -158,22 +162,41 @@ def random_choice(replay: Replay) -> None:
         replay.evaluate(recipes[int(place)])
 
 
+def trained_rungs_only(replay: Replay) -> None:
+    """The engine, its lowest rung one with training."""
+    ours(replay, explore_fidelity=min(level for level in replay.table.fidelities if level > 0))
+
+
 POLICIES: dict[str, Callable[[Replay], None]] = {
     "sousvit": ours,
     "tpe": partial(run_sampler, "tpe"),
     "nsga2": partial(run_sampler, "nsga2"),
     "random": random_choice,
 }
+#: The engine with one of its levers off.
+ABLATIONS: dict[str, Callable[[Replay], None]] = {
+    "no-model": partial(ours, proposer="tpe"),
+    "no-rungs": partial(ours, explore_fidelity=FULL),
+    "no-untrained-rung": trained_rungs_only,
+}
 
 
-def replay(table: Table, policy: str, evaluations: int, seed: int, hypervolume: Hypervolume | None = None) -> Curve:
-    """What ``policy`` reaches on ``table``.
+def replay(
+    table: Table,
+    policy: str,
+    evaluations: int,
+    seed: int,
+    hypervolume: Hypervolume | None = None,
+    seconds: float | None = None,
+) -> Curve:
+    """What ``policy`` (one of ours, or of :data:`ABLATIONS`) reaches on ``table``.
 
     Raises:
         UnknownNameError: no such policy.
     """
-    if policy not in POLICIES:
-        raise UnknownNameError("policy", policy, POLICIES)
-    run = Replay(table, evaluations, seed)
-    POLICIES[policy](run)
+    known = POLICIES | ABLATIONS
+    if policy not in known:
+        raise UnknownNameError("policy", policy, known)
+    run = Replay(table, evaluations, seed, seconds)
+    known[policy](run)
     return run.curve(hypervolume or Hypervolume(table.points(), list(table.senses.values())))

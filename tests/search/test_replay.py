@@ -16,7 +16,7 @@ import yaml
 from sousvit.common.errors import UserError
 from sousvit.search.executors.executor import make_job
 from sousvit.search.replay.curves import Hypervolume, interval
-from sousvit.search.replay.policies import POLICIES, Replay, replay, table_budget
+from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay, replay, table_budget
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.replay.table import Table, TableSpec
 from sousvit.spaces.recipe import Recipe
@@ -77,6 +77,24 @@ def test_a_policy_that_sees_everything_reaches_everything(table, policy):
     assert 0 < curve.at_evaluation(1) < 1 and curve.at_second(0.5) == 0.0
 
 
+@pytest.mark.parametrize("policy", ["sousvit", "tpe", "random"])
+def test_a_policy_ends_with_its_recorded_seconds(policy):
+    timed = Table(rows().assign(cost=10.0), spec(seconds="cost"))
+    curve = replay(timed, policy, 32, seed=0, seconds=75.0)
+    assert len(curve.seconds) == 8 and 75 <= curve.seconds[-1] < 90
+    assert curve.at_second(75.0) == curve.share[6]
+
+
+@pytest.mark.parametrize("policy", ABLATIONS)
+def test_a_lever_can_be_turned_off(policy):
+    levels = [rows().assign(share=share, accuracy=rows()["accuracy"] * (0.5 + share / 2)) for share in (0, 0.25, 1)]
+    table = Table(pd.concat(levels), spec(fidelity="share"))
+    run = Replay(table, 30, seed=0)
+    ABLATIONS[policy](run)
+    seen = {record.fidelity for record in run.found}
+    assert seen == {"no-model": {0.0, 0.25, 1.0}, "no-rungs": {1.0}, "no-untrained-rung": {0.25, 1.0}}[policy]
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_plain_sampler_pays_for_no_recipe_twice(table, name):
     run = Replay(table, 24, seed=3)
@@ -124,7 +142,7 @@ def test_seeds_and_fidelities_choose_among_repeated_rows():
     [
         ((0.25, 1.0), (0.25, 4.0)),
         ((0.0, 0.25, 1.0), (0.0, 4.0)),
-        ((0.125, 0.25, 0.5, 1.0), (0.125, 2.0)),
+        ((0.125, 0.25, 0.5, 1.0), (0.125, 4.0)),
         ((0.1, 0.3, 1.0), (0.1, 10.0)),
         ((0.0, 1.0), (1.0, 1.5)),
     ],
