@@ -206,6 +206,7 @@ def request(given: argparse.Namespace) -> dict[str, Any]:
     """The budget that all policies get, as plain values."""
     techniques = {**TECHNIQUES, "distill": {**TECHNIQUES["distill"], "epochs": [EPOCHS]}}
     search = {"trials": 10_000, "time": f"{given.minutes:g}m", "seed": given.seed, "leave_one_out": False}
+    search |= {"explore_fidelity": 0.0, "explore_share": 0.5}
     return {**budget(given, techniques), "limits": LIMITS, "search": search}
 
 
