@@ -24,7 +24,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.fidelity import FULL
+from sousvit.search.learning_curve import FULL
 from sousvit.search.run import make_engine
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe

@@ -33,7 +33,7 @@ from sousvit.search.answer import Answer
 from sousvit.search.archive import EVENTS, Archive, open_run, read_events, violations
 from sousvit.search.budget import Budget, Limit, make_budget, open_space
 from sousvit.search.executors.executor import Executor, make_job, record_of
-from sousvit.search.fidelity import FULL
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import TrialRecord, trial_key
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.report.terminal import headings, row_cells, short_recipe

@@ -61,7 +61,6 @@ class Pool:
         keys: ``[n]`` their keys.
         open: ``[n]`` whether each may still be asked.
         features: ``[n, d]`` their columns.
-        full: ``[n, d + 1]`` the same with full fidelity as the last column.
         figures: ``[n]`` arrays of what follows from shapes, by objective name.
     """
 
@@ -69,7 +68,6 @@ class Pool:
     keys: npt.NDArray[np.str_]
     open: npt.NDArray[np.bool_]
     features: Array
-    full: Array
     figures: dict[str, Array]
 
     @classmethod
@@ -78,9 +76,8 @@ class Pool:
         features = np.array([item.features for item in items])
         names = items[0].figures if items else ()
         figures = {name: np.array([item.figures[name] for item in items]) for name in names}
-        full = np.column_stack([features, np.zeros(len(items))]) if items else features
         keys = np.array([item.key for item in items], dtype=str)
-        return cls(items, keys, np.ones(len(items), dtype=bool), features, full, figures)
+        return cls(items, keys, np.ones(len(items), dtype=bool), features, figures)
 
 
 class Candidates:

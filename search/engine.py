@@ -20,8 +20,9 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
 from sousvit.search.fan_out import FanOut
-from sousvit.search.fidelity import FULL, Halving
+from sousvit.search.fidelity import Halving
 from sousvit.search.gate import analytic_values, broken_limits, explain
+from sousvit.search.learning_curve import FULL
 from sousvit.search.priors import hybrid_recipes, single_recipes
 from sousvit.search.promotion import Promotions
 from sousvit.search.proposer import Proposal, Proposer

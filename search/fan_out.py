@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget
-from sousvit.search.fidelity import FULL, Halving
+from sousvit.search.fidelity import Halving
 from sousvit.search.gate import dominated
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import DeployTechnique, get_technique

@@ -12,35 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
-from sousvit.objectives.objective import Stage, get_objective
 from sousvit.search.budget import Limit
+from sousvit.search.learning_curve import FULL, READ, LearningCurve, is_trained
 from sousvit.search.ranking import constrained_order
-from sousvit.search.record import TrialRecord, Value
+from sousvit.search.record import TrialRecord
 from sousvit.search.selection import Preference
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import get_technique
 
-FULL = 1.0
 #: Stands for a figure that is not known, so that arithmetic stays finite.
 UNKNOWN = 1e12
-#: Fidelity of a recipe that is judged untrained: cut and repaired, its recovery left out.
-READ = 0.0
-#: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
-READ_SHARE = 0.8
 #: Parts of a trial's time that its own full training does not repeat as they were.
 TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
-#: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
-LOSS_POWER = 1 / 3
-#: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
-SHOWN = 0.02
-#: Width of an interval from all validation images, relative to that of the low rung's quarter.
-NARROWER = 0.5
 
 
 def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
@@ -146,8 +135,8 @@ class Halving:
 
     def _in_order(self, waiting: list[TrialRecord], records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
-        left = self._loss_left(records)
-        expected = [self._after_training(trial, left) for trial in waiting]
+        curve = self._curve(records)
+        expected = [curve.expected(trial) for trial in waiting]
         misses = self._misses(expected)
         final = [trial for trial in records if trial.is_final and self._miss(trial) <= 0]
         order = constrained_order(self._points(expected), misses, self._points(final))
@@ -174,13 +163,14 @@ class Halving:
 
     def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
         """Whether its full training should make it hold every limit."""
-        return self._miss(self._after_training(trial, self._loss_left(list(trials)))) <= 0
+        return self._miss(self.expected(trial, trials)) <= 0
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
-        if trial.fidelity >= FULL:
-            return trial
-        return self._after_training(trial, self._loss_left(list(trials)))
+        return trial if trial.fidelity >= FULL else self._curve(trials).expected(trial)
+
+    def _curve(self, trials: Iterable[TrialRecord]) -> LearningCurve:
+        return LearningCurve(self.preference.base, trials)
 
     def seconds(self, trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
         """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""
@@ -196,54 +186,14 @@ class Halving:
     def is_accurate(self, trial: TrialRecord) -> bool:
         """Whether it holds the limits that training decides."""
         return not any(
-            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if _is_trained(limit.name)
+            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if is_trained(limit.name)
         )
 
     def _broken_for_good(self, trial: TrialRecord) -> bool:
         """Whether it violates a limit that training does not change."""
         return any(
-            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if not _is_trained(limit.name)
+            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if not is_trained(limit.name)
         )
-
-    def _loss_left(self, records: Sequence[TrialRecord]) -> dict[tuple[str, float], float]:
-        """Per trained objective and rung, the share of its distance from the base that full training leaves."""
-        low = {(trial.recipe_key, trial.seed, trial.fidelity): trial for trial in records if trial.fidelity < FULL}
-        pairs = [
-            (before, trial)
-            for trial in records
-            if trial.is_final
-            for rung in {READ, *self.rungs[:-1]}
-            if (before := low.get((trial.recipe_key, trial.seed, rung))) is not None
-        ]
-        sums: dict[tuple[str, float], list[float]] = {}
-        for low_one, full in pairs:
-            for name in filter(self._is_comparable, low_one.values.keys() & full.values.keys()):
-                reference = self.preference.base[name].value
-                total = sums.setdefault((name, low_one.fidelity), [0.0, 0.0, SHOWN])
-                total[0] += full.get(name) - reference
-                total[1] += low_one.get(name) - reference
-        return {
-            (name, rung): _share(after, before, doubt, _usual_share(rung))
-            for (name, rung), (after, before, doubt) in sums.items()
-        }
-
-    def _is_comparable(self, name: str) -> bool:
-        return name in self.preference.base and _is_trained(name)
-
-    def _after_training(self, trial: TrialRecord, left: Mapping[tuple[str, float], float]) -> TrialRecord:
-        values = dict(trial.values)
-        for name, value in trial.values.items():
-            if self._is_comparable(name):
-                change = value.value - self.preference.base[name].value
-                is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
-                if is_loss:  # training more takes none of a gain away
-                    share = left.get((name, trial.fidelity), _usual_share(trial.fidelity))
-                    values[name] = _moved(value, -change * (1 - share))
-        return replace(trial, values=values)
-
-
-def _usual_share(fidelity: float) -> float:
-    return READ_SHARE if fidelity == READ else fidelity**LOSS_POWER
 
 
 def _work(trial: TrialRecord) -> float:
@@ -257,21 +207,3 @@ def _pace(records: Iterable[TrialRecord]) -> float:
     trained = [record for record in records if record.fidelity > READ and record.seconds.get("recover")]
     paces = [record.seconds["recover"] / (record.fidelity * _work(record)) for record in trained if _work(record) > 0]
     return median(paces) if paces else 0.0
-
-
-def _is_trained(name: str) -> bool:
-    return get_objective(name).stage is Stage.TRAINED
-
-
-def _share(after: float, before: float, doubt: float, usual: float) -> float:
-    """What is left of ``before``, near ``usual`` where ``before`` is small against ``doubt`` (mostly noise)."""
-    doubt = doubt if before >= 0 else -doubt
-    return min(1.0, max(0.0, (after + usual * doubt) / (before + doubt))) if before + doubt else 1.0
-
-
-def _moved(value: Value, by: float) -> Value:
-    """``value`` changed, with the interval that all validation images would give."""
-    low, high = (
-        None if end is None else value.value + by + (end - value.value) * NARROWER for end in (value.low, value.high)
-    )
-    return Value(value.value + by, low, high)

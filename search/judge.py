@@ -33,8 +33,8 @@ from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.answer import Row
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
-from sousvit.search.fidelity import FULL
 from sousvit.search.gate import rejection
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import BaseRecord, Value, encode
 from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.search.trial_objectives import asked_of, trial_objectives

@@ -2,23 +2,27 @@
 
 Thousands of candidates are weighed by the hypervolume that each should add (:mod:`sousvit.search.acquisition`).
 Parameters and MACs follow from shapes, latency and size from a regression on what the run has measured; objectives
-that training decides, and limits on them, are modelled with their uncertainty, over all rungs together (the fidelity
-is a column).
+that training decides, and limits on them, are modelled with their uncertainty. A recipe that was judged at a low rung
+only counts as it should come out of its full training (:mod:`sousvit.search.learning_curve`), and as taken up: what it
+beats is not worth exploring beside it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import filterfalse, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sousvit.objectives.objective import Stage, get_objective
+from sousvit.objectives.objective import get_objective
 from sousvit.search.acquisition import MAX_COSTS, expected_gain, probability_above
 from sousvit.search.budget import Limit
-from sousvit.search.candidates import Candidate, Candidates, Pool
+from sousvit.search.candidates import Candidates, Pool
+from sousvit.search.learning_curve import LearningCurve, is_trained
+from sousvit.search.ranking import constrained_order
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.surrogate import Surrogate
 from sousvit.spaces.recipe import Recipe
@@ -33,10 +37,12 @@ MIN_RESULTS = 8
 MAX_RESULTS = 400
 #: With more recipes on their way, many workers would wait for the model to weigh the next one.
 MAX_PENDING = 16
-#: Where a reading without any training lies on the logarithmic scale of fidelities.
-LEAST_FIDELITY = 2.0**-6
+#: Good recipes that candidates are made from by small changes.
+PARENTS = 12
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
+#: Stands for a figure that is not known.
+UNKNOWN = 1e12
 
 
 def underlying(name: str) -> str:
@@ -44,29 +50,32 @@ def underlying(name: str) -> str:
     return name.removesuffix("_drop").removesuffix("_ratio")
 
 
-def is_trained(name: str) -> bool:
-    """Whether training decides the objective."""
-    return get_objective(name).stage is Stage.TRAINED
-
-
 class _Learned:
-    """A surrogate of one figure, with what it learns from."""
+    """A surrogate of one figure, with what it learns from: one row a recipe, its value may be corrected later."""
 
     def __init__(self) -> None:
         self.recipes: list[dict[str, Any]] = []
         self.rows: list[Array] = []
         self.values: list[float] = []
-        self._surrogate, self._fitted = Surrogate(), 0
+        self._places: dict[str, int] = {}
+        self._surrogate = Surrogate()
 
-    def add(self, recipe: dict[str, Any], row: Array, value: float) -> None:
-        self.recipes.append(recipe)
-        self.rows.append(row)
-        self.values.append(value)
+    def put(self, key: str, recipe: dict[str, Any], row: Array, value: float) -> None:
+        """Note the figure of recipe ``key``, or correct it."""
+        place = self._places.setdefault(key, len(self.values))
+        if place == len(self.values):
+            self.recipes.append(recipe)
+            self.rows.append(row)
+            self.values.append(value)
+        self.values[place] = value
+
+    def fit(self) -> None:
+        """Learn what is noted; nothing before there is enough of it."""
+        if len(self.values) >= MIN_RESULTS:
+            self._surrogate.fit(np.array(self.rows), np.array(self.values))
 
     def predict(self, features: Array) -> tuple[Array, Array]:
-        if len(self.values) != self._fitted:
-            self._surrogate.fit(np.array(self.rows), np.array(self.values))
-            self._fitted = len(self.values)
+        """Means and standard deviations ``[n]``."""
         return self._surrogate.predict(features)
 
 
@@ -103,7 +112,12 @@ class ModelBased:
         #: Figures that are learned; a cost by its logarithm.
         self._learned = {self._source(name): _Learned() for name in needed if not self._is_exact(name)}
         self._read = 0
+        #: Every complete result; and per recipe the one of its highest rung, then as it should end.
         self._results: list[TrialRecord] = []
+        self._highest: dict[str, TrialRecord] = {}
+        self._hoped: list[TrialRecord] = []
+        self._features: dict[str, Array] = {}
+        self._curve = LearningCurve({}, ())
         self._tried: set[str] = set()
 
     def cost_errors(self) -> dict[str, tuple[float, int]]:
@@ -141,7 +155,7 @@ class ModelBased:
             return None
         awaited = [self._candidates.describe(recipe.to_dict()) for recipe in pending]
         believed = [candidate for candidate in awaited if candidate is not None]
-        pool = self._candidates.untried(self._tried, map(_recipe, self._best()))
+        pool = self._candidates.untried(self._tried, map(_recipe, self._parents()))
         is_open = pool.open & ~np.isin(pool.keys, [candidate.key for candidate in believed])
         if not is_open.any():
             return None
@@ -163,28 +177,53 @@ class ModelBased:
         return underlying(name) if is_trained(name) and underlying(name) in self._base else name
 
     def _learn(self, records: Sequence[TrialRecord]) -> None:
+        """Take results in one by one: so a resumed search knows what the undisturbed one knew."""
         for record in records:
             self._tried.add(record.recipe_key)
             candidate = self._candidates.describe(record.recipe)
             if candidate is None or record.status == "failed":
                 continue
-            if record.status == "complete":
-                self._results.append(record)
-            for name, learned in self._learned.items():
+            self._features[record.recipe_key] = candidate.features
+            for name in filterfalse(is_trained, self._learned):
                 value = record.get(name)
                 if math.isfinite(value):
-                    trained = is_trained(name)
-                    row = _row(candidate, record.fidelity, trained)
-                    learned.add(record.recipe, row, value if trained else _log(value))
+                    self._learned[name].put(record.recipe_key, record.recipe, candidate.features, _log(value))
+            if record.status == "complete":
+                self._expect(record)
+            for learned in self._learned.values():
+                learned.fit()
 
-    def _best(self) -> list[TrialRecord]:
-        """The results that no other beats in all that is optimised, whatever their rung."""
-        points = np.array([[self._sign(n) * -r.get(n) for n in (*self._trained, *self._costs)] for r in self._results])
-        return [
-            result
-            for result, point in zip(self._results, points, strict=True)
-            if not ((points <= point).all(1) & (points < point).any(1)).any()
-        ]
+    def _expect(self, newest: TrialRecord) -> None:
+        """Correct what full trainings should give by one more result."""
+        self._results.append(newest)
+        known = self._highest.get(newest.recipe_key)
+        self._highest[newest.recipe_key] = known if known and known.fidelity > newest.fidelity else newest
+        self._curve = LearningCurve(self._references(), self._results)
+        self._hoped = [self._curve.expected(record) for record in self._highest.values()]
+        for name, record in product(filter(is_trained, self._learned), self._hoped):
+            value, key = record.get(name), record.recipe_key
+            if math.isfinite(value):
+                self._learned[name].put(key, record.recipe, self._features[key], value)
+
+    def _references(self) -> dict[str, Value]:
+        """What losses are counted from: the base's figures; of what it has not, the best one so far."""
+        found = dict(self._base)
+        for name in self._learned:
+            seen = [self._sign(name) * record.get(name) for record in self._results if name in record.values]
+            if name not in found and is_trained(name) and seen:
+                found[name] = Value(self._sign(name) * max(seen))
+        return found
+
+    def _parents(self) -> list[TrialRecord]:
+        """The best recipes so far, as they should end."""
+        names = (*self._trained, *self._costs)
+        points = np.array([[-self._sign(name) * record.get(name) for name in names] for record in self._hoped])
+        points = np.nan_to_num(points.reshape(len(self._hoped), len(names)), nan=UNKNOWN, posinf=UNKNOWN)
+        misses = np.array([self._miss(record) for record in self._hoped])
+        return [self._hoped[place] for place in constrained_order(points, misses)[:PARENTS]]
+
+    def _miss(self, record: TrialRecord) -> float:
+        return max((limit.violation(record.values.get(limit.name)) for limit in self._limits), default=0.0)
 
     # What candidates cost, and what they should bring
 
@@ -192,7 +231,7 @@ class ModelBased:
         """``[n]``: hypervolume to be expected of each, 0 where it should break a limit on costs."""
         count = len(pool.items)
         costs = {name: self._cost(name, pool) for name in self._needed_costs()}
-        final = [r for r in self._results if r.is_final and self._holds(r)]
+        final = [record for record in self._hoped if self._miss(record) <= 0]
         asked = np.array([costs[name] for name in self._costs]).T.reshape(count, len(self._costs))
         reached = np.array([[r.get(name) for name in self._costs] for r in final]).reshape(len(final), len(self._costs))
         if believed.items:
@@ -220,9 +259,6 @@ class ModelBased:
                 gains = np.where(cost >= limit.bound if limit.maximise else cost <= limit.bound, gains, 0.0)
         return gains
 
-    def _holds(self, record: TrialRecord) -> bool:
-        return all(limit.violation(record.values.get(limit.name)) <= 0 for limit in self._limits)
-
     def _needed_costs(self) -> list[str]:
         limited = [limit.name for limit in self._limits if not is_trained(limit.name)]
         return list(dict.fromkeys([*self._costs, *limited]))
@@ -233,9 +269,16 @@ class ModelBased:
         return np.exp(self._learned[name].predict(pool.features)[0])
 
     def _expected(self, source: str, pool: Pool) -> tuple[Array, Array]:
-        """Sign-adjusted means and deviations of what training decides, after all of it; more is better."""
-        mean, std = self._learned[source].predict(pool.full)
-        return self._sign(source) * mean, std
+        """Sign-adjusted means and deviations of what training decides, after all of it; more is better.
+
+        What is told by low rungs is as uncertain as the share of the loss that training leaves.
+        """
+        mean, std = self._learned[source].predict(pool.features)
+        rungs = [record.fidelity for record in self._highest.values()]
+        usual = self._curve.spread(source, float(np.median(rungs)))
+        reference = self._references().get(source)
+        loss = np.abs(mean - reference.value) if reference is not None else np.zeros_like(mean)
+        return self._sign(source) * mean, np.hypot(std, usual * loss)
 
     def _ceiling(self, name: str, costs: Array) -> float:
         """Cost from which on nothing is gained: the base's, or the highest there is."""
@@ -259,10 +302,6 @@ class ModelBased:
     @staticmethod
     def _sign(name: str) -> float:
         return 1.0 if get_objective(name).direction == "maximize" else -1.0
-
-
-def _row(candidate: Candidate, fidelity: float, trained: bool) -> Array:
-    return np.append(candidate.features, math.log2(max(fidelity, LEAST_FIDELITY))) if trained else candidate.features
 
 
 def _log(value: float) -> float:

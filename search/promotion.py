@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
-from sousvit.search.fidelity import FULL, Halving, Promotion
+from sousvit.search.fidelity import Halving, Promotion
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import is_single
 from sousvit.search.work import Work

@@ -18,7 +18,7 @@ from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
 from sousvit.search.executors.executor import Executor, make_job, record_of
-from sousvit.search.fidelity import FULL
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import trial_key
 from sousvit.search.run import Hooks, claim_run
 from sousvit.search.tables import trial_frame

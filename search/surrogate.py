@@ -69,6 +69,7 @@ class Surrogate:
         self._fitted_on = 0
         self._points: Array = np.empty((0, 0))
         self._values: Array = np.empty(0)
+        self._center: Array = np.zeros(0)
         self._posterior: tuple[Array, Posterior] | None = None
 
     def fit(self, features: Array, values: Array) -> None:
@@ -76,9 +77,10 @@ class Surrogate:
         self._points, self._values = features, values
         while (count := self._next_fit()) <= len(values):
             self._fitted_on, self._posterior = count, None
-            latest = values[:count][-MAX_POINTS:]
+            latest, points = values[:count][-MAX_POINTS:], features[:count][-MAX_POINTS:]
             standard = (latest - latest.mean()) / (latest.std() or 1.0)
-            self._hyperparameters = likeliest(features[:count][-MAX_POINTS:], standard, self._hyperparameters)
+            self._center = points.mean(0)
+            self._hyperparameters = likeliest(points - self._center, standard, self._hyperparameters)
 
     def _next_fit(self) -> int:
         """How many points the next search for hyperparameters sees: the same if they come one by one or at once."""
@@ -90,9 +92,9 @@ class Surrogate:
         """Means and standard deviations ``[n]`` of the noiseless values; asking the same array again is cheap."""
         if self._posterior is None or self._posterior[0] is not features:
             assert self._hyperparameters is not None
-            self._posterior = features, Posterior(kernel_of(self._hyperparameters), features)
+            self._posterior = features, Posterior(kernel_of(self._hyperparameters), features - self._center)
         posterior = self._posterior[1]
-        posterior.learn(self._points)
+        posterior.learn(self._points - self._center)
         middle, spread = float(self._values.mean()), float(self._values.std()) or 1.0
         mean, std = posterior.predict((self._values - middle) / spread)
         return middle + spread * mean, spread * std
@@ -102,4 +104,4 @@ class Surrogate:
         assert self._hyperparameters is not None
         middle, spread = float(self._values.mean()), float(self._values.std()) or 1.0
         standard = (self._values - middle) / spread
-        return middle + spread * leave_one_out(kernel_of(self._hyperparameters), self._points, standard)
+        return middle + spread * leave_one_out(kernel_of(self._hyperparameters), self._points - self._center, standard)

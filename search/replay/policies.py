@@ -19,7 +19,7 @@ from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
 from sousvit.search.executors.executor import make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.fidelity import FULL
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import BaseRecord, TrialRecord
 from sousvit.search.replay.curves import Curve, Hypervolume
 from sousvit.search.replay.samplers import run_sampler

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sousvit.search.budget import Limit
-from sousvit.search.fidelity import READ_SHARE, Halving, Promotion, make_rungs
+from sousvit.search.fidelity import Halving, Promotion, make_rungs
+from sousvit.search.learning_curve import READ_SHARE
 from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
 from sousvit.spaces.recipe import Recipe, Step
