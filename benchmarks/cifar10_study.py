@@ -3,7 +3,7 @@
     python benchmarks/cifar10_study.py --data DIR --model VIT.safetensors --limit-train 3000
 
 Writes ``benchmarks/results/cifar10_study.md`` (the table, with command, machine, versions and date) and ``.csv``
-(raw); the plot stays in the run folder. Accuracy is that of the 5,000 validation images.
+(raw) and ``.html`` (the plot). Accuracy is that of the 5,000 validation images.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from on_cifar10 import RESULTS, arguments, budget, provenance, write_budget
 
 from sousvit.cli_search import study
 from sousvit.search.archive import Archive
+from sousvit.search.report.study import plot
 from sousvit.spaces.space import read_space
 
 #: One epoch of recovery for everything, so that techniques are compared at the same price.
@@ -34,10 +35,12 @@ def main() -> int:
     folder = Path("runs") / given.run
     limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
     command = f"python benchmarks/cifar10_study.py --data DIR --model VIT.safetensors{limit}"
-    head = "\n".join(provenance(Archive(folder), command))
+    archive = Archive(folder)
+    head = "\n".join(provenance(archive, command))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "cifar10_study.md").write_text(f"{head}\n{(folder / 'study.md').read_text()}")
     shutil.copy(folder / "study.csv", RESULTS / "cifar10_study.csv")
+    plot(archive).write_html(RESULTS / "cifar10_study.html", include_plotlyjs="cdn")
     return 0
 
 
