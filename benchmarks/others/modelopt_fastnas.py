@@ -64,16 +64,8 @@ def prune(model: nn.Module, flops: str, bench: Workbench) -> tuple[nn.Module, di
             "verbose": True,
         },
     )
-    return pruned, {"best": state.get("best"), "layers": widths(pruned)}
-
-
-def widths(model: nn.Module) -> dict[str, list[int]]:
-    """[in, out] of the linear layers."""
-    return {
-        name: [module.in_features, module.out_features]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    widths = [block.mlp.fc1.out_features for block in pruned.blocks]
+    return pruned, {"mlp_widths": widths, **state["best"]["constraints"]}
 
 
 @torch.inference_mode()

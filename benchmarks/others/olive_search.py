@@ -34,6 +34,7 @@ def work(given: argparse.Namespace) -> Answer:
     calibration = bench.splits.train.spread(CALIBRATION)
     store(given.out / "calibration.npz", bench.inputs(calibration), calibration.labels.numpy())
     register_arrays()
+    mend_footprints()
     from olive.workflows import run
 
     config = workflow(given, bench)
@@ -157,6 +158,24 @@ def register_arrays() -> None:
     @Registry.register_post_process()
     def predicted_class(logits: Any) -> Any:
         return logits.argmax(dim=-1)
+
+
+def mend_footprints() -> None:
+    """Let candidates share a first pass: in Olive 0.13.0 the second one fails (mended on Olive's main branch).
+
+    ``FootprintNode`` renamed its field ``model_config``, which is pydantic's, and kept the old name as an alias, but
+    ``update`` sets fields by the old name.
+    """
+    from olive.engine.footprint import FootprintNode
+
+    update = FootprintNode.update
+
+    def mended(node: Any, **changes: Any) -> None:
+        if "model_config" in changes:
+            changes["model_config_data"] = changes.pop("model_config")
+        update(node, **changes)
+
+    FootprintNode.update = mended
 
 
 def store(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
