@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--limit-test", type=int, help="so many test images only: for a trial run")
     parser.add_argument("folders", type=Path, nargs="+", metavar="OUT")
     given = parser.parse_args()
     entries = {str(folder): Entry.read(folder) for folder in given.folders}
@@ -65,6 +66,7 @@ def main() -> int:
         device = open_device(load_target(TARGET))
         timings = device.time(artifacts, BASE, CAREFUL, with_baseline=True)
         test = splits.open_test()
+        test = test if given.limit_test is None else test.spread(given.limit_test)
         judged = {name: judge(artifact, test, base) for name, artifact in artifacts.items()}
         rows = [row(entry, timings.get(name), judged.get(name), judged[BASE]) for name, entry in entries.items()]
     result = {
