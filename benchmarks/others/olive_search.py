@@ -194,4 +194,4 @@ if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--sampler", default="sequential", choices=("sequential", "random", "tpe"))
     given = parser.parse_args()
-    sys.exit(drive("Olive", work, given, ("olive-ai", "onnxruntime", "optuna"), grace=1.2))
+    sys.exit(drive("Olive", work, given, ("olive-ai", "onnxruntime", "optuna"), grace=1.5))
