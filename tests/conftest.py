@@ -37,6 +37,15 @@ TINY_VIT: dict[str, Any] = {
 }
 
 
+#: Files whose tests take longest: started first, so that no process is left alone with one of them at the end.
+LONGEST = ("test_executors", "test_ray_cluster", "test_local_run", "test_conformance", "test_data_free")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first (``--no-loadscope-reorder`` keeps this order)."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def pattern_images(count: int, seed: int, noise: float = 60.0, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images ``[N, size, size]`` of three noisy classes (rows, columns, checkerboard); labels ``[N]``."""
     rng = np.random.default_rng(seed)
