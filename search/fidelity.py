@@ -28,6 +28,8 @@ from sousvit.spaces.technique import get_technique
 
 #: Stands for a figure that is not known, so that arithmetic stays finite.
 UNKNOWN = 1e12
+#: There is no rung beyond this share: it would cost nearly what all epochs cost.
+NEARLY_FULL = 2 / 3
 #: Parts of a trial's time that its own full training does not repeat as they were.
 TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
 
@@ -38,7 +40,8 @@ def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
         return READ, *make_rungs(FULL / eta, eta)
     rungs = [lowest]
     while rungs[-1] < FULL:
-        rungs.append(min(FULL, rungs[-1] * eta))
+        following = rungs[-1] * eta
+        rungs.append(FULL if following > NEARLY_FULL else following)
     return tuple(rungs)
 
 

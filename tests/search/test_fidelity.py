@@ -107,6 +107,7 @@ def test_rungs_are_eta_apart_and_end_at_all_epochs():
     assert make_rungs(1 / 16, 4) == (1 / 16, 0.25, 1.0)
     assert make_rungs(0.25, 4) == (0.25, 1.0)
     assert make_rungs(0.2, 3) == pytest.approx((0.2, 0.6, 1.0))
+    assert make_rungs(0.2, 4) == (0.2, 1.0)  # 0.8 would be nearly all of them
     assert make_rungs(1.0, 4) == (1.0,)
 
 
