@@ -45,8 +45,8 @@ def table(answer: Answer, run: Path, command: str) -> str:
         f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",
         "",
-        "| | " + " | ".join(headings(own)) + " | recipe |",
-        "|---|" + "---:|" * len(headings(own)) + "---|",
+        "| | " + " | ".join(headings(own, answer.rows)) + " | recipe |",
+        "|---|" + "---:|" * len(headings(own, answer.rows)) + "---|",
     ]
     lines += [
         f"| {r.role} | " + " | ".join(row_cells(r.values, own)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows

@@ -173,7 +173,8 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
         shares = " | ".join(f"{at(curves[name], mark):.3f}" for mark in marks)
         lines.append(f"| {name} | {len(final)} | {held} | {shares} | {reached(curves[name], goal)} |")
     lines += ["", "Answers, each beside the base on the test split, 95% intervals:", ""]
-    lines += ["| | " + " | ".join(headings(own)) + " | recipe |", "|---|" + "---:|" * len(headings(own)) + "---|"]
+    titles = headings(own, next(iter(answers.values())).rows)
+    lines += ["| | " + " | ".join(titles) + " | recipe |", "|---|" + "---:|" * len(titles) + "---|"]
     for name, answer in answers.items():
         row = next((row for row in answer.rows if row.role == "recipe"), None)
         if row is None or not answer.feasible:
