@@ -9,6 +9,7 @@ takes it without other changes. Ways to recover are compared on one and the same
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.executors.executor import Executor, make_job, record_of
+from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
 from sousvit.search.learning_curve import FULL
 from sousvit.search.record import trial_key
 from sousvit.search.run import Hooks, claim_run
@@ -198,8 +199,7 @@ def run_study(
             shape = read_shape(base.shape)
             space, left_out = open_space(budget, shape)
             hooks.ready(base, space, left_out)
-            for entry in entries(space, shape):
-                _measure(entry, archive, budget, executor, hooks)
+            executor.drive(_Listed(entries(space, shape), archive, budget, hooks))
         frame = trial_frame(archive, budget.hard_limits)
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
@@ -208,15 +208,41 @@ def run_study(
     return archive
 
 
-def _measure(entry: Entry, archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> None:
-    if trial_key(entry.recipe.to_dict(), FULL, budget.search.seed) in archive.trials:
-        return
-    hooks.watcher.begin(entry.name, entry.recipe, FULL)
-    job = make_job(entry.recipe, FULL, budget.search)
-    record = record_of(job, executor.run(job), entry.name)
-    archive.add(record)
-    archive.drop_artifacts(budget.hard_limits, budget.senses, record)
-    counts = hooks.watcher.counts
-    counts.finished += 1
-    counts.failed += record.status == "failed"
-    hooks.watcher.trial(record, counts)
+class _Listed:
+    """The entries that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
+
+    def __init__(self, wanted: list[Entry], archive: Archive, budget: Budget, hooks: Hooks) -> None:
+        self._archive, self._budget, self._hooks = archive, budget, hooks
+        seed = budget.search.seed
+        self._waiting = deque(
+            entry for entry in wanted if trial_key(entry.recipe.to_dict(), FULL, seed) not in archive.trials
+        )
+        self._running: dict[str, tuple[Entry, Job]] = {}
+
+    def next_job(self) -> Job | None:
+        if not self._waiting:
+            return None
+        entry = self._waiting.popleft()
+        self._hooks.watcher.begin(entry.name, entry.recipe, FULL)
+        job = make_job(entry.recipe, FULL, self._budget.search)
+        self._running[job.attempt] = entry, job
+        return job
+
+    def take(self, outcome: Outcome) -> bool:
+        if outcome.attempt not in self._running:
+            return False
+        entry, job = self._running.pop(outcome.attempt)
+        record = record_of(job, outcome, entry.name)
+        self._archive.add(record)
+        self._archive.drop_artifacts(self._budget.hard_limits, self._budget.senses, record)
+        counts = self._hooks.watcher.counts
+        counts.finished += 1
+        counts.failed += record.status == "failed"
+        self._hooks.watcher.trial(record, counts)
+        return True
+
+    def rungs_of(self, job: Job) -> list[float]:
+        return [job.fidelity]
+
+    def continue_with(self, job: Job, attempt: str) -> Job | None:
+        return None

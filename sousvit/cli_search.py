@@ -24,7 +24,7 @@ INTERRUPTED = 130
 T = TypeVar("T")
 
 
-def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
+def local_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> LocalExecutor:
     """One worker process on this machine."""
     memory = budget.search.trial_memory_gb
     setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}

@@ -96,9 +96,6 @@ class JobSource(Protocol):
 class Executor(ABC):
     """Runs jobs. A job that crashes, hangs or runs out of memory comes back as a failed outcome, never as an error."""
 
-    #: Jobs that run at once.
-    capacity: int = 1
-
     @abstractmethod
     def start(self, known: BaseRecord | None) -> BaseRecord:
         """Get ready and return the base's figures (measured now, unless ``known`` from an earlier session).
@@ -108,31 +105,8 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def submit(self, job: Job) -> None:
-        """Begin a job; at most ``capacity`` run at once."""
-
-    @abstractmethod
-    def wait(self) -> Outcome:
-        """Block until a job ends."""
-
-    def run(self, job: Job) -> Outcome:
-        """Submit a job and wait for its outcome, past late results of lost attempts."""
-        self.submit(job)
-        outcome = self.wait()
-        while outcome.attempt != job.attempt:
-            outcome = self.wait()
-        return outcome
-
     def drive(self, source: JobSource) -> None:
-        """Run what ``source`` gives, up to ``capacity`` at once, until it gives nothing and nothing runs."""
-        running = 0
-        while True:
-            while running < self.capacity and (job := source.next_job()) is not None:
-                self.submit(job)
-                running += 1
-            if not running:
-                return
-            running -= source.take(self.wait())
+        """Run what ``source`` gives until it gives nothing and nothing runs."""
 
     @abstractmethod
     def call(self, function: str, **arguments: Any) -> Any:
@@ -156,3 +130,36 @@ class Executor(ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class QueueExecutor(Executor):
+    """Runs jobs as they are submitted."""
+
+    #: Jobs that run at once.
+    capacity: int = 1
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Begin a job; at most ``capacity`` run at once."""
+
+    @abstractmethod
+    def wait(self) -> Outcome:
+        """Block until a job ends."""
+
+    def run(self, job: Job) -> Outcome:
+        """Submit a job and wait for its outcome, past late results of lost attempts."""
+        self.submit(job)
+        outcome = self.wait()
+        while outcome.attempt != job.attempt:
+            outcome = self.wait()
+        return outcome
+
+    def drive(self, source: JobSource) -> None:
+        running = 0
+        while True:
+            while running < self.capacity and (job := source.next_job()) is not None:
+                self.submit(job)
+                running += 1
+            if not running:
+                return
+            running -= source.take(self.wait())

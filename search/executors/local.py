@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from sousvit.common.errors import TrialError, UserError
-from sousvit.search.executors.executor import Executor, Job, Outcome, Progress
+from sousvit.search.executors.executor import Job, Outcome, Progress, QueueExecutor
 from sousvit.search.record import BaseRecord
 
 #: Seconds a worker may overrun a job's own deadline before it is killed.
@@ -34,7 +34,7 @@ class WorkerEndedError(WorkerLostError):
     """The worker process ended without being told to."""
 
 
-class LocalExecutor(Executor):
+class LocalExecutor(QueueExecutor):
     """Runs one job at a time in a spawned process.
 
     Args:

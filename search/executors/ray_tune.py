@@ -244,12 +244,6 @@ class RayExecutor(Executor):
                 plain.update(reaching)
                 self._setup["environment"] |= environment
 
-    def submit(self, job: Job) -> None:
-        raise NotImplementedError("Ray Tune is given jobs by drive()")
-
-    def wait(self) -> Outcome:
-        raise NotImplementedError("Ray Tune is given jobs by drive()")
-
     def drive(self, source: JobSource) -> None:
         """Run the engine's jobs as Tune trials until nothing is left."""
         self._release()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from sousvit.search.executors.executor import Executor, Job, Outcome
+from sousvit.search.executors.executor import Job, Outcome, QueueExecutor
 from sousvit.search.record import BaseRecord
 
 
@@ -22,7 +22,7 @@ class SimulatedClock:
         return self.now
 
 
-class SimulatedExecutor(Executor):
+class SimulatedExecutor(QueueExecutor):
     """Judges jobs by ``judge(job) -> Outcome``; an outcome comes when its seconds have passed on the clock.
 
     Args:

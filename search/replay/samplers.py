@@ -6,21 +6,19 @@ the sampler as a constraint.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 
 from sousvit.search.budget import Limit
+from sousvit.search.proposer import WORST_VIOLATION
 from sousvit.search.record import TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 
 #: Proposals in a row that bring nothing new before a policy gives up.
 PATIENCE = 50
-CONSTRAINTS = "constraints"
 
 
 class Evaluations(Protocol):
@@ -52,39 +50,27 @@ class Evaluations(Protocol):
         """A recipe's final result; None where it has none."""
 
 
-MakeSampler = Callable[[int, Any], optuna.samplers.BaseSampler]
-
-
-def _random(seed: int, constraints: Any) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def _tpe(seed: int, constraints: Any) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, constraints_func=constraints)
-
-
-def _nsga2(seed: int, constraints: Any) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, constraints_func=constraints)
-
-
-SAMPLERS: dict[str, MakeSampler] = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
+SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
+    "tpe": optuna.samplers.TPESampler,
+    "nsga2": optuna.samplers.NSGAIISampler,
+    "random": optuna.samplers.RandomSampler,
+}
 
 
 def run_sampler(name: str, source: Evaluations) -> None:
     """Ask, evaluate and tell until ``source`` is over or the sampler brings nothing new."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        sampler = SAMPLERS[name](source.seed, _told_constraints if source.limits else None)
+    sampler = SAMPLERS[name](seed=source.seed)
     directions = ["maximize" if more else "minimize" for more in source.senses.values()]
     study = optuna.create_study(directions=directions, sampler=sampler)
     for _ in _until_over(source):
         trial = study.ask()
         record = source.evaluate(source.space.suggest(trial))
+        for limit in source.limits:
+            violation = 1.0 if record is None else limit.violation(record.values.get(limit.name))
+            trial.set_constraint(limit.name, min(WORST_VIOLATION, violation))
         if record is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
-        broken = [limit.violation(record.values.get(limit.name)) for limit in source.limits]
-        trial.set_user_attr(CONSTRAINTS, broken)
         study.tell(trial, [record.get(objective) for objective in source.senses])
 
 
@@ -94,8 +80,3 @@ def _until_over(source: Evaluations) -> Iterator[None]:
         yield
         idle = 0 if source.paid > paid else idle + 1
         paid = source.paid
-
-
-def _told_constraints(trial: optuna.trial.FrozenTrial) -> list[float]:
-    found: list[float] = trial.user_attrs[CONSTRAINTS]
-    return found

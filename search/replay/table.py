@@ -338,6 +338,8 @@ def _check(frame: pd.DataFrame, spec: TableSpec) -> None:
         raise UserError(
             "fidelities lie between 0 and 1, 1 is final", f"column {spec.fidelity}", "divide by the largest"
         )
+    if spec.fidelity is not None and not (frame[spec.fidelity].astype(float) == 1.0).any():
+        raise UserError("a table has final rows, of fidelity 1", f"none in column {spec.fidelity}", "record some")
     keys = [*spec.parameters, *(name for name in (spec.fidelity, spec.seed) if name is not None)]
     twice = frame.duplicated(keys)
     if twice.any():

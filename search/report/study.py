@@ -61,7 +61,7 @@ def full_recipe(plain: Mapping[str, Any]) -> str:
     words = []
     for step in Recipe.from_dict(dict(plain)).steps:
         values = {} if step.handler.recovers else step.config.model_dump(mode="json")
-        telling = [f"{value:g}" if isinstance(value, float) else str(value) for key, value in values.items()
+        telling = [f"{value:g}" if isinstance(value, float) else str(value) for value in values.values()
                    if not (isinstance(value, bool) or value is None)]  # fmt: skip
         words.append(f"{step.technique}({', '.join(telling)})" if telling else short_step(step.to_dict()))
     return " + ".join([*words, str(plain["runtime"])])

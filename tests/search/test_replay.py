@@ -174,6 +174,7 @@ def test_the_hypervolume_does_not_depend_on_units_or_order():
         ({}, lambda frame: frame.assign(macs=np.nan), "finite numbers"),
         ({"exact": ["macs"], "seed": "s"}, lambda f: pd.concat([f.assign(s=0), f.assign(s=1, macs=0)]), "exact"),
         ({"fidelity": "depth"}, None, "fidelities lie"),
+        ({"fidelity": "share"}, lambda f: f.assign(share=0.25), "final rows"),
     ],
 )  # fmt: skip
 def test_a_bad_table_gives_one_clear_line(change, broken, said):
