@@ -20,14 +20,12 @@ import numpy.typing as npt
 
 from sousvit.search.budget import Limit
 from sousvit.search.learning_curve import FULL, READ, LearningCurve, is_trained
-from sousvit.search.ranking import constrained_order
+from sousvit.search.ranking import constrained_order, miss_of, points_of
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import Preference
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import get_technique
 
-#: Stands for a figure that is not known, so that arithmetic stays finite.
-UNKNOWN = 1e12
 #: There is no rung beyond this share: it would cost nearly what all epochs cost.
 NEARLY_FULL = 2 / 3
 #: Parts of a trial's time that its own full training does not repeat as they were.
@@ -113,7 +111,7 @@ class Halving:
     def survivors(self, trials: Iterable[TrialRecord], rung: float) -> list[TrialRecord]:
         """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
         there = [trial for trial in trials if trial.fidelity == rung and self._can_rise(trial)]
-        order = constrained_order(self._points(there), self._misses(there))
+        order = constrained_order(points_of(there, self.senses), self._misses(there))
         return [there[place] for place in order[: math.ceil(len(there) / self.eta)]]
 
     def next(
@@ -141,8 +139,8 @@ class Halving:
         curve = self._curve(records)
         expected = [curve.expected(trial) for trial in waiting]
         misses = self._misses(expected)
-        final = [trial for trial in records if trial.is_final and self._miss(trial) <= 0]
-        order = constrained_order(self._points(expected), misses, self._points(final))
+        final = [trial for trial in records if trial.is_final and miss_of(trial, self.limits) <= 0]
+        order = constrained_order(points_of(expected, self.senses), misses, points_of(final, self.senses))
         answer = max((self.preference.score(trial) for trial in final), default=-math.inf)
         better = [place for place in order if misses[place] <= 0 and self.preference.score(expected[place]) > answer]
         better.sort(key=lambda place: self.preference.score(expected[place]), reverse=True)
@@ -151,22 +149,12 @@ class Halving:
     def _can_rise(self, trial: TrialRecord) -> bool:
         return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
 
-    def _points(self, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
-        """``[n, m]`` what is optimised, less is better; what is not known is as bad as can be."""
-        signs = {name: -1.0 if more else 1.0 for name, more in self.senses.items()}
-        points = np.array([[sign * trial.get(name) for name, sign in signs.items()] for trial in trials])
-        points = np.nan_to_num(points.reshape(len(trials), len(signs)), nan=np.inf)
-        return np.clip(points, -UNKNOWN, UNKNOWN)
-
     def _misses(self, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
-        return np.array([self._miss(trial) for trial in trials])
-
-    def _miss(self, trial: TrialRecord) -> float:
-        return max((limit.violation(trial.values.get(limit.name)) for limit in self.limits), default=0.0)
+        return np.array([miss_of(trial, self.limits) for trial in trials])
 
     def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
         """Whether its full training should make it hold every limit."""
-        return self._miss(self.expected(trial, trials)) <= 0
+        return miss_of(self.expected(trial, trials), self.limits) <= 0
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""

@@ -22,7 +22,7 @@ from sousvit.search.acquisition import MAX_COSTS, expected_gain, probability_abo
 from sousvit.search.budget import Limit
 from sousvit.search.candidates import Candidates, Pool
 from sousvit.search.learning_curve import LearningCurve, is_trained
-from sousvit.search.ranking import constrained_order
+from sousvit.search.ranking import constrained_order, miss_of, points_of
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.surrogate import Surrogate
 from sousvit.spaces.recipe import Recipe
@@ -41,8 +41,6 @@ MAX_PENDING = 16
 PARENTS = 12
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
-#: Stands for a figure that is not known.
-UNKNOWN = 1e12
 
 
 def underlying(name: str) -> str:
@@ -101,6 +99,7 @@ class ModelBased:
         seed: int,
     ) -> None:
         self._base, self._limits, self._exact = base, limits, shape.exact_figures
+        self._senses = senses
         self._make = lambda: Candidates(space, shape, base, limits, seed)
         self._made: Candidates | None = None
         self._trained = [name for name in senses if is_trained(name)]
@@ -216,14 +215,9 @@ class ModelBased:
 
     def _parents(self) -> list[TrialRecord]:
         """The best recipes so far, as they should end."""
-        names = (*self._trained, *self._costs)
-        points = np.array([[-self._sign(name) * record.get(name) for name in names] for record in self._hoped])
-        points = np.nan_to_num(points.reshape(len(self._hoped), len(names)), nan=UNKNOWN, posinf=UNKNOWN)
-        misses = np.array([self._miss(record) for record in self._hoped])
+        points = points_of(self._hoped, self._senses)
+        misses = np.array([miss_of(record, self._limits) for record in self._hoped])
         return [self._hoped[place] for place in constrained_order(points, misses)[:PARENTS]]
-
-    def _miss(self, record: TrialRecord) -> float:
-        return max((limit.violation(record.values.get(limit.name)) for limit in self._limits), default=0.0)
 
     # What candidates cost, and what they should bring
 
@@ -231,7 +225,7 @@ class ModelBased:
         """``[n]``: hypervolume to be expected of each, 0 where it should break a limit on costs."""
         count = len(pool.items)
         costs = {name: self._cost(name, pool) for name in self._needed_costs()}
-        final = [record for record in self._hoped if self._miss(record) <= 0]
+        final = [record for record in self._hoped if miss_of(record, self._limits) <= 0]
         asked = np.array([costs[name] for name in self._costs]).T.reshape(count, len(self._costs))
         reached = np.array([[r.get(name) for name in self._costs] for r in final]).reshape(len(final), len(self._costs))
         if believed.items:

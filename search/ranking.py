@@ -7,14 +7,34 @@ points only, not on the order in which they came.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import moocore
 import numpy as np
 import numpy.typing as npt
 
+from sousvit.search.budget import Limit
+from sousvit.search.record import TrialRecord
+
 Array = npt.NDArray[np.float64]
 
+#: Stands for a figure that is not known, so that arithmetic stays finite.
+UNKNOWN = 1e12
 #: The reference point lies so far beyond the worst figures, in units of their range: the ends of a front count too.
 BEYOND = 1.1
+
+
+def points_of(trials: Sequence[TrialRecord], senses: Mapping[str, bool]) -> Array:
+    """``[n, m]`` what is optimised, less is better; what is not known is as bad as can be."""
+    signs = {name: -1.0 if more else 1.0 for name, more in senses.items()}
+    points = np.array([[sign * trial.get(name) for name, sign in signs.items()] for trial in trials])
+    points = np.nan_to_num(points.reshape(len(trials), len(signs)), nan=np.inf)
+    return np.clip(points, -UNKNOWN, UNKNOWN)
+
+
+def miss_of(trial: TrialRecord, limits: Iterable[Limit]) -> float:
+    """Worst relative violation of a limit; at most 0 where all hold."""
+    return max((limit.violation(trial.values.get(limit.name)) for limit in limits), default=0.0)
 
 
 def constrained_order(points: Array, misses: Array, reached: Array | None = None) -> list[int]:
