@@ -96,7 +96,8 @@ class SearchLimits(BaseModel):
 class RayOptions(BaseModel):
     """Which Ray cluster runs the trials, and what one takes.
 
-    ``address``: a cluster's (``auto`` for the one this machine belongs to); without it one is started on this machine.
+    ``address``: a cluster's (``auto`` for the one this machine belongs to); without it, and without ``RAY_ADDRESS`` in
+    the environment, one is started on this machine for this search only.
     A trial takes ``cpus``, ``gpus`` and any other ``resources`` by name; ``workers`` bounds how many run at once.
     ``storage`` (a path or a URI such as ``s3://...``) carries artifacts and cache entries where workers do not see the
     run folder. A trial whose worker or node is lost is run again up to ``max_failures`` times.

@@ -227,11 +227,13 @@ class RayExecutor(Executor):
             )
         if address is None:
             options |= {"include_dashboard": False}
+        # Left to itself, Ray joins the last cluster started on this machine: maybe another search's, gone with it.
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             ray.init(address=address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            said = str(error).splitlines()[0]
-            raise UserError("the Ray cluster must answer", address or "a local one", said) from error
+        except Exception as error:  # Ray raises plain ones too, for instance of a node that starts too slowly
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError("the Ray cluster must answer", address, said) from error
         self._started_here = True
 
     def _place_devices(self) -> None:

@@ -49,7 +49,7 @@ def cluster() -> Iterator[None]:
     """One Ray of one core for the module: what runs there runs in the order of a single worker."""
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

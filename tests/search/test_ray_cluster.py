@@ -38,7 +38,7 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
-def budget(folder: Path, address: str, trials: int = 18, **ray_options) -> Budget:
+def budget(folder: Path, address: str | None, trials: int = 18, **ray_options) -> Budget:
     space = {"techniques": {"prune_mlp": {"keep": [0.25, 0.5, 0.75, 1.0]}, "prune_depth": {"drop": [0, 1, 2]},
                             "distill": {"epochs": [2]}, "int8_dynamic": {}}}  # fmt: skip
     values = {
@@ -131,6 +131,26 @@ def test_workers_that_do_not_see_the_folder_need_a_storage(cluster, tmp_path, mo
     monkeypatch.setattr(ray_tune, "MARK", "elsewhere")
     with pytest.raises(UserError, match=r"ray\.storage"):
         run(tmp_path, cluster, trials=4)
+
+
+def test_without_an_address_no_cluster_that_happens_to_run_here_is_joined(cluster, tmp_path):
+    import ray
+
+    from sousvit.search.executors.ray_tune import RayExecutor
+
+    executor = RayExecutor(budget(tmp_path, None), tmp_path, judge=JUDGE)
+    executor.start(None)
+    joined = ray.get_runtime_context().gcs_address
+    executor.close()
+    assert joined != cluster.address
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
+    from sousvit.common.errors import UserError
+    from sousvit.search.executors.ray_tune import RayExecutor
+
+    with pytest.raises(UserError, match="cluster must answer"):
+        RayExecutor(budget(tmp_path, "127.0.0.1:"), tmp_path, judge=JUDGE).start(None)
 
 
 DRIVER = textwrap.dedent("""
