@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sousvit.common.errors import UserError
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
@@ -29,6 +30,7 @@ class Synthesize(ModelTechnique):
     )
     compresses: ClassVar[bool] = False
     supplies: ClassVar[bool] = True
+    uses_images: ClassVar[bool] = False
     any_model: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
@@ -40,9 +42,13 @@ class Synthesize(ModelTechnique):
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         return model
 
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        return config.acting
+
     def surroundings(self, config: Any, context: Context) -> Context:
         if context.supply is None:
-            return context
+            rule = f"{self.name} makes images where there are none"
+            raise UserError(rule, "data with images", "use data: none, or take the step out of the recipe")
         made = context.supply(config)
         return replace(context, train=made.train, calibration=made.calibration, teacher=made.teacher)
 
