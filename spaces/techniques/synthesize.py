@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: MACs of a base up to which a search optimises images unless it is asked to: of larger ones it takes a CPU hours.
+OPTIMISED_MACS = 1e9
+
+
 class Synthesize(ModelTechnique):
     """Changes no model: the steps after it calibrate and train on images made with these parameters.
 
@@ -34,7 +38,8 @@ class Synthesize(ModelTechnique):
     any_model: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
-        return {"method": ("scenes", "inversion"), "images": (2048,)}
+        methods = ("scenes", "inversion") if shape.macs() <= OPTIMISED_MACS else ("scenes",)
+        return {"method": methods, "images": (2048,)}
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
         return shape

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from sousvit.common.cache import TensorCache
+from sousvit.common.data.memory import memory_set
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, ModelSpec, load
 from sousvit.spaces.builder import ModelBuilder
@@ -26,11 +27,11 @@ from sousvit.spaces.synthesis.generator import Generator, Student, generate, stu
 from sousvit.spaces.synthesis.inversion import invert
 from sousvit.spaces.synthesis.probe import Probe
 from sousvit.spaces.synthesis.scenes import PixelLaw, draw_scenes, smooth_fields
-from sousvit.spaces.synthesis.select import balanced, chosen_scenes
+from sousvit.spaces.synthesis.select import balanced, chosen_scenes, to_uint8
 from sousvit.spaces.synthesis.sheet import contact_sheet
 from sousvit.spaces.synthesis.student import stand_in
 from sousvit.spaces.synthesis.supply import HELD_OUT, Supply
-from sousvit.spaces.technique import Context, Supplied
+from sousvit.spaces.technique import Context, Supplied, get_technique
 
 SMALL = {"method": "inversion", "images": 32, "steps": 6}
 
@@ -467,6 +468,16 @@ def test_a_contact_sheet_shows_a_few_dozen(base):
     made = Supply(base).made(SynthesisConfig(images=64))
     sheet = Image.open(io.BytesIO(contact_sheet(made)))
     assert sheet.width == 12 * 66 - 2 and sheet.height == 4 * 66 - 2  # 16 px times 4, and a gap of 2
+    scenes = draw_scenes(3, (200, 100), PixelLaw((0.5,) * 3, (0.2,) * 3), torch.Generator().manual_seed(0))
+    large = memory_set("large", to_uint8(scenes), torch.zeros(3, dtype=torch.int64), "large")
+    assert Image.open(io.BytesIO(contact_sheet(large))).size == (3 * 50 - 2, 98 - 2)
+
+
+def test_a_search_optimises_images_of_small_bases_only(base):
+    handler, shape = get_technique("synthesize"), VitShape.of(base.module)
+    assert handler.choices(shape)["method"] == ("scenes", "inversion")
+    large = replace(shape, embed_dim=24 * shape.embed_dim, blocks=shape.blocks * 200)
+    assert large.macs() > 1e9 and handler.choices(large)["method"] == ("scenes",)
 
 
 def test_wrong_parameters_are_refused():
