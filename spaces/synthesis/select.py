@@ -44,7 +44,8 @@ def balanced(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     num_classes = scores.shape[1]
     room = [count // num_classes + (label < count % num_classes) for label in range(num_classes)]
     taken = [False] * len(scores)
-    rows, classes = [], []
+    rows: list[int] = []
+    classes: list[int] = []
     for place in scores.flatten().argsort(descending=True, stable=True).tolist():
         if len(rows) == count:
             break

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.common.errors import UserError
-from sousvit.spaces.shape import ModelShape
+from sousvit.spaces.shape import ModelShape, NetworkShape
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
@@ -37,7 +37,7 @@ class Synthesize(ModelTechnique):
     uses_images: ClassVar[bool] = False
     any_model: ClassVar[bool] = True
 
-    def choices(self, shape: ModelShape) -> Choices:
+    def choices(self, shape: NetworkShape) -> Choices:
         methods = ("scenes", "inversion") if shape.macs() <= OPTIMISED_MACS else ("scenes",)
         return {"method": methods, "images": (2048,)}
 

@@ -302,21 +302,22 @@ def test_a_damaged_set_is_made_again(base, tmp_path):
 
 
 IN_ANOTHER_PROCESS = """
-import sys, torch
+import pathlib, sys, torch
 from sousvit.common.model import ModelSpec, load
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.synthesis.supply import Supply
 torch.set_num_threads(1)
-base = load(ModelSpec(checkpoint=sys.argv[1]).resolved(None))
+base = load(ModelSpec(checkpoint=sys.argv[1]).resolved(pathlib.Path()))
 for method in ("scenes", "inversion", "generator"):
-    print(Supply(base, 3).made(SynthesisConfig(method=method, images=32)).fingerprint)
+    print(Supply(base, 3).made(SynthesisConfig(method=method, images=32, steps=3)).fingerprint)
 """
 
 
 def test_another_process_makes_the_same_images(tiny_project):
     base = load(tiny_project.model_spec())
     methods = ("scenes", "inversion", "generator")
-    here = [Supply(base, 3).made(SynthesisConfig(method=method, images=32)).fingerprint for method in methods]
+    configs = [SynthesisConfig(method=method, images=32, steps=3) for method in methods]
+    here = [Supply(base, 3).made(config).fingerprint for config in configs]
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tiny_project.checkpoint)]
     there = subprocess.run(command, capture_output=True, text=True, check=True)
     assert there.stdout.split() == here and len(set(here)) == 3
