@@ -26,9 +26,8 @@ import numpy as np
 from on_cifar10 import RESULTS
 
 from sousvit.common.cache import TensorCache
-from sousvit.common.cpu import int8_saturates
+from sousvit.common.cpu import available_cores, int8_saturates
 from sousvit.common.data import DataSpec, ImageSet, Splits
-from sousvit.common.device import available_cores
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.specs import ModelSpec
@@ -105,7 +104,8 @@ def pruned(given: argparse.Namespace, **how: Any) -> tuple[Step, Step]:
 def recovery_of(given: argparse.Namespace, context: Context) -> tuple[Step, float]:
     """The training, and the share of its whole epochs that makes ``given.steps`` steps of it."""
     assert context.train is not None
-    step = Step.make("distill", num_views=given.views, learning_rate=given.learning_rate)
+    how = {"num_views": given.views, "learning_rate": given.learning_rate, "soft_weight": given.soft_weight}
+    step = Step.make("distill", **how)
     in_epoch = max(1, len(context.train) // step.config.batch_size)
     epochs = -(-given.steps // in_epoch)
     whole = replace(step, config=step.config.model_copy(update={"epochs": epochs}))
@@ -219,6 +219,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=320, help="of recovery, 128 images each")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--soft-weight", type=float, default=0.7, help="of the base's answers; labels have the rest")
     parser.add_argument("--methods", nargs="+", choices=OWN_STEPS, default=list(OWN_STEPS))
     parser.add_argument("--images", type=int, default=2048, help="synthesised images")
     parser.add_argument("--seed", type=int, default=0)
