@@ -123,7 +123,9 @@ def short_recipe(plain: Mapping[str, Any]) -> str:
     words = []
     for step in plain["steps"]:
         telling = [
-            str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step
+            str(step[key])
+            for key in ("method", "patch", "keep", "drop", "ratio", "epochs", "bits", "hint")
+            if key in step
         ]
         words.append(step["technique"] + (f"({', '.join(telling)})" if telling else ""))
     return " + ".join([*words, str(plain["runtime"])])
