@@ -1,64 +1,63 @@
-"""One recipe three ways: calibrated only, recovered without data, recovered on real data; accuracy side by side.
+"""One recipe with and without data: calibrated only, recovered without data, recovered on real data, side by side.
 
-    python benchmarks/data_free.py --data-root DIR
-    python benchmarks/data_free.py --data-root DIR --model VIT.safetensors --name data_free_cifar10
+    python benchmarks/data_free.py --data DIR
+    python benchmarks/data_free.py --data DIR --model VIT.safetensors
 
-``DIR`` holds Fashion-MNIST's IDX files, or ``train.parquet`` and ``test.parquet`` (CIFAR-10); the model is the embedded
-Fashion-MNIST base unless another one is named. Real and synthesised recovery take the same number of steps with the
-same parameters. Every artifact is judged in ONNX Runtime on the test images. Writes ``results/<name>.md`` (the table,
-with command, machine, versions and date) and ``.csv`` (raw).
+``DIR`` holds Fashion-MNIST's four IDX files, or ``train.parquet`` and ``test.parquet`` (CIFAR-10); the model is the
+embedded Fashion-MNIST base unless another one is named. Images are synthesised in every way that ``--methods`` lists.
+Real and synthesised recovery take the same number of steps with the same parameters; a tenth of the real images, drawn
+at random, is left out as validation would be. Every artifact is judged in ONNX Runtime on the test images. Writes
+``results/data_free_<dataset>.json`` (raw) and ``.md`` (the table, with command, machine, versions and date).
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 from on_cifar10 import RESULTS
 
 from sousvit.common.cache import TensorCache
-from sousvit.common.cpu import int8_saturates
+from sousvit.common.cpu import available_cores, int8_saturates
 from sousvit.common.data import DataSpec, ImageSet, Splits
-from sousvit.common.device import available_cores
+from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.specs import ModelSpec
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.machine import machine_facts
-from sousvit.objectives.tasks.classification import Evaluation, evaluate, interval, paired_difference
+from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate, interval, paired_difference
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.synthesis.config import SynthesisConfig
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.synthesis.config import OWN_STEPS, SynthesisConfig
 from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion-mnist" / "base.safetensors"
-RUNTIME = "onnxruntime"
+RUNTIME, REAL = "onnxruntime", "real"
 INT8 = Step.make("static_int8", weights="int7" if int8_saturates() else "int8", clip="mse", smoothing="none")
+RESAMPLES = 2000
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table."""
+    """One line of the table: a recipe, where its images came from, and what it predicts on the test images."""
 
     recipe: str
     way: str
-    top1: float
-    top1_low: float
-    top1_high: float
-    drop: float
-    drop_low: float
-    drop_high: float
     seconds: float
+    found: TopOneEvaluation
 
 
 class Bench:
@@ -67,158 +66,206 @@ class Bench:
     def __init__(self, base: LoadedModel, test: ImageSet, folder: Path) -> None:
         self._base, self._test, self._folder = base, test, folder
         self._cache = TensorCache(folder)  # a recovered model is trained once, for both its artifacts
-        self._reference = self._evaluated(Recipe((), RUNTIME), Context(base.normalise))
 
-    def base_row(self) -> Result:
-        """The uncompressed base."""
-        return self._row("base", "fp32", self._reference, 0.0)
-
-    def judged(self, name: str, way: str, recipe: Recipe, context: Context) -> Result:
+    def judged(self, name: str, way: str, recipe: Recipe, context: Context, fidelity: float = 1.0) -> Result:
         """One recipe on the images of ``context``."""
-        begun = time.monotonic()
-        result = self._row(name, way, self._evaluated(recipe, context), time.monotonic() - begun)
-        print(f"{name}, {way}: top-1 {100 * result.top1:.2f}, drop {100 * result.drop:+.2f}", flush=True)
-        return result
-
-    def _evaluated(self, recipe: Recipe, context: Context) -> Evaluation:
-        base = self._base
-        model = ModelBuilder(base, context, self._cache).build(recipe)
+        begun, base = time.monotonic(), self._base
+        model = ModelBuilder(base, context, self._cache).build(recipe, fidelity)
         shape = (1, base.channels, *base.size)
         folder = self._folder / "artifact"
         artifact = make_artifact(model, shape, base.mean, base.std, RUNTIME, recipe.deploy_step, context, folder)
         with open_session(artifact, available_cores()) as session:
-            return evaluate(session, self._test, base.normalise)
-
-    def _row(self, name: str, way: str, found: Evaluation, seconds: float) -> Result:
-        drop = paired_difference(self._reference, found)
-        return Result(name, way, found.top1, *interval(found), *drop, seconds)
+            found = evaluate(session, self._test, base.normalise)
+        print(f"{name}, {way}: top-1 {100 * found.top1:.2f}", flush=True)
+        return Result(name, way, time.monotonic() - begun, found)
 
 
-def rows(given: argparse.Namespace, bench: Bench, real: Context, made: Context) -> Iterator[Result]:
-    """Every recipe every way."""
-    yield bench.base_row()
-    for way, context in (("calibrated, synthesised", made), ("calibrated, real", real)):
-        yield bench.judged("int8", way, Recipe((INT8,), RUNTIME), context)
-    pruned, bare = (
-        (Step.make("prune_mlp", keep=given.keep, **how), Step.make("prune_heads", keep=given.keep_heads, **how))
-        for how in ({}, {"importance": "magnitude", "compensate": False})
-    )
-    yield bench.judged("pruned", "no images", Recipe(bare, RUNTIME), real)
+def rows(given: argparse.Namespace, bench: Bench, ways: Mapping[str, Context]) -> Iterator[Result]:
+    """Every recipe on every kind of images."""
+    yield bench.judged("base", "fp32", Recipe((), RUNTIME), ways[REAL])
+    for way, context in ways.items():
+        yield bench.judged("int8", f"calibrated, {way}", Recipe((INT8,), RUNTIME), context)
+    bare = pruned(given, importance="magnitude", compensate=False)
+    yield bench.judged("pruned", "no images", Recipe(bare, RUNTIME), ways[REAL])
     for name, last in (("pruned", ()), ("pruned + int8", (INT8,))):
-        for source, context in (("synthesised", made), ("real", real)):
-            yield bench.judged(name, f"calibrated, {source}", Recipe((*pruned, *last), RUNTIME), context)
-        for source, context in (("synthesised", made), ("real", real)):
-            assert context.train is not None
-            epochs = max(1, round(given.passes / len(context.train)))
-            recovery = Step.make("distill", epochs=epochs, num_views=given.views, learning_rate=given.learning_rate)
-            yield bench.judged(name, f"recovered, {source}", Recipe((*pruned, recovery, *last), RUNTIME), context)
+        for way, context in ways.items():
+            yield bench.judged(name, f"calibrated, {way}", Recipe((*pruned(given), *last), RUNTIME), context)
+        for way, context in ways.items():
+            recovery, fidelity = recovery_of(given, context)
+            recipe = Recipe((*pruned(given), recovery, *last), RUNTIME)
+            yield bench.judged(name, f"recovered, {way}", recipe, context, fidelity)
 
 
-def goals(found: list[Result]) -> list[str]:
+def pruned(given: argparse.Namespace, **how: Any) -> tuple[Step, Step]:
+    """The steps that prune."""
+    return Step.make("prune_heads", keep=given.keep_heads, **how), Step.make("prune_mlp", keep=given.keep, **how)
+
+
+def recovery_of(given: argparse.Namespace, context: Context) -> tuple[Step, float]:
+    """The training, and the share of its whole epochs that makes ``given.steps`` steps of it."""
+    assert context.train is not None
+    how = {"num_views": given.views, "learning_rate": given.learning_rate, "soft_weight": given.soft_weight}
+    step = Step.make("distill", **how)
+    in_epoch = max(1, len(context.train) // step.config.batch_size)
+    epochs = -(-given.steps // in_epoch)
+    whole = replace(step, config=step.config.model_copy(update={"epochs": epochs}))
+    return whole, given.steps / (epochs * in_epoch)
+
+
+def goals(found: list[Result], methods: list[str]) -> list[str]:
     """How far the goals are reached, in words."""
-    top1 = {(row.recipe, row.way): 100 * row.top1 for row in found}
-    int8 = top1["int8", "calibrated, real"] - top1["int8", "calibrated, synthesised"]
-    lines = [f"int8 calibrated on synthesised images: {int8:.2f} points below real ones (goal: at most 0.5)."]
-    for name in ("pruned", "pruned + int8"):
-        best = top1[name, "recovered, real"]
-        own = top1[name, "recovered, synthesised"]
-        for start in ("no images", "calibrated, synthesised", "calibrated, real"):
-            if (name, start) in top1:
-                gap = best - top1[name, start]
-                share = f"{100 * (own - top1[name, start]) / gap:.0f}%" if gap > 0 else "no gap"
-                lines.append(f"{name}: from {top1[name, start]:.2f} ({start}) to {own:.2f} recovered without data, "
-                             f"{best:.2f} on real data: {share} of that gap closed (goal: 50%).")  # fmt: skip
+    by = {(row.recipe, row.way): row.found for row in found}
+    lines = []
+    for method in methods:
+        drop = paired_difference(by["int8", f"calibrated, {REAL}"], by["int8", f"calibrated, {method}"])
+        lines.append(f"int8 on {method}: {points(drop)} points below int8 on real images (goal: at most 0.5).")
+        for name, starts in (
+            ("pruned", ("no images", f"calibrated, {method}", f"calibrated, {REAL}")),
+            ("pruned + int8", (f"calibrated, {method}", f"calibrated, {REAL}")),
+        ):
+            own, best = by[name, f"recovered, {method}"], by[name, f"recovered, {REAL}"]
+            for start in starts:
+                share = gap_closed(by[name, start], own, best)
+                told = "none to close" if share is None else "{:.0%} [{:.0%}, {:.0%}]".format(*share)
+                lines.append(
+                    f"{name}, from {100 * by[name, start].top1:.2f} ({start}): {100 * own.top1:.2f} recovered on "
+                    f"{method}, {100 * best.top1:.2f} on real images; gap closed: {told} (goal: 50%)."
+                )
     return lines
 
 
-def table(found: list[Result], given: argparse.Namespace, notes: list[str]) -> str:
+def gap_closed(start: TopOneEvaluation, own: TopOneEvaluation, best: TopOneEvaluation) -> Interval | None:
+    """Which share of what real data recover ``own`` recovers, with its 95% bootstrap interval over images."""
+    correct = np.stack([one.correct for one in (start, own, best)]).astype(float)
+    random = np.random.default_rng(0)
+    draws = [correct[:, random.integers(0, correct.shape[1], correct.shape[1])].mean(1) for _ in range(RESAMPLES)]
+    low, middle, high = correct.mean(1)
+    if high <= low:
+        return None
+    shares = [(own - start) / (best - start) for start, own, best in draws if best > start]
+    return (middle - low) / (high - low), *(float(end) for end in np.quantile(shares, (0.025, 0.975)))
+
+
+def points(value: Interval) -> str:
+    """A difference of shares in points."""
+    return f"{100 * value[0]:+.2f} [{100 * value[1]:+.2f}, {100 * value[2]:+.2f}]"
+
+
+def described(row: Result, base: Result) -> dict[str, Any]:
+    """A result as plain values."""
+    top1, drop = (row.found.top1, *interval(row.found)), paired_difference(base.found, row.found)
+    return {"recipe": row.recipe, "images": row.way, "top1": top1, "drop": drop, "seconds": row.seconds}
+
+
+def table(raw: dict[str, Any]) -> str:
     """The result as Markdown."""
-    facts = machine_facts()
+    facts = raw["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
     place = f"{facts['cpu']} ({', '.join(facts['flags'])}), {facts['cores']} cores"
     lines = [
-        f"Command: `{_command(given)}`; {time.strftime('%Y-%m-%d')}; {place}; {versions}.",
+        f"Command: `{raw['command']}`; {raw['date']}; {place}; {versions}.",
         "",
-        "Test images, 95% intervals; the drop is paired with the base.",
+        f"{raw['test_images']} test images, 95% intervals; the drop is paired with the base.",
         "",
         "| recipe | images | top-1 % | drop, points | seconds |",
         "|---|---|---:|---:|---:|",
     ]
-    for row in found:
-        top1 = f"{100 * row.top1:.2f} [{100 * row.top1_low:.2f}, {100 * row.top1_high:.2f}]"
-        drop = f"{100 * row.drop:+.2f} [{100 * row.drop_low:+.2f}, {100 * row.drop_high:+.2f}]"
-        lines.append(f"| {row.recipe} | {row.way} | {top1} | {drop} | {row.seconds:.0f} |")
-    return "\n".join([*lines, "", *(f"* {note}" for note in notes)]) + "\n"
+    for row in raw["rows"]:
+        top1, low, high = (100 * value for value in row["top1"])
+        lines.append(
+            f"| {row['recipe']} | {row['images']} | {top1:.2f} [{low:.2f}, {high:.2f}] | {points(row['drop'])} "
+            f"| {row['seconds']:.0f} |"
+        )
+    return "\n".join([*lines, "", *(f"* {note}" for note in raw["notes"])]) + "\n"
 
 
-def _command(given: argparse.Namespace) -> str:
-    shown = {"data_root": "DIR", "model": "VIT.safetensors"}
-    parts = []
+def command(given: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """What was asked, without the machine's own paths."""
+    shown, parts = {"data": "DIR", "model": "VIT.safetensors"}, ["python benchmarks/data_free.py"]
     for name, value in vars(given).items():
-        if value != PARSER.get_default(name):
-            parts.append(f"--{name.replace('_', '-')} {shown.get(name, value)}")
-    return " ".join(["python benchmarks/data_free.py", *parts])
+        if value != parser.get_default(name):
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"--{name.replace('_', '-')} {shown.get(name, text)}")
+    return " ".join(parts)
 
 
-def data_spec(root: Path, limit_train: int | None) -> DataSpec:
-    """Fashion-MNIST's IDX files or CIFAR-10's parquet files in ``root``; the last tenth is no training data."""
-    files = [sorted(root.glob(pattern)) for pattern in ("train*images*", "t*k-images*", "test-images*")]
-    if (root / "train.parquet").is_file():
-        names: dict[str, Any] = {"format": "parquet", "train": "train.parquet", "test": "test.parquet"}
+def data_spec(root: Path, limit_train: int | None) -> tuple[str, DataSpec]:
+    """The data set's name and its files in ``root``.
+
+    Raises:
+        UserError: neither kind of files is there.
+    """
+    if all((root / f"{part}.parquet").is_file() for part in ("train", "test")):
+        name, files = "cifar10", {"format": "parquet", "train": "train.parquet", "test": "test.parquet"}
     else:
-        train, *tests = files
-        names = {"format": "idx", "train": train[0].name, "test": next(found[0].name for found in tests if found)}
-    return DataSpec(**names, validation=0.1, limit_train=limit_train).resolved(root)
+        train, test = (sorted(root.glob(pattern)) for pattern in ("train*images*", "t[1e]*images*"))
+        if not (train and test):
+            rule = "the folder holds train and test as parquet or IDX files"
+            raise UserError(rule, f"neither in {root}", "correct --data")
+        name, files = "fashion_mnist", {"format": "idx", "train": train[0].name, "test": test[0].name}
+    spec = {**files, "validation": 0.1, "limit_train": limit_train}
+    return name, DataSpec.model_validate(spec).resolved(root)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, required=True)
+def arguments() -> argparse.ArgumentParser:
+    """What may be asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=EXAMPLE)
     parser.add_argument("--limit-train", type=int, default=None, help="real training images")
     parser.add_argument("--limit-test", type=int, default=None)
     parser.add_argument("--keep", type=float, default=0.5, help="share of MLP units")
     parser.add_argument("--keep-heads", type=float, default=1 / 3, help="share of heads")
-    parser.add_argument("--passes", type=int, default=40_000, help="images that recovery reads, repeats included")
+    parser.add_argument("--steps", type=int, default=320, help="of recovery, 128 images each")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--method", default="scenes")
+    parser.add_argument("--soft-weight", type=float, default=0.7, help="of the base's answers; labels have the rest")
+    parser.add_argument("--methods", nargs="+", choices=OWN_STEPS, default=list(OWN_STEPS))
     parser.add_argument("--images", type=int, default=2048, help="synthesised images")
-    parser.add_argument("--steps", type=int, default=None, help="of synthesis")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--name", default="data_free")
-    parser.add_argument("--cache", type=Path, default=None, help="keeps synthesised images between calls")
     return parser
-
-
-PARSER = _parser()
 
 
 def main() -> int:
     """Synthesise, build, judge, write."""
-    given = PARSER.parse_args()
+    parser = arguments()
+    given = parser.parse_args()
     base = load(ModelSpec(checkpoint=str(given.model.resolve())).resolved(Path()))
-    splits = Splits(data_spec(given.data_root.resolve(), given.limit_train), base.size, base.channels)
+    name, spec = data_spec(given.data.resolve(), given.limit_train)
+    splits = Splits(spec, base.size, base.channels)
     test = splits.open_test()
     test = test if given.limit_test is None else test.spread(given.limit_test)
-    real = Context(base.normalise, splits.calibration(), splits.train, Teacher(base, splits.train), seed=given.seed)
-    config = SynthesisConfig(method=given.method, images=given.images, steps=given.steps)
-    begun = time.monotonic()
-    cache = None if given.cache is None else TensorCache(given.cache)
-    supplied = Supply(base, given.seed, cache=cache)(config)
-    taken = time.monotonic() - begun
-    print(f"{given.images} images synthesised in {taken:.0f} s", flush=True)
-    made = replace(real, calibration=supplied.calibration, train=supplied.train, teacher=supplied.teacher)
-    folder = Path(tempfile.mkdtemp())
-    try:
-        found = list(rows(given, Bench(base, test, folder), real, made))
-    finally:
-        shutil.rmtree(folder)
-    notes = [f"{given.images} images synthesised by {given.method} in {taken:.0f} s.", *goals(found)]
+    ways = {
+        REAL: Context(base.normalise, splits.calibration(), splits.train, Teacher(base, splits.train), seed=given.seed)
+    }
+    shape = VitShape.of(base.module)
+    left = Recipe(pruned(given)).reshape(shape)
+    notes = [
+        f"Pruned: {left.params() / shape.params():.0%} of the parameters and {left.macs() / shape.macs():.0%} of the "
+        f"MACs are left. Recovery: {given.steps} steps; {len(splits.train)} real images, {given.images} synthesised."
+    ]
+    supply = Supply(base, given.seed)
+    for method in given.methods:
+        begun = time.monotonic()
+        made = supply(SynthesisConfig(method=method, images=given.images))
+        notes.append(f"{given.images} images synthesised by {method} in {time.monotonic() - begun:.0f} s.")
+        print(notes[-1], flush=True)
+        ways[method] = replace(ways[REAL], train=made.train, calibration=made.calibration, teacher=made.teacher)
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(rows(given, Bench(base, test, Path(folder)), ways))
+    raw = {
+        "command": command(given, parser),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine_facts(),
+        "settings": {key: value for key, value in vars(given).items() if key not in ("data", "model")},
+        "test_images": len(test),
+        "rows": [described(row, found[0]) for row in found],
+        "notes": [*notes, *goals(found, given.methods)],
+    }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{given.name}.md").write_text(table(found, given, notes))
-    pd.DataFrame([asdict(row) for row in found]).to_csv(RESULTS / f"{given.name}.csv", index=False)
-    print("\n".join(notes))
+    (RESULTS / f"data_free_{name}.json").write_text(json.dumps(raw, indent=1) + "\n")
+    (RESULTS / f"data_free_{name}.md").write_text(table(raw))
+    print(table(raw))
     return 0
 
 

@@ -199,7 +199,9 @@ class DataSpec(BaseModel):
         described = ("limit_train", "name", "root", "classes", "images")
         ignored = [key for key in described if getattr(self, key) is not None]
         ignored += ["labels: false"] if not self.labels else []
-        ignored += ["test"] if self.format == NO_DATA and self.test is not None else []
+        if self.format == NO_DATA:
+            ignored += ["train"] if self.train not in (None, NO_DATA) else []
+            ignored += ["test"] if self.test is not None else []
         if ignored:
             action = "name the test split's format and write train: none" if "test" in ignored else "remove them"
             raise UserError("data: none has no images to describe", ", ".join(ignored), action)

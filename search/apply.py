@@ -22,7 +22,7 @@ from sousvit.search.subject import JUDGING_BATCH
 from sousvit.spaces.artifact import DESCRIPTION, Artifact
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
-from sousvit.spaces.images import open_splits
+from sousvit.spaces.images import exactly_labelled, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.synthesis.supply import Supply
@@ -58,9 +58,6 @@ def apply_recipe(
     require_task(base.spec, data_spec)
     recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
     seed = _number(value, "seed", 0, int)
-    made = [step.technique for step in recipe.steps if step.handler.supplies]
-    if made and data_spec.kind != "none":
-        raise UserError(f"{made[0]} makes images where there are none", "data with images", "use data: none")
     supply = Supply(base, seed, data_spec.calibration, progress=progress)
     splits = open_splits(data_spec, base, supply)
     context = Context(
@@ -92,7 +89,8 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
         probe = base.normalise(splits.validation.head(16).images()).numpy()
         check_agreement(session, compressed, probe, quantized=recipe.is_quantized)
         spec = splits.spec
-        parts: dict[str, ImageSet] = {"validation" if spec.kind == "labelled" else "agreement": splits.validation}
+        judged = splits.validation if spec.kind == "labelled" else exactly_labelled(base, splits.validation)
+        parts: dict[str, ImageSet] = {"validation" if spec.kind == "labelled" else "agreement": judged}
         if spec.has_test:
             parts["test"] = splits.open_test()
         figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}

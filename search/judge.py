@@ -17,7 +17,7 @@ import torch
 
 from sousvit.common.cache import TensorCache
 from sousvit.common.cpu import available_cores
-from sousvit.common.data import ImageSet
+from sousvit.common.data import ImageSet, require_test
 from sousvit.common.device import training_device
 from sousvit.common.errors import TrialError, UserError
 from sousvit.common.files import content_hash, write_atomic
@@ -90,10 +90,10 @@ class Judge:
         cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
         data, seed = self._budget.data, self._budget.search.seed
+        if data.kind == "labelled" or data.has_test:
+            require_test(data)
         self._supply = Supply(self._base, seed, data.calibration, cache, self._progress, forward)
         self._splits = open_splits(data, self._base, self._supply, cache)
-        if data.kind == "labelled" or data.has_test:
-            self._splits.require_test()
         self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
@@ -107,7 +107,9 @@ class Judge:
         self._builder = ModelBuilder(self._base, self._context, cache)
         self._objectives = trial_objectives(self._budget)
         self._structures: dict[str, Structure] = {}
-        self._show(self._splits.train)
+        sheet, path = self._sheet(self._splits.train), self._folder / CONTACT_SHEET
+        if sheet is not None and not path.exists():  # the answer's own may be there already
+            write_atomic(path, sheet)
         self._base_subject: MeasuredSubject
         self._quick_base: MeasuredSubject
         self._teacher_session: Session | None = None
@@ -252,10 +254,9 @@ class Judge:
         images = self._splits.validation.head(16).images()
         return self._base.normalise(images).numpy()
 
-    def _show(self, images: ImageSet) -> None:
-        """Leave a contact sheet of synthesised images in the run folder, for the report."""
-        if self._budget.data.kind == "none":
-            write_atomic(self._folder / CONTACT_SHEET, contact_sheet(images))
+    def _sheet(self, images: ImageSet | None) -> bytes | None:
+        """A contact sheet of ``images`` where they are synthesised, for the report."""
+        return contact_sheet(images) if images is not None and self._budget.data.kind == "none" else None
 
     def _at(self, *stages: Stage) -> list[Objective]:
         return [objective for objective in self._objectives if objective.stage in stages]
@@ -288,6 +289,7 @@ class Judge:
         """The ``rows`` of the final table: one interleaved session, one read of the test split.
 
         The recipe's parts may take as long to build as the search was given; those that were ``skipped`` are named.
+        ``sheet`` is a PNG of what it was built from where there is no data, otherwise None.
 
         Args:
             retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
@@ -306,9 +308,6 @@ class Judge:
                 for step in parts
                 if (rest := self._rest(chosen, step.technique)) is not None
             ]
-        train = self._builder.context_of(chosen).train
-        if train is not None:
-            self._show(train)
         subjects: dict[str, MeasuredSubject] = {"base": self._base_subject}
         recipes = {"base": BASE_RECIPE}
         skipped: list[str] = []
@@ -327,7 +326,8 @@ class Judge:
                     raise
                 continue  # a part that cannot stand alone has no row
             recipes[role] = one
-        return {"rows": [row.to_dict() for row in self._rows(subjects, recipes)], "skipped": skipped}
+        rows = [row.to_dict() for row in self._rows(subjects, recipes)]
+        return {"rows": rows, "skipped": skipped, "sheet": self._sheet(self._builder.context_of(chosen).train)}
 
     def _rest(self, recipe: Recipe, technique: str) -> Recipe | None:
         """The recipe without one step, and without the training that only this step needed; None if nothing is left."""

@@ -17,23 +17,23 @@ STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
 
 def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
     """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
-    head, tail = _preparation(space, shape), _recovery(space, shape)
+    images, head, tail = _images(space, shape), _preparation(space, shape), _recovery(space, shape)
     runtime = next(iter(space.deploys.values()))[0]
+
+    def alone(step: Step) -> Recipe:
+        """One technique and the training around it; one that trains needs no other."""
+        return Recipe((*images, step) if step.handler.trains else (*images, *head, step, *tail), runtime)
+
     samples = [option.samples(shape) for option in space.options() if _compresses(option)]
-    middle = [_with_recovery(head, steps[0], tail, runtime) for steps in samples if steps]
-    more = [_with_recovery(head, step, tail, runtime) for steps in samples for step in steps[1:]]
-    deploys = [Recipe((deploy.default_step(),), name) for name, deploy in space.deploys.values() if deploy is not None]
-    return deploys, middle, more
-
-
-def _with_recovery(head: tuple[Step, ...], step: Step, tail: tuple[Step, ...], runtime: str) -> Recipe:
-    """One technique and the training around it; one that trains needs no other."""
-    return Recipe((step,) if step.handler.trains else (*head, step, *tail), runtime)
+    middle = [alone(steps[0]) for steps in samples if steps]
+    more = [alone(step) for steps in samples for step in steps[1:]]
+    last = ((name, deploy.default_step()) for name, deploy in space.deploys.values() if deploy is not None)
+    return [Recipe((*images, step), name) for name, step in last], middle, more
 
 
 def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
     """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
-    head, tail = _preparation(space, shape), _recovery(space, shape)
+    head, tail = (*_images(space, shape), *_preparation(space, shape)), _recovery(space, shape)
     runtime, last = _quantized(space)
     ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
     found = []
@@ -58,6 +58,11 @@ def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
 
 def _compresses(option: Option) -> bool:
     return isinstance(option.handler, ModelTechnique) and option.handler.compresses
+
+
+def _images(space: Space, shape: ModelShape) -> tuple[Step, ...]:
+    """Whence recipes of a space without data have their images; canonical ones that look at none drop it."""
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.supplies)
 
 
 def _preparation(space: Space, shape: ModelShape) -> tuple[Step, ...]:

@@ -121,15 +121,16 @@ def word_of(values: Mapping[str, Value]) -> str:
 class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
 
-    ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``fingerprint`` is of its weights and of
-    the data that the search sees; ``timings`` are the plain forms of its :class:`sousvit.objectives.timing.Timing` by
-    target. ``machine`` are the facts of the first target's device, with those of all by target under ``devices``.
+    ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``export_error`` is the relative error of
+    the exported predictions; ``fingerprint`` is of its weights and of the data that the search sees; ``timings`` are
+    the plain forms of its :class:`sousvit.objectives.timing.Timing` by target. ``machine`` are the facts of the first
+    target's device, with those of all by target under ``devices``.
     """
 
     values: dict[str, Value]
     shape: dict[str, Any]
     machine: dict[str, Any]
-    agreement: float = 0.0
+    export_error: float = 0.0
     fingerprint: str = ""
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -139,7 +140,7 @@ class BaseRecord:
             "values": encode(self.values),
             "shape": self.shape,
             "machine": self.machine,
-            "agreement": self.agreement,
+            "export_error": self.export_error,
             "fingerprint": self.fingerprint,
             "timings": self.timings,
         }

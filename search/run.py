@@ -16,7 +16,7 @@ from sousvit.objectives.objective import get_objective
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.answer import Answer, Row, choose, write_answer
 from sousvit.search.archive import Archive, violations
-from sousvit.search.budget import Budget, Limit, open_space
+from sousvit.search.budget import CONTACT_SHEET, Budget, Limit, open_space
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import Halving, make_rungs
@@ -225,6 +225,8 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         leave_one_out=budget.search.leave_one_out and answer.feasible,
         retrain_base=_seems_better(answer.chosen),
     )
+    if told["sheet"] is not None:
+        write_atomic(archive.folder / CONTACT_SHEET, told["sheet"])
     found = tuple(Row.from_dict(row) for row in told["rows"])
     notes = _notes(answer, found, budget.hard_limits)
     if budget.data.kind != "labelled":

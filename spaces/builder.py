@@ -1,6 +1,6 @@
 """From a recipe to a model: runs the model steps in order, and keeps what was paid for.
 
-Models are stored by content (base, data, steps so far, fidelity, seed) wherever training or a second of work went
+Models are stored by content (base, images, steps so far, fidelity, seed) wherever training or a second of work went
 into them, so recipes that begin alike share their beginning. Reading one back rebuilds the skeleton (the same steps
 without data) and takes the stored weights strictly; a damaged or foreign entry is built again.
 """
@@ -95,9 +95,6 @@ class ModelBuilder:
 
     def __init__(self, base: LoadedModel, context: Context, cache: TensorCache | None = None) -> None:
         self._base, self._context, self._cache = base, context, cache
-        train = context.train.fingerprint if context.train is not None else ""
-        calibration = context.calibration.fingerprint if context.calibration is not None else ""
-        self._origin = (base.fingerprint, train, calibration, context.seed)
 
     def build(
         self,
@@ -111,7 +108,8 @@ class ModelBuilder:
         At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
         context = replace(self.context_of(recipe), fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
-        steps = tuple(step for step in recipe.model_steps if fidelity > 0 or not step.handler.recovers)
+        changing = (step for step in recipe.model_steps if not step.handler.supplies)
+        steps = tuple(step for step in changing if fidelity > 0 or not step.handler.recovers)
         done, model = self._longest_beginning(steps, context)
         if done == 0 and self._cache is not None and steps and steps[0].handler.prepares:
             done, model = self._prepared(self._cache, steps, context)
@@ -184,7 +182,9 @@ class ModelBuilder:
 
     def _key(self, steps: Sequence[Step], context: Context) -> str:
         fidelity = context.fidelity if any(step.handler.trains for step in steps) else None
-        return "models/" + content_hash(*self._origin, [step.to_dict() for step in steps], fidelity)
+        images = (None if part is None else part.fingerprint for part in (context.train, context.calibration))
+        origin = (self._base.fingerprint, *images, context.seed)
+        return "models/" + content_hash(*origin, [step.to_dict() for step in steps], fidelity)
 
     def _read(self, steps: Sequence[Step], context: Context) -> nn.Module | None:
         assert self._cache is not None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import torch
+
 from sousvit.common.cache import TensorCache
 from sousvit.common.data import DataSpec, ImageSet, Splits
 from sousvit.common.data.memory import relabelled
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import synthesis_of
+from sousvit.spaces.synthesis.select import answers
 from sousvit.spaces.synthesis.supply import HELD_OUT, Supply
 from sousvit.spaces.teacher import Teacher
+
+_BATCH = 256
 
 
 def open_splits(
@@ -26,6 +31,9 @@ def open_splits(
     Raises:
         UserError: see :class:`Splits`; or there are more classes than the model has.
     """
+    if spec.kind != "labelled" and base.num_classes < 2:
+        rule = "without labels, the base must tell classes apart"
+        raise UserError(rule, f"{base.num_classes} classes", "set model.args.num_classes, or name labelled data")
     if spec.kind == "none":
         assert supply is not None
         own = synthesis_of(spec)
@@ -48,3 +56,9 @@ def open_splits(
 def _labelled_by(base: LoadedModel, images: ImageSet, cache: TensorCache | None) -> ImageSet:
     """The images with the base's prediction (unaugmented) in the place of each label."""
     return relabelled(images, Teacher(base, images, cache)("none", 0, 0).argmax(1))
+
+
+def exactly_labelled(base: LoadedModel, images: ImageSet) -> ImageSet:
+    """The same by the base in float32, to state agreement with it: a teacher may work in less, and rounds."""
+    parts = torch.arange(len(images)).split(_BATCH)
+    return relabelled(images, torch.cat([answers(base, images.images(rows)).argmax(1) for rows in parts]))

@@ -75,7 +75,7 @@ class Recipe:
                 )
             if position and handler.stage < self.steps[position - 1].handler.stage:
                 raise UserError(
-                    "steps go base, input, structure, attention, tokens, weights, recovery, deploy",
+                    "steps go images, base, input, structure, attention, tokens, weights, recovery, deploy",
                     f"{step.technique} after {names[position - 1]}",
                     "reorder the steps",
                 )
@@ -117,9 +117,8 @@ class Recipe:
         return bool(changing) and all(handler.tells_untrained for handler in changing)
 
     def structure(self) -> Recipe:
-        """The recipe without training: what latency, memory, MACs and size depend on."""
-        kept = (step for step in self.steps if not (step.handler.recovers or step.handler.prepares))
-        return replace(self, steps=tuple(kept))
+        """The recipe without training and its images: what latency, memory, MACs and size depend on."""
+        return replace(self, steps=tuple(step for step in self.steps if not _leaves_structure(step.handler)))
 
     def without(self, *techniques: str) -> Recipe:
         """The recipe with steps left out."""
@@ -128,8 +127,8 @@ class Recipe:
     def canonical(self, shape: ModelShape) -> Recipe:
         """Steps that change nothing dropped, parameters that do nothing at their defaults.
 
-        Equal behaviour gives equal recipes. Training stays only where something was changed that needs it, and a
-        prepared base only where every change can be cut from it.
+        Equal behaviour gives equal recipes. Training stays only where something was changed that needs it, a
+        prepared base only where every change can be cut from it, and images only where a step looks at them.
         """
         steps = self._steps_that_act(shape)
         if not any(step.handler.prepares for step in steps):
@@ -153,8 +152,8 @@ class Recipe:
             kept.append(Step(step.technique, config))
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
-        if all(step.handler.supplies for step in kept):
-            kept.clear()
+        if not any(step.handler.uses_images for step in kept):
+            kept = [step for step in kept if not step.handler.supplies]
         return kept
 
     def reshape(self, shape: ModelShape) -> ModelShape:
@@ -231,12 +230,16 @@ def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
     return handler.reshape(shape, step.config) if isinstance(handler, ModelTechnique) else shape
 
 
+def _leaves_structure(handler: Technique) -> bool:
+    return handler.recovers or handler.prepares or handler.supplies
+
+
 def _on_prepared(steps: Sequence[Step]) -> tuple[Step, ...] | None:
     """The steps as they act on a prepared base, or None where they need the plain one, or change nothing of it."""
     found, cuts = [], 0
     for step in steps:
         handler, acting = step.handler, step
-        if isinstance(handler, ModelTechnique) and not handler.prepares:
+        if isinstance(handler, ModelTechnique) and not (handler.prepares or handler.supplies):
             config = handler.nested(step.config)
             if config is None:
                 return None

@@ -234,6 +234,8 @@ class _Recorder:
         """Values with which ``technique`` changes nothing."""
         option, handler = self._options[technique], get_technique(technique)
         first = {name: values[0] for name, values in option.values.items()}
+        if handler.supplies:  # a recipe that looks at no image has none of its own, whatever was asked
+            return first
         for name, values in option.values.items():
             for value in values:
                 step = Step.make(technique, **{**first, name: value})

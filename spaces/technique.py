@@ -162,6 +162,7 @@ class Technique(ABC):
         trains: whether it updates weights by gradient (such a step has a fidelity).
         compresses: whether it makes the model cheaper; others repair.
         supplies: whether it leaves the model as it is and gives the other steps their images.
+        uses_images: whether what it does depends on images; a recipe none of whose steps does needs none made for it.
         listed: whether :func:`techniques` names it; a stand-in that changes no model is found by name only.
         any_model: whether it works on models that are no plain Vision Transformer: its methods are then given
             any ModelShape, otherwise a VitShape.
@@ -190,6 +191,7 @@ class Technique(ABC):
     movable_past: ClassVar[frozenset[str]] = frozenset()
     compresses: ClassVar[bool] = True
     supplies: ClassVar[bool] = False
+    uses_images: ClassVar[bool] = True
     listed: ClassVar[bool] = True
     any_model: ClassVar[bool] = False
     needs_linear: ClassVar[bool] = False

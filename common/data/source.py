@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -111,7 +112,7 @@ class ImageSet:
         """A decoded image at this set's size and channels."""
         return fit_image(image, self.size, self.channels)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Content identity: the source, the selection and the size."""
         return content_hash(self.source.fingerprint, self.indices.tobytes(), self.size, self.channels)

@@ -81,23 +81,6 @@ class Splits:
         """Content identity of what the search sees."""
         return content_hash(self.train.fingerprint, self.validation.fingerprint)
 
-    def require_test(self) -> None:
-        """Check that there is a test split of its own; no image is looked at (torchvision opens its sets whole).
-
-        Raises:
-            UserError: none, or it is the training or validation data.
-        """
-        spec = self.spec
-        if spec.format != "torchvision":
-            if spec.test is None:
-                raise UserError("data needs a test path", "none", "add data.test: the answer is judged on it")
-            if not Path(spec.test).exists():
-                raise UserError("data must exist", spec.test, "correct data.test")
-            if spec.test in (spec.train, spec.validation):
-                raise UserError("the test split must be data of its own", spec.test, "name another path")
-        elif spec.name and spec.root:
-            TorchvisionSource(spec.name, Path(spec.root), train=False)
-
     def calibration(self) -> ImageSet:
         """Training images for calibration-only repair and quantization."""
         return self.train.spread(self.spec.calibration, self.spec.split_seed)
@@ -133,6 +116,23 @@ class Splits:
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
         kind = DetectionSet if isinstance(source, DetectionSource) else ImageSet
         return kind(source, indices, self._size, self._channels)
+
+
+def require_test(spec: DataSpec) -> None:
+    """Check that there is a test split of its own; no image is looked at (torchvision opens its sets whole).
+
+    Raises:
+        UserError: none, or it is the training or validation data.
+    """
+    if spec.format != "torchvision":
+        if spec.test is None:
+            raise UserError("data needs a test path", "none", "add data.test: the answer is judged on it")
+        if not Path(spec.test).exists():
+            raise UserError("data must exist", spec.test, "correct data.test")
+        if spec.test in (spec.train, spec.validation):
+            raise UserError("the test split must be data of its own", spec.test, "name another path")
+    elif spec.name and spec.root:
+        TorchvisionSource(spec.name, Path(spec.root), train=False)
 
 
 def _open(spec: DataSpec, part: Literal["train", "test"], classes: Sequence[str] = ()) -> Source:

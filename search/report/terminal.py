@@ -118,6 +118,10 @@ def _result(record: TrialRecord, budget: Budget) -> str:
     return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
+#: The parameters of a step that matter, where it has them.
+TELLING = ("method", "patch", "keep", "drop", "ratio", "epochs", "bits", "hint")
+
+
 def short_recipe(plain: Mapping[str, Any]) -> str:
     """A recipe with the parameters that matter, on one line."""
     return " + ".join([*map(short_step, plain["steps"]), str(plain["runtime"])])
@@ -125,7 +129,7 @@ def short_recipe(plain: Mapping[str, Any]) -> str:
 
 def short_step(step: Mapping[str, Any]) -> str:
     """One step of it."""
-    telling = [str(step[key]) for key in ("patch", "keep", "drop", "ratio", "epochs", "bits", "hint") if key in step]
+    telling = [str(step[key]) for key in TELLING if key in step]
     return step["technique"] + (f"({', '.join(telling)})" if telling else "")
 
 

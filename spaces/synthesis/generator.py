@@ -1,12 +1,15 @@
 """A small convolutional generator, trained against the base and a smaller student (arXiv 2408.05952).
 
 The generator minimises ``L_G = L_adv + lambda L_attention`` beside the priors of the inversion, where ``L_adv`` is
-minus the disagreement of base and student; the student minimises ``l_KD L_KD + l_CE L_CE + l_patch L_patch``. Both take
-turns. The network, the student and the form of each loss are ours: the paper names the terms. Images are kept from the
-whole second half of the training, so that a set holds what many generators made.
+minus the disagreement of base and student; the student, at first the base without half of its blocks, minimises
+``l_KD L_KD + l_CE L_CE + l_patch L_patch``. Both take turns. The network, the student and the form of each loss are
+ours: the paper names the terms. Images are kept from the whole second half of the training, so that a set holds what
+many generators made.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +17,15 @@ from torch import nn
 
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
-from sousvit.spaces.synthesis.inversion import BATCH, Loss, Progress, frozen, normalised
+from sousvit.spaces.synthesis.inversion import Loss, Progress, batch_of, frozen, normalised
 from sousvit.spaces.synthesis.probe import Probe
 from sousvit.spaces.synthesis.scenes import PixelLaw
 from sousvit.spaces.synthesis.select import to_uint8
 from sousvit.spaces.synthesis.student import stand_in
 
 LATENT, WIDTH = 64, 64
+#: Most rows and columns of the map that the network begins with.
+START = 8
 #: Learning rate of the network as a share of that of pixels.
 RATE_SHARE = 0.2
 #: Weights of the student's losses, and its learning rate.
@@ -32,15 +37,23 @@ class Generator(nn.Module):
 
     def __init__(self, size: tuple[int, int], channels: int, num_classes: int) -> None:
         super().__init__()
-        self.size, self.num_classes = size, num_classes
-        self.start = max(1, -(-size[0] // 4)), max(1, -(-size[1] // 4))
+        self.num_classes = num_classes
+        doublings = max(2, math.ceil(math.log2(max(size) / START)))
+        self.start = -(-size[0] >> doublings), -(-size[1] >> doublings)
         self.project = nn.Linear(LATENT + num_classes, WIDTH * self.start[0] * self.start[1])
+        doubled = (
+            layer
+            for _ in range(doublings - 1)
+            for layer in (
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+                nn.BatchNorm2d(WIDTH),
+                nn.LeakyReLU(0.2),
+            )
+        )
         self.layers = nn.Sequential(
             nn.BatchNorm2d(WIDTH),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
-            nn.BatchNorm2d(WIDTH),
-            nn.LeakyReLU(0.2),
+            *doubled,
             nn.Upsample(size=size, mode="bilinear"),
             nn.Conv2d(WIDTH, WIDTH // 2, 3, padding=1),
             nn.BatchNorm2d(WIDTH // 2),
@@ -62,55 +75,63 @@ def generate(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Pr
         torch.manual_seed(seed)  # initial weights
         network = Generator(base.size, base.channels, base.num_classes).train()
     random = torch.Generator().manual_seed(seed)
-    student = stand_in(base).requires_grad_(True)
+    student = Student(base) if config.adversarial > 0 else None
     makes = torch.optim.Adam(network.parameters(), RATE_SHARE * config.learning_rate, betas=(0.5, 0.99))
-    learns = torch.optim.AdamW(student.parameters(), STUDENT_RATE, weight_decay=0.05)
-    law = PixelLaw(base.mean, base.std)
+    law, batch, steps = PixelLaw.of(base), batch_of(base.size), config.num_steps
     kept: list[torch.Tensor] = []
-    steps = config.num_steps
     first_kept = steps // 2
-    with frozen(base.module), Probe(base.module) as probe, Probe(student) as follower:
+    with frozen(base.module), Probe(base.module) as probe:
         for step in range(steps):
             if progress is not None:
                 progress("training a generator", step, steps)
-            targets = torch.randint(base.num_classes, (BATCH,), generator=random)
-            images = law.pixels(network(torch.randn(BATCH, LATENT, generator=random), targets))
-            student.requires_grad_(False)
-            loss = Loss(base, config, targets, probe, student.eval(), random)(images)
+            images, targets = _drawn(network, law, batch, base.num_classes, random)
+            opponent = None if student is None else student.network
+            loss = Loss(base, config, targets, probe, opponent, random)(images)
             makes.zero_grad()
             loss.backward()
             makes.step()
-            _teach(student.requires_grad_(True), learns, base, images.detach(), probe, follower)
+            if student is not None:
+                student.learn(normalised(base, images.detach()), probe)
             wanted = -(-config.images * (step + 1 - first_kept) // (steps - first_kept)) - sum(map(len, kept))
-            while step >= first_kept and wanted > 0:
-                kept.append(to_uint8(_more(network, law, min(wanted, BATCH), base.num_classes, random)))
+            while wanted > 0:
+                with torch.no_grad():
+                    images, _ = _drawn(network, law, batch, base.num_classes, random)
+                kept.append(to_uint8(images[:wanted]))
                 wanted -= len(kept[-1])
     return torch.cat(kept)
 
 
-@torch.no_grad()
-def _more(network: Generator, law: PixelLaw, count: int, num_classes: int, random: torch.Generator) -> torch.Tensor:
-    classes = torch.randint(num_classes, (BATCH,), generator=random)
-    return law.pixels(network(torch.randn(BATCH, LATENT, generator=random), classes))[:count]
+def _drawn(
+    network: Generator, law: PixelLaw, count: int, num_classes: int, random: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """New images ``[count, C, H, W]`` in [0, 1] and the classes ``[count]`` that they were drawn for."""
+    classes = torch.randint(num_classes, (count,), generator=random)
+    return law.pixels(network(torch.randn(count, LATENT, generator=random), classes)), classes
 
 
-def _teach(
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    base: LoadedModel,
-    images: torch.Tensor,
-    probe: Probe,
-    follower: Probe,
-) -> None:
-    """One step of the student on a batch ``[B, C, H, W]`` in [0, 1]."""
-    seen = normalised(base, images)
-    with torch.no_grad():
-        taught, patches = probe(seen)
-    logits, own = follower(seen)
-    loss = student_loss(logits, taught, own[-1] if own else None, patches[-1] if patches else None)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+class Student:
+    """What the generator plays against: a smaller network that learns from the base on every batch.
+
+    Args:
+        base: whose copy it begins as, without half of its blocks.
+    """
+
+    def __init__(self, base: LoadedModel) -> None:
+        self.network = stand_in(base)
+        self._optimizer = torch.optim.AdamW(self.network.parameters(), STUDENT_RATE, weight_decay=0.05)
+
+    def learn(self, images: torch.Tensor, teacher: Probe) -> None:
+        """One step on normalised images ``[B, C, H, W]``; outside of it the weights take no gradient."""
+        with torch.no_grad():
+            taught, patches = teacher(images)
+        self.network.requires_grad_(True)
+        with Probe(self.network) as probe:
+            logits, own = probe(images)
+            loss = student_loss(logits, taught, own[-1] if own else None, patches[-1] if patches else None)
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+        self.network.requires_grad_(False)
 
 
 def student_loss(

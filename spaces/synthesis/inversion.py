@@ -1,9 +1,11 @@
 """Model inversion: images optimised until the base takes them for real ones of a class.
 
 PSAQ-ViT (Li et al., arXiv 2203.02250) minimises the class loss minus the entropy of patch similarities plus total
-variation over pixels by Adam, from noise, for some hundred steps. Here it starts from the scenes that the base chose,
-each towards the class it was chosen for, so that a dozen steps do; attention consistency and disagreement with a
-smaller student (Adaptive DeepInversion, Yin et al., arXiv 1912.08795) can be added.
+variation over pixels by Adam (momenta 0.5 and 0.9, rolled and mirrored at random before each look), from noise, for
+some hundred steps, and sums the entropy over all blocks. Here it starts from the scenes that the base chose, each
+towards the class it was chosen for, so that a dozen steps do; the entropy is the mean of two blocks, estimated from
+some pairs of patches, both drawn anew each step; attention consistency and disagreement with a smaller student
+(Adaptive DeepInversion, Yin et al., arXiv 1912.08795) can be added.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ from sousvit.spaces.synthesis.student import stand_in
 
 #: (what, done, total)
 Progress = Callable[[str, int, int], None]
-BATCH = 64
+#: Images optimised together: many small ones, of large ones as many as a laptop's memory holds with their gradients.
+BATCH, LARGE_BATCH = 64, 16
+#: Pixels of an image from which it is a large one.
+LARGE = 128 * 128
 #: Similarities that the entropy is estimated from, and blocks whose entropy a step looks at, both drawn anew each step.
 PAIRS, BLOCKS = 128, 2
 #: Images are shifted by up to this share of their size before each look, so that no pixel is tuned alone.
@@ -41,16 +46,21 @@ def invert(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Prog
     """Optimised images, classes in equal numbers, uint8 ``[images, C, H, W]``; the same for the same seed."""
     scenes, targets = chosen_scenes(base, config, seed)
     generator = torch.Generator().manual_seed(seed)
-    student = stand_in(base) if config.adversarial_weight > 0 else None
-    made = []
+    student = stand_in(base) if config.adversarial > 0 else None
+    made, batch = [], batch_of(base.size)
     with frozen(base.module), Probe(base.module) as probe:
-        for start in range(0, config.images, BATCH):
+        for start in range(0, config.images, batch):
             if progress is not None:
                 progress("synthesising images", start, config.images)
-            part = slice(start, start + BATCH)
+            part = slice(start, start + batch)
             loss = Loss(base, config, targets[part], probe, student, generator)
             made.append(to_uint8(_optimised(scenes[part] / 255, loss, config)))
     return torch.cat(made)
+
+
+def batch_of(size: tuple[int, int]) -> int:
+    """How many images of (height, width) are optimised together."""
+    return LARGE_BATCH if size[0] * size[1] >= LARGE else BATCH
 
 
 def _optimised(
@@ -95,8 +105,8 @@ class Loss:
             loss = loss - config.entropy_weight * self._entropy(patches)
         if config.attention_weight and self._probe.grid is not None and len(patches) > 1:
             loss = loss + config.attention_weight * neighbour_consistency(patches, self._probe.grid)
-        if self._student is not None:
-            loss = loss - config.adversarial_weight * disagreement(logits, self._student(seen))
+        if self._student is not None and config.adversarial:
+            loss = loss - config.adversarial * disagreement(logits, self._student(seen))
         return loss
 
     def _entropy(self, patches: list[torch.Tensor]) -> torch.Tensor:

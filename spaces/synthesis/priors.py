@@ -2,11 +2,10 @@
 
 * Patch-similarity entropy (PSAQ-ViT, Li et al., arXiv 2203.02250): attention outputs of the patches of a real image
   resemble each other in many degrees, those of noise in one; so the entropy of their similarities is maximised.
-* Attention consistency (after arXiv 2408.05952, whose generator keeps attention consistent; the formulas here are our
-  reading of it): where the network is active is the same place in neighbouring blocks, and moves with the image.
+* Attention consistency (after arXiv 2408.05952, whose generator keeps attention consistent; the formula here is our
+  reading of it): where the network is active is the same place in neighbouring blocks.
 * Disagreement of two models (Adaptive DeepInversion, Yin et al., arXiv 1912.08795): images that a student gets wrong.
 * Total variation: neighbouring pixels are alike.
-* Class balance and confidence: cross entropy with a target class.
 """
 
 from __future__ import annotations
@@ -67,11 +66,6 @@ def total_variation(images: torch.Tensor) -> torch.Tensor:
 def strength_map(patches: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """Where the network is active: mean squared activation of each patch, of unit norm; ``[B, rows, columns]``."""
     return F.normalize(patches.square().mean(-1), dim=-1).unflatten(1, grid)
-
-
-def flip_consistency(maps: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-    """Squared distance of the maps ``[B, rows, columns]`` of images and of the same images mirrored; a scalar."""
-    return (maps - moved.flip(-1)).square().sum((1, 2)).mean()
 
 
 def neighbour_consistency(patches: Sequence[torch.Tensor], grid: tuple[int, int]) -> torch.Tensor:

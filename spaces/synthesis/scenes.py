@@ -3,18 +3,22 @@
 A scene is a figure, often mirror-symmetric, with one or two parts, on a mostly plain ground; both are smooth random
 textures whose power falls with frequency as that of natural images does (Field, JOSA A 4, 1987). Layers that hide each
 other are the dead-leaves model of images (Lee, Mumford and Huang, IJCV 41, 2001); networks learn much from such images
-(Baradad et al., arXiv 2106.05963). The base tells its training pixels' mean and deviation, because it is normalised by
+(Baradad et al., arXiv 2106.05963). The base tells its training pixels' mean and deviation, where it is normalised by
 them: every level is drawn so that clipped Gaussian pixels have these two moments.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.optimize
 import scipy.stats
 import torch
+
+if TYPE_CHECKING:
+    from sousvit.common.model import LoadedModel
 
 #: Share of the variance that colour channels have in common.
 SHARED_COLOUR = 0.9
@@ -28,6 +32,11 @@ HOLE = 0.25
 GROUND_SPREAD, TEXTURE_SPREAD = 0.7, 0.5
 PARTS, ROUGHNESS, SHARPNESS = 2, 0.3, 14.0
 _POINTS = 512
+#: Pixels in [0, 1] of mean m have a variance of at most m (1 - m), which only black and white ones reach. From this
+#: share of it on, a base is normalised by convention (such as 0.5 and 0.5 for [-1, 1]), not by what its pixels were.
+CONVENTION = 0.9
+#: Mean and deviation of the pixels of natural images (ImageNet's, over its channels), where a base does not tell.
+NATURAL = 0.45, 0.23
 
 
 class PixelLaw:
@@ -42,6 +51,12 @@ class PixelLaw:
         solved = [_unclipped(m, s) for m, s in zip(mean, std, strict=True)]
         self.centre = torch.tensor([m for m, _ in solved]).view(1, -1, 1, 1)
         self.spread = torch.tensor([s for _, s in solved]).view(1, -1, 1, 1)
+
+    @classmethod
+    def of(cls, base: LoadedModel) -> PixelLaw:
+        """The moments that ``base`` is normalised by; natural images' where these are none that pixels can have."""
+        told = all(s * s < CONVENTION * m * (1 - m) for m, s in zip(base.mean, base.std, strict=True))
+        return cls(base.mean, base.std) if told else cls(*((value,) * base.channels for value in NATURAL))
 
     @property
     def channels(self) -> int:
@@ -132,9 +147,14 @@ def _uniform(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(count, 1, 1, 1, generator=generator)
 
 
+def _normal(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Standard Gaussian ``[count, 1, 1, 1]``."""
+    return torch.randn(count, 1, 1, 1, generator=generator)
+
+
 def _level(count: int, law: PixelLaw, generator: torch.Generator) -> torch.Tensor:
     """Standard Gaussian levels ``[count, C, 1, 1]``."""
-    common = torch.randn(count, 1, 1, 1, generator=generator)
+    common = _normal(count, generator)
     return law.coloured(common, torch.randn(count, law.channels, 1, 1, generator=generator))
 
 
@@ -159,18 +179,13 @@ def _mask(count: int, size: tuple[int, int], scale: float, offset: float, genera
         scale: middle of their size, where 1 fills the image.
         offset: deviation of their centres from the image's.
     """
-    rows = torch.linspace(-1, 1, size[0]).view(1, 1, -1, 1) - offset * torch.randn(count, 1, 1, 1, generator=generator)
-    columns = torch.linspace(-1, 1, size[1]).view(1, 1, 1, -1) - offset * torch.randn(
-        count, 1, 1, 1, generator=generator
-    )
+    rows = torch.linspace(-1, 1, size[0]).view(1, 1, -1, 1) - offset * _normal(count, generator)
+    columns = torch.linspace(-1, 1, size[1]).view(1, 1, 1, -1) - offset * _normal(count, generator)
     turned = _uniform(count, generator) < 0.5
     angle = torch.where(turned, math.pi * _uniform(count, generator), torch.zeros(()))
-    size_, aspect = (
-        scale * (0.5 + _uniform(count, generator)),
-        torch.exp(0.25 * torch.randn(count, 1, 1, 1, generator=generator)),
-    )
-    across = (columns * angle.cos() + rows * angle.sin()) / (size_ * aspect)
-    down = (rows * angle.cos() - columns * angle.sin()) / (size_ / aspect)
+    extent, aspect = scale * (0.5 + _uniform(count, generator)), torch.exp(0.25 * _normal(count, generator))
+    across = (columns * angle.cos() + rows * angle.sin()) / (extent * aspect)
+    down = (rows * angle.cos() - columns * angle.sin()) / (extent / aspect)
     power = torch.exp(0.2 + 2.2 * _uniform(count, generator))
     distance = (across.abs() ** power + down.abs() ** power + 1e-9) ** (1 / power)
     rough = ROUGHNESS * _uniform(count, generator) * smooth_fields(count, 1, size, OUTLINE, generator)

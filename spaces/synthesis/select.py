@@ -8,7 +8,8 @@ from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.synthesis.scenes import PixelLaw, draw_scenes
 
-_BATCH = 256
+#: Pixels that are drawn and judged at once.
+_PIXELS = 256 * 64 * 64
 
 
 def chosen_scenes(base: LoadedModel, config: SynthesisConfig, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,17 +18,22 @@ def chosen_scenes(base: LoadedModel, config: SynthesisConfig, seed: int) -> tupl
     ``config.candidates`` times as many are drawn; what stands at which place is random.
     """
     generator = torch.Generator().manual_seed(seed)
-    law = PixelLaw(base.mean, base.std)
+    law, batch = PixelLaw.of(base), _batch_of(base.size)
     left = config.images * config.candidates
     parts, logits = [], []
     while left > 0:
-        drawn = to_uint8(draw_scenes(min(_BATCH, left), base.size, law, generator))
+        drawn = to_uint8(draw_scenes(min(batch, left), base.size, law, generator))
         parts.append(drawn)
         logits.append(answers(base, drawn))
         left -= len(drawn)
     kept, classes = balanced(torch.cat(logits).log_softmax(1), config.images)
     order = torch.randperm(len(kept), generator=generator)
     return torch.cat(parts)[kept[order]], classes[order]
+
+
+def _batch_of(size: tuple[int, int]) -> int:
+    """Images of (height, width) that are drawn and judged at once: at most 256."""
+    return min(256, -(-_PIXELS // (size[0] * size[1])))
 
 
 def balanced(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,8 +44,11 @@ def balanced(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     num_classes = scores.shape[1]
     room = [count // num_classes + (label < count % num_classes) for label in range(num_classes)]
     taken = [False] * len(scores)
-    rows, classes = [], []
+    rows: list[int] = []
+    classes: list[int] = []
     for place in scores.flatten().argsort(descending=True, stable=True).tolist():
+        if len(rows) == count:
+            break
         row, label = divmod(place, num_classes)
         if room[label] and not taken[row]:
             room[label], taken[row] = room[label] - 1, True
@@ -52,7 +61,7 @@ def balanced(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
 def answers(base: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:
     """The base's logits ``[N, classes]`` on uint8 ``[N, C, H, W]``."""
     module = base.module.eval()
-    return torch.cat([module(base.normalise(part)).float() for part in pixels.split(_BATCH)])
+    return torch.cat([module(base.normalise(part)).float() for part in pixels.split(_batch_of(base.size))])
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -20,7 +21,7 @@ from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Supplied
 
 #: Part of the key: a set made by other code is another set.
-VERSION = 1
+VERSION = 2
 #: Streams of seeds: images that recipes see, and images that judge them.
 SEEN, HELD_OUT = 0, 1
 
@@ -52,8 +53,8 @@ class Supply:
         self._own_seconds = 0.0
 
     def __call__(self, config: SynthesisConfig) -> Supplied:
-        """Images for a recipe, and the teacher on them; the same object for the same parameters."""
-        key = content_hash(config.model_dump())
+        """Images for a recipe, and the teacher on them; the same object for parameters that come to the same."""
+        key = content_hash(config.acting.model_dump())
         if key not in self._handed:
             train = self.made(config)
             teacher = Teacher(self._base, train, self._cache, self._progress, self._forward)
@@ -68,19 +69,42 @@ class Supply:
 
     def made(self, config: SynthesisConfig, stream: int = SEEN) -> ImageSet:
         """One set, labelled by the base; read from the cache where it is there."""
-        key = content_hash(self._base.fingerprint, config.model_dump(), self._seed, stream, VERSION)
-        stored = None if self._cache is None else self._cache.read(f"images/{key}")
-        if stored is not None:
-            tensors = stored[0]
-        else:
-            begun = time.monotonic()
-            pixels = _METHODS[config.method](self._base, config, self._seed * 2 + stream, self._progress)
-            tensors = {"pixels": pixels, "labels": answers(self._base, pixels).argmax(1)}
-            self._own_seconds += time.monotonic() - begun
-            if self._cache is not None:
-                self._cache.write(f"images/{key}", tensors, {"synthesis": config.model_dump()})
-        name = f"images synthesised by {config.method}"
-        return memory_set(name, tensors["pixels"], tensors["labels"], key)
+        config = config.acting
+        key = "images/" + content_hash(self._base.fingerprint, config.model_dump(), self._seed, stream, VERSION)
+        tensors = self._stored(key)
+        if tensors is None:
+            with self._claimed(key):
+                tensors = self._stored(key) or self._make(key, config, stream)
+        pixels, labels = tensors["pixels"], tensors["labels"]
+        # Of the pixels, not of the parameters: another machine may round otherwise and choose other images.
+        fingerprint = content_hash(pixels.numpy().tobytes(), labels.numpy().tobytes())
+        return memory_set(f"images synthesised by {config.method}", pixels, labels, fingerprint)
+
+    def _stored(self, key: str) -> dict[str, torch.Tensor] | None:
+        found = None if self._cache is None else self._cache.read(key)
+        return None if found is None else found[0]
+
+    @contextmanager
+    def _claimed(self, key: str) -> Iterator[None]:
+        """Only one worker makes a set that several wait for."""
+        if self._cache is None:
+            yield
+            return
+        with self._cache.claim(key, self._wait):
+            yield
+
+    def _wait(self) -> None:
+        if self._progress is not None:
+            self._progress("waiting for synthesised images", 0, 0)
+
+    def _make(self, key: str, config: SynthesisConfig, stream: int) -> dict[str, torch.Tensor]:
+        begun = time.monotonic()
+        pixels = _METHODS[config.method](self._base, config, self._seed * 2 + stream, self._progress)
+        tensors = {"pixels": pixels, "labels": answers(self._base, pixels).argmax(1)}
+        self._own_seconds += time.monotonic() - begun
+        if self._cache is not None:
+            self._cache.write(key, tensors, {"synthesis": config.model_dump()})
+        return tensors
 
 
 def _scenes(base: LoadedModel, config: SynthesisConfig, seed: int, progress: Progress | None = None) -> torch.Tensor:

@@ -28,6 +28,7 @@ class Bf16(DeployTechnique):
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
     runtimes: ClassVar[frozenset[str]] = frozenset({"openvino"})
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Only the small file: storing fp32 buys nothing when bf16 computes."""

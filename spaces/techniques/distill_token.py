@@ -36,6 +36,7 @@ class DistillToken(ModelTechnique):
     )
     source: ClassVar[str] = "DeiT (arXiv 2012.12877)"
     compresses: ClassVar[bool] = False
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""

@@ -71,6 +71,7 @@ class Evit(ModelTechnique):
     summary: ClassVar[str] = "keep the most attended tokens at three depths, fuse the others"
     source: ClassVar[str] = "EViT (arXiv 2202.07800)"
     conflicts: ClassVar[frozenset[str]] = frozenset({"tome"})
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """See :class:`Technique`."""

@@ -32,6 +32,7 @@ class Fp16(DeployTechnique):
     summary: ClassVar[str] = "float16 weights in the file, float32 arithmetic (needs no data)"
     source: ClassVar[str] = "mixed-precision storage: Micikevicius et al. (arXiv 1710.03740); openvino compress_to_fp16"
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """None."""

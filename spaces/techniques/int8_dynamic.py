@@ -39,6 +39,7 @@ class Int8Dynamic(DeployTechnique):
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     needs_linear: ClassVar[bool] = True
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime"})
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Weight types that this CPU computes without overflow."""

@@ -40,6 +40,7 @@ class PatchSize(ModelTechnique):
     config: ClassVar[type[StepConfig]] = PatchSizeConfig
     summary: ClassVar[str] = "larger patches, so fewer tokens"
     source: ClassVar[str] = "FlexiViT (arXiv 2212.08013)"
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """The base's patch and larger divisors of the image size, up to four times as large."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sousvit.spaces.shape import ModelShape
+from sousvit.common.errors import UserError
+from sousvit.spaces.shape import ModelShape, NetworkShape
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+#: MACs of a base up to which a search optimises images unless it is asked to: of larger ones it takes a CPU hours.
+OPTIMISED_MACS = 1e9
 
 
 class Synthesize(ModelTechnique):
@@ -29,10 +34,12 @@ class Synthesize(ModelTechnique):
     )
     compresses: ClassVar[bool] = False
     supplies: ClassVar[bool] = True
+    uses_images: ClassVar[bool] = False
     any_model: ClassVar[bool] = True
 
-    def choices(self, shape: ModelShape) -> Choices:
-        return {"method": ("scenes", "inversion"), "images": (2048,)}
+    def choices(self, shape: NetworkShape) -> Choices:
+        methods = ("scenes", "inversion") if shape.macs() <= OPTIMISED_MACS else ("scenes",)
+        return {"method": methods, "images": (2048,)}
 
     def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
         return shape
@@ -40,9 +47,13 @@ class Synthesize(ModelTechnique):
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         return model
 
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        return config.acting
+
     def surroundings(self, config: Any, context: Context) -> Context:
         if context.supply is None:
-            return context
+            rule = f"{self.name} makes images where there are none"
+            raise UserError(rule, "data with images", "use data: none, or take the step out of the recipe")
         made = context.supply(config)
         return replace(context, train=made.train, calibration=made.calibration, teacher=made.teacher)
 

@@ -80,6 +80,7 @@ class Tome(ModelTechnique):
     summary: ClassVar[str] = "merge similar tokens, a few in every block"
     source: ClassVar[str] = "ToMe (arXiv 2210.09461)"
     conflicts: ClassVar[frozenset[str]] = frozenset({"evit"})
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """The shares that the depth can reach."""

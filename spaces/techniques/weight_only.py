@@ -41,6 +41,7 @@ class WeightOnly(DeployTechnique):
     summary: ClassVar[str] = "8- or 4-bit weights with float activations (for size; needs no data)"
     source: ClassVar[str] = "nncf.compress_weights; onnxruntime MatMulNBits"
     runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
+    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Both widths; the group size keeps its default."""

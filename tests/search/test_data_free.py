@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from sousvit.cli_search import local_executor
+from sousvit.common.cache import TensorCache
 from sousvit.common.data.idx import read_idx
+from sousvit.common.errors import UserError
+from sousvit.common.model import load
 from sousvit.search.apply import apply_recipe
 from sousvit.search.archive import EVENTS
 from sousvit.search.budget import make_budget, read_budget
+from sousvit.search.priors import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
 from sousvit.search.report.terminal import console, print_answer
-from sousvit.search.run import search
+from sousvit.search.requery import answer_other_budget
+from sousvit.search.run import Hooks, search
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.space import make_space, read_space
+from sousvit.spaces.synthesis.config import synthesis_of
+from sousvit.spaces.synthesis.sheet import contact_sheet
+from sousvit.spaces.synthesis.supply import Supply
 
 SPACE = {
     "techniques": {
@@ -47,6 +57,15 @@ def words_of(budget, folder: Path, answer) -> str:
     return "\n".join([captured.get(), json.dumps(answer.to_dict()), page, *files])
 
 
+def images_of(recipe, budget, folder: Path):
+    """What a recipe of a run without data is calibrated and trained on."""
+    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.handler.supplies), None)
+    supply = Supply(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
+    made = supply.made(own or synthesis_of(budget.data))
+    assert supply.seconds == 0, "the run has kept them"
+    return made
+
+
 def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
     budget = budget_of(tiny_project, tmp_path, NONE)
     folder = tmp_path / "run"
@@ -58,11 +77,80 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
     said = words_of(budget, folder, answer)
     assert "agreement %" in said and "held-out synthesised images" in said
     assert "accuracy" not in said.lower() and "top-1" not in said and "top1" not in said
-    sheet = Image.open(io.BytesIO((folder / "synthesised.png").read_bytes()))
-    assert sheet.width > 100
+    assert (folder / "synthesised.png").read_bytes() == contact_sheet(images_of(answer.chosen.recipe, budget, folder))
     assert "data:image/png;base64," in (folder / "report.html").read_text()
     applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")
     assert abs(applied["figures"]["agreement"][0] - answer.chosen.values["agreement"].value) <= 0.05
+    other = tmp_path / "other.yaml"
+    other.write_text("limits: {accuracy: 0.5}\noptimize: [size]\n")
+    with pytest.raises(UserError, match="accuracy needs labels"):
+        answer_other_budget(folder, other)
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": tiny_project.data}))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["recipe"]["steps"] = [{"technique": "synthesize"}, {"technique": "prune_mlp"}]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match="received data with images; use data: none"):
+        apply_recipe(tmp_path / "recipe.yaml", tmp_path / "refused", data=tmp_path / "data.yaml")
+
+
+def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path):
+    budget = budget_of(tiny_project, tmp_path, NONE, search={**SEARCH, "trials": 3})
+    folder, hooks, seen = tmp_path / "run", Hooks(), []
+
+    class Killed(BaseException):
+        pass
+
+    def kill(record, counts):
+        seen.append(record)
+        if len(seen) == 2:
+            raise Killed
+
+    hooks.watcher.trial = kill
+    with pytest.raises(Killed):
+        search(budget, folder, local_executor, hooks)
+    kept = {path: path.stat().st_ino for path in (folder / "cache" / "images").glob("*.safetensors")}
+    answer = search(budget, folder, local_executor)
+    assert answer.feasible and len(kept) >= 2
+    assert {path: path.stat().st_ino for path in kept} == kept
+    images_of(answer.chosen.recipe, budget, folder)
+
+
+@pytest.mark.parametrize("preset", ["default", "training-free", "all"])
+def test_a_space_that_makes_images_holds_all_that_is_asked_first(preset, shape):
+    space, left_out = make_space(read_space(preset), shape, ("onnxruntime", "openvino"), has_images=False)
+    assert "synthesize" not in left_out
+    asked = [recipe for group in single_recipes(space, shape) for recipe in group] + hybrid_recipes(space, shape)
+    outside = [str(recipe) for recipe in asked if fits(recipe, shape) and space.parameters(recipe, shape) is None]
+    assert not outside and len(asked) > 10
+    blind = Recipe((Step.make("int8_dynamic"),))
+    assert space.parameters(blind, shape) is not None
+
+
+def fits(recipe: Recipe, shape) -> bool:
+    """Whether its values go together."""
+    try:
+        recipe.reshape(shape)
+    except UserError:
+        return False
+    return True
+
+
+def test_a_missing_test_split_is_told_before_images_are_made(tiny_project, tmp_path):
+    data = {**NONE, "format": "idx", "train": "none", "test": str(tmp_path / "no-images.idx")}
+    budget = budget_of(tiny_project, tmp_path, data)
+    with pytest.raises(UserError, match="data must exist"):
+        search(budget, tmp_path / "run", local_executor)
+    assert not (tmp_path / "run" / "cache").exists()
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_a_base_without_classes_has_nothing_to_agree_with(classes, tmp_path):
+    from sousvit.common.specs import DataSpec, ModelSpec
+    from sousvit.spaces.images import open_splits
+
+    base = load(ModelSpec(name="vit_tiny_patch16_224", args={"img_size": 32, "depth": 1, "num_classes": classes}))
+    with pytest.raises(UserError, match=f"must tell classes apart; received {classes} classes"):
+        open_splits(DataSpec(format="none"), base, Supply(base))
 
 
 def test_a_test_split_alone_is_read_once_for_the_answer(tiny_project, tmp_path):
@@ -99,7 +187,10 @@ def test_a_folder_without_labels(tiny_project, tmp_path):
         ("none", {"limits": {"agreement": 1.2}}, "agreement is a share"),
         ({"format": "none", "test": "x"}, {}, "data: none has no images to describe; received test"),
         ({"format": "none", "validation": 0.2}, {}, "count of synthesised ones"),
+        ({"format": "none", "train": "x"}, {}, "data: none has no images to describe; received train"),
         ({"format": "none", "limit_train": 5}, {}, "received limit_train"),
+        ({"format": "none", "synthesis": {"images": 0}}, {}, "greater than or equal to 16"),
+        ({"format": "none", "validation": 0}, {}, "validation"),
         ({"format": "folder", "train": "x", "synthesis": {"images": 64}}, {}, "synthesis makes images where there"),
         ({"format": "none", "synthesis": {"picture": 64}}, {}, "picture"),
         ({"format": "folder", "train": "x", "labels": False}, {"limits": {"accuracy": 0.9}}, "with labels: false"),

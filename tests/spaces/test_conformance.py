@@ -9,6 +9,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -20,6 +21,7 @@ from sousvit.common.errors import TrialError, UserError
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.builder import apply_steps
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.module_shape import macs_of, shape_of
 from sousvit.spaces.quantized import has_quantized
@@ -126,6 +128,25 @@ def test_every_technique_fits_three_families_or_says_why(make_vit):
         reasons = [get_technique(name).unmet_need(VitShape.of(family_model(make_vit, family))) for family in FAMILIES]
         fitting = reasons.count(None)
         assert fitting >= 3 or (name == "distill_token" and fitting >= 2), (name, reasons)
+
+
+BLIND = [technique.name for technique in techniques() if not technique.uses_images]
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_a_technique_that_uses_no_images_does_the_same_without(name, make_vit, make_context, tmp_path):
+    model = family_model(make_vit, "class_token")
+    step, context = middle_step(name, VitShape.of(model)), make_context(model)
+    runtime = "onnxruntime" if isinstance(step.handler, ModelTechnique) else min(step.handler.runtimes)
+    images, outputs = context.normalise(context.calibration.head(4).images()).numpy(), []
+    for place, one in enumerate((context, replace(context, calibration=None))):
+        changed = apply_steps(model, Recipe((step,), runtime), one)
+        last = step if isinstance(step.handler, DeployTechnique) else None
+        shape, folder = (1, 3, *model.patch_embed.img_size), tmp_path / str(place)
+        artifact = make_artifact(changed, shape, (0.5,) * 3, (0.25,) * 3, runtime, last, one, folder)
+        with open_session(artifact, 1) as session:
+            outputs.append(session.run(images))
+    assert np.array_equal(*outputs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -89,7 +89,7 @@ def test_steps_that_change_nothing_are_dropped(shape):
         ({"steps": [{"technique": "prune_mlp", "width": 2}]}, "width"),
         ({"steps": [{"technique": "prune_mlp"}, {"technique": "prune_mlp"}]}, "names a technique once"),
         ({"steps": [{"technique": "tome"}, {"technique": "evit"}]}, "exclude each other"),
-        ({"steps": [{"technique": "distill"}, {"technique": "prune_mlp"}]}, "steps go base, input, structure"),
+        ({"steps": [{"technique": "distill"}, {"technique": "prune_mlp"}]}, "steps go images, base, input, structure"),
         ({"steps": [{"technique": "int8_dynamic"}], "runtime": "openvino"}, "must suit the runtime"),
         ({"steps": [], "runtime": "tensorrt"}, "runtime must be known"),
         ({"steps": [{"keep": 1}]}, "names its technique"),
