@@ -8,26 +8,29 @@ Prints milliseconds a trial at several sizes of a study on disk, and how long an
 from __future__ import annotations
 
 import argparse
-import itertools
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from made_up import budget, figures, world
+import numpy as np
+from made_up import Charged, budget, figures, world
 
 from sousvit.search.answer import choose
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Job, Outcome
-from sousvit.search.executors.simulated import SimulatedExecutor
+from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.record import BaseRecord
 from sousvit.search.run import make_engine
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
 
 MARKS = (100, 300, 1000, 3000, 5000)
-WINDOW = 50
+#: Calls before a mark that its figures are of.
+WINDOW = 200
+#: Seconds of a simulated trial: so long as an int8 variant of a recovered model takes here, the cheapest kind.
+TRIAL = 10.0
+SHOWN = {"asked": "a recipe asked for", "next": "another job or none", "took": "a result recorded and told"}
 
 
 def main() -> None:
@@ -36,27 +39,39 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=MARKS[-1])
     trials = parser.parse_args().trials
     shape, base, space = world()
-    ends: list[float] = []
 
     def judge(job: Job) -> Outcome:
         values = figures(Recipe.from_dict(job.recipe), shape)
-        return Outcome(job.attempt, "complete", values, {"judge": 10.0}, artifact="")
+        return Outcome(job.attempt, "complete", values, {"judge": TRIAL}, artifact="")
 
     for count in dict.fromkeys((min(300, trials), trials)):
         with tempfile.TemporaryDirectory() as folder:
-            ends.clear()
-            archive = Archive(Path(folder) / "run", writable=True)
-            watcher = Watcher(trial=lambda record, counts: ends.append(time.perf_counter()))
-            executor = SimulatedExecutor(base, judge)
+            archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
+            executor = SimulatedExecutor(base, judge, clock)
             asked = budget(count, explore_fidelity=1.0)
-            engine = make_engine(asked, archive, executor, base, shape, space, archive.folder, watcher)
-            engine.run()
-            for mark in (mark for mark in MARKS if mark <= len(ends)):
-                window = ends[max(0, mark - WINDOW - 1) : mark]
-                own = [1000 * (after - before) for before, after in itertools.pairwise(window)]
-                print(f"{count} trials asked for, at {mark}: {statistics.median(own):.1f} ms a trial")
+            engine = make_engine(asked, archive, executor, base, shape, space, archive.folder, Watcher(), clock)
+            engine.begin()
+            charged = Charged(engine, archive, clock)
+            executor.drive(charged)
+            print(f"{count} trials asked for; the engine's own time is {_own(charged) / clock.now:.2%} of all")
+            for mark in (mark for mark in MARKS if mark <= count):
+                print(f"  at {mark}: {_told(charged, mark)}")
             _answers(archive, trials)
             archive.close()
+
+
+def _own(charged: Charged) -> float:
+    return sum(spent for _, _, spent in charged.calls)
+
+
+def _told(charged: Charged, mark: int) -> str:
+    """Median and 95th percentile of the calls before ``mark``, in milliseconds."""
+    told = []
+    for what, name in SHOWN.items():
+        own = [1000 * spent for kind, known, spent in charged.calls if kind == what and known < mark][-WINDOW:]
+        if own:
+            told.append(f"{name} {np.median(own):.1f} (95%: {np.quantile(own, 0.95):.1f}) ms")
+    return ", ".join(told)
 
 
 def _answers(archive: Archive, trials: int) -> None:

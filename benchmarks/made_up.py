@@ -1,13 +1,18 @@
-"""A made-up search for measuring the engine itself: a budget, and figures that follow from shapes with some noise."""
+"""A made-up search for measuring the engine itself: a budget, figures that follow from shapes, and a stopwatch."""
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import asdict
 
 import timm
 
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
+from sousvit.search.engine import Engine
+from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.simulated import SimulatedClock
 from sousvit.search.record import BaseRecord, Value
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
@@ -46,3 +51,43 @@ def world() -> tuple[VitShape, BaseRecord, Space]:
     shape = VitShape.of(timm.create_model("deit_tiny_patch16_224"))
     space, _ = make_space(read_space("all"), shape, ("onnxruntime", "openvino"))
     return shape, BaseRecord(figures(Recipe(), shape), asdict(shape), {}), space
+
+
+class Charged:
+    """An engine whose own time is taken, and passes on the simulated clock.
+
+    Attributes:
+        calls: per call ``(what, trials in the archive before it, seconds)``; ``asked`` gave a job that a proposer
+            chose, ``next`` any other answer to the question for a job, ``took`` recorded an outcome.
+        last_start: when the last job was handed out.
+    """
+
+    def __init__(self, engine: Engine, archive: Archive, clock: SimulatedClock) -> None:
+        self._engine, self._archive, self._clock = engine, archive, clock
+        self.calls: list[tuple[str, int, float]] = []
+        self.last_start = 0.0
+        self.rungs_of, self.continue_with = engine.rungs_of, engine.continue_with
+
+    def next_job(self) -> Job | None:
+        """See :class:`sousvit.search.executors.executor.JobSource`."""
+        known, fanned, begun = len(self._archive), self._given_otherwise(), time.perf_counter()
+        job = self._engine.next_job()
+        asked = job is not None and self._given_otherwise() == fanned
+        self._charge("asked" if asked else "next", known, begun)
+        self.last_start = self._clock.now if job is not None else self.last_start
+        return job
+
+    def take(self, outcome: Outcome) -> bool:
+        """See :class:`sousvit.search.executors.executor.JobSource`."""
+        known, begun = len(self._archive), time.perf_counter()
+        taken = self._engine.take(outcome)
+        self._charge("took", known, begun)
+        return taken
+
+    def _given_otherwise(self) -> int:
+        return self._engine.counts.fanned + self._engine.counts.promoted
+
+    def _charge(self, what: str, known: int, begun: float) -> None:
+        spent = time.perf_counter() - begun
+        self.calls.append((what, known, spent))
+        self._clock.now += spent

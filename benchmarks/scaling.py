@@ -17,11 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.express as px
-from made_up import budget, figures, world
+from made_up import Charged, budget, figures, world
 from rich.progress import track
 
 from sousvit.search.archive import Archive
-from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.learning_curve import FULL
@@ -33,36 +32,6 @@ RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 #: Trials of a search: so many for every worker, but not fewer than the second figure.
 TRIALS_EACH, FEWEST = 6, 300
-
-
-class Charged:
-    """An engine whose own time passes on the simulated clock."""
-
-    def __init__(self, engine: Engine, clock: SimulatedClock) -> None:
-        self._engine, self._clock = engine, clock
-        self.own_seconds = 0.0
-        self.last_start = 0.0
-        self.rungs_of, self.continue_with = engine.rungs_of, engine.continue_with
-
-    def next_job(self) -> Job | None:
-        """See :class:`sousvit.search.executors.executor.JobSource`."""
-        begun = time.perf_counter()
-        job = self._engine.next_job()
-        self._charge(begun)
-        self.last_start = self._clock.now if job is not None else self.last_start
-        return job
-
-    def take(self, outcome: Outcome) -> bool:
-        """See :class:`sousvit.search.executors.executor.JobSource`."""
-        begun = time.perf_counter()
-        taken = self._engine.take(outcome)
-        self._charge(begun)
-        return taken
-
-    def _charge(self, begun: float) -> None:
-        spent = time.perf_counter() - begun
-        self.own_seconds += spent
-        self._clock.now += spent
 
 
 class Seconds:
@@ -98,7 +67,7 @@ def measure(workers: int, path: Path) -> dict[str, float]:
         executor = SimulatedExecutor(base, judge, clock, workers=workers)
         engine = make_engine(budget(trials), archive, executor, base, shape, space, archive.folder, Watcher(), clock)
         engine.begin()
-        charged = Charged(engine, clock)
+        charged = Charged(engine, archive, clock)
         executor.drive(charged)
         archive.close()
     busy = executor.busy_until(charged.last_start) / (workers * charged.last_start)
@@ -107,7 +76,7 @@ def measure(workers: int, path: Path) -> dict[str, float]:
         "trials": trials,
         "hours": clock.now / 3600,
         "busy": busy,
-        "engine_ms_per_trial": 1000 * charged.own_seconds / trials,
+        "engine_ms_per_trial": 1000 * sum(spent for _, _, spent in charged.calls) / trials,
     }
 
 

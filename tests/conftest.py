@@ -22,6 +22,13 @@ from sousvit.common.data import DataSpec
 from sousvit.common.data.idx import write_idx
 from sousvit.common.specs import ModelSpec
 
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Judging and applying in a test's own process take all cores, and would leave them to the tests that follow."""
+    torch.set_num_threads(1)
+
+
 torch.set_num_threads(1)
 
 TINY_VIT: dict[str, Any] = {

@@ -101,8 +101,8 @@ def test_a_killed_worker_loses_nothing(make, expected, tmp_path):
     if make is simulated:
         pytest.skip("has no process to kill")
     hooks = Hooks()
-    hooks.watcher.begin = lambda origin, recipe, fidelity: kill.append(1) or (
-        (tmp_path / "kill-next").touch() if len(kill) == 5 else None
+    hooks.watcher.begin = lambda origin, recipe, fidelity: (
+        kill.append(1) or ((tmp_path / "kill-next").touch() if len(kill) == 5 else None)
     )
     kill: list[int] = []
     answer = search(budget(tmp_path), tmp_path, make, hooks)

@@ -133,6 +133,27 @@ def test_workers_that_do_not_see_the_folder_need_a_storage(cluster, tmp_path, mo
         run(tmp_path, cluster, trials=4)
 
 
+def test_a_search_ends_well_beside_others_that_fill_the_object_store(tmp_path, monkeypatch):
+    import numpy as np
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("SOUSVIT_TEST_SECONDS", "0.1")
+    small = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80_000_000},
+    )
+    try:
+        ray.init(small.address)
+        held = [ray.put(np.full(5_000_000, number)) for number in range(4)]  # twice what the store holds: some spill
+        run(tmp_path, small, trials=12)
+        check(tmp_path, 12)
+        assert [int(ray.get(one)[0]) for one in held] == [0, 1, 2, 3]  # and theirs are still there
+    finally:
+        ray.shutdown()
+        small.shutdown()
+
+
 def test_without_an_address_no_cluster_that_happens_to_run_here_is_joined(cluster, tmp_path):
     import ray
 

@@ -66,5 +66,5 @@ def test_it_acts_after_everything_that_would_fill_its_zeros(make_vit):
     space = make_space(read_space("all"), shape, ("onnxruntime",))[0]
     order = [option.technique for option in space.options()]
     assert order.index("sparsify") > max(order.index(name) for name in ("low_rank", "prune_mlp", "attention", "tome"))
-    with pytest.raises(ValueError, match="steps go base, input"):
+    with pytest.raises(ValueError, match="steps go images, base, input"):
         Recipe((Step.make("sparsify"), Step.make("low_rank")))
