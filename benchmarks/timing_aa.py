@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sousvit.common.cpu import available_cores
@@ -70,7 +71,9 @@ def export(model: Path, runtime: str, folder: Path) -> Artifact:
 
 
 def once(artifact: Artifact, plan: TimingPlan, number: int) -> Timing:
-    with open_session(artifact, 1, 1) as one, open_session(artifact, 1, 1) as other:
+    """The session that was opened first is the candidate and the baseline by turns: it tends to be the slower one."""
+    with open_session(artifact, 1, 1) as first, open_session(artifact, 1, 1) as second:
+        one, other = (first, second) if number % 2 == 0 else (second, first)
         timing = compare(one, other, (1, *artifact.input_shape[1:]), plan)
     flag = " noisy" if timing.noisy else ""
     print(f"#{number} {timing.ratio:.4f} [{timing.ratio_low:.4f}, {timing.ratio_high:.4f}]{flag}", file=sys.stderr)
@@ -100,6 +103,8 @@ def summary(timings: list[Timing]) -> dict[str, Any]:
         "noisy": len(timings) - len(quiet),
         "trusted runs whose 95% interval covers 1.0": covering,
         "share": covering / len(quiet) if quiet else None,
+        "median half width of the interval": median((t.ratio_high - t.ratio_low) / 2 for t in quiet) if quiet else None,
+        "median ratio, candidate opened first and second": [median(t.ratio for t in timings[k::2]) for k in (0, 1)],
         "largest trusted |ratio - 1|": max((abs(timing.ratio - 1) for timing in quiet), default=None),
     }
 

@@ -1,10 +1,17 @@
 """Interleaved timing: candidate and baseline take turns in one process, so that what disturbs one disturbs both.
 
-Method: both warm up; then short rounds of a few inferences alternate in the order A B B A (baseline first and
-last), so that a steady drift cancels. Each such group gives one ratio, candidate over baseline; the reported
-ratio is the median over groups with a bootstrap interval. A group counts as disturbed when the process did not
-have its core (CPU time below wall time) or when the baseline's two rounds differ. Disturbed groups are repeated
-until there are enough clean ones or a cap is reached; then all groups count and the timing is ``noisy``.
+Method: both warm up; then short rounds of a few inferences alternate in the orders B A A B and A B B A by turns, so
+that a steady drift, and what a change of models costs, cancel. Each such group gives one ratio, candidate over
+baseline; the reported ratio is the median over groups with a bootstrap interval. A group counts as disturbed when the
+process did not have its core (CPU time below wall time) or when the two rounds of one session differ. Disturbed groups
+are repeated until there are enough clean ones or a cap is reached; then, or if most were disturbed, all groups count
+and the timing is ``noisy``.
+
+Rounds are no shorter than that because a model is slow at first after another one has run: taking turns after every
+inference tells less noise, and a fast candidate 10% slower than it is when it runs alone.
+
+Two sessions of one file are not equally fast either (``benchmarks/timing_aa.py``: the one opened first is the slower
+one, by about 1%): where their memory lies decides it, and no taking of turns shows it. The interval is widened by it.
 """
 
 from __future__ import annotations
@@ -22,8 +29,10 @@ if TYPE_CHECKING:
 
 #: A group is disturbed when CPU time was a smaller share of wall time than this (several threads use more than 1),
 MIN_CPU_SHARE = 0.9
-#: or when the baseline's two rounds differ by more than this factor.
+#: or when two rounds of one session differ by more than this factor.
 MAX_DRIFT = 1.15
+#: How much faster or slower a session is by where its memory lies: relative standard deviation.
+PLACEMENT = 0.004
 BOOTSTRAP_DRAWS = 1000
 
 
@@ -42,7 +51,7 @@ class TimingPlan:
     Attributes:
         min_seconds: measuring time of one comparison, over both sessions.
         max_seconds: cap when disturbed groups are repeated (but at least twice ``min_groups`` are tried).
-        min_groups: clean A B B A groups wanted at least.
+        min_groups: clean groups wanted at least.
         round_seconds: length of one round; a round holds at least one inference.
         warmup: inferences of each session before the first round.
     """
@@ -82,7 +91,7 @@ class Timing:
         ratio_low, ratio_high: its 95% interval.
         samples: inferences of the candidate behind the figures.
         groups: clean groups behind the ratio.
-        noisy: not enough clean groups within the time cap; all groups were used.
+        noisy: not enough clean groups within the time cap, or most were disturbed; all groups were used.
         batch: images an inference.
     """
 
@@ -110,7 +119,7 @@ class Timing:
 
 @dataclass
 class Group:
-    """Latencies in seconds of one A B B A group, and CPU time over wall time while it ran."""
+    """Latencies in seconds of two rounds of each session, in the order of time, and CPU over wall time meanwhile."""
 
     candidate: list[float] = field(default_factory=list)
     baseline_first: list[float] = field(default_factory=list)
@@ -118,22 +127,26 @@ class Group:
     cpu_share: float = 1.0
 
     @property
+    def baseline(self) -> list[float]:
+        """All of the baseline's."""
+        return [*self.baseline_first, *self.baseline_last]
+
+    @property
     def ratio(self) -> float:
-        """Median of the candidate over the mean of the baseline's two medians."""
-        return float(np.median(self.candidate)) / ((self._first + self._last) / 2)
+        """Mean of the candidate's two medians over that of the baseline's, both geometric."""
+        return float(np.exp(np.log(self._medians).reshape(2, 2).mean(1) @ (1, -1)))
 
     @property
     def drift(self) -> float:
-        """Factor between the baseline's two rounds, at least 1."""
-        return max(self._first, self._last) / min(self._first, self._last)
+        """Factor between the two rounds of one session, at least 1; of the session whose rounds differ more."""
+        return float(np.exp(np.abs(np.diff(np.log(self._medians).reshape(2, 2))).max()))
 
     @property
-    def _first(self) -> float:
-        return float(np.median(self.baseline_first))
-
-    @property
-    def _last(self) -> float:
-        return float(np.median(self.baseline_last))
+    def _medians(self) -> list[float]:
+        """Of the candidate's and of the baseline's rounds."""
+        half = max(1, len(self.candidate) // 2)
+        rounds = (self.candidate[:half], self.candidate[-half:], self.baseline_first, self.baseline_last)
+        return [float(np.median(one)) for one in rounds]
 
     @property
     def is_clean(self) -> bool:
@@ -195,9 +208,8 @@ def measure_groups(
     started = clock.wall()
     while pending := _pending(groups, plan, clock.wall() - started):
         for name in pending:
-            groups[name].append(
-                _group(sessions[name], sessions[baseline], batch, repeats[name], repeats[baseline], clock)
-            )
+            rounds = _Rounds(sessions[name], repeats[name], sessions[baseline], repeats[baseline], batch, clock)
+            groups[name].append(rounds.group(baseline_outside=len(groups[name]) % 2 == 0))
     return groups
 
 
@@ -223,16 +235,37 @@ def _warm_up(session: Session, batch: np.ndarray, plan: TimingPlan, clock: Clock
     return max(1, min(100, round(plan.round_seconds / max(latency, 1e-6))))
 
 
-def _group(
-    candidate: Session, baseline: Session, batch: np.ndarray, candidate_runs: int, baseline_runs: int, clock: Clock
-) -> Group:
-    """Baseline, candidate, candidate, baseline."""
-    wall, cpu = clock.wall(), clock.cpu()
-    first = _round(baseline, batch, baseline_runs, clock)
-    middle = _round(candidate, batch, candidate_runs, clock) + _round(candidate, batch, candidate_runs, clock)
-    last = _round(baseline, batch, baseline_runs, clock)
-    share = (clock.cpu() - cpu) / max(clock.wall() - wall, 1e-9)
-    return Group(middle, first, last, share)
+@dataclass(frozen=True)
+class _Rounds:
+    """Two warm sessions, and how many inferences a round of each holds."""
+
+    candidate: Session
+    candidate_runs: int
+    baseline: Session
+    baseline_runs: int
+    batch: np.ndarray
+    clock: Clock
+
+    def group(self, baseline_outside: bool) -> Group:
+        """Baseline, candidate, candidate, baseline; or the other way round."""
+        group = Group()
+        wall, cpu = self.clock.wall(), self.clock.cpu()
+        if baseline_outside:
+            group.baseline_first = self._baseline()
+            group.candidate = self._candidate() + self._candidate()
+            group.baseline_last = self._baseline()
+        else:
+            group.candidate = self._candidate()
+            group.baseline_first, group.baseline_last = self._baseline(), self._baseline()
+            group.candidate += self._candidate()
+        group.cpu_share = (self.clock.cpu() - cpu) / max(self.clock.wall() - wall, 1e-9)
+        return group
+
+    def _candidate(self) -> list[float]:
+        return _round(self.candidate, self.batch, self.candidate_runs, self.clock)
+
+    def _baseline(self) -> list[float]:
+        return _round(self.baseline, self.batch, self.baseline_runs, self.clock)
 
 
 def _round(session: Session, batch: np.ndarray, runs: int, clock: Clock) -> list[float]:
@@ -245,14 +278,14 @@ def _round(session: Session, batch: np.ndarray, runs: int, clock: Clock) -> list
 
 
 def summarise(groups: list[Group], plan: TimingPlan, batch: int = 1) -> Timing:
-    """Figures from groups: the clean ones if there are enough, otherwise all of them and ``noisy``."""
+    """Figures from groups: the clean ones if they are enough and most, otherwise all of them and ``noisy``."""
     clean = [group for group in groups if group.is_clean]
-    noisy = len(clean) < plan.min_groups
+    noisy = len(clean) < max(plan.min_groups, len(groups) / 2)
     used = groups if noisy else clean
     ratios = np.array([group.ratio for group in used])
-    ratio_low, ratio_high = median_interval(ratios)
+    ratio, (ratio_low, ratio_high) = float(np.median(ratios)), median_interval(ratios)
     candidate = 1e3 * np.concatenate([group.candidate for group in used])
-    baseline = 1e3 * np.concatenate([[*group.baseline_first, *group.baseline_last] for group in used])
+    baseline = 1e3 * np.concatenate([group.baseline for group in used])
     medians = 1e3 * np.array([float(np.median(group.candidate)) for group in used])
     p50, p95, p99 = map(float, np.quantile(candidate, (0.5, 0.95, 0.99)))
     baseline_p50, baseline_p95, baseline_p99 = map(float, np.quantile(baseline, (0.5, 0.95, 0.99)))
@@ -266,14 +299,19 @@ def summarise(groups: list[Group], plan: TimingPlan, batch: int = 1) -> Timing:
         baseline_p50_ms=baseline_p50,
         baseline_p95_ms=baseline_p95,
         baseline_p99_ms=baseline_p99,
-        ratio=float(np.median(ratios)),
-        ratio_low=ratio_low,
-        ratio_high=ratio_high,
+        ratio=ratio,
+        ratio_low=ratio / _widened(ratio / ratio_low),
+        ratio_high=ratio * _widened(ratio_high / ratio),
         samples=len(candidate),
         groups=len(used),
         noisy=noisy,
         batch=batch,
     )
+
+
+def _widened(factor: float) -> float:
+    """Half of an interval, as a factor, with what the sessions' memory adds to it."""
+    return math.exp(math.hypot(math.log(factor), 1.96 * PLACEMENT))
 
 
 def median_interval(values: np.ndarray) -> tuple[float, float]:

@@ -51,7 +51,7 @@ class Sanity:
             OrderError: they could not.
         """
         every = [group for done in groups.values() for group in done]
-        total = sum(sum(part) for g in every for part in (g.candidate, g.baseline_first, g.baseline_last))
+        total = sum(sum(g.candidate) + sum(g.baseline) for g in every)
         if total > elapsed * CLOCK_SLACK:
             raise OrderError(f"inferences of {total:.3g} s cannot have been run in {elapsed:.3g} s")
         wanted = order.plan.min_seconds * len(groups)
@@ -60,7 +60,7 @@ class Sanity:
         own = float(np.median([np.median(g.baseline_first) / np.median(g.baseline_last) for g in every]))
         if not 1 / MAX_SELF_RATIO <= own <= MAX_SELF_RATIO:
             raise OrderError(f"the baseline differs from itself by a factor of {max(own, 1 / own):.2f}")
-        median = float(np.median(np.concatenate([[*g.baseline_first, *g.baseline_last] for g in every])))
+        median = float(np.median(np.concatenate([g.baseline for g in every])))
         known = self._baselines.get(baseline, median)
         if not known / MAX_CHANGE <= median <= known * MAX_CHANGE:
             raise OrderError(f"the baseline took {1e3 * known:.3g} ms before and {1e3 * median:.3g} ms now")

@@ -88,9 +88,20 @@ def test_a_slow_model_still_gets_its_groups() -> None:
     assert timing.groups == PLAN.min_groups and not timing.noisy
 
 
-def test_a_linear_drift_cancels_within_a_group() -> None:
-    group = Group(candidate=[1.1, 1.2], baseline_first=[1.0], baseline_last=[1.3])
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_steady_drift_cancels_within_a_group(outside: bool) -> None:
+    outer, inner = [1.0, 1.3], [1.1, 1.3 / 1.1]
+    candidate, (first, last) = (inner, outer) if outside else (outer, inner)
+    group = Group(candidate, [first], [last])
     assert group.ratio == pytest.approx(1.0)
+    assert group.drift == pytest.approx(1.3) and not group.is_clean
+
+
+def test_no_interval_is_narrower_than_what_memory_does() -> None:
+    timing = summarise([Group([1.0, 1.0], [2.0], [2.0]) for _ in range(40)], PLAN)
+    assert timing.ratio == pytest.approx(0.5)
+    assert timing.ratio / timing.ratio_low == pytest.approx(timing.ratio_high / timing.ratio)
+    assert timing.ratio_high / timing.ratio > 1.007
 
 
 def test_many_sessions_share_one_baseline() -> None:
