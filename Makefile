@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/sousvit search examples/fashion-mnist/budget.yaml --run demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -111,6 +113,7 @@ class Proposer:
         self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
         self._random = random.Random(seed)
         self._asked_after = (-1, 0)
+        self._shared_parameters = IntersectionSearchSpace()
 
     def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
@@ -133,7 +136,10 @@ class Proposer:
         self._asked_after = known, times + 1 if known == last else 0
         seed = zlib.crc32(f"{self._seed} {self._asked_after}".encode())
         self._random.seed(seed)
-        self.study.sampler = _sampler(self._sampler, seed, self._expected_trials)
+        if self._sampler == "nsga2":
+            self.study.sampler = _Nsga2(self._shared_parameters, seed)
+        else:
+            self.study.sampler = _tpe(seed, self._expected_trials)
 
     def cost_errors(self) -> dict[str, tuple[float, int]]:
         """See :meth:`sousvit.search.model_based.ModelBased.cost_errors`; nothing where no model proposes."""
@@ -152,8 +158,8 @@ class Proposer:
 
     def enqueue_mutation(self) -> None:
         """Ask next for a trial so far with one parameter drawn anew (all of them in a young study)."""
-        told = [trial.params for trial in self.study.trials if trial.state.is_finished()]
-        parent = self._random.choice(told) if told and self._random.random() < 0.8 else {}
+        told = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        parent = self._random.choice(told).params if told and self._random.random() < 0.8 else {}
         drawn = RandomTrial(self._random, dict(parent))
         if parent:
             drawn.known.pop(self._random.choice(list(parent)))
@@ -242,9 +248,21 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": connect})
 
 
-def _sampler(name: str, seed: int, expected_trials: int) -> optuna.samplers.BaseSampler:
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
+class _Nsga2(optuna.samplers.NSGAIISampler):
+    """NSGA-II that is told which parameters all trials share: finding it anew takes longer than all the rest of it."""
+
+    def __init__(self, shared: IntersectionSearchSpace, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._shared = shared
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        return {name: values for name, values in self._shared.calculate(study).items() if not values.single()}
+
+
+def _tpe(seed: int, expected_trials: int) -> optuna.samplers.TPESampler:
     startup = min(10, max(5, expected_trials // 5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate and group are; their behaviour is tested

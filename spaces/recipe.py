@@ -64,19 +64,17 @@ class Recipe:
                 "a recipe's runtime must be known", repr(self.runtime), f"choose one of {', '.join(RUNTIMES)}"
             )
         names = [step.technique for step in self.steps]
-        for position, step in enumerate(self.steps):
-            handler = step.handler
-            if step.technique in names[:position]:
-                raise UserError("a recipe names a technique once", step.technique, "merge the two steps")
-            clash = next((other for other in self.steps if other.handler.excludes(handler)), None)
+        handlers = [step.handler for step in self.steps]
+        for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
+            if name in names[:position]:
+                raise UserError("a recipe names a technique once", name, "merge the two steps")
+            clash = next((other for other in handlers if other.excludes(handler)), None)
             if clash is not None:
-                raise UserError(
-                    "conflicting techniques exclude each other", f"{step.technique} with {clash.technique}", "drop one"
-                )
-            if position and handler.stage < self.steps[position - 1].handler.stage:
+                raise UserError("conflicting techniques exclude each other", f"{name} with {clash.name}", "drop one")
+            if position and handler.stage < handlers[position - 1].stage:
                 raise UserError(
                     "steps go images, base, input, structure, attention, tokens, weights, recovery, deploy",
-                    f"{step.technique} after {names[position - 1]}",
+                    f"{name} after {names[position - 1]}",
                     "reorder the steps",
                 )
             if isinstance(handler, DeployTechnique):
@@ -84,7 +82,7 @@ class Recipe:
                     raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
                 if self.runtime not in handler.runtimes:
                     raise UserError(
-                        f"{step.technique} must suit the runtime",
+                        f"{name} must suit the runtime",
                         self.runtime,
                         f"use one of {', '.join(sorted(handler.runtimes))}",
                     )
