@@ -31,7 +31,7 @@ from sousvit.spaces.recipe import Recipe
 RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 #: Trials of a search: so many for every worker, but not fewer than the second figure.
-TRIALS_EACH, FEWEST = 6, 300
+TRIALS_EACH, FEWEST = 4, 200
 
 
 class Seconds:
