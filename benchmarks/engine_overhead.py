@@ -28,7 +28,7 @@ from sousvit.spaces.recipe import Recipe
 MARKS = (100, 300, 1000, 3000, 5000)
 #: Calls before a mark that its figures are of.
 WINDOW = 200
-#: Seconds of a simulated trial: so long as an int8 variant of a recovered model takes here, the cheapest kind.
+#: Seconds of a simulated trial.
 TRIAL = 10.0
 SHOWN = {"asked": "a recipe asked for", "next": "another job or none", "took": "a result recorded and told"}
 

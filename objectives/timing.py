@@ -11,7 +11,7 @@ Rounds are no shorter than that because a model is slow at first after another o
 inference tells less noise, and a fast candidate 10% slower than it is when it runs alone.
 
 Two sessions of one file are not equally fast either (``benchmarks/timing_aa.py``: the one opened first is the slower
-one, by about 1%): where their memory lies decides it, and no taking of turns shows it. The interval is widened by it.
+one, by about 0.5%): where their memory lies decides it, and no taking of turns shows it. The interval is widened by it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import socket
 import threading
 import time
 import uuid
@@ -48,6 +49,10 @@ from sousvit.search.record import BaseRecord
 if TYPE_CHECKING:
     from sousvit.search.budget import Budget
 
+#: A cluster of the search's own, on this machine.
+LOCAL = "local"
+#: Seconds for a cluster's port to accept a connection; Ray itself tries for minutes.
+CONNECT_SECONDS = 5.0
 #: Seconds before a lost worker is replaced.
 NOTICE_SECONDS = 5.0
 #: Seconds for a device's agent to stop.
@@ -217,19 +222,19 @@ class RayExecutor(Executor):
     def _connect(self) -> None:
         if ray.is_initialized():
             return
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        address = self._options.address
-        if address is not None and address.startswith("ray://"):
+        # Left to itself, Ray joins the last cluster started on this machine: maybe another search's, gone with it.
+        address = self._options.address or os.environ.get("RAY_ADDRESS") or LOCAL
+        if address.startswith("ray://"):
             raise UserError(
                 "the driver of a search runs inside the cluster",
                 address,
                 "use ray: {address: auto} on a node of it, or ray job submit (see examples/cluster)",
             )
-        if address is None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == LOCAL:
             options |= {"include_dashboard": False}
-        # Left to itself, Ray joins the last cluster started on this machine: maybe another search's, gone with it.
-        address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
+            _knock(address)
             ray.init(address=address, **options)
         except Exception as error:  # Ray raises plain ones too, for instance of a node that starts too slowly
             said = (str(error) or type(error).__name__).splitlines()[0]
@@ -359,6 +364,13 @@ class RayExecutor(Executor):
         if self._started_here:
             ray.shutdown()
             self._started_here = False
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nothing listens at a ``host:port``, which Ray itself would take minutes to find."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager

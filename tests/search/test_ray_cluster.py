@@ -166,12 +166,13 @@ def test_without_an_address_no_cluster_that_happens_to_run_here_is_joined(cluste
     assert joined != cluster.address
 
 
-def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:"])
+def test_a_cluster_that_is_not_there_is_one_line(address, tmp_path):
     from sousvit.common.errors import UserError
     from sousvit.search.executors.ray_tune import RayExecutor
 
     with pytest.raises(UserError, match="cluster must answer"):
-        RayExecutor(budget(tmp_path, "127.0.0.1:"), tmp_path, judge=JUDGE).start(None)
+        RayExecutor(budget(tmp_path, address), tmp_path, judge=JUDGE).start(None)
 
 
 DRIVER = textwrap.dedent("""
