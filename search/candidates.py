@@ -156,7 +156,7 @@ class Candidates:
         return trial.asked, self._space.suggest(trial)
 
     def _add(self, parameters: dict[str, Any], recipe: Recipe) -> None:
-        candidate = self._candidate(parameters, recipe)
+        candidate = self._candidate(parameters, recipe.fitting(self._shape))
         if candidate is not None:
             known = {name: Value(value) for name, value in candidate.figures.items()}
             if not broken_limits(known, self._limits):

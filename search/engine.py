@@ -41,7 +41,7 @@ DUPLICATES_BEFORE_MUTATION = 3
 DUPLICATES_BEFORE_END = 60
 #: A job whose worker was killed or crashed is tried so many times more before it counts as failed.
 RETRIES = 1
-#: Recipes that wait for weights in training; while so many do, no other is asked.
+#: Recipes that wait for weights in training; while so many do, and more than jobs run, no other is asked.
 MOST_HELD = 8
 #: One trial in this many may be a further setting of a single technique.
 LATER_PERIOD = 4
@@ -121,7 +121,7 @@ class Engine:
             work = next(self._choices(), None)
             if work is not None:
                 return self._start(work)
-            if self._exhausted or len(self._held) >= MOST_HELD:
+            if self._exhausted or len(self._held) >= max(MOST_HELD, len(self._running)):
                 return None
             if not self._propose():
                 self.stopped_because = "the space is exhausted"
@@ -200,7 +200,7 @@ class Engine:
 
     def _start(self, work: Work, attempt: str | None = None) -> Job:
         self._watcher.begin(work.origin, work.recipe, work.fidelity)
-        rivals = self._rivals(work) if work.recipe.trains else ()
+        rivals = self._rivals(work) if work.trains else ()
         job = make_job(work.recipe, work.fidelity, self._budget.search, rivals)
         work.job = job if attempt is None else replace(job, attempt=attempt)
         self._running[work.job.attempt] = work
@@ -311,7 +311,7 @@ class Engine:
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
-        if self._archive.own:
+        if not self._proposer.is_new:
             return  # resumed: the study still holds what was not asked yet
         for trial in self._archive.front(self._limits, self._senses):
             # Known: replayed, so that the sampler learns it.

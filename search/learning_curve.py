@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 
 from sousvit.objectives.objective import Stage, get_objective
 from sousvit.search.record import TrialRecord, Value
@@ -28,6 +29,7 @@ SPREAD, SPREAD_WEIGHT = 0.35, 4
 NARROWER = 0.5
 
 
+@cache
 def is_trained(name: str) -> bool:
     """Whether training decides the objective."""
     return get_objective(name).stage is Stage.TRAINED

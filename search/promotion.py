@@ -43,7 +43,7 @@ class Promotions:
         """
         if self._policy.low >= FULL:
             return None
-        busy = {work.model_key for work in running if work.recipe.trains}
+        busy = {work.model_key for work in running if work.trains}
         trials = list(self._archive)
         risen = self._policy.rise(trials, busy)
         if risen is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import random
 import sqlite3
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.search_space import IntersectionSearchSpace
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from sousvit.common.errors import SharedInputError, UserError
+from sousvit.common.errors import SharedInputError
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord
+from sousvit.search.study_file import StudyFile
 from sousvit.spaces.space import RandomTrial, Space
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def storage_errors_as_user_errors(path: Path | None) -> Iterator[None]:
     """Turn what SQLite says of a full disk, or of a file it cannot write, into one line."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
         cause = error.__cause__ or error
         raise SharedInputError(
             "the study's file must be writable", f"{path}: {cause}", "free some space and run the same command again"
@@ -103,9 +102,9 @@ class Proposer:
         self._model = model
         self.space, self._shape, self._senses, self._limits = space, shape, senses, limits
         with storage_errors_as_user_errors(path):
-            storage = None if path is None else _storage(path)
+            self._file = None if path is None else StudyFile(path)
             self.study = optuna.create_study(
-                storage=storage,
+                storage=self._file,
                 study_name=STUDY,
                 load_if_exists=True,
                 directions=["maximize" if more else "minimize" for more in senses.values()],
@@ -113,22 +112,23 @@ class Proposer:
         self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
         self._random = random.Random(seed)
         self._asked_after = (-1, 0)
-        self._shared_parameters = IntersectionSearchSpace()
+        self._shared = _SharedParameters(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
 
         ``pending`` recipes are on their way: the model takes them as it expects them to come out.
 
-        Values that do not fit together (more tokens merged than the blocks left can merge) stay as asked: the
-        engine rejects them, and the sampler learns it.
+        A step that does not fit in its place (more tokens merged than the blocks left can merge) is left out.
         """
         self._draw_as_of(len(records))
         if self._model is not None and records and not self._is_waiting():
             parameters = self._model.propose(records, pending)
             if parameters is not None:
                 self.study.enqueue_trial(parameters)
-        return self._proposal(self.study.ask())
+        proposal = self._proposal(self.study.ask())
+        self._save()
+        return proposal
 
     def _draw_as_of(self, known: int) -> None:
         """Draw by how many results are known, not by what was drawn before: so a resumed search goes on as it would."""
@@ -137,9 +137,14 @@ class Proposer:
         seed = zlib.crc32(f"{self._seed} {self._asked_after}".encode())
         self._random.seed(seed)
         if self._sampler == "nsga2":
-            self.study.sampler = _Nsga2(self._shared_parameters, seed)
+            self.study.sampler = _Nsga2(self._shared, seed)
         else:
             self.study.sampler = _tpe(seed, self._expected_trials)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was asked or enqueued yet."""
+        return not self.study.get_trials(deepcopy=False)
 
     def cost_errors(self) -> dict[str, tuple[float, int]]:
         """See :meth:`sousvit.search.model_based.ModelBased.cost_errors`; nothing where no model proposes."""
@@ -169,10 +174,12 @@ class Proposer:
     def reject(self, proposal: Proposal) -> None:
         """Tell that a recipe's values do not fit together."""
         self._reject(proposal.trial)
+        self._save()
 
     def tell(self, proposal: Proposal, record: TrialRecord) -> None:
         """Tell a finished trial, its constraints first."""
         self._tell(proposal.trial, record)
+        self._save()
 
     def reconcile(self, records: Sequence[TrialRecord]) -> list[Proposal]:
         """After a crash: tell what the archive has of RUNNING trials, and give back the others to be tried again."""
@@ -180,86 +187,80 @@ class Proposer:
         again = []
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.study, frozen._trial_id)
-            done = frozenset(frozen.constraints)
             if frozen.number in known:
-                self._tell(trial, known[frozen.number], done)
-            elif frozen.params and not done:
-                again.append(self._proposal(trial))
+                self._tell(trial, known[frozen.number])
             else:
-                self._reject(trial, done)
+                again.append(self._proposal(trial))
+        self._save()
         return again
+
+    def _save(self) -> None:
+        if self._file is not None:
+            self._file.save()
 
     def _proposal(self, trial: optuna.Trial) -> Proposal:
         recipe = self.space.suggest(trial)
-        with contextlib.suppress(UserError):
-            recipe = recipe.canonical(self._shape)
-        return Proposal(trial, recipe)
+        return Proposal(trial, recipe.fitting(self._shape).canonical(self._shape))
 
-    def _tell(self, trial: optuna.Trial, record: TrialRecord, done: frozenset[str] = frozenset()) -> None:
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         measured = record.status != "failed"
         values = {
             limit.name: limit.violation(record.values[limit.name])
             for limit in self._limits
             if limit.name in record.values
         }
-        self._set_constraints(trial, values, unmeasured=0.0 if measured else 1.0, done=done)
+        self._set_constraints(trial, values, unmeasured=0.0 if measured else 1.0)
         point = [record.get(name) for name in self._senses]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
             self.study.tell(trial, point)
+            self._shared.narrow(trial.distributions)
         else:
             self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
 
-    def _reject(self, trial: optuna.Trial, done: frozenset[str] = frozenset()) -> None:
-        self._set_constraints(trial, {}, unmeasured=1.0, done=done)
+    def _reject(self, trial: optuna.Trial) -> None:
+        self._set_constraints(trial, {}, unmeasured=1.0)
         self.study.tell(trial, state=TrialState.FAIL)
 
-    def _set_constraints(
-        self,
-        trial: optuna.Trial,
-        violations: Mapping[str, float],
-        unmeasured: float,
-        done: frozenset[str] = frozenset(),
-    ) -> None:
+    def _set_constraints(self, trial: optuna.Trial, violations: Mapping[str, float], unmeasured: float) -> None:
         """Every limit gets a value.
 
         Args:
             violations: those measured.
             unmeasured: value of the others: a failed trial breaks them, of a gated one nothing is known.
-            done: limits that a crashed session had already set.
         """
         for limit in self._limits:
-            if limit.name not in done:
-                value = violations.get(limit.name, unmeasured)
-                trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
+            value = violations.get(limit.name, unmeasured)
+            trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 
 
-def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """A SQLite file whose commits do not wait for the disk each (one a parameter): events.jsonl is the durable log.
+class _SharedParameters:
+    """Parameters that all complete trials have.
 
-    A write-ahead log keeps the file whole all the same, and what a power cut takes is reconciled on resuming.
+    Optuna's own way compares every trial since the oldest one that still runs, at each question.
     """
 
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
+    def __init__(self, complete: Iterable[FrozenTrial]) -> None:
+        self.found: dict[str, BaseDistribution] = {}
+        self._is_first = True
+        for trial in complete:
+            self.narrow(trial.distributions)
 
-    return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": connect})
+    def narrow(self, other: Mapping[str, BaseDistribution]) -> None:
+        """Take in the parameters of one more complete trial."""
+        self.found = dict(other) if self._is_first else {k: v for k, v in self.found.items() if k in other}
+        self._is_first = False
 
 
 class _Nsga2(optuna.samplers.NSGAIISampler):
     """NSGA-II that is told which parameters all trials share: finding it anew takes longer than all the rest of it."""
 
-    def __init__(self, shared: IntersectionSearchSpace, seed: int) -> None:
+    def __init__(self, shared: _SharedParameters, seed: int) -> None:
         super().__init__(seed=seed)
         self._shared = shared
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See :class:`optuna.samplers.BaseSampler`."""
-        return {name: values for name, values in self._shared.calculate(study).items() if not values.single()}
+        return dict(self._shared.found)
 
 
 def _tpe(seed: int, expected_trials: int) -> optuna.samplers.TPESampler:

@@ -36,6 +36,7 @@ class Work:
 
     def __post_init__(self) -> None:
         plain = self.recipe.to_dict()
+        self.trains = self.recipe.trains
         self.key = trial_key(plain, self.fidelity, self.seed)
         self.model_key = recipe_model_key(plain)
 
@@ -51,6 +52,6 @@ class Work:
 
     def shares_training(self, others: Sequence[Work]) -> bool:
         """Whether one of ``others`` is training the same weights now, so that waiting is cheaper."""
-        return self.recipe.trains and any(
+        return self.trains and any(
             other.model_key == self.model_key and other.fidelity == self.fidelity for other in others
         )

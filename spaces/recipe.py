@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -160,15 +161,20 @@ class Recipe:
         Raises:
             UserError: a step's parameters or needs do not fit.
         """
-        current: ModelShape = shape
-        by_data = False
+        current, by_data = shape, False
         for step in self.steps:
-            if by_data and step.handler.needs_equal_blocks:
-                rule = f"{step.technique} needs blocks of one width"
-                raise UserError(rule, "widths chosen by data before it", "reorder the steps")
-            current = _reshaped(current, step)
-            by_data = by_data or step.handler.shapes_by_data(step.config)
+            current, by_data = _taken(current, by_data, step)
         return current
+
+    def fitting(self, shape: ModelShape) -> Recipe:
+        """The recipe without the steps that do not fit the model in their place."""
+        kept: list[Step] = []
+        current, by_data = shape, False
+        for step in self.steps:
+            with contextlib.suppress(UserError):
+                current, by_data = _taken(current, by_data, step)
+                kept.append(step)
+        return replace(self, steps=tuple(kept))
 
     @property
     def shapes_by_data(self) -> bool:
@@ -213,6 +219,18 @@ class Recipe:
 
     def __str__(self) -> str:
         return " + ".join([*map(str, self.steps), self.runtime])
+
+
+def _taken(shape: ModelShape, by_data: bool, step: Step) -> tuple[ModelShape, bool]:
+    """The shape after one step, and whether data decide widths in it; ``by_data`` says so of the steps before.
+
+    Raises:
+        UserError: its parameters or needs do not fit.
+    """
+    if by_data and step.handler.needs_equal_blocks:
+        rule = f"{step.technique} needs blocks of one width"
+        raise UserError(rule, "widths chosen by data before it", "reorder the steps")
+    return _reshaped(shape, step), by_data or step.handler.shapes_by_data(step.config)
 
 
 def _reshaped(shape: ModelShape, step: Step) -> ModelShape:

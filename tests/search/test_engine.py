@@ -353,6 +353,13 @@ def test_workers_are_kept_busy(simulated):
     assert run.executor.busy_until() > 0.9 * 8 * run.executor.clock.now
 
 
+def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simulated):
+    run = simulated(search={"trials": 150}, space="all", workers=60)
+    run.engine.run()
+    assert len(run.archive) == 150 and run.engine.stopped_because == "150 trials"
+    assert run.engine.counts.unfit == 0
+
+
 def test_equal_weights_are_trained_once_at_a_time(simulated):
     training: Counter[str] = Counter()
     run = simulated(search={"trials": 80}, workers=6, targets=[{"runtime": ["onnxruntime", "openvino"]}])

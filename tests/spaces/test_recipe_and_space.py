@@ -149,6 +149,22 @@ def test_presets_make_spaces(name, shape):
     assert space.size > 1 and not left_out
 
 
+def test_steps_that_do_not_fit_are_left_out_of_a_fitting_recipe(shape):
+    merging, deep = Step.make("tome", keep=0.5), Step.make("prune_depth", drop=99)
+    recipe = Recipe((deep, merging, Step.make("int8_dynamic")))
+    with pytest.raises(UserError, match="at least one block"):
+        recipe.reshape(shape)
+    assert recipe.fitting(shape) == recipe.without("prune_depth")
+    assert recipe.without("prune_depth").fitting(shape) == recipe.without("prune_depth")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_suggestion_fits_once_made_fitting_and_canonical(shape, seed):
+    space, _ = make_space(read_space("all"), shape, RUNTIMES)
+    recipe = space.suggest(RandomTrial(seed)).fitting(shape).canonical(shape)
+    assert recipe.reshape(shape).params() > 0
+
+
 def test_images_are_synthesised_only_where_there_are_none(shape):
     _, left_out = make_space(read_space("default"), shape, RUNTIMES)
     assert left_out == {"synthesize": "there are training images"}
