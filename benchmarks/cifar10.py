@@ -12,7 +12,8 @@ import json
 import sys
 from pathlib import Path
 
-from on_cifar10 import RESULTS, arguments, budget, provenance, write_budget
+from on_cifar10 import arguments, budget, write_budget
+from provenance import RESULTS, provenance
 
 from sousvit.cli_search import run_search
 from sousvit.search.answer import Answer
@@ -40,7 +41,7 @@ def table(answer: Answer, run: Path, command: str) -> str:
     """The result as Markdown."""
     own, archive = open_run(run)
     lines = [
-        *provenance(archive, command),
+        *provenance(command, archive.base.machine),
         f"Target: {own.where}. Limits: {', '.join(map(str, own.hard_limits))}. "
         f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",

@@ -12,7 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from on_cifar10 import RESULTS, arguments, budget, provenance, write_budget
+from on_cifar10 import arguments, budget, write_budget
+from provenance import RESULTS, provenance
 
 from sousvit.cli_search import study
 from sousvit.search.archive import Archive
@@ -36,7 +37,7 @@ def main() -> int:
     limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
     command = f"python benchmarks/cifar10_study.py --data DIR --model VIT.safetensors{limit}"
     archive = Archive(folder)
-    head = "\n".join(provenance(archive, command))
+    head = "\n".join(provenance(command, archive.base.machine))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "cifar10_study.md").write_text(f"{head}\n{(folder / 'study.md').read_text()}")
     shutil.copy(folder / "study.csv", RESULTS / "cifar10_study.csv")

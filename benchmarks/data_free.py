@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from on_cifar10 import RESULTS
+from provenance import RESULTS, provenance
 
 from sousvit.common.cache import TensorCache
 from sousvit.common.cpu import available_cores, int8_saturates
@@ -159,12 +159,8 @@ def described(row: Result, base: Result) -> dict[str, Any]:
 
 def table(raw: dict[str, Any]) -> str:
     """The result as Markdown."""
-    facts = raw["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    place = f"{facts['cpu']} ({', '.join(facts['flags'])}), {facts['cores']} cores"
     lines = [
-        f"Command: `{raw['command']}`; {raw['date']}; {place}; {versions}.",
-        "",
+        *provenance(raw["command"], raw["machine"], raw["date"]),
         f"{raw['test_images']} test images, 95% intervals; the drop is paired with the base.",
         "",
         "| recipe | images | top-1 % | drop, points | seconds |",

@@ -1,17 +1,12 @@
-"""What the benchmarks on CIFAR-10 share: their arguments, their budget, what a table must name."""
+"""What the benchmarks on CIFAR-10 share: their arguments and their budget."""
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-from sousvit.search.archive import Archive
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def budget(given: argparse.Namespace, techniques: dict[str, Any]) -> dict[str, Any]:
@@ -26,15 +21,6 @@ def budget(given: argparse.Namespace, techniques: dict[str, Any]) -> dict[str, A
         "optimize": ["latency", "size"],
         "space": {"techniques": techniques},
     }
-
-
-def provenance(archive: Archive, command: str) -> list[str]:
-    """Command, date, machine and versions: what a table must name."""
-    assert archive.base is not None
-    machine = archive.base.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    place = f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cores']} cores"
-    return [f"Command: `{command}`; {time.strftime('%Y-%m-%d')}; {place}; {versions}.", ""]
 
 
 def write_budget(values: dict[str, Any], run: str) -> Path:

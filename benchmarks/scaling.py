@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
 import plotly.express as px
 from made_up import Charged, budget, figures, world
+from provenance import RESULTS, provenance
 from rich.progress import track
 
 from sousvit.search.archive import Archive
@@ -28,7 +28,6 @@ from sousvit.search.run import make_engine
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
 
-RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 #: Trials of a search: so many for every worker, but not fewer than the second figure.
 TRIALS_EACH, FEWEST = 4, 200
@@ -97,8 +96,7 @@ def main() -> None:
         for row in rows
     ]
     command = f"python benchmarks/scaling.py --trial-seconds {given.trial_seconds}"
-    head = [f"Command: `{command}`; {time.strftime('%Y-%m-%d')}.", ""]
-    (RESULTS / "scaling.md").write_text("\n".join([*head, *lines]) + "\n")
+    (RESULTS / "scaling.md").write_text("\n".join([*provenance(command), *lines]) + "\n")
     figure = px.line(frame, x="workers", y="busy", log_x=True, markers=True, range_y=[0, 1.02])
     figure.write_html(RESULTS / "scaling.html", include_plotlyjs="cdn")
     print("\n".join(lines))

@@ -25,7 +25,8 @@ import moocore
 import numpy as np
 import plotly.graph_objects as go
 from cifar10 import TECHNIQUES
-from on_cifar10 import RESULTS, arguments, budget, provenance
+from on_cifar10 import arguments, budget
+from provenance import RESULTS, provenance
 
 from sousvit.cli_search import local_executor
 from sousvit.common.errors import UserError
@@ -159,7 +160,7 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     marks = (whole / 4, whole / 2, whole)
     head = [f"{mark / 60:g} min" for mark in marks]
     lines = [
-        *provenance(archive, command),
+        *provenance(command, archive.base.machine),
         f"{given.minutes:g} minutes each, one after the other on the same idle machine; seed {given.seed}; limits: "
         f"{', '.join(map(str, limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in the unit "
         "square of latency and size, as shares of the base's (validation).",

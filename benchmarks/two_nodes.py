@@ -8,11 +8,11 @@ Writes ``benchmarks/results/two_nodes.md``: wall time from the base's figures to
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
-import time
 from datetime import datetime
 from pathlib import Path
+
+from provenance import RESULTS, provenance
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
@@ -83,8 +83,8 @@ def main() -> None:
     """Measure and write."""
     rows = [measure(nodes) for nodes in (1, 2)]
     lines = [
-        f"Command: `python benchmarks/two_nodes.py`; {time.strftime('%Y-%m-%d')}, {platform.machine()}, nodes of one "
-        "core on one machine.",
+        *provenance("python benchmarks/two_nodes.py"),
+        "Nodes of one core each, on one machine.",
         "",
         "| nodes | trials | seconds in all | seconds of trials | speed-up |",
         "|---:|---:|---:|---:|---:|",
@@ -94,8 +94,8 @@ def main() -> None:
         f"| {rows[0]['seconds'] / row['seconds']:.2f} |"
         for row in rows
     ]
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "two_nodes.md").write_text("\n".join(lines) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "two_nodes.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
