@@ -8,6 +8,7 @@ import random
 import sqlite3
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class Proposer:
         self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
         self._random = random.Random(seed)
         self._asked_after = (-1, 0)
-        self._shared = _SharedParameters(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        self._complete = _Complete(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
@@ -137,7 +138,7 @@ class Proposer:
         seed = zlib.crc32(f"{self._seed} {self._asked_after}".encode())
         self._random.seed(seed)
         if self._sampler == "nsga2":
-            self.study.sampler = _Nsga2(self._shared, seed)
+            self.study.sampler = _Nsga2(self._complete, seed)
         else:
             self.study.sampler = _tpe(seed, self._expected_trials)
 
@@ -212,8 +213,7 @@ class Proposer:
         self._set_constraints(trial, values, unmeasured=0.0 if measured else 1.0)
         point = [record.get(name) for name in self._senses]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
-            self.study.tell(trial, point)
-            self._shared.narrow(trial.distributions)
+            self._complete.add(self.study.tell(trial, point))
         else:
             self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
 
@@ -233,34 +233,50 @@ class Proposer:
             trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 
 
-class _SharedParameters:
-    """Parameters that all complete trials have.
+class _Complete:
+    """What NSGA-II asks of all complete trials, kept as they come: Optuna's own way looks at all of them each time.
 
-    Optuna's own way compares every trial since the oldest one that still runs, at each question.
+    Attributes:
+        shared: the parameters that all of them have.
+        generations: trials by generation; those that had another sampler have none.
     """
 
-    def __init__(self, complete: Iterable[FrozenTrial]) -> None:
-        self.found: dict[str, BaseDistribution] = {}
-        self._is_first = True
-        for trial in complete:
-            self.narrow(trial.distributions)
+    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        self.shared: dict[str, BaseDistribution] | None = None
+        self.generations: Counter[int] = Counter()
+        for trial in trials:
+            self.add(trial)
 
-    def narrow(self, other: Mapping[str, BaseDistribution]) -> None:
-        """Take in the parameters of one more complete trial."""
-        self.found = dict(other) if self._is_first else {k: v for k, v in self.found.items() if k in other}
-        self._is_first = False
+    def add(self, trial: FrozenTrial) -> None:
+        """Take in one more."""
+        known = trial.distributions if self.shared is None else self.shared
+        self.shared = {name: values for name, values in known.items() if name in trial.distributions}
+        generation = trial.system_attrs.get(_Nsga2._get_generation_key())
+        if generation is not None:
+            self.generations[generation] += 1
 
 
 class _Nsga2(optuna.samplers.NSGAIISampler):
-    """NSGA-II that is told which parameters all trials share: finding it anew takes longer than all the rest of it."""
+    """NSGA-II that is told what it needs of the complete trials."""
 
-    def __init__(self, shared: _SharedParameters, seed: int) -> None:
+    def __init__(self, complete: _Complete, seed: int) -> None:
         super().__init__(seed=seed)
-        self._shared = shared
+        self._complete = complete
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See :class:`optuna.samplers.BaseSampler`."""
-        return dict(self._shared.found)
+        return dict(self._complete.shared or {})
+
+    def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        """See :class:`optuna.samplers.BaseGASampler`: the newest generation, the next one once that is full."""
+        key = self._get_generation_key()
+        if key in trial.system_attrs:
+            return int(trial.system_attrs[key])
+        generations = self._complete.generations
+        newest = max(generations, default=0)
+        newest += generations[newest] >= self.population_size
+        study._storage.set_trial_system_attr(trial._trial_id, key, newest)
+        return newest
 
 
 def _tpe(seed: int, expected_trials: int) -> optuna.samplers.TPESampler:

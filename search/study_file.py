@@ -19,8 +19,11 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+#: The file holds one study.
+STUDY_ID = 1
 #: Rows of the file's tables, in Optuna's schema; the key columns come first.
 _TABLES = {
+    "study_system_attributes": ("study_id", "key", "value_json"),
     "trials": ("trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"),
     "trial_params": ("trial_id", "param_name", "param_value", "distribution_json"),
     "trial_user_attributes": ("trial_id", "key", "value_json"),
@@ -44,9 +47,13 @@ class StudyFile(InMemoryStorage):
         self._path = path
         self._connection = self._connect()
         self._file = RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": self._connect})
+        #: Since the last time: trials, and attributes of the study.
         self._changed: set[int] = set()
+        self._attributes: dict[str, Any] = {}
         for study in self._file.get_all_studies():
             study_id = super().create_new_study(study.directions, study.study_name)
+            for key, value in study.system_attrs.items():
+                super().set_study_system_attr(study_id, key, value)
             for trial in self._file.get_all_trials(study._study_id, deepcopy=False):
                 super().create_new_trial(study_id, trial)
 
@@ -56,18 +63,25 @@ class StudyFile(InMemoryStorage):
         for trial_id in sorted(self._changed):
             for table, row in _rows(self.get_trial(trial_id)):
                 rows[table].append(row)
+        rows["study_system_attributes"] = [(STUDY_ID, *row) for row in _as_json(self._attributes)]
         with self._connection:
             for table, columns in _TABLES.items():
                 marks = ", ".join("?" * len(columns))
                 statement = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({marks})"
                 self._connection.executemany(statement, rows[table])
         self._changed.clear()
+        self._attributes.clear()
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """See :class:`optuna.storages.BaseStorage`."""
         study_id = super().create_new_study(directions, study_name)
         self._file.create_new_study(directions, study_name)
         return study_id
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """See :class:`optuna.storages.BaseStorage`."""
+        super().set_study_system_attr(study_id, key, value)
+        self._attributes[key] = value
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See :class:`optuna.storages.BaseStorage`."""
@@ -104,10 +118,10 @@ class StudyFile(InMemoryStorage):
 
 
 def _rows(trial: FrozenTrial) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """A trial in the file: per row its table and values. The file holds one study and counts from one."""
-    own = trial.number + 1
+    """A trial in the file: per row its table and values. Trials have the same identifier there as in memory."""
+    own = trial._trial_id
     times = [_moment(moment) for moment in (trial.datetime_start, trial.datetime_complete)]
-    yield "trials", (own, trial.number, 1, trial.state.name, *times)
+    yield "trials", (own, trial.number, STUDY_ID, trial.state.name, *times)
     for name, distribution in trial.distributions.items():
         value = distribution.to_internal_repr(trial.params[name])
         yield "trial_params", (own, name, value, distribution_to_json(distribution))

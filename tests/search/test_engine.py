@@ -353,6 +353,20 @@ def test_workers_are_kept_busy(simulated):
     assert run.executor.busy_until() > 0.9 * 8 * run.executor.clock.now
 
 
+def test_nsga2_counts_generations_as_optuna_does(simulated):
+    run = simulated(search={"trials": 160, "proposer": "nsga2"}, in_memory=False)
+    run.engine.run()
+    proposer = run.engine._proposer
+    proposer._draw_as_of(0)
+    sampler, trial = proposer.study.sampler, proposer.study.ask()
+    own = sampler.get_trial_generation(proposer.study, proposer.study.trials[trial.number])
+    again = proposer.study.trials[trial.number]
+    again.system_attrs.clear()
+    assert own == optuna.samplers.NSGAIISampler.get_trial_generation(sampler, proposer.study, again) >= 1
+    [kept] = optuna.storages.RDBStorage(f"sqlite:///{run.archive.folder}/study.db").get_all_studies()
+    assert kept.system_attrs, "the parents of a generation are chosen once"
+
+
 def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simulated):
     run = simulated(search={"trials": 150}, space="all", workers=60)
     run.engine.run()
