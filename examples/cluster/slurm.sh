@@ -16,6 +16,10 @@ port=6380
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 
+# One token for all nodes (Ray 2.52 and newer), kept in the home that they share.
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate > /dev/null
+
 srun --nodes=1 --ntasks=1 --nodelist="$head" \
   ray start --head --port "$port" --num-cpus "$SLURM_CPUS_PER_TASK" --include-dashboard false --block &
 sleep 15

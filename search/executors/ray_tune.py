@@ -238,7 +238,8 @@ class RayExecutor(Executor):
             ray.init(address=address, **options)
         except Exception as error:  # Ray raises plain ones too, for instance of a node that starts too slowly
             said = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError("the Ray cluster must answer", address, said) from error
+            hint = f"{said} (RAY_AUTH_MODE and the token must be those of its head)"
+            raise UserError("the Ray cluster must answer", address, hint) from error
         self._started_here = True
 
     def _place_devices(self) -> None:
