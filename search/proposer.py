@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -21,7 +22,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from sousvit.common.errors import SharedInputError
+from sousvit.common.errors import SharedInputError, UserError
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord
 from sousvit.search.study_file import StudyFile
@@ -201,7 +202,10 @@ class Proposer:
 
     def _proposal(self, trial: optuna.Trial) -> Proposal:
         recipe = self.space.suggest(trial)
-        return Proposal(trial, recipe.fitting(self._shape).canonical(self._shape))
+        recipe = recipe.fitting(self._shape)
+        with contextlib.suppress(UserError):  # a stand-in that does not fit: the engine rejects it
+            recipe = recipe.canonical(self._shape)
+        return Proposal(trial, recipe)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         measured = record.status != "failed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,13 +166,19 @@ class Recipe:
         return current
 
     def fitting(self, shape: ModelShape) -> Recipe:
-        """The recipe without the steps that do not fit the model in their place."""
+        """The recipe without the steps that do not fit the model in their place.
+
+        A stand-in for a whole recipe (a row of a table) stays, so that it is refused.
+        """
         kept: list[Step] = []
         current, by_data = shape, False
         for step in self.steps:
-            with contextlib.suppress(UserError):
+            try:
                 current, by_data = _taken(current, by_data, step)
-                kept.append(step)
+            except UserError:
+                if step.handler.listed:
+                    continue
+            kept.append(step)
         return replace(self, steps=tuple(kept))
 
     @property

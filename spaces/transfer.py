@@ -108,7 +108,8 @@ class Transfer(nn.Module):
         feature_weight, attention_weight = self._weights
         total = student.pooled.new_zeros(())
         if feature_weight:
-            total = total + feature_weight * feature_loss(self.projection(student.pooled), pooled)
+            # Some models (EfficientViT, RepViT) leave autocast with features in bf16.
+            total = total + feature_weight * feature_loss(self.projection(student.pooled.float()), pooled)
         maps = [strength[rows] for _, strength in found if strength is not None]
         if attention_weight and maps and student.strength is not None:
             total = total + attention_weight * attention_loss(student.strength, torch.cat(maps).float())

@@ -28,6 +28,7 @@ from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.synthesis.config import synthesis_of
 from sousvit.spaces.synthesis.sheet import contact_sheet
 from sousvit.spaces.synthesis.supply import Supply
+from sousvit.spaces.technique import get_technique
 
 SPACE = {
     "techniques": {
@@ -122,7 +123,8 @@ def test_a_space_that_makes_images_holds_all_that_is_asked_first(preset, shape):
     asked = [recipe for group in single_recipes(space, shape) for recipe in group] + hybrid_recipes(space, shape)
     outside = [str(recipe) for recipe in asked if fits(recipe, shape) and space.parameters(recipe, shape) is None]
     assert not outside and len(asked) > 10
-    blind = Recipe((Step.make("int8_dynamic"),))
+    weights = get_technique("int8_dynamic").choices(shape)["weights"][0]
+    blind = Recipe((Step.make("int8_dynamic", weights=weights),))
     assert space.parameters(blind, shape) is not None
 
 

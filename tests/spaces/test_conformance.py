@@ -114,7 +114,8 @@ def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, byte
         assert weight_bytes(artifact) < plain, str(recipe)
     with open_session(artifact, 1) as session:
         check_agreement(session, model, images, quantized=recipe.is_quantized)
-        if has_quantized(simulated):
+        # On a CPU that computes in bf16 every layer rounds on its own.
+        if has_quantized(simulated) and "bf16" not in artifact.options.values():
             with torch.no_grad():
                 expected = simulated.eval()(torch.from_numpy(images))
             error = (torch.from_numpy(session.run(images)) - expected).norm() / expected.norm()
