@@ -238,8 +238,8 @@ class RayExecutor(Executor):
             ray.init(address=address, **options)
         except Exception as error:  # Ray raises plain ones too, for instance of a node that starts too slowly
             said = (str(error) or type(error).__name__).splitlines()[0]
-            hint = f"{said} (RAY_AUTH_MODE and the token must be those of its head)"
-            raise UserError("the Ray cluster must answer", address, hint) from error
+            token = "" if address == LOCAL else " (RAY_AUTH_MODE and the token must be those of its head)"
+            raise UserError("the Ray cluster must answer", address, said + token) from error
         self._started_here = True
 
     def _place_devices(self) -> None:
@@ -371,7 +371,7 @@ def _knock(address: str) -> None:
     """Raise OSError if nothing listens at a ``host:port``, which Ray itself would take minutes to find."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import timm
 import torch
 from torch import nn
 
-from sousvit.common.cpu import int8_saturates
+from sousvit.common.cpu import computes_bf16, int8_saturates
 from sousvit.common.data import ImageSet
 from sousvit.common.errors import TrialError, UserError
 from sousvit.objectives.runtimes.agreement import check_agreement
@@ -114,8 +114,9 @@ def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, byte
         assert weight_bytes(artifact) < plain, str(recipe)
     with open_session(artifact, 1) as session:
         check_agreement(session, model, images, quantized=recipe.is_quantized)
-        # On a CPU that computes in bf16 every layer rounds on its own.
-        if has_quantized(simulated) and "bf16" not in artifact.options.values():
+        # On a CPU that computes in bf16 every layer rounds on its own where the artifact asks for it.
+        in_bf16 = computes_bf16() and "bf16" in artifact.options.values()
+        if has_quantized(simulated) and not in_bf16:
             with torch.no_grad():
                 expected = simulated.eval()(torch.from_numpy(images))
             error = (torch.from_numpy(session.run(images)) - expected).norm() / expected.norm()
