@@ -18,11 +18,11 @@ STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
 def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
     """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
     images, head, tail = _images(space, shape), _preparation(space, shape), _recovery(space, shape)
-    runtime = next(iter(space.deploys.values()))[0]
 
     def alone(step: Step) -> Recipe:
         """One technique and the training around it; one that trains needs no other."""
-        return Recipe((*images, step) if step.handler.trains else (*images, *head, step, *tail), runtime)
+        steps = (*images, step) if step.handler.trains else (*images, *head, step, *tail)
+        return Recipe(steps, space.first_runtime(*steps))
 
     samples = [option.samples(shape) for option in space.options() if _compresses(option)]
     middle = [alone(steps[0]) for steps in samples if steps]
@@ -34,7 +34,7 @@ def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[
 def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
     """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
     head, tail = (*_images(space, shape), *_preparation(space, shape)), _recovery(space, shape)
-    runtime, last = _quantized(space)
+    runtime, last = _quantized(space, tail)
     ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
     found = []
     for stages, level in [*ladder, ({Stage.INPUT}, 0.0), ({Stage.INPUT, Stage.STRUCTURE}, 0.0)]:
@@ -46,14 +46,14 @@ def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
     return found
 
 
-def _quantized(space: Space) -> tuple[str, tuple[Step, ...]]:
-    """The space's first deployment with at most one byte a weight, otherwise its first plain one."""
-    for runtime, option in space.deploys.values():
+def _quantized(space: Space, recovery: tuple[Step, ...]) -> tuple[str, tuple[Step, ...]]:
+    """The first deployment after ``recovery`` with at most one byte a weight, otherwise the first plain one."""
+    for runtime, option in space.deploys_of(recovery).values():
         if option is not None and isinstance(option.handler, DeployTechnique):
             step = option.default_step()
             if option.handler.bytes_per_weight(step.config) <= 1:
                 return runtime, (step,)
-    return next(iter(space.deploys.values()))[0], ()
+    return space.first_runtime(*recovery), ()
 
 
 def _compresses(option: Option) -> bool:

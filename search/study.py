@@ -58,7 +58,7 @@ def entries(space: Space, shape: ModelShape) -> list[Entry]:
     """The base in every runtime, every technique alone, then the combinations; each recipe once, in canonical form."""
     runtimes = list(dict.fromkeys(runtime for runtime, _ in space.deploys.values()))
     found = [Entry("base", Recipe((), runtime)) for runtime in runtimes]
-    found += [*_singles(space, shape, runtimes), *_recoveries(space, shape, runtimes[0])]
+    found += [*_singles(space, shape, runtimes), *_recoveries(space, shape)]
     for name, techniques in COMBINATIONS.items():
         recipe = _combination(space, shape, techniques)
         if recipe is not None:
@@ -79,9 +79,10 @@ def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterat
         for step in variants(option, shape):
             recovery = _recovery(space, shape, step)
             if recovery and option.handler.stage is not Stage.ARCHITECTURE:
-                yield Entry(f"{option.technique}, untrained", Recipe((step,), runtimes[0]))
+                yield Entry(f"{option.technique}, untrained", Recipe((step,), space.first_runtime(step)))
             for runtime in runtimes:
-                yield Entry(option.technique, Recipe((step, *recovery), runtime))
+                if all(one.handler.suits(runtime) for one in (step, *recovery)):
+                    yield Entry(option.technique, Recipe((step, *recovery), runtime))
     for runtime, deploy in space.deploys.values():
         if deploy is not None:
             for step in variants(deploy, shape):
@@ -113,14 +114,14 @@ def variants(option: Option, shape: ModelShape) -> list[Step]:
     return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
 
 
-def _recoveries(space: Space, shape: ModelShape, runtime: str) -> Iterator[Entry]:
+def _recoveries(space: Space, shape: ModelShape) -> Iterator[Entry]:
     """Every value of every recovery parameter, and techniques that only help recovery, on the first pruned model."""
     options = [option for group in space.groups for option in group]
     carriers = [option.samples(shape)[0] for option in options if option.handler.stage is Stage.STRUCTURE]
     usual = _recovery(space, shape, None)
     if not carriers or not usual:
         return
-    carrier = carriers[0]
+    carrier, runtime = carriers[0], space.first_runtime(*usual)
     for option in options:
         handler = option.handler
         if handler.recovers and option.technique == usual[0].technique:
@@ -163,15 +164,12 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     deploys = {option.technique: (runtime, option) for runtime, option in space.deploys.values() if option is not None}
     if any(name not in options and name not in deploys for name in techniques):
         return None
-    runtime, last = next(iter(space.deploys.values()))[0], list[Step]()
-    for name in techniques:
-        if name in deploys:
-            runtime, deploy = deploys[name]
-            last.append(deploy.default_step())
+    last = [(runtime, deploy.default_step()) for runtime, deploy in (deploys[n] for n in techniques if n in deploys)]
     for place in (0, -1):
         steps = [option.samples(shape)[place] for name, option in options.items() if name in techniques]
         steps += [] if any(step.handler.trains for step in steps) else _recovery(space, shape, None)
-        recipe = Recipe((*steps, *last), runtime)
+        runtime = last[0][0] if last else space.first_runtime(*steps)
+        recipe = Recipe((*steps, *(step for _, step in last)), runtime)
         with contextlib.suppress(UserError):
             recipe.reshape(shape)
             return recipe

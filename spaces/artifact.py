@@ -19,10 +19,11 @@ class Artifact:
 
     Attributes:
         folder: holds the model's files and ``artifact.json``.
-        runtime: ``onnxruntime``, ``openvino`` or ``torch``.
-        file: the model file in ``folder`` that the runtime opens (``model.onnx``, ``model.xml``, ``model.pt2``).
-        input_shape: ``(1, C, H, W)``; the batch dimension is free (``dynamic_batch``).
-        mean, std: per channel, of pixels in [0, 1].
+        runtime: ``onnxruntime``, ``openvino``, ``litert`` or ``torch``.
+        file: the model file in ``folder`` that the runtime opens (``model.onnx``, ``model.xml``, ``model.tflite``,
+            ``model.pt2``).
+        input_shape: ``(1, C, H, W)``; LiteRT's files take one image, the others any batch.
+        mean, std: per channel, of pixels in [0, 1]. These and the shape are filled in by ``make_artifact``.
         batch_dependent: whether logits depend on the other images of a batch (dynamic quantization scales do).
         options: runtime options that belong to the artifact, such as OpenVINO's ``INFERENCE_PRECISION_HINT``.
     """
@@ -30,7 +31,7 @@ class Artifact:
     folder: Path
     runtime: str
     file: str
-    input_shape: tuple[int, int, int, int]
+    input_shape: tuple[int, int, int, int] = (1, 0, 0, 0)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)

@@ -127,7 +127,9 @@ def iterative_pinv(matrices: torch.Tensor, steps: int = PINV_STEPS) -> torch.Ten
     image's result depend on its neighbours).
     """
     size = matrices.shape[-1]
-    identity = torch.eye(size, dtype=matrices.dtype, device=matrices.device)
+    # torch.eye does not convert to LiteRT.
+    places = torch.arange(size, device=matrices.device)
+    identity = (places[:, None] == places).to(matrices.dtype)
     columns = matrices.abs().sum(-2).amax(-1)[..., None, None]
     rows = matrices.abs().sum(-1).amax(-1)[..., None, None]
     z = matrices.transpose(-2, -1) / (columns * rows)

@@ -1,4 +1,4 @@
-"""From a PyTorch model to an artifact folder: one ONNX export, then the runtime's own file format."""
+"""From a PyTorch model to an artifact folder: one export (ONNX, or LiteRT's own), then what the runtime opens."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def make_artifact(
         input_shape: ``(1, C, H, W)``.
         mean: per channel, of pixels in [0, 1]; stored with the artifact.
         std: likewise.
-        runtime: ``onnxruntime``, ``openvino`` or ``torch``.
+        runtime: ``onnxruntime``, ``openvino``, ``litert`` or ``torch``.
         deploy_step: the recipe's deploy step; None writes plain fp32.
         context: its calibration images serve the deploy step.
         folder: replaced if it exists.
@@ -133,14 +133,18 @@ def _fill(
         handler = deploy_step.handler
         assert isinstance(handler, DeployTechnique)
         prepared = handler.prepare(copy.deepcopy(model), deploy_step.config, context)
-        return handler.deploy(export_onnx(prepared, shape, work), runtime, deploy_step.config, context, out)
-    if runtime == "onnxruntime":
-        export_onnx(model, shape, out)
-        return Artifact(out, runtime, "model.onnx", shape)
+        return handler.deploy(_graph(prepared, shape, runtime, work), runtime, deploy_step.config, context, out)
     if runtime == "openvino":
         save_openvino(read_openvino(export_onnx(model, shape, work)), out)
-        return Artifact(out, runtime, "model.xml", shape)
-    raise UserError("an artifact's runtime must be known", repr(runtime), "choose onnxruntime, openvino or torch")
+        return Artifact(out, runtime, "model.xml")
+    return Artifact(out, runtime, _graph(model, shape, runtime, out).name)
+
+
+def _graph(model: nn.Module, shape: Shape, runtime: str, folder: Path) -> Path:
+    """The float32 file that deploy steps begin with."""
+    from sousvit.spaces.litert import export_litert
+
+    return (export_litert if runtime == "litert" else export_onnx)(model, shape, folder)
 
 
 def _save_torch(model: nn.Module, shape: Shape, out: Path) -> Artifact:
@@ -151,7 +155,7 @@ def _save_torch(model: nn.Module, shape: Shape, out: Path) -> Artifact:
             torch.export.save(program, out / "model.pt2")
     except Exception as error:  # as for ONNX
         raise TrialError(f"torch.export failed: {one_line(error)}") from error
-    return Artifact(out, "torch", "model.pt2", shape)
+    return Artifact(out, "torch", "model.pt2")
 
 
 def import_openvino(needed_for: str) -> ModuleType:

@@ -12,7 +12,7 @@ from sousvit.common.schema import validated
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
 
-RUNTIMES = ("onnxruntime", "openvino", "torch")
+RUNTIMES = ("onnxruntime", "openvino", "litert", "torch")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Recipe:
 
     Raises:
         UserError: a technique twice, conflicting techniques, a step before an earlier stage, two deploy
-            steps, or a deploy step that does not exist for the runtime.
+            steps, or a step that does not exist for the runtime.
     """
 
     steps: tuple[Step, ...] = ()
@@ -77,15 +77,11 @@ class Recipe:
                     f"{name} after {names[position - 1]}",
                     "reorder the steps",
                 )
-            if isinstance(handler, DeployTechnique):
-                if position != len(self.steps) - 1:
-                    raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
-                if self.runtime not in handler.runtimes:
-                    raise UserError(
-                        f"{name} must suit the runtime",
-                        self.runtime,
-                        f"use one of {', '.join(sorted(handler.runtimes))}",
-                    )
+            if isinstance(handler, DeployTechnique) and position != len(self.steps) - 1:
+                raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
+            if not handler.suits(self.runtime):
+                fitting = [runtime for runtime in RUNTIMES if handler.suits(runtime)]
+                raise UserError(f"{name} must suit the runtime", self.runtime, f"use one of {', '.join(fitting)}")
 
     @property
     def model_steps(self) -> tuple[Step, ...]:

@@ -157,8 +157,13 @@ class Space:
         return {
             name: (runtime, option)
             for name, (runtime, option) in self.deploys.items()
-            if option is None or not any(option.handler.excludes(handler) for handler in handlers)
+            if all(handler.suits(runtime) for handler in handlers)
+            and (option is None or not any(option.handler.excludes(handler) for handler in handlers))
         }
+
+    def first_runtime(self, *steps: Step) -> str:
+        """The first runtime that ``steps`` suit."""
+        return next(iter(self.deploys_of(steps).values()))[0]
 
     def _deploy_name(self, deploys: Mapping[str, object]) -> str:
         """Optuna wants the same values under the same name: fewer deployments are another parameter."""
@@ -354,7 +359,7 @@ def make_space(
         option = _option(handler, definition["techniques"][name] or {}, shape)
         if isinstance(handler, DeployTechnique):
             for runtime in runtimes:
-                if runtime in handler.runtimes:
+                if handler.suits(runtime):
                     deploys[f"{runtime}:{name}"] = (runtime, option)
         else:
             usable.append(option)
@@ -362,11 +367,11 @@ def make_space(
 
 
 def _why_not(handler: Technique, shape: ModelShape, runtimes: Sequence[str]) -> str | None:
+    if not any(handler.suits(runtime) for runtime in runtimes):
+        return f"makes no artifact for {', '.join(runtimes)}"
     missing = [package for package in handler.packages if importlib.util.find_spec(package) is None]
     if missing:
         return f"{', '.join(missing)} not installed"
-    if isinstance(handler, DeployTechnique) and not handler.runtimes.intersection(runtimes):
-        return f"makes no artifact for {', '.join(runtimes)}"
     return handler.misfit(shape)
 
 

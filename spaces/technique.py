@@ -160,6 +160,7 @@ class Technique(ABC):
         conflicts: names of techniques that cannot stand in the same recipe.
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
+        runtimes: whose artifacts it can be part of; None means all.
         compresses: whether it makes the model cheaper; others repair.
         supplies: whether it leaves the model as it is and gives the other steps their images.
         uses_images: whether what it does depends on images; a recipe none of whose steps does needs none made for it.
@@ -189,6 +190,7 @@ class Technique(ABC):
     needs_equal_blocks: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
+    runtimes: ClassVar[frozenset[str] | None] = None
     compresses: ClassVar[bool] = True
     supplies: ClassVar[bool] = False
     uses_images: ClassVar[bool] = True
@@ -246,6 +248,10 @@ class Technique(ABC):
         """Whether a model that it changed (and repaired) is worth judging before any training."""
         return self.compresses and not self.trains and self.stage is not Stage.ARCHITECTURE
 
+    def suits(self, runtime: str) -> bool:
+        """Whether artifacts of ``runtime`` can be made with it."""
+        return self.runtimes is None or runtime in self.runtimes
+
     def excludes(self, other: Technique) -> bool:
         """Whether the two cannot stand in the same recipe."""
         return other.name in self.conflicts or self.name in other.conflicts
@@ -281,7 +287,7 @@ class ModelTechnique(Technique):
 
 
 class DeployTechnique(Technique):
-    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported ONNX file."""
+    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported file."""
 
     runtimes: ClassVar[frozenset[str]]
     stage: ClassVar[Stage] = Stage.DEPLOY
@@ -297,7 +303,7 @@ class DeployTechnique(Technique):
 
     @abstractmethod
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """Write the artifact of ``runtime`` into ``folder`` from the fp32 ONNX ``graph``.
+        """Write the artifact of ``runtime`` into ``folder`` from the fp32 ``graph``: ONNX, for ``litert`` its own file.
 
         Raises:
             TrialError: the tool failed on this graph.

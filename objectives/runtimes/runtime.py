@@ -102,7 +102,7 @@ def get_runtime(name: str) -> Runtime:
     Raises:
         UnknownNameError: nothing has this name.
     """
-    from sousvit.objectives.runtimes import onnxruntime_, openvino_, torch_  # noqa: F401 - they register themselves
+    from sousvit.objectives.runtimes import litert_, onnxruntime_, openvino_, torch_  # noqa: F401 - they register
 
     return RUNTIMES.get(name)
 

@@ -54,7 +54,7 @@ MAX_JSON = 1 << 20
 #: Seconds that a connection may be silent.
 SILENCE = 30.0
 #: Runtimes that open what strangers send; a torch program could hold code.
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino", "litert")
 
 
 class Agent(ThreadingHTTPServer):
@@ -115,7 +115,7 @@ class Agent(ThreadingHTTPServer):
             order = Order.from_dict(given, lambda plain: stack.enter_context(self.store.laid_out(plain["files"])))
             foreign = {one.runtime for one in order.artifacts.values()} - set(RUNTIMES)
             if foreign:
-                raise OrderError(f"the agent runs {' and '.join(RUNTIMES)}, not {', '.join(sorted(foreign))[:40]}")
+                raise OrderError(f"the agent runs {', '.join(RUNTIMES)}, not {', '.join(sorted(foreign))[:40]}")
             files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
             answer = process.measure(order, lambda: not _hung_up(connection))
         return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}

@@ -96,7 +96,7 @@ class Device(ABC):
 def device_facts() -> dict[str, Any]:
     """:func:`machine_facts`, which runtimes are installed in which version, and whether energy can be measured."""
     runtimes = {}
-    for name in ("onnxruntime", "openvino", "torch"):
+    for name in ("onnxruntime", "openvino", "litert", "torch"):
         version = machine_facts()["versions"].get(get_runtime(name).packages[0])
         if version is not None:
             runtimes[name] = version

@@ -24,7 +24,18 @@ FLAGS = (
     "i8mm",
     "bf16",
 )
-LIBRARIES = ("torch", "timm", "onnx", "onnxruntime", "openvino", "nncf", "numpy", "optuna")
+LIBRARIES = (
+    "torch",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ai_edge_litert",
+    "litert_torch",
+    "numpy",
+    "optuna",
+)
 
 
 @cache

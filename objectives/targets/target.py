@@ -173,7 +173,9 @@ def _unfit_keys(target: Target) -> tuple[str, object, str] | None:
     if target.cores is not None and target.threads > target.cores:
         return "a target has a core for every thread", f"threads {target.threads} on {target.cores}", "lower threads"
     if target.agent is not None and "torch" in target.runtimes:
-        return "agents run onnxruntime and openvino", "torch", "name one of these"
+        return "agents run onnxruntime, openvino and litert", "torch", "name one of these"
+    if "litert" in target.runtimes and target.batch > 1:
+        return "LiteRT's files take one image at a time", f"batch {target.batch}", "write batch: 1"
     return None
 
 

@@ -10,6 +10,7 @@ from sousvit.spaces.techniques import (  # noqa: F401 - importing registers
     evit,
     fp16,
     int8_dynamic,
+    litert_dynamic,
     low_rank,
     patch_size,
     prune_depth,

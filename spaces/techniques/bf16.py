@@ -40,12 +40,10 @@ class Bf16(DeployTechnique):
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
         """See :class:`DeployTechnique`."""
-        from sousvit.spaces.export import graph_input_shape, read_openvino, save_openvino
+        from sousvit.spaces.export import read_openvino, save_openvino
 
         save_openvino(read_openvino(graph), folder, fp16=config.store == "fp16")
-        return Artifact(
-            folder, runtime, "model.xml", graph_input_shape(graph), options={"INFERENCE_PRECISION_HINT": "bf16"}
-        )
+        return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": "bf16"})
 
 
 TECHNIQUES.add(Bf16.name, Bf16())

@@ -24,14 +24,14 @@ class Fp16(DeployTechnique):
     """Stores matrix weights as float16 with a Cast in front of their use; ONNX Runtime folds the Cast when it loads.
 
     CPUs without float16 arithmetic would have to convert at every node of a half-precision graph; that is why only
-    the storage is halved. OpenVINO does the same with ``compress_to_fp16``.
+    the storage is halved. OpenVINO does the same with ``compress_to_fp16``, LiteRT's quantizer with float casting.
     """
 
     name: ClassVar[str] = "fp16"
     config: ClassVar[type[StepConfig]] = Fp16Config
     summary: ClassVar[str] = "float16 weights in the file, float32 arithmetic (needs no data)"
     source: ClassVar[str] = "mixed-precision storage: Micikevicius et al. (arXiv 1710.03740); openvino compress_to_fp16"
-    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
+    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino", "litert"})
     uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
@@ -44,15 +44,17 @@ class Fp16(DeployTechnique):
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
         """See :class:`DeployTechnique`."""
-        from sousvit.spaces.export import graph_input_shape, read_openvino, save_openvino
+        from sousvit.spaces.export import read_openvino, save_openvino
+        from sousvit.spaces.litert import half_rules, quantize_litert
 
-        shape = graph_input_shape(graph)
+        if runtime == "litert":
+            return Artifact(folder, runtime, quantize_litert(graph, half_rules(), folder).name)
         if runtime == "openvino":
             save_openvino(read_openvino(graph), folder, fp16=True)
             # f32: OpenVINO would compute in bf16 by itself where the CPU can, which is what `bf16` is for.
-            return Artifact(folder, runtime, "model.xml", shape, options={"INFERENCE_PRECISION_HINT": "f32"})
+            return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": "f32"})
         halve_weights(graph, folder / "model.onnx")
-        return Artifact(folder, runtime, "model.onnx", shape)
+        return Artifact(folder, runtime, "model.onnx")
 
 
 def halve_weights(source: Path, target: Path) -> None:

@@ -53,7 +53,7 @@ class Int8Dynamic(DeployTechnique):
         """See :class:`DeployTechnique`."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        from sousvit.spaces.export import graph_input_shape, quiet
+        from sousvit.spaces.export import quiet
 
         try:
             with quiet():
@@ -67,7 +67,7 @@ class Int8Dynamic(DeployTechnique):
                 )
         except Exception as error:  # the quantizer raises many kinds
             raise TrialError(f"int8_dynamic failed: {one_line(error)}") from error
-        return Artifact(folder, runtime, "model.onnx", graph_input_shape(graph), batch_dependent=True)
+        return Artifact(folder, runtime, "model.onnx", batch_dependent=True)
 
 
 TECHNIQUES.add(Int8Dynamic.name, Int8Dynamic())

@@ -88,8 +88,7 @@ class PtqInt8(DeployTechnique):
         from sousvit.spaces.techniques.nncf_tools import import_nncf, silent_tool
 
         nncf = import_nncf("ptq_int8")
-        shape = graph_input_shape(graph)
-        inputs = calibration_inputs(context, shape, config.samples)
+        inputs = calibration_inputs(context, graph_input_shape(graph), config.samples)
         floats = [re.escape(name) for name in context.decided(self.name, [])] if config.float_parts else []
         preset = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
         with silent_tool("ptq_int8"):
@@ -103,7 +102,7 @@ class PtqInt8(DeployTechnique):
                 ignored_scope=nncf.IgnoredScope(patterns=[f"^{name}/.*" for name in floats], validate=False),
             )
             save_openvino(quantized, folder)
-        return Artifact(folder, runtime, "model.xml", shape, options={"INFERENCE_PRECISION_HINT": config.hint})
+        return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": config.hint})
 
 
 def quantizable_parts(model: Any) -> dict[str, nn.Module]:

@@ -35,6 +35,8 @@ class Qat(Distill):
     stage: ClassVar[Stage] = Stage.RECOVERY
     config: ClassVar[type[StepConfig]] = QatConfig
     summary: ClassVar[str] = "int8 layers whose step sizes and weights are trained (LSQ), taught by the base model"
+    #: LiteRT's converter takes no layers that round.
+    runtimes: ClassVar[frozenset[str] | None] = frozenset({"onnxruntime", "openvino", "torch"})
     source: ClassVar[str] = "LSQ (arXiv 1902.08153), LSQ+ (2004.09576); with distillation as in OFQ (2302.02210)"
     conflicts: ClassVar[frozenset[str]] = frozenset(
         {"distill", "int8_dynamic", "ptq_int8", "static_int8", "weight_only", "fp16"}

@@ -77,14 +77,13 @@ class StaticInt8(DeployTechnique):
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
         """See :class:`DeployTechnique`."""
-        from sousvit.spaces.export import graph_input_shape, read_openvino, save_openvino
+        from sousvit.spaces.export import read_openvino, save_openvino
 
-        shape = graph_input_shape(graph)
         if runtime == "openvino":
             save_openvino(read_openvino(graph), folder)
-            return Artifact(folder, runtime, "model.xml", shape)
+            return Artifact(folder, runtime, "model.xml")
         shutil.copy(graph, folder / "model.onnx")
-        return Artifact(folder, runtime, "model.onnx", shape)
+        return Artifact(folder, runtime, "model.onnx")
 
 
 TECHNIQUES.add(StaticInt8.name, StaticInt8())

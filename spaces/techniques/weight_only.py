@@ -53,18 +53,13 @@ class WeightOnly(DeployTechnique):
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
         """See :class:`DeployTechnique`."""
-        from sousvit.spaces.export import graph_input_shape
-
-        shape = graph_input_shape(graph)
         if runtime == "openvino":
             _compress_openvino(graph, config, folder)
-            return Artifact(
-                folder, runtime, "model.xml", shape, options={"INFERENCE_PRECISION_HINT": config.hint or "f32"}
-            )
+            return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": config.hint or "f32"})
         if config.hint is not None:
             raise UserError("weight_only's hint belongs to OpenVINO", config.hint, "leave it out for onnxruntime")
         _compress_onnx(graph, config, folder)
-        return Artifact(folder, runtime, "model.onnx", shape)
+        return Artifact(folder, runtime, "model.onnx")
 
 
 def _compress_openvino(graph: Path, config: WeightOnlyConfig, folder: Path) -> None:

@@ -20,7 +20,7 @@ from sousvit.spaces.export import make_artifact
 from sousvit.spaces.technique import Context
 
 SHAPE = (1, 3, 16, 16)
-RUNTIMES = ["onnxruntime", "openvino", "torch"]
+RUNTIMES = ["onnxruntime", "openvino", "litert", "torch"]
 
 
 @pytest.fixture(scope="module")

@@ -190,10 +190,30 @@ def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_cont
     model = family_model(make_vit, family)
     context = make_context(model, 48)
     for runtime in sorted(get_technique(name).runtimes):
+        if runtime == "litert" and family != FAMILIES[0]:
+            continue  # seconds each
         recipe = Recipe((middle_step(name, VitShape.of(model)),), runtime)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         agree(model, recipe, context, tmp_path / runtime)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODEL_TECHNIQUES if get_technique(name).suits("litert")])
+def test_a_model_technique_converts_to_litert(name, make_vit, make_context, tmp_path):
+    model = family_model(make_vit, "class_token")
+    step = middle_step(name, VitShape.of(model))
+    changed = step.handler.apply(model, step.config, training_context(model, make_context)).eval()
+    agree(changed, Recipe((step,), "litert"), make_context(model), tmp_path / "artifact")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sima", "focused"])
+def test_other_forms_of_attention_convert_to_litert(kind, make_vit, make_context, tmp_path):
+    model = family_model(make_vit, "class_token")
+    step = Step.make("attention", kind=kind)
+    changed = step.handler.apply(model, step.config, make_context(model))
+    agree(changed, Recipe((step,), "litert"), make_context(model), tmp_path / "artifact")
 
 
 class RandomTrial:
@@ -290,6 +310,9 @@ def test_hierarchical_bases_are_quantized_and_trained(family, make_context, tmp_
         agree(model, recipe, context, tmp_path / "artifact")
 
 
+DEPLOYED = {"onnxruntime": ("static_int8", "int8_dynamic"), "openvino": ("fp16",), "litert": ("litert_dynamic",)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("student", ["vit_64x4", "efficientvit_b0", "repvit_m0_9", "edgenext_xx_small"])
 def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_path):
@@ -297,10 +320,10 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
     shape = VitShape.of(base)
     steps = (Step.make("student", model=student), Step.make("distill", epochs=4, feature_weight=0.5))
     context = training_context(base, make_context)
-    for runtime, deploys in {"onnxruntime": ("static_int8", "int8_dynamic"), "openvino": ("fp16",)}.items():
+    for runtime, deploys in DEPLOYED.items():
         for number, deploy in enumerate(deploys):
             recipe = Recipe((*steps, Step.make(deploy)), runtime).canonical(shape)
-            if deploy.endswith(("int8", "dynamic")) and student in ("efficientvit_b0", "repvit_m0_9"):
+            if get_technique(deploy).needs_linear and student in ("efficientvit_b0", "repvit_m0_9"):
                 with pytest.raises(UserError, match="no linear layers"):
                     recipe.reshape(shape)
                 continue
@@ -309,6 +332,10 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
             model = run_steps(base, recipe, context)
             assert expected.params() == sum(parameter.numel() for parameter in model.parameters())
             assert expected.macs() == macs_of(model, (3, 32, 32))
+            if (runtime, student) == ("litert", "edgenext_xx_small"):
+                with pytest.raises(TrialError, match="the LiteRT conversion failed"):
+                    agree(model, recipe, context, tmp_path / "artifact")
+                continue
             agree(model, recipe, context, tmp_path / f"{runtime}{number}")
 
 

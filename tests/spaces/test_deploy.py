@@ -32,6 +32,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.25, 0.25)
 CASES: list[tuple[str, str | None, dict[str, Any], float]] = [
     ("onnxruntime", None, {}, 1e-4),
     ("openvino", None, {}, 1e-4),
+    ("litert", None, {}, 1e-4),
     ("torch", None, {}, 1e-4),
     ("onnxruntime", "int8_dynamic", {}, 0.1),
     ("onnxruntime", "int8_dynamic", {"weights": "int7"}, 0.2),
@@ -47,11 +48,19 @@ CASES: list[tuple[str, str | None, dict[str, Any], float]] = [
     ("openvino", "static_int8", {"smoothing": "smooth", "float_blocks": 1}, 0.3),
     ("onnxruntime", "fp16", {}, 0.01),
     ("openvino", "fp16", {}, 0.01),
+    ("litert", "fp16", {}, 0.01),
+    ("litert", "litert_dynamic", {}, 0.1),
+    ("litert", "litert_dynamic", {"bits": 4}, 0.45),
     ("openvino", "bf16", {}, 0.05),
     ("openvino", "bf16", {"store": "fp32"}, 0.05),
 ]
 IDS = ["-".join([runtime, technique or "fp32", *map(str, values.values())]) for runtime, technique, values, _ in CASES]
-FILES = {"onnxruntime": {"model.onnx"}, "openvino": {"model.xml", "model.bin"}, "torch": {"model.pt2"}}
+FILES = {
+    "onnxruntime": {"model.onnx"},
+    "openvino": {"model.xml", "model.bin"},
+    "litert": {"model.tflite"},
+    "torch": {"model.pt2"},
+}
 
 
 def scale(images: torch.Tensor) -> torch.Tensor:
@@ -153,6 +162,7 @@ def test_deploying_is_quiet_and_leaves_logging_alone(
         ("onnxruntime", "weight_only"),
         ("onnxruntime", "int8_dynamic"),
         ("openvino", "ptq_int8"),
+        ("litert", "litert_dynamic"),
     ):
         make_artifact(model, SHAPE, MEAN, STD, runtime, Step.make(technique), context, tmp_path / technique)
     captured = capfd.readouterr()
@@ -161,7 +171,7 @@ def test_deploying_is_quiet_and_leaves_logging_alone(
 
 
 def test_the_patch_embedding_stays_float(build: Callable[[int], Artifact]) -> None:
-    operators = {node.op_type for node in onnx.load(build(3).path).graph.node}
+    operators = {node.op_type for node in onnx.load(build(IDS.index("onnxruntime-int8_dynamic")).path).graph.node}
     assert "Conv" in operators and "MatMulInteger" in operators and "ConvInteger" not in operators
 
 
@@ -186,7 +196,7 @@ class Untraceable(nn.Module):
         raise RuntimeError("line one\nline two")
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert", "torch"])
 def test_a_failed_export_leaves_nothing(runtime: str, context: Context, tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="line one") as caught:
         make_artifact(Untraceable(), SHAPE, MEAN, STD, runtime, None, context, tmp_path / "artifact")
@@ -228,15 +238,27 @@ def test_an_older_artifact_is_replaced_whole(model: nn.Module, context: Context,
 
 
 @pytest.mark.parametrize(
-    ("technique", "package"),
-    [("ptq_int8", "nncf"), ("ptq_int8", "openvino"), ("weight_only", "nncf"), ("bf16", "openvino")],
+    ("technique", "package", "runtime"),
+    [
+        ("ptq_int8", "nncf", "openvino"),
+        ("ptq_int8", "openvino", "openvino"),
+        ("weight_only", "nncf", "openvino"),
+        ("bf16", "openvino", "openvino"),
+        ("litert_dynamic", "litert_torch", "litert"),
+    ],
 )
 def test_missing_packages_are_named(
-    technique: str, package: str, model: nn.Module, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    technique: str,
+    package: str,
+    runtime: str,
+    model: nn.Module,
+    context: Context,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=package):
-        make_artifact(model, SHAPE, MEAN, STD, "openvino", Step.make(technique), context, tmp_path / "artifact")
+        make_artifact(model, SHAPE, MEAN, STD, runtime, Step.make(technique), context, tmp_path / "artifact")
 
 
 @pytest.mark.parametrize(
