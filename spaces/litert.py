@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,20 +94,25 @@ def half_rules() -> list[dict[str, Any]]:
 
 
 def _import(name: str) -> ModuleType:
-    import importlib
-
     try:
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        with _quiet():
             return importlib.import_module(name)
     except ImportError as error:
         raise MissingPackageError(name.partition(".")[0], "a LiteRT file", "litert") from error
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow the progress that Python and compiled code tell."""
+    with quiet(), contextlib.redirect_stdout(io.StringIO()), silent_stderr():
+        yield
+
+
+@contextmanager
 def _silent(what: str) -> Iterator[None]:
-    """Swallow progress of Python and of compiled code, and turn any failure into a one-line :class:`TrialError`."""
+    """Quiet, and any failure is a one-line :class:`TrialError`."""
     try:
-        with quiet(), contextlib.redirect_stdout(io.StringIO()), silent_stderr():
+        with _quiet():
             yield
     except OSError:  # a full disk is told as such by whoever owns the folder
         raise

@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path):
 
 @pytest.mark.parametrize("preset", ["default", "training-free", "all"])
 def test_a_space_that_makes_images_holds_all_that_is_asked_first(preset, shape):
-    space, left_out = make_space(read_space(preset), shape, ("onnxruntime", "openvino"), has_images=False)
+    space, left_out = make_space(read_space(preset), shape, ("litert", "onnxruntime", "openvino"), has_images=False)
     assert "synthesize" not in left_out
     asked = [recipe for group in single_recipes(space, shape) for recipe in group] + hybrid_recipes(space, shape)
     outside = [str(recipe) for recipe in asked if fits(recipe, shape) and space.parameters(recipe, shape) is None]
@@ -208,3 +208,14 @@ def test_bad_combinations_get_one_clear_line(tiny_project, tmp_path, data, chang
 def test_a_labelled_budget_can_limit_agreement_too(tiny_project, tmp_path):
     budget = make_budget(tiny_project.budget(limits={"agreement": 0.5, "accuracy_drop": 0.5}), tmp_path)
     assert budget.data.kind == "labelled"
+
+
+def test_what_is_asked_first_suits_its_runtime(shape):
+    """LiteRT takes nothing that was trained by qat, and qat's models are quantized already."""
+    techniques = {"qat": {}, "prune_mlp": {}, "litert_dynamic": {}, "int8_dynamic": {}, "ptq_int8": {}}
+    space, _ = make_space(read_space({"techniques": techniques}), shape, ("litert", "onnxruntime", "openvino"))
+    deployed, middle, more = single_recipes(space, shape)
+    assert {recipe.runtime for recipe in deployed} == {"litert", "onnxruntime", "openvino"}
+    asked = [*deployed, *middle, *more, *hybrid_recipes(space, shape)]
+    assert {recipe.runtime for recipe in asked if recipe.trains} == {"onnxruntime"}
+    assert all(recipe.reshape(shape).params() > 0 for recipe in asked)

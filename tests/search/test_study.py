@@ -15,7 +15,7 @@ from sousvit.spaces.technique import techniques
 
 @pytest.fixture(scope="module")
 def space(shape):
-    return make_space(read_space("all"), shape, ("onnxruntime", "openvino"))[0]
+    return make_space(read_space("all"), shape, ("onnxruntime", "openvino", "litert"))[0]
 
 
 def test_every_technique_and_combination_of_the_space_is_listed_once(space, shape):

@@ -16,7 +16,7 @@ from sousvit.spaces.shape import OtherShape, VitShape
 from sousvit.spaces.space import make_space, preset_names, read_space
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, get_technique, techniques
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino", "litert")
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +196,17 @@ def test_bad_spaces_are_one_clear_line(definition, words):
 def test_bad_values_in_a_space_are_found_before_the_search(shape):
     with pytest.raises(UserError, match="keep"):
         make_space(read_space({"techniques": {"prune_mlp": {"keep": [0.5, 7]}}}), shape, RUNTIMES)
+
+
+def test_steps_that_a_runtime_does_not_take_are_never_suggested_for_it(shape):
+    """LiteRT's converter takes no layers that round."""
+    with pytest.raises(UserError, match="qat must suit the runtime; received litert; use one of onnxruntime, openvino"):
+        Recipe((Step.make("qat"),), "litert")
+    techniques = {"techniques": {"qat": {}, "prune_mlp": {}, "litert_dynamic": {}}}
+    alone, left_out = make_space(read_space(techniques), shape, ("litert",))
+    assert left_out == {"qat": "makes no artifact for litert"}
+    assert {space_runtime for space_runtime, _ in alone.deploys.values()} == {"litert"}
+    both, left_out = make_space(read_space(techniques), shape, ("litert", "openvino"))
+    assert not left_out and both.first_runtime() == "litert" and both.first_runtime(Step.make("qat")) == "openvino"
+    runtimes = {both.suggest(RandomTrial(seed)).runtime for seed in range(40)}
+    assert runtimes == {"openvino"}  # this space always trains by qat
