@@ -1,9 +1,9 @@
-"""One model in runtimes that sousvit does not export to, beside those that it does: one thread, batch 1, one session.
+"""One model in every runtime, and in ExecuTorch, to which sousvit does not export: one thread, batch 1, one session.
 
     python benchmarks/other_runtimes.py
     python benchmarks/other_runtimes.py --model VIT.safetensors --name cifar10
 
-Needs ``executorch`` and ``litert-torch`` beside sousvit (an environment of its own: they pin what others do not).
+Needs ``executorch`` beside ``sousvit[openvino,litert]`` (an environment of its own: it pins what others do not).
 Writes ``results/other_runtimes_<name>.md``.
 """
 
@@ -59,6 +59,9 @@ def ours(base: LoadedModel, shape: tuple[int, int, int, int], folder: Path, stac
         BASELINE: ("onnxruntime", None),
         "ONNX Runtime int8, dynamic": ("onnxruntime", Step.make("int8_dynamic")),
         "OpenVINO fp32": ("openvino", None),
+        "LiteRT fp32": ("litert", None),
+        "LiteRT int8, dynamic": ("litert", Step.make("litert_dynamic")),
+        "LiteRT int4, dynamic": ("litert", Step.make("litert_dynamic", bits=4)),
     }
     found = {}
     for name, (runtime, step) in steps.items():
@@ -95,33 +98,6 @@ def executorch(model: nn.Module, example: torch.Tensor, folder: Path) -> Iterato
     prepared(example)
     both = [XnnpackDynamicallyQuantizedPartitioner(), XnnpackPartitioner()]
     yield "ExecuTorch int8, dynamic", opened(convert_pt2e(prepared), both, folder / "int8.pte")
-
-
-def litert(model: nn.Module, example: torch.Tensor, folder: Path) -> Iterator[tuple[str, Opened]]:
-    """LiteRT (TensorFlow Lite) with XNNPACK: fp32, and int8 by its own quantizer."""
-    import litert_torch
-    from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import quantizer, recipe
-
-    def opened(path: Path) -> Opened:
-        interpreter = Interpreter(str(path), num_threads=1)
-        interpreter.allocate_tensors()
-        [given], [made] = interpreter.get_input_details(), interpreter.get_output_details()
-
-        def run(batch: np.ndarray) -> np.ndarray:
-            interpreter.set_tensor(given["index"], batch)
-            interpreter.invoke()
-            return np.asarray(interpreter.get_tensor(made["index"]))
-
-        return Opened(Function(run), _megabytes(path))
-
-    plain, small = folder / "fp32.tflite", folder / "int8.tflite"
-    litert_torch.convert(model, (example,)).export(str(plain))
-    yield "LiteRT fp32", opened(plain)
-    quantizing = quantizer.Quantizer(str(plain))
-    quantizing.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-    quantizing.quantize().export_model(str(small))
-    yield "LiteRT int8, dynamic", opened(small)
 
 
 def _megabytes(path: Path) -> float:
@@ -162,8 +138,7 @@ def main() -> None:
     command += "" if given.model == EXAMPLE else f" --model VIT.safetensors --name {given.name}"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         found = ours(base, shape, Path(folder), stack)
-        for make in (executorch, litert):
-            found |= dict(make(base.module.eval(), torch.zeros(shape), Path(folder)))
+        found |= dict(executorch(base.module.eval(), torch.zeros(shape), Path(folder)))
         text = table(found, shape, command, given.measure_time)
     (RESULTS / f"other_runtimes_{given.name}.md").write_text(text)
     print(text)
