@@ -7,12 +7,12 @@ from typing import Any
 
 from sousvit.common.cpu import available_cores
 from sousvit.common.data import ImageSet, Splits
-from sousvit.common.errors import UserError
+from sousvit.common.errors import MissingPackageError, UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
 from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar, require_task
 from sousvit.objectives.runtimes.agreement import check_agreement
-from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.runtimes.runtime import get_runtime, open_session
 from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import load_target
 from sousvit.objectives.tasks.task import judging_tasks
@@ -53,6 +53,7 @@ def apply_recipe(
             "a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}", "see a run's recipe.yaml"
         )
     recipe = Recipe.from_dict(value["recipe"])
+    _require_installed(recipe)
     _require_free(out)
     base, data_spec = load(_model_spec(value, path, model)), _data_spec(value, path, data)
     require_task(base.spec, data_spec)
@@ -76,6 +77,14 @@ def apply_recipe(
     artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
     figures = _judge(artifact, compressed, base, splits, recipe)
     return {"artifact": str(out), "recipe": recipe.to_dict(), "figures": figures}
+
+
+def _require_installed(recipe: Recipe) -> None:
+    """Told before anything is trained."""
+    get_runtime(recipe.runtime).require()
+    for step in recipe.steps:
+        for package in step.handler.missing_packages():
+            raise MissingPackageError(package, step.technique, step.handler.extra)
 
 
 def _require_free(out: Path) -> None:

@@ -7,7 +7,6 @@ they act, so the space is conditional.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -369,8 +368,7 @@ def make_space(
 def _why_not(handler: Technique, shape: ModelShape, runtimes: Sequence[str]) -> str | None:
     if not any(handler.suits(runtime) for runtime in runtimes):
         return f"makes no artifact for {', '.join(runtimes)}"
-    missing = [package for package in handler.packages if importlib.util.find_spec(package) is None]
-    if missing:
+    if missing := handler.missing_packages():
         return f"{', '.join(missing)} not installed"
     return handler.misfit(shape)
 

@@ -12,6 +12,7 @@ Registering: ``@TECHNIQUES.register("name")`` on an instance, or the entry-point
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -247,6 +248,10 @@ class Technique(ABC):
     def tells_untrained(self) -> bool:
         """Whether a model that it changed (and repaired) is worth judging before any training."""
         return self.compresses and not self.trains and self.stage is not Stage.ARCHITECTURE
+
+    def missing_packages(self) -> list[str]:
+        """Of :attr:`packages`, what is not installed."""
+        return [package for package in self.packages if importlib.util.find_spec(package) is None]
 
     def suits(self, runtime: str) -> bool:
         """Whether artifacts of ``runtime`` can be made with it."""

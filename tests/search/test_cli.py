@@ -97,6 +97,19 @@ def test_apply_checks_that_the_recipe_fits_the_model(cli, tiny_project, tmp_path
     assert code == 2 and "no class token" in err and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("runtime", "steps", "package"),
+    [("litert", [], "ai_edge_litert"), ("openvino", [{"technique": "ptq_int8"}], "nncf")],
+)
+def test_apply_asks_for_packages_before_anything_else(
+    cli, tiny_project, tmp_path, runtime, steps, package, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    content = {"recipe": {"runtime": runtime, "steps": steps}, "model": {"name": "no such model"}}
+    code, _, err = cli("apply", write(tmp_path / "recipe.yaml", content), "--out", tmp_path / "new")
+    assert code == 2 and f"needs the package {package}" in err and f"sousvit[{runtime}]" in err
+
+
 def test_a_pickle_checkpoint_is_never_opened(cli, tiny_project, tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     budget = tiny_project.budget(
