@@ -39,7 +39,7 @@ clean:
 
 # A stamp is written after a whole installation only, so an interrupted one is repeated; a new pyproject.toml too.
 $(VENV)/.installed-demo: EXTRA = openvino
-$(VENV)/.installed-test: EXTRA = test
+$(VENV)/.installed-test: EXTRA = litert,test
 $(VENV)/.installed-demo $(VENV)/.installed-test: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "sousvit needs Python 3.10 or newer; name one: make PYTHON=python3.12"; exit 1; }
