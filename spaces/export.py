@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sousvit.common.errors import MissingPackageError, TrialError, UserError, one_line
+from sousvit.common.errors import TrialError, UserError, one_line
 from sousvit.common.files import disk_errors_as_user_errors
+from sousvit.common.openvino import import_openvino
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.merging import merged
 from sousvit.spaces.quantized import fold_quantized_weights, has_quantized
 from sousvit.spaces.technique import DeployTechnique
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from sousvit.spaces.recipe import Step
     from sousvit.spaces.technique import Context
 
@@ -156,19 +155,6 @@ def _save_torch(model: nn.Module, shape: Shape, out: Path) -> Artifact:
     except Exception as error:  # as for ONNX
         raise TrialError(f"torch.export failed: {one_line(error)}") from error
     return Artifact(out, "torch", "model.pt2")
-
-
-def import_openvino(needed_for: str) -> ModuleType:
-    """The ``openvino`` package.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingPackageError("openvino", needed_for, "openvino") from error
-    return openvino
 
 
 def read_openvino(graph: Path) -> object:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sousvit.common.errors import MissingPackageError, TrialError, one_line
-from sousvit.spaces.export import import_openvino, quiet
+from sousvit.common.openvino import import_openvino
+from sousvit.spaces.export import quiet
 
 if TYPE_CHECKING:
     from types import ModuleType

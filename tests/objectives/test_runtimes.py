@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -88,6 +89,19 @@ def test_openvino_computes_in_fp32_unless_told(artifacts: dict[str, Artifact]) -
     compiled = session._request.get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_openvino_reports_to_nobody() -> None:
+    """It would from a forked process, as soon as it is imported."""
+    code = """
+import os
+os.environ.pop("CI", None)
+from sousvit.objectives.runtimes.runtime import get_runtime
+get_runtime("openvino").require()
+from openvino_telemetry import Telemetry
+assert not Telemetry().consent and "CI" not in os.environ
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_torch_keeps_the_thread_count_of_the_process(artifacts: dict[str, Artifact], images: np.ndarray) -> None:
