@@ -20,6 +20,7 @@ class LiteRt(Runtime):
     name: ClassVar[str] = "litert"
     packages: ClassVar[tuple[str, ...]] = ("ai_edge_litert",)
     extra: ClassVar[str] = "litert"
+    batches: ClassVar[bool] = False
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
         """See :class:`Runtime`; the batch size makes no difference."""

@@ -50,11 +50,13 @@ class Runtime(ABC):
         name: as written in targets and artifacts.
         packages: importable packages it needs, the first of which gives its version.
         extra: of sousvit that installs them; empty if they are always there.
+        batches: whether its files take more than one image at a time.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
+    batches: ClassVar[bool] = True
 
     @abstractmethod
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:

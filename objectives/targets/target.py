@@ -159,6 +159,8 @@ class Target(BaseModel):
 
 def _unfit_keys(target: Target) -> tuple[str, object, str] | None:
     """The first rule between keys that is broken, in a UserError's words."""
+    from sousvit.objectives.runtimes.runtime import get_runtime
+
     reaching = [key for key in ("agent", "token_file", "token_env") if getattr(target, key) is not None]
     limits = [key for key in ("cores", "memory") if getattr(target, key) is not None]
     if target.is_local and limits:
@@ -174,8 +176,9 @@ def _unfit_keys(target: Target) -> tuple[str, object, str] | None:
         return "a target has a core for every thread", f"threads {target.threads} on {target.cores}", "lower threads"
     if target.agent is not None and "torch" in target.runtimes:
         return "agents run onnxruntime, openvino and litert", "torch", "name one of these"
-    if "litert" in target.runtimes and target.batch > 1:
-        return "LiteRT's files take one image at a time", f"batch {target.batch}", "write batch: 1"
+    single = [name for name in target.runtimes if not get_runtime(name).batches]
+    if single and target.batch > 1:
+        return f"files of {single[0]} take one image at a time", f"batch {target.batch}", "write batch: 1"
     return None
 
 
