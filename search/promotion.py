@@ -16,6 +16,10 @@ from sousvit.search.work import Work
 TRIALS_BEFORE_FIRST = 6
 #: The first, early full training may take this share of the time.
 FIRST_SHARE = 0.25
+#: Part of their share of trials and seconds that full trainings get already while exploring.
+SHARE_WHILE_EXPLORING = 0.5
+#: Against division by no time at all.
+EPSILON = 1e-9
 #: One full training in this many goes to a single technique, after the first.
 SINGLES_SHARE = 4
 
@@ -56,7 +60,8 @@ class Promotions:
     ) -> TrialRecord | None:
         time_limit = self._budget.search.time
         left = math.inf if time_limit is None else time_limit - seconds
-        is_time = exhausted or self._policy.promotes(self._spent_share(seconds))
+        is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
+        is_time = is_late or self._lags(trials, running)
         if not is_time and not self._is_first_due(running):
             return self._last_chance(trials, left, busy)
         single = self._due_single(left, running, busy)
@@ -68,7 +73,18 @@ class Promotions:
         if not is_time:
             return chosen if self._is_cheap(chosen) else None
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
-        return chosen if not self._has_answer() or self._policy.is_hopeful(chosen, trials) else None
+        is_wanted = is_late and not self._has_answer()
+        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials) else None
+
+    def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
+        """Whether full trainings and their variants have had less of the search so far than their early share."""
+        explored = [trial for trial in trials if trial.status == "complete" and trial.fidelity < FULL]
+        if len(explored) < TRIALS_BEFORE_FIRST:
+            return False
+        full = [trial for trial in trials if _is_late(trial)]
+        of_trials = (len(full) + sum(map(_is_late, running))) / (len(trials) + len(running))
+        of_seconds = _cost(full) / max(_cost(trials), EPSILON)
+        return max(of_trials, of_seconds) < SHARE_WHILE_EXPLORING * (1 - self._policy.explore_share)
 
     def _spent_share(self, seconds: float) -> float:
         limits = self._budget.search
@@ -117,3 +133,13 @@ class Promotions:
     def _promoted(trials: Archive | Sequence[TrialRecord], running: Sequence[Work]) -> int:
         done = sum(trial.origin == "promoted" and trial.fidelity >= FULL for trial in trials)
         return done + sum(work.origin == "promoted" and work.fidelity >= FULL for work in running)
+
+
+def _is_late(one: TrialRecord | Work) -> bool:
+    """Whether it is a full training of what was explored, or a variant of one."""
+    return one.origin in ("promoted", "fanned") and one.fidelity >= FULL
+
+
+def _cost(trials: Sequence[TrialRecord]) -> float:
+    """Seconds that ``trials`` took."""
+    return sum(sum(trial.seconds.values()) for trial in trials)

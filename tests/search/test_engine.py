@@ -52,6 +52,17 @@ def test_the_first_promotion_comes_before_the_explore_share_is_spent(simulated):
     assert promoted and promoted[0] < 30
 
 
+def test_full_trainings_have_an_early_share_of_what_is_explored(simulated):
+    run = simulated(search={"trials": 200, "explore_share": 0.4})
+    run.engine.run()
+    exploring = list(run.archive)[: int(200 * 0.4)]
+    late = [trial for trial in exploring if trial.origin in ("promoted", "fanned") and trial.fidelity == 1.0]
+    promoted = [trial for trial in late if trial.origin == "promoted"]
+    assert len(promoted) >= 2, "a search that is stopped early has an answer"
+    spent, on_late = (sum(sum(trial.seconds.values()) for trial in trials) for trials in (exploring, late))
+    assert on_late <= 0.5 * (1 - 0.4) * spent + on_late / len(promoted)  # the last one with its variants comes on top
+
+
 def test_a_fan_out_cut_short_is_taken_up_again(simulated):
     def trouble(job: Job) -> None:
         if job.fidelity == 1.0 and trained and Recipe.from_dict(job.recipe).trains:
@@ -243,7 +254,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing after it runs."""
 
 
-@pytest.mark.parametrize("after", [1, 7, 20])
+@pytest.mark.parametrize("after", [1, 7, 15])
 @pytest.mark.parametrize("moment", ["judging", "between archive and tell"])
 def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, moment, monkeypatch):
     jobs = []
