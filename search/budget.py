@@ -65,10 +65,9 @@ class SearchLimits(BaseModel):
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
     times as much where that is less than all of them; at 0 a model that was cut and repaired is judged untrained first,
-    then trained for ``1 / eta`` of the epochs; ``explore_share`` is the share of trials and time spent
-    before all that is left goes to promotions; until then, hopeful recipes are trained in full with half of the rest
-    (at 0.6, a fifth of what was spent so far). ``leave_one_out`` measures at the end what each technique of the recipe
-    bought.
+    then trained for ``1 / eta`` of the epochs; ``explore_share`` is the share of trials and time that explores, the
+    rest trains hopeful recipes in full: both from the start, and when so much is spent all that is left goes to
+    promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds

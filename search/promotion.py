@@ -13,11 +13,9 @@ from sousvit.search.record import TrialRecord
 from sousvit.search.selection import is_single
 from sousvit.search.work import Work
 
-TRIALS_BEFORE_FIRST = 6
+TRIALS_BEFORE_FIRST = 3
 #: The first, early full training may take this share of the time.
 FIRST_SHARE = 0.25
-#: Part of their share of trials and seconds that full trainings get already while exploring.
-SHARE_WHILE_EXPLORING = 0.5
 #: Against division by no time at all.
 EPSILON = 1e-9
 #: One full training in this many goes to a single technique, after the first.
@@ -77,14 +75,14 @@ class Promotions:
         return chosen if is_wanted or self._policy.is_hopeful(chosen, trials) else None
 
     def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
-        """Whether full trainings and their variants have had less of the search so far than their early share."""
+        """Whether full trainings and their variants have had less of the search so far than their share."""
         explored = [trial for trial in trials if trial.status == "complete" and trial.fidelity < FULL]
         if len(explored) < TRIALS_BEFORE_FIRST:
             return False
         full = [trial for trial in trials if _is_late(trial)]
         of_trials = (len(full) + sum(map(_is_late, running))) / (len(trials) + len(running))
         of_seconds = _cost(full) / max(_cost(trials), EPSILON)
-        return max(of_trials, of_seconds) < SHARE_WHILE_EXPLORING * (1 - self._policy.explore_share)
+        return max(of_trials, of_seconds) < 1 - self._policy.explore_share
 
     def _spent_share(self, seconds: float) -> float:
         limits = self._budget.search
