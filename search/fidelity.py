@@ -53,7 +53,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Halving:
-    """Explore at the lowest rung, rise by rank, train the best in full; only that after ``explore_share`` of the budget.
+    """Explore at the lowest rung, rise by rank, train the best in full; past ``explore_share`` of the budget only that.
 
     Args:
         rungs: fidelities in [0, 1], ascending, the last is 1; one rung means no promotions.
