@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sousvit.common.data.source import ImageSet, decode_image
 from sousvit.common.errors import SharedInputError, UserError
-from sousvit.common.files import content_hash
+from sousvit.common.files import content_hash, files_hash
 
 #: Sides below this many pixels of the original image hold nothing to find.
 SMALLEST_SIDE = 1.0
@@ -81,8 +81,8 @@ class DetectionSource:
         self.labels = np.arange(len(annotations), dtype=np.int64)
         self.notes = [f"{count} {what} in {name}" for what, count in sorted(counts.items()) if count]
         parts = [part for one in self.objects for part in (one.boxes.numpy().tobytes(), one.labels.numpy().tobytes())]
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
-        self.fingerprint = content_hash(stamps, class_names, *parts)
+        files = files_hash({f"{place} {file.name}": file for place, file in enumerate(self.files)})
+        self.fingerprint = content_hash(files, class_names, *parts)
 
     def read(self, index: int) -> Image.Image:
         """Decode image ``index``.

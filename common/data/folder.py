@@ -9,7 +9,7 @@ from PIL import Image
 
 from sousvit.common.data.source import decode_image, require_labels
 from sousvit.common.errors import UserError
-from sousvit.common.files import content_hash
+from sousvit.common.files import files_hash
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -36,8 +36,7 @@ class FolderSource:
         ]
         self._files = [file for file, _ in pairs]
         self.labels = require_labels(np.array([label for _, label in pairs], dtype=np.int64), self.name)
-        stamps = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
-        self.fingerprint = content_hash(stamps)
+        self.fingerprint = files_hash({file.relative_to(path).as_posix(): file for file in self._files})
 
     def read(self, index: int) -> Image.Image:
         """Decode file ``index``."""

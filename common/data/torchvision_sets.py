@@ -47,8 +47,8 @@ class TorchvisionSource:
         self.labels = require_labels(np.asarray(labels), self.name)
         self.class_names = list(getattr(self._set, "classes", []))
         pixels = getattr(self._set, "data", None)
-        content = np.ascontiguousarray(pixels).tobytes() if isinstance(pixels, np.ndarray | torch.Tensor) else b""
-        self.fingerprint = content_hash(name, str(root.resolve()), train, self.labels.tobytes(), content)
+        content = np.ascontiguousarray(pixels).tobytes() if isinstance(pixels, np.ndarray | torch.Tensor) else None
+        self.fingerprint = content_hash(name, train, self.labels.tobytes(), content or str(root.resolve()))
 
     def read(self, index: int) -> Image.Image:
         """Image ``index``."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
+import shutil
 import struct
 
 import numpy as np
@@ -198,13 +198,14 @@ def test_wrong_folders_are_told_in_one_line(tmp_path):
     assert "must be a folder" in refused(FolderSource, tmp_path / "cat" / "deeper" / "0.png")
 
 
-def test_a_changed_image_changes_the_fingerprint(tmp_path):
-    write_folder(tmp_path, ["cat"])
-    before = FolderSource(tmp_path).fingerprint
-    assert FolderSource(tmp_path).fingerprint == before
-    file = tmp_path / "cat" / "deeper" / "0.png"
-    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
-    assert FolderSource(tmp_path).fingerprint != before
+def test_the_fingerprint_follows_the_content_and_not_the_copy(tmp_path):
+    write_folder(tmp_path / "here", ["cat"])
+    before = FolderSource(tmp_path / "here").fingerprint
+    there = shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=shutil.copyfile)
+    assert FolderSource(there).fingerprint == before, "a copy on another machine, with other times"
+    file = there / "cat" / "deeper" / "0.png"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert FolderSource(there).fingerprint != before
 
 
 def test_parts_with_other_class_folders_are_refused(tmp_path):

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sousvit.common.errors import UserError
-from sousvit.common.files import canonical_json, content_hash, disk_errors_as_user_errors, file_hash, write_atomic
+from sousvit.common.files import (
+    canonical_json,
+    content_hash,
+    disk_errors_as_user_errors,
+    file_hash,
+    files_hash,
+    write_atomic,
+)
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -118,3 +125,20 @@ def test_file_hash_depends_on_the_bytes_only(tmp_path):
     for name, content in (("a", b"1" * 3_000_000), ("b", b"1" * 3_000_000), ("c", b"1" * 2_999_999 + b"2")):
         (tmp_path / name).write_bytes(content)
     assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b") != file_hash(tmp_path / "c")
+
+
+def test_of_many_bytes_only_some_files_are_hashed_whole(tmp_path):
+    files = {name: tmp_path / name for name in "abcd"}
+    for file in files.values():
+        file.write_bytes(b"12345678")
+    whole, part = files_hash(files), files_hash(files, most=16)
+    files["b"].write_bytes(b"12345679")
+    assert files_hash(files) != whole
+    assert files_hash(files, most=16) == part, "every second one is read"
+    files["b"].write_bytes(b"123456789")
+    assert files_hash(files, most=16) != part, "another size is always seen"
+
+
+def test_a_file_that_is_gone_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"every file must be readable.*gone\.jpg"):
+        files_hash({"gone.jpg": tmp_path / "gone.jpg"})
