@@ -33,6 +33,9 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the run folders")]
 RUNS = Path("runs")
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="where relative data paths start; default: the YAML's folder")
+]
 
 
 def main() -> None:
@@ -65,9 +68,7 @@ def search_command(
     executor: Annotated[str | None, typer.Option(help="where trials run: local or ray")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of everything random")] = None,
     earlier: Annotated[str | None, typer.Option("--from", help="an earlier run to continue from")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="where relative data paths start; default: the budget's folder")
-    ] = None,
+    data_root: DataRoot = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -82,13 +83,14 @@ def search_command(
 def study_command(
     budget: Annotated[Path, typer.Argument(help="budget YAML; its space says which techniques are studied")],
     run: Annotated[str | None, typer.Option(help="run name; the same name again resumes")] = None,
+    data_root: DataRoot = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """Measure every technique of the space alone, and named combinations, in one run: a table and a plot."""
     from sousvit.cli_search import study
 
-    sys.exit(study(budget, run, runs, as_json))
+    sys.exit(study(budget, run, runs, as_json, data_root))
 
 
 @app.command("replay")
@@ -216,9 +218,7 @@ def list_command(
 def train_command(
     config: Annotated[Path, typer.Argument(help="YAML with model, data and training")],
     out: Annotated[Path, typer.Option(help="safetensors file to write")],
-    data_root: Annotated[
-        Path | None, typer.Option(help="where relative data paths start; default: the YAML's folder")
-    ] = None,
+    data_root: DataRoot = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="instead of the YAML's")] = None,
     as_json: Json = False,
 ) -> None:

@@ -64,7 +64,7 @@ def run_search(
     make = _executor_maker(executor or ("local" if budget.ray is None else "ray"))
     folder = run_folder(runs, name or f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     begin = partial(search, earlier=None if earlier is None else run_folder(runs, earlier))
-    answer = _watched(begin, budget, folder, _command(path, executor, data_root), as_json, make)
+    answer = _watched(begin, budget, folder, _command("search", path, data_root, executor), as_json, make)
     if answer is None:
         return INTERRUPTED
     from sousvit.search.report.html import write_report
@@ -78,19 +78,19 @@ def run_search(
     return 0 if answer.feasible else 3
 
 
-def _command(path: Path, executor: str | None, data_root: Path | None) -> str:
+def _command(verb: str, path: Path, data_root: Path | None, executor: str | None = None) -> str:
     given = {"executor": executor, "data-root": data_root}
-    return " ".join([f"search {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
+    return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
 
 
-def study(path: Path, name: str | None, runs: Path, as_json: bool) -> int:
+def study(path: Path, name: str | None, runs: Path, as_json: bool, data_root: Path | None = None) -> int:
     """Run the study and say where its table and plot are; returns the exit code."""
     from sousvit.search.report.study import write_study
     from sousvit.search.study import run_study
 
-    budget = _with_overrides(path, {})
+    budget = _with_overrides(path, {}, data_root)
     folder = run_folder(runs, name or f"{path.stem}-study-{time.strftime('%Y%m%d-%H%M%S')}")
-    archive = _watched(run_study, budget, folder, f"study {path}", as_json)
+    archive = _watched(run_study, budget, folder, _command("study", path, data_root), as_json)
     if archive is None:
         return INTERRUPTED
     table, page = write_study(archive, folder)

@@ -159,6 +159,13 @@ def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_pa
     assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
 
 
+@pytest.mark.parametrize("command", ["search", "study"])
+def test_data_paths_start_at_the_data_root(cli, tiny_project, tmp_path, command):
+    path = write(tmp_path / "b.yaml", {**tiny_project.budget(), "data": {"format": "folder", "train": "cats"}})
+    code, _, err = cli(command, path, "--data-root", tmp_path / "elsewhere")
+    assert code == 2 and "elsewhere/cats" in err
+
+
 def test_other_executors_are_refused(cli, tiny_project, tmp_path):
     code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), "--executor", "moon")
     assert code == 2 and "executor must be a known name" in err
@@ -199,22 +206,24 @@ def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
 
 
 #: Its data and the base trained on them are the user's.
-NOT_SHIPPED = EXAMPLES / "bccd" / "budget.yaml"
+#: Their base is trained by the user.
+NOT_SHIPPED = [EXAMPLES / "bccd" / name for name in ("budget.yaml", "margin.yaml")]
 MANIFEST = EXAMPLES / "cluster" / "kuberay.yaml"
 
 
-def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_path):
+@pytest.mark.parametrize("path", NOT_SHIPPED, ids=lambda path: path.name)
+def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_path, path):
     from sousvit.common.model import create, save_checkpoint
     from sousvit.search.budget import make_budget
     from sousvit.spaces.base_training import read_training
     from sousvit.spaces.shape import VitShape
     from sousvit.spaces.space import make_space
 
-    training = read_training(NOT_SHIPPED.with_name("train.yaml"), tmp_path)
+    training = read_training(path.with_name("train.yaml"), tmp_path)
     model = create(training.model)
     description = {**training.model.model_dump(mode="json"), "checkpoint": None}
     save_checkpoint(tmp_path / "base.safetensors", model, description)
-    budget = make_budget(yaml.safe_load(NOT_SHIPPED.read_text()), tmp_path, data_root=tmp_path)
+    budget = make_budget(yaml.safe_load(path.read_text()), tmp_path, data_root=tmp_path)
     same = ("format", "train", "validation", "test", "classes")
     assert all(getattr(budget.data, key) == getattr(training.data, key) for key in same)
     _, left_out = make_space(budget.space, VitShape.of(model), budget.target.runtimes)
@@ -223,7 +232,7 @@ def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_pa
 
 @pytest.mark.parametrize(
     "path",
-    sorted({*EXAMPLES.rglob("*.yaml")} - {NOT_SHIPPED, MANIFEST}),
+    sorted({*EXAMPLES.rglob("*.yaml")} - {*NOT_SHIPPED, MANIFEST}),
     ids=lambda path: f"{path.parent.name}-{path.name}",
 )
 def test_every_example_is_a_valid_budget_or_training_file(path):
