@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sousvit.common.data.detection import Objects
 from sousvit.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ EXTRA = 5
 #: Boxes of one image that are kept, and candidates of one level that suppression sees; COCO's metric reads 100 boxes.
 MOST_BOXES = 100
 CANDIDATES = 300
+
+#: Boxes from this score on stand for objects where nobody has labelled them.
+SURE = 0.4
 
 #: Boxes ``[n, 4]`` (x1, y1, x2, y2 in pixels), ``labels [n]``, ``scores [n]``: torchvision's form.
 Detections = dict[str, torch.Tensor]
@@ -214,6 +218,12 @@ def attach_head(vit: Any, num_classes: int, spec: DetectorSpec) -> nn.Module:
     vit.head = DetectionHead(vit.embed_dim, vit.num_prefix_tokens, tuple(image), patch[0], num_classes, spec)
     vit.num_classes = num_classes
     return vit
+
+
+def sure_objects(found: Detections) -> Objects:
+    """The boxes that stand for objects where there are no labels (pseudo boxes, as in STAC, arXiv 2005.04757)."""
+    kept = found["scores"] >= SURE
+    return Objects(found["boxes"][kept], found["labels"][kept])
 
 
 def head_of(model: Any) -> DetectionHead | None:

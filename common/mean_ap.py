@@ -41,9 +41,14 @@ class MeanAveragePrecision:
         self, found: Sequence[Detections], wanted: Sequence[Objects], size: tuple[int, int], num_classes: int
     ) -> None:
         assert len(found) == len(wanted)
-        self.num_images, self._num_classes = len(wanted), num_classes
+        self.found, self.num_images = found, len(wanted)
+        self._size, self._num_classes = size, num_classes
         self._evaluator = _matched(found, wanted, size, num_classes)
         self._matches: list[Any] = list(self._evaluator._evalImgs_cpp)  # [class][image]
+
+    def against(self, wanted: Sequence[Objects]) -> MeanAveragePrecision:
+        """What was found, beside other objects."""
+        return MeanAveragePrecision(self.found, wanted, self._size, self._num_classes)
 
     def figures(self, images: np.ndarray | None = None) -> tuple[float, float]:
         """(map, map50) on ``images`` (positions, may repeat; all by default). Classes without objects do not count."""

@@ -185,18 +185,19 @@ class DataSpec(BaseModel):
 
     @model_validator(mode="after")
     def _nothing_for_no_images(self) -> DataSpec:
-        """Refuse keys that speak of training images where there are none, and detection data without boxes."""
-        if self.task == "detection" and self.kind != "labelled":
+        """Refuse keys that speak of training images where there are none, and names whose order nobody knows."""
+        if self.format == "voc" and self.kind != "labelled" and self.test is not None and self.classes is None:
             raise UserError(
-                "a detector is trained and judged on boxes",
-                f"{self.format} data of the kind {self.kind}",
-                "name training data with boxes and remove labels",
+                "without boxes to learn from, VOC data names its classes in the order of the model's labels",
+                "none",
+                "add data.classes",
             )
         if self.kind != "none":
             if self.synthesis:
                 raise UserError("synthesis makes images where there are none", "data with images", "remove synthesis")
             return self
-        described = ("limit_train", "name", "root", "classes", "images")
+        of_test = ("root", "classes", "images") if self.format in DETECTION_FORMATS else ()
+        described = [key for key in ("limit_train", "name", "root", "classes", "images") if key not in of_test]
         ignored = [key for key in described if getattr(self, key) is not None]
         ignored += ["labels: false"] if not self.labels else []
         if self.format == NO_DATA:
@@ -228,9 +229,11 @@ class DataSpec(BaseModel):
         return self
 
     @property
-    def task(self) -> Task:
-        """What such data teaches."""
-        return "detection" if self.format in DETECTION_FORMATS else "classification"
+    def task(self) -> Task | None:
+        """What such data teaches; None for images alone, which suit every model."""
+        if self.format in DETECTION_FORMATS:
+            return "detection"
+        return "classification" if self.kind == "labelled" or self.has_test else None
 
     def resolved(self, folder: Path) -> DataSpec:
         """The same with absolute paths."""
@@ -252,7 +255,7 @@ def require_task(model: ModelSpec, data: DataSpec) -> None:
     Raises:
         UserError: boxes for a classifier, or classes for a detector.
     """
-    if model.task != data.task:
+    if data.task not in (None, model.task):
         raise UserError(
             "model and data have one task",
             f"a model for {model.task}, data of format {data.format} for {data.task}",

@@ -106,8 +106,10 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
         for name, images in parts.items():
             batch = 1 if artifact.batch_dependent else JUDGING_BATCH
             found = judging_tasks()[base.spec.task].evaluate(session, compressed, images, base.normalise, batch)
-            for key, value in found.figures().items():
-                figures["agreement" if name == "agreement" else f"{name}_{key}"] = list(value)
+            if name == "agreement":
+                figures[name] = list(found.merit())
+                continue
+            figures |= {f"{name}_{key}": list(value) for key, value in found.figures().items()}
     return figures
 
 

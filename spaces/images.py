@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-
 from sousvit.common.cache import TensorCache
 from sousvit.common.data import DataSpec, ImageSet, Splits
-from sousvit.common.data.memory import relabelled
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import synthesis_of
-from sousvit.spaces.synthesis.select import answers
+from sousvit.spaces.synthesis.select import truth_of
 from sousvit.spaces.synthesis.supply import HELD_OUT, Supply
+from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.teacher import Teacher
-
-_BATCH = 256
 
 
 def open_splits(
@@ -31,7 +27,8 @@ def open_splits(
     Raises:
         UserError: see :class:`Splits`; or there are more classes than the model has.
     """
-    if spec.kind != "labelled" and base.num_classes < 2:
+    task = task_of(base.module)
+    if spec.kind != "labelled" and base.num_classes < task.least_classes:
         rule = "without labels, the base must tell classes apart"
         raise UserError(rule, f"{base.num_classes} classes", "set model.args.num_classes, or name labelled data")
     if spec.kind == "none":
@@ -39,7 +36,7 @@ def open_splits(
         own = synthesis_of(spec)
         held_out = own.model_copy(update={"images": spec.held_out})
         return Splits(spec, base.size, base.channels, (supply.made(own), supply.made(held_out, HELD_OUT)))
-    splits = Splits(spec, base.size, base.channels)
+    splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection")
     if spec.kind == "unlabelled":
         splits.train, splits.validation = (
             _labelled_by(base, part, cache) for part in (splits.train, splits.validation)
@@ -55,10 +52,10 @@ def open_splits(
 
 def _labelled_by(base: LoadedModel, images: ImageSet, cache: TensorCache | None) -> ImageSet:
     """The images with the base's prediction (unaugmented) in the place of each label."""
-    return relabelled(images, Teacher(base, images, cache)("none", 0, 0).argmax(1))
+    task = task_of(base.module)
+    return task.labelled(images, task.truth(base.module, Teacher(base, images, cache)("none", 0, 0)))
 
 
 def exactly_labelled(base: LoadedModel, images: ImageSet) -> ImageSet:
     """The same by the base in float32, to state agreement with it: a teacher may work in less, and rounds."""
-    parts = torch.arange(len(images)).split(_BATCH)
-    return relabelled(images, torch.cat([answers(base, images.images(rows)).argmax(1) for rows in parts]))
+    return task_of(base.module).labelled(images, truth_of(base, images.images()))

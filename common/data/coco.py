@@ -18,15 +18,16 @@ class CocoSource(DetectionSource):
     Args:
         path: the JSON file.
         folders: where its images are looked for, in this order; the file's own folder by default.
+        labelled: False takes the images alone; the file may be without annotations.
 
     Raises:
         UserError: no COCO JSON, an annotation of an unknown image or category, or a missing image.
     """
 
-    def __init__(self, path: Path, folders: Sequence[Path] | None = None) -> None:
-        content = _read(path)
+    def __init__(self, path: Path, folders: Sequence[Path] | None = None, labelled: bool = True) -> None:
+        content = _read(path) if labelled else {**_read(path, ("images",)), "annotations": []}
         counts: Counter[str] = Counter()
-        categories = sorted(content["categories"], key=lambda entry: _field(entry, "id", path))
+        categories = sorted(content.get("categories", ()), key=lambda entry: _field(entry, "id", path))
         labels = {_field(entry, "id", path): label for label, entry in enumerate(categories)}
         by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for entry in content["annotations"]:
@@ -44,15 +45,14 @@ class CocoSource(DetectionSource):
         places = list(folders) if folders else [path.parent]
         annotations = [_annotation(entry, by_image[key], labels, places, path) for key, entry in images.items()]
         names = [str(_field(entry, "name", path)) for entry in categories]
-        super().__init__(str(path), annotations, names, counts)
+        super().__init__(str(path), annotations, names, counts, labelled)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError("COCO annotations are a JSON file", f"{path}: {error}", "correct the path") from error
-    keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise UserError(f"COCO annotations hold lists of {', '.join(keys)}", f"{found} in {path}", "correct the file")

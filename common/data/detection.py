@@ -8,15 +8,16 @@ stays, as a negative. What cannot be understood (no such class, no numbers, no i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from sousvit.common.data.source import ImageSet, decode_image
+from sousvit.common.data.source import ImageSet, Source, decode_image
 from sousvit.common.errors import SharedInputError, UserError
 from sousvit.common.files import content_hash, files_hash
 
@@ -60,8 +61,23 @@ class Annotation:
     labels: tuple[int, ...]
 
 
+class BoxSource(Source, Protocol):
+    """A source that knows where objects are.
+
+    Attributes:
+        objects: of each image, by its row.
+        sizes: (width, height) in which its boxes are measured.
+    """
+
+    objects: Sequence[Objects] | Mapping[int, Objects]
+    sizes: Sequence[tuple[int, int]] | Mapping[int, tuple[int, int]]
+
+
 class DetectionSource:
     """Annotated images, cleaned.
+
+    Args:
+        labelled: False where images have no boxes, and need none.
 
     Attributes:
         labels: ``[N]``, the row of each image's objects (a class an image has no meaning here).
@@ -69,14 +85,21 @@ class DetectionSource:
         notes: one line for each kind of box that was dropped or changed.
     """
 
-    def __init__(self, name: str, annotations: Sequence[Annotation], class_names: list[str], counts: Counter[str]):
+    def __init__(
+        self,
+        name: str,
+        annotations: Sequence[Annotation],
+        class_names: list[str],
+        counts: Counter[str],
+        labelled: bool = True,
+    ) -> None:
         if not annotations:
             raise UserError("a data set must hold images", f"none in {name}", "correct the path")
         self.name, self.class_names = name, class_names
         self.files = [annotation.file for annotation in annotations]
         self.sizes = [annotation.size for annotation in annotations]
         self.objects = [clean(annotation, counts) for annotation in annotations]
-        if not any(map(len, self.objects)):
+        if labelled and not any(map(len, self.objects)):
             raise UserError("detection data must hold boxes", f"none in {name}", "correct the annotations")
         self.labels = np.arange(len(annotations), dtype=np.int64)
         self.notes = [f"{count} {what} in {name}" for what, count in sorted(counts.items()) if count]
@@ -146,7 +169,7 @@ class DetectionSet(ImageSet):
     Stretching keeps the whole image, where classification crops the centre; overlaps of boxes do not change by it.
     """
 
-    source: DetectionSource
+    source: BoxSource
 
     def targets(self, positions: torch.Tensor) -> list[Objects]:
         """The objects of the images at ``positions``, in pixels of ``size``."""
@@ -166,3 +189,21 @@ class DetectionSet(ImageSet):
         """See :class:`ImageSet`."""
         image = image.convert("L" if self.channels == 1 else "RGB")
         return image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
+
+
+class _Reboxed:
+    """A source whose images at ``rows`` hold other objects, in pixels of ``size``."""
+
+    def __init__(self, source: Source, rows: np.ndarray, objects: Sequence[Objects], size: tuple[int, int]) -> None:
+        self.name, self.class_names, self.labels = source.name, source.class_names, source.labels
+        self.objects = dict(zip(rows.tolist(), objects, strict=True))
+        self.sizes = dict.fromkeys(rows.tolist(), (size[1], size[0]))
+        parts = [part for one in objects for part in (one.boxes.numpy().tobytes(), one.labels.numpy().tobytes())]
+        self.fingerprint = content_hash(source.fingerprint, rows.tobytes(), size, *parts)
+        self.read = source.read
+
+
+def reboxed(images: ImageSet, objects: Sequence[Objects]) -> DetectionSet:
+    """The same images with ``objects`` in each, in pixels of their size."""
+    source = _Reboxed(images.source, images.indices, objects, images.size)
+    return DetectionSet(source, images.indices, images.size, images.channels)

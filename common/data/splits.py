@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from sousvit.common.data.coco import CocoSource
-from sousvit.common.data.detection import DetectionSet, DetectionSource
+from sousvit.common.data.detection import BoxSource, DetectionSet, DetectionSource
 from sousvit.common.data.folder import FolderSource
 from sousvit.common.data.idx import IdxSource
 from sousvit.common.data.parquet import ParquetSource
@@ -33,15 +33,21 @@ class Splits:
         size: (height, width) of the model's input.
         channels: input channels of the model.
         made: training and validation images where the user has none.
+        boxes: whether images without labels are a detector's.
 
     Raises:
         UserError: a part is missing, empty, corrupt, or too small to be split; or there are no images at all.
     """
 
     def __init__(
-        self, spec: DataSpec, size: tuple[int, int], channels: int, made: tuple[ImageSet, ImageSet] | None = None
+        self,
+        spec: DataSpec,
+        size: tuple[int, int],
+        channels: int,
+        made: tuple[ImageSet, ImageSet] | None = None,
+        boxes: bool = False,
     ) -> None:
-        self.spec, self._size, self._channels = spec, size, channels
+        self.spec, self._size, self._channels, self._boxes = spec, size, channels, boxes
         self.test_reads = 0
         self._source: Source | None = None
         if made is not None:
@@ -114,8 +120,9 @@ class Splits:
         return part
 
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
-        kind = DetectionSet if isinstance(source, DetectionSource) else ImageSet
-        return kind(source, indices, self._size, self._channels)
+        if self._boxes or isinstance(source, DetectionSource):
+            return DetectionSet(cast(BoxSource, source), indices, self._size, self._channels)
+        return ImageSet(source, indices, self._size, self._channels)
 
 
 def require_test(spec: DataSpec) -> None:
@@ -152,9 +159,9 @@ def _open_path(spec: DataSpec, path: str, labelled: bool, classes: Sequence[str]
     if not Path(path).exists():
         raise UserError("data must exist", path, "correct the path under data")
     if spec.format == "voc":
-        return VocSource(Path(path), spec.classes or classes or None)
+        return VocSource(Path(path), spec.classes or classes or None, labelled)
     if spec.format == "coco":
-        return CocoSource(Path(path), None if spec.images is None else [Path(entry) for entry in spec.images])
+        return CocoSource(Path(path), None if spec.images is None else [Path(entry) for entry in spec.images], labelled)
     kinds: dict[str, Callable[[Path, bool], Source]] = {
         "idx": IdxSource,
         "parquet": ParquetSource,

@@ -21,15 +21,21 @@ class VocSource(DetectionSource):
     Args:
         path: a list of image names, or the top folder itself for all annotated images.
         classes: names in the order of their labels; by default all that this part names, in alphabetical order.
+        labelled: False takes the images alone and looks at no annotation.
 
     Raises:
         UserError: no such folder, list, annotation or image, or an annotation that breaks the format.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str] | None = None) -> None:
-        top = _top_folder(path)
+    def __init__(self, path: Path, classes: Sequence[str] | None = None, labelled: bool = True) -> None:
+        top = _top_folder(path, ANNOTATIONS if labelled else IMAGES)
         counts: Counter[str] = Counter()
-        parsed = [(name, _parse(top / ANNOTATIONS / f"{name}.xml")) for name in _names(path, top, counts)]
+        if not labelled:
+            files = [_image_file(name, top) for name in _names(path, top / IMAGES, counts)]
+            images = [Annotation(file, image_dimensions(file), (), ()) for file in files]
+            super().__init__(str(path), images, list(classes or ()), counts, labelled=False)
+            return
+        parsed = [(name, _parse(top / ANNOTATIONS / f"{name}.xml")) for name in _names(path, top / ANNOTATIONS, counts)]
         if classes is None:
             classes = sorted({label for _, root in parsed for label in _labels(root)})
         elif len(set(classes)) != len(classes):
@@ -39,8 +45,8 @@ class VocSource(DetectionSource):
         super().__init__(str(path), annotations, list(classes), counts)
 
 
-def _top_folder(path: Path) -> Path:
-    found = next((folder for folder in (path, *path.parents) if (folder / ANNOTATIONS).is_dir()), None)
+def _top_folder(path: Path, holds: str) -> Path:
+    found = next((folder for folder in (path, *path.parents) if (folder / holds).is_dir()), None)
     if found is None:
         raise UserError(
             f"VOC data lies below a folder with {ANNOTATIONS} and {IMAGES}",
@@ -50,9 +56,10 @@ def _top_folder(path: Path) -> Path:
     return found
 
 
-def _names(path: Path, top: Path, counts: Counter[str]) -> list[str]:
+def _names(path: Path, folder: Path, counts: Counter[str]) -> list[str]:
     if path.is_dir():
-        return sorted(file.stem for file in (top / ANNOTATIONS).glob("*.xml"))
+        suffixes = {".xml", *IMAGE_SUFFIXES}
+        return sorted({file.stem for file in folder.iterdir() if file.suffix.lower() in suffixes})
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -76,7 +83,7 @@ def _labels(root: ET.Element) -> list[str]:
 
 
 def _annotation(root: ET.Element, name: str, top: Path, known: dict[str, int]) -> Annotation:
-    file = _image_file(root, name, top)
+    file = _image_file(name, top, root.findtext("filename"))
     labels = _labels(root)
     for label in labels:
         if label not in known:
@@ -103,13 +110,13 @@ def _number(entry: ET.Element, path: str, name: str, default: float | None = Non
         raise UserError("boxes are given in numbers", f"{path} {text!r} in {name}.xml", "repair it") from error
 
 
-def _image_file(root: ET.Element, name: str, top: Path) -> Path:
+def _image_file(name: str, top: Path, stated: str | None = None) -> Path:
     folder = top / IMAGES
-    candidates = [folder / f"{name}.jpg", folder / Path(root.findtext("filename") or "-").name]
+    candidates = [folder / f"{name}.jpg", folder / Path(stated or "-").name]
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         others = [file for file in folder.glob(f"{escape(name)}.*") if file.suffix.lower() in IMAGE_SUFFIXES]
         if not others:
-            raise UserError("every annotation has its image", f"none for {name}.xml in {folder}", "add or unlist it")
+            raise UserError("every listed name has its image", f"none for {name} in {folder}", "add or unlist it")
         found = others[0]
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -55,9 +55,21 @@ class TopOneEvaluation(Evaluation):
         """Half an image."""
         return 0.5 / len(self.labels)
 
+    def against(self, base: TopOneEvaluation) -> TopOneEvaluation:
+        """See :class:`Evaluation`."""
+        return replace(self, labels=base.predictions)
+
+    def merit(self) -> tuple[float, float, float]:
+        """See :class:`Evaluation`."""
+        return (self.top1, *interval(self))
+
+    def merit_drop(self, base: TopOneEvaluation) -> tuple[float, float, float]:
+        """See :class:`Evaluation`."""
+        return paired_difference(base, self)
+
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """``top1``."""
-        return {"top1": (self.top1, *interval(self))}
+        return {"top1": self.merit()}
 
 
 class Classification(JudgingTask):

@@ -55,6 +55,21 @@ class BoxEvaluation(Evaluation):
         """Half an object."""
         return 0.5 / max(1, self.num_objects)
 
+    def against(self, base: BoxEvaluation) -> BoxEvaluation:
+        """See :class:`Evaluation`; of the boxes of ``base``, the sure ones."""
+        from sousvit.common.detector import sure_objects
+
+        wanted = [sure_objects(found) for found in base.precision.found]
+        return BoxEvaluation(self.precision.against(wanted), sum(map(len, wanted)))
+
+    def merit(self) -> tuple[float, float, float]:
+        """See :class:`Evaluation`."""
+        return self.figures()[MAP50]
+
+    def merit_drop(self, base: BoxEvaluation) -> tuple[float, float, float]:
+        """See :class:`Evaluation`."""
+        return paired_drop(base, self, MAP50)
+
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """``map50`` and ``map``."""
         return {name: (self.precision.whole[name], *self.interval(name)) for name in (MAP50, MAP)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.common.specs import Task
 
@@ -32,6 +32,22 @@ class Evaluation(ABC):
     @abstractmethod
     def least_error(self) -> float:
         """The error that the split could not tell from none."""
+
+    @abstractmethod
+    def against(self, base: Any) -> Evaluation:
+        """The same with the predictions of ``base`` in the place of the truth: what there is to say without labels."""
+
+    @abstractmethod
+    def merit(self) -> tuple[float, float, float]:
+        """The task's figure of merit with the ends of its 95% interval."""
+
+    @abstractmethod
+    def merit_drop(self, base: Any) -> tuple[float, float, float]:
+        """How much lower it is than that of ``base`` on the same images, with its paired 95% interval.
+
+        Raises:
+            UserError: the two were not evaluated on the same images.
+        """
 
     @abstractmethod
     def figures(self) -> dict[str, tuple[float, float, float]]:

@@ -22,6 +22,7 @@ from sousvit.spaces.synthesis.probe import Probe
 from sousvit.spaces.synthesis.scenes import PixelLaw
 from sousvit.spaces.synthesis.select import to_uint8
 from sousvit.spaces.synthesis.student import stand_in
+from sousvit.spaces.tasks.task import LearningTask, task_of
 
 LATENT, WIDTH = 64, 64
 #: Most rows and columns of the map that the network begins with.
@@ -117,7 +118,7 @@ class Student:
     """
 
     def __init__(self, base: LoadedModel) -> None:
-        self.network = stand_in(base)
+        self.network, self._task = stand_in(base), task_of(base.module)
         self._optimizer = torch.optim.AdamW(self.network.parameters(), STUDENT_RATE, weight_decay=0.05)
 
     def learn(self, images: torch.Tensor, teacher: Probe) -> None:
@@ -127,7 +128,7 @@ class Student:
         self.network.requires_grad_(True)
         with Probe(self.network) as probe:
             logits, own = probe(images)
-            loss = student_loss(logits, taught, own[-1] if own else None, patches[-1] if patches else None)
+            loss = student_loss(self._task, logits, taught, own[-1] if own else None, patches[-1] if patches else None)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
@@ -135,18 +136,23 @@ class Student:
 
 
 def student_loss(
-    logits: torch.Tensor, taught: torch.Tensor, own: torch.Tensor | None, patches: torch.Tensor | None
+    task: LearningTask,
+    logits: torch.Tensor,
+    taught: torch.Tensor,
+    own: torch.Tensor | None,
+    patches: torch.Tensor | None,
 ) -> torch.Tensor:
-    """``l_KD KL(teacher || student) + l_CE CE(argmax teacher) + l_patch MSE`` of the last attention outputs.
+    """``l_KD divergence(teacher, student) + l_CE CE(argmax teacher) + l_patch MSE`` of the last attention outputs.
 
     Args:
-        logits: the student's ``[B, classes]``.
+        task: its divergence is the KL one, or a detector's dense distance.
+        logits: the student's predictions, such as ``[B, classes]``.
         taught: the teacher's.
         own: the student's patches ``[B, N, D]``, or None without.
         patches: the teacher's.
     """
-    divergence = F.kl_div(logits.log_softmax(1), taught.log_softmax(1), reduction="batchmean", log_target=True)
-    loss = KD_WEIGHT * divergence + CE_WEIGHT * F.cross_entropy(logits, taught.argmax(1))
+    entropy = F.cross_entropy(task.class_logits(logits), task.class_logits(taught).argmax(1))
+    loss = KD_WEIGHT * task.divergence(logits, taught) + CE_WEIGHT * entropy
     if own is not None and patches is not None:
         width = own.shape[-1:]
         loss = loss + PATCH_WEIGHT * F.mse_loss(F.layer_norm(own, width), F.layer_norm(patches, width))

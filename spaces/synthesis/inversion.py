@@ -29,6 +29,7 @@ from sousvit.spaces.synthesis.priors import (
 from sousvit.spaces.synthesis.probe import Probe
 from sousvit.spaces.synthesis.select import chosen_scenes, to_uint8
 from sousvit.spaces.synthesis.student import stand_in
+from sousvit.spaces.tasks.task import task_of
 
 #: (what, done, total)
 Progress = Callable[[str, int, int], None]
@@ -93,20 +94,23 @@ class Loss:
         generator: torch.Generator,
     ) -> None:
         self._base, self._config, self._targets = base, config, targets
+        self._task = task_of(base.module)
         self._probe, self._student, self._generator = probe, student, generator
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         config = self._config
         seen = normalised(self._base, _jittered(images, self._generator))
         logits, patches = self._probe(seen)
-        loss = config.class_weight * F.cross_entropy(logits, self._targets)
+        loss = config.class_weight * F.nll_loss(self._task.class_scores(logits), self._targets)
         loss = loss + config.smooth_weight * total_variation(images)
         if config.entropy_weight and patches:
             loss = loss - config.entropy_weight * self._entropy(patches)
         if config.attention_weight and self._probe.grid is not None and len(patches) > 1:
             loss = loss + config.attention_weight * neighbour_consistency(patches, self._probe.grid)
         if self._student is not None and config.adversarial:
-            loss = loss - config.adversarial * disagreement(logits, self._student(seen))
+            loss = loss - config.adversarial * disagreement(
+                *map(self._task.class_logits, (logits, self._student(seen)))
+            )
         return loss
 
     def _entropy(self, patches: list[torch.Tensor]) -> torch.Tensor:

@@ -10,6 +10,7 @@ them: every level is drawn so that clipped Gaussian pixels have these two moment
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,19 +25,43 @@ if TYPE_CHECKING:
 SHARED_COLOUR = 0.9
 #: Exponents of the amplitude spectrum, of textures and of outlines.
 TEXTURE, OUTLINE = (1.0, 3.0), (1.5, 3.0)
-#: Shares of scenes with a plain ground, with mirror symmetry, and of figures with each further part.
-PLAIN, MIRRORED, PART = 0.85, 0.75, 0.5
+#: Share of scenes with a plain ground.
+PLAIN = 0.85
 #: Share of parts that show the ground.
 HOLE = 0.25
 #: A ground's level spreads by up to this share of the pixels' deviation; a texture by up to that one.
 GROUND_SPREAD, TEXTURE_SPREAD = 0.7, 0.5
-PARTS, ROUGHNESS, SHARPNESS = 2, 0.3, 14.0
+ROUGHNESS, SHARPNESS = 0.3, 14.0
 _POINTS = 512
 #: Pixels in [0, 1] of mean m have a variance of at most m (1 - m), which only black and white ones reach. From this
 #: share of it on, a base is normalised by convention (such as 0.5 and 0.5 for [-1, 1]), not by what its pixels were.
 CONVENTION = 0.9
 #: Mean and deviation of the pixels of natural images (ImageNet's, over its channels), where a base does not tell.
 NATURAL = 0.45, 0.23
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands where in a scene.
+
+    Attributes:
+        first: (scale, offset) of the figure that every scene has; see :func:`_mask`.
+        other: the same of further parts.
+        parts: how many of these there may be.
+        chance: that each of them is there.
+        mirrored: share of scenes with mirror symmetry.
+    """
+
+    first: tuple[float, float]
+    other: tuple[float, float]
+    parts: int
+    chance: float
+    mirrored: float
+
+
+#: A figure in the middle with two parts, as a classifier sees its object; many figures anywhere, as a detector does.
+ONE = Layout((0.75, 0.12), (0.45, 0.4), 2, 0.5, 0.75)
+SCATTERED = Layout((0.25, 0.6), (0.25, 0.6), 9, 0.6, 0.0)
 
 
 class PixelLaw:
@@ -108,24 +133,26 @@ def smooth_fields(
     return fields / fields.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
-def draw_scenes(count: int, size: tuple[int, int], law: PixelLaw, generator: torch.Generator) -> torch.Tensor:
+def draw_scenes(
+    count: int, size: tuple[int, int], law: PixelLaw, generator: torch.Generator, layout: Layout = ONE
+) -> torch.Tensor:
     """Random scenes ``[count, C, H, W]`` in [0, 1]; the same for the same generator state."""
     ground, plain = _ground(count, law, generator)
     textured = law.pixels(_level(count, law, generator) + _texture(count, size, law, generator))
     scene = torch.where(plain, ground.expand(-1, -1, *size), textured)
-    for part in range(1 + PARTS):
+    for part in range(1 + layout.parts):
         main = part == 0
         own = _apart(ground, generator)
         if not main:
             own = torch.where(_uniform(count, generator) < HOLE, ground, own)
         relief = TEXTURE_SPREAD * law.spread * _texture(count, size, law, generator)
-        mask = _mask(count, size, 0.75 if main else 0.45, 0.12 if main else 0.4, generator)
+        mask = _mask(count, size, *(layout.first if main else layout.other), generator)
         if not main:
-            mask = mask * (_uniform(count, generator) < PART)
+            mask = mask * (_uniform(count, generator) < layout.chance)
         scene = mask * (own + relief).clamp(0, 1) + (1 - mask) * scene
     half = size[1] // 2
     mirrored = torch.cat([scene[..., : size[1] - half], scene[..., :half].flip(3)], 3)
-    return torch.where(_uniform(count, generator) < MIRRORED, mirrored, scene)
+    return torch.where(_uniform(count, generator) < layout.mirrored, mirrored, scene)
 
 
 def _ground(count: int, law: PixelLaw, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

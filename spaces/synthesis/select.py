@@ -6,7 +6,8 @@ import torch
 
 from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
-from sousvit.spaces.synthesis.scenes import PixelLaw, draw_scenes
+from sousvit.spaces.synthesis.scenes import ONE, SCATTERED, PixelLaw, draw_scenes
+from sousvit.spaces.tasks.task import task_of
 
 #: Pixels that are drawn and judged at once.
 _PIXELS = 256 * 64 * 64
@@ -18,15 +19,16 @@ def chosen_scenes(base: LoadedModel, config: SynthesisConfig, seed: int) -> tupl
     ``config.candidates`` times as many are drawn; what stands at which place is random.
     """
     generator = torch.Generator().manual_seed(seed)
+    task, layout = task_of(base.module), SCATTERED if base.spec.task == "detection" else ONE
     law, batch = PixelLaw.of(base), _batch_of(base.size)
     left = config.images * config.candidates
-    parts, logits = [], []
+    parts, scores = [], []
     while left > 0:
-        drawn = to_uint8(draw_scenes(min(batch, left), base.size, law, generator))
+        drawn = to_uint8(draw_scenes(min(batch, left), base.size, law, generator, layout))
         parts.append(drawn)
-        logits.append(answers(base, drawn))
+        scores.append(task.class_scores(answers(base, drawn)))
         left -= len(drawn)
-    kept, classes = balanced(torch.cat(logits).log_softmax(1), config.images)
+    kept, classes = balanced(torch.cat(scores), config.images)
     order = torch.randperm(len(kept), generator=generator)
     return torch.cat(parts)[kept[order]], classes[order]
 
@@ -59,9 +61,16 @@ def balanced(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
 
 @torch.inference_mode()
 def answers(base: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:
-    """The base's logits ``[N, classes]`` on uint8 ``[N, C, H, W]``."""
+    """The base's predictions, such as logits ``[N, classes]``, on uint8 ``[N, C, H, W]``."""
     module = base.module.eval()
     return torch.cat([module(base.normalise(part)).float() for part in pixels.split(_batch_of(base.size))])
+
+
+def truth_of(base: LoadedModel, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the base takes for the truth of uint8 ``[N, C, H, W]``; see :meth:`LearningTask.truth`."""
+    task = task_of(base.module)
+    parts = [task.truth(base.module, answers(base, part)) for part in pixels.split(_batch_of(base.size))]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

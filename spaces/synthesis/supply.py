@@ -16,7 +16,8 @@ from sousvit.common.model import LoadedModel
 from sousvit.spaces.synthesis.config import SynthesisConfig
 from sousvit.spaces.synthesis.generator import generate
 from sousvit.spaces.synthesis.inversion import Progress, invert
-from sousvit.spaces.synthesis.select import answers, chosen_scenes
+from sousvit.spaces.synthesis.select import chosen_scenes, truth_of
+from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Supplied
 
@@ -75,10 +76,11 @@ class Supply:
         if tensors is None:
             with self._claimed(key):
                 tensors = self._stored(key) or self._make(key, config, stream)
-        pixels, labels = tensors["pixels"], tensors["labels"]
+        pixels = tensors["pixels"]
         # Of the pixels, not of the parameters: another machine may round otherwise and choose other images.
-        fingerprint = content_hash(pixels.numpy().tobytes(), labels.numpy().tobytes())
-        return memory_set(f"images synthesised by {config.method}", pixels, labels, fingerprint)
+        fingerprint, nothing = content_hash(pixels.numpy().tobytes()), torch.zeros(len(pixels), dtype=torch.int64)
+        images = memory_set(f"images synthesised by {config.method}", pixels, nothing, fingerprint)
+        return task_of(self._base.module).labelled(images, tensors)
 
     def _stored(self, key: str) -> dict[str, torch.Tensor] | None:
         found = None if self._cache is None else self._cache.read(key)
@@ -100,7 +102,7 @@ class Supply:
     def _make(self, key: str, config: SynthesisConfig, stream: int) -> dict[str, torch.Tensor]:
         begun = time.monotonic()
         pixels = _METHODS[config.method](self._base, config, self._seed * 2 + stream, self._progress)
-        tensors = {"pixels": pixels, "labels": answers(self._base, pixels).argmax(1)}
+        tensors = {"pixels": pixels, **truth_of(self._base, pixels)}
         self._own_seconds += time.monotonic() - begun
         if self._cache is not None:
             self._cache.write(key, tensors, {"synthesis": config.model_dump()})

@@ -6,12 +6,13 @@ Distillation: soft targets at a temperature (Hinton et al., arXiv 1503.02531) or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 
+from sousvit.common.data.memory import relabelled
 from sousvit.common.specs import Task
 from sousvit.spaces.tasks.task import LearningTask
 
@@ -30,6 +31,7 @@ class Classification(LearningTask):
     """One class an image."""
 
     name: ClassVar[Task] = "classification"
+    least_classes: ClassVar[int] = 2
 
     def targets(self, data: ImageSet, views: Sequence[View], rows: torch.Tensor, output: Logits) -> torch.Tensor:
         """Classes ``[B]``, or shares of them ``[B, classes]`` where images are mixed."""
@@ -51,6 +53,22 @@ class Classification(LearningTask):
         """KL divergence of the reference's class probabilities from the output's, averaged over images."""
         log_output, log_reference = F.log_softmax(output, dim=-1), F.log_softmax(reference, dim=-1)
         return F.kl_div(log_output, log_reference, reduction="batchmean", log_target=True)
+
+    def class_scores(self, output: torch.Tensor) -> torch.Tensor:
+        """See :class:`LearningTask`."""
+        return output.log_softmax(1)
+
+    def class_logits(self, output: torch.Tensor) -> torch.Tensor:
+        """See :class:`LearningTask`."""
+        return output
+
+    def truth(self, model: nn.Module, output: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``labels [B]``: the classes of the largest logits."""
+        return {"labels": output.argmax(1)}
+
+    def labelled(self, images: ImageSet, truth: Mapping[str, torch.Tensor]) -> ImageSet:
+        """See :class:`LearningTask`."""
+        return relabelled(images, truth["labels"])
 
     def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:
         """``top1``: share of images whose largest logit is the label's."""

@@ -9,15 +9,15 @@ suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 
 from sousvit.common.data.augment import MOVES_BOXES
-from sousvit.common.data.detection import DetectionSet, Objects
-from sousvit.common.detector import EXTRA, DetectionHead, head_of
+from sousvit.common.data.detection import DetectionSet, Objects, reboxed
+from sousvit.common.detector import EXTRA, MOST_BOXES, SURE, DetectionHead, head_of, sure_objects
 from sousvit.common.errors import UserError
 from sousvit.common.specs import Task
 from sousvit.spaces.tasks.task import LearningTask
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from sousvit.common.data.augment import View
     from sousvit.spaces.training import TrainingPlan
 
-#: Boxes of the teacher from this score on are hard labels.
-HARD_SCORE = 0.4
+#: The label of a row that holds no object.
+NOTHING = -1
 
 
 class Detection(LearningTask):
     """Boxes with classes."""
 
     name: ClassVar[Task] = "detection"
+    least_classes: ClassVar[int] = 1
 
     def check(self, plan: TrainingPlan) -> None:
         """See :class:`LearningTask`."""
@@ -68,7 +69,7 @@ class Detection(LearningTask):
         if taught is not None and plan.soft_weight > 0:
             total = total + plan.soft_weight * dense_distance(output, taught.float())
         if taught is not None and plan.hard_weight > 0:
-            total = total + plan.hard_weight * head.loss(output, _sure(head, taught))
+            total = total + plan.hard_weight * head.loss(output, [one.as_target() for one in _sure(head, taught)])
         return total
 
     def summed_loss(self, model: nn.Module, output: torch.Tensor, targets: list[Objects]) -> torch.Tensor:
@@ -80,6 +81,35 @@ class Detection(LearningTask):
     def divergence(self, output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """See :class:`LearningTask`."""
         return dense_distance(output, reference)
+
+    def class_scores(self, output: torch.Tensor) -> torch.Tensor:
+        """See :class:`LearningTask`; of the position that is surest of it."""
+        return F.logsigmoid(_class_part(output)).amax(1)
+
+    def class_logits(self, output: torch.Tensor) -> torch.Tensor:
+        """See :class:`LearningTask`."""
+        return _class_part(output).flatten(1)
+
+    def truth(self, model: nn.Module, output: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``boxes [B, 100, 4]`` in pixels and ``labels [B, 100]``, -1 where there is none."""
+        sure = _sure(_head(model), output)
+        boxes = torch.zeros(len(sure), MOST_BOXES, 4)
+        labels = torch.full((len(sure), MOST_BOXES), NOTHING)
+        for row, one in enumerate(sure):
+            boxes[row, : len(one)], labels[row, : len(one)] = one.boxes, one.labels
+        return {"boxes": boxes, "labels": labels}
+
+    def labelled(self, images: ImageSet, truth: Mapping[str, torch.Tensor]) -> DetectionSet:
+        """See :class:`LearningTask`."""
+        pairs = zip(truth["boxes"], truth["labels"], strict=True)
+        objects = [Objects(boxes, labels).select(labels != NOTHING) for boxes, labels in pairs]
+        if not any(map(len, objects)):
+            raise UserError(
+                "without labels, the base must find something to judge on",
+                f"no box with a score of {SURE} in {len(images)} images",
+                "name images like those it was trained on, or labelled data",
+            )
+        return reboxed(images, objects)
 
     def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:
         """``map50`` and ``map``."""
@@ -109,9 +139,8 @@ def _head(model: nn.Module) -> DetectionHead:
     return head
 
 
-def _sure(head: DetectionHead, taught: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-    found = head.detections(taught)
-    return [{name: one[name][one["scores"] >= HARD_SCORE] for name in ("boxes", "labels")} for one in found]
+def _sure(head: DetectionHead, taught: torch.Tensor) -> list[Objects]:
+    return [sure_objects(found) for found in head.detections(taught)]
 
 
 def dense_distance(output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -138,6 +167,11 @@ def dense_distance(output: torch.Tensor, reference: torch.Tensor) -> torch.Tenso
     entropy = F.binary_cross_entropy_with_logits(taught_centre, likely, reduction="none")
     centres = F.binary_cross_entropy_with_logits(centre, likely, reduction="none") - entropy
     return (focal.sum() + (weight * (boxes + centres[..., 0])).sum()) / weight.sum().clamp_min(1.0)
+
+
+def _class_part(output: torch.Tensor) -> torch.Tensor:
+    """The class logits ``[B, positions, classes]`` of dense predictions."""
+    return output[..., : output.shape[2] - EXTRA]
 
 
 def _around(sides: torch.Tensor) -> torch.Tensor:

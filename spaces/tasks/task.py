@@ -7,6 +7,7 @@ A task is spread over the rooms by what each may know, and every part is chosen 
 * *predictions*: one tensor an image, whatever the task: logits ``[B, classes]``, or a detector's dense predictions
   ``[B, positions, classes + 5]`` (:mod:`sousvit.common.detector`). So sessions, export, agreement and the teacher's
   stored answers need not know the task.
+* *pseudo labels* (here): what predictions say is there, where nobody has labelled the images.
 * *losses* (here): from the truth, from the teacher's stored answers, and how far two predictions are apart, which
   ranks blocks and units by the harm that their absence does.
 * *metrics* with paired intervals (:mod:`sousvit.objectives.tasks.task`).
@@ -17,7 +18,7 @@ A new task is one class here, one there, and its data.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.common.detector import head_of
@@ -36,6 +37,8 @@ class LearningTask(ABC):
     """Losses of one kind of model; stateless."""
 
     name: ClassVar[Task]
+    #: Classes that a base needs so that its predictions can stand for labels.
+    least_classes: ClassVar[int]
 
     def check(self, plan: TrainingPlan) -> None:  # noqa: B027 - most plans suit
         """Refuse a plan that makes no sense for the task.
@@ -69,6 +72,26 @@ class LearningTask(ABC):
     @abstractmethod
     def divergence(self, output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """How far predictions are from ``reference`` predictions of the same images; 0 where they are equal."""
+
+    @abstractmethod
+    def class_scores(self, output: torch.Tensor) -> torch.Tensor:
+        """How sure predictions are that each class is in each image: log-probabilities ``[B, classes]``."""
+
+    @abstractmethod
+    def class_logits(self, output: torch.Tensor) -> torch.Tensor:
+        """What two models can disagree on, ``[B, K]``: logits of the classes, at every position of a detector."""
+
+    @abstractmethod
+    def truth(self, model: nn.Module, output: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What predictions say is true of their images, a row an image, in the place of labels."""
+
+    @abstractmethod
+    def labelled(self, images: ImageSet, truth: Mapping[str, torch.Tensor]) -> ImageSet:
+        """``images`` with what :meth:`truth` told of them as their targets.
+
+        Raises:
+            UserError: it tells nothing that could be judged on.
+        """
 
     @abstractmethod
     def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:

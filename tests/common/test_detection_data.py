@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from sousvit.common.data import DataSpec, Splits
 from sousvit.common.data.augment import MOVES_BOXES, View
 from sousvit.common.data.coco import CocoSource
-from sousvit.common.data.detection import DetectionSet
+from sousvit.common.data.detection import DetectionSet, Objects, reboxed
 from sousvit.common.data.voc import VocSource
 from sousvit.common.errors import SharedInputError, UnknownNameError, UserError
 
@@ -137,7 +138,7 @@ def test_what_is_missing_is_named(tmp_path):
     assert "other.xml" in refused(VocSource, path)
     path.write_text("one\n")
     (tmp_path / "JPEGImages" / "one.jpg").unlink()
-    assert "none for one.xml" in refused(VocSource, path)
+    assert "none for one in" in refused(VocSource, path)
     assert "Annotations" in refused(VocSource, tmp_path.parent / "elsewhere.txt")
     path.write_bytes(b"\xff\xfe\xff")
     assert "a text file" in refused(VocSource, path)
@@ -267,3 +268,32 @@ def test_views_are_the_same_whatever_the_batches(tiny_detection):
     parts = torch.cat([view.read(data, part) for part in rows.split(5)])
     assert torch.equal(whole, parts)
     assert not torch.equal(whole, View.draw("zoom_turn", len(data), data.size, 3, 2).read(data, rows))
+
+
+def test_images_without_boxes(tmp_path):
+    path = write_voc(tmp_path / "voc", {"one": [], "two": []})
+    shutil.rmtree(tmp_path / "voc" / "Annotations")
+    for place in (path, tmp_path / "voc" / "JPEGImages"):
+        source = VocSource(place, ("b", "a"), labelled=False)
+        assert source.class_names == ["b", "a"] and [file.stem for file in source.files] == ["one", "two"]
+    assert "must hold images" in refused(VocSource, write_voc(tmp_path / "voc", {}, "none"), ("a",), False)
+    coco = write_coco(tmp_path / "coco", [coco_image(1), coco_image(2)], [])
+    coco.write_text(json.dumps({"images": json.loads(coco.read_text())["images"]}))
+    assert len(CocoSource(coco, labelled=False).files) == 2
+    assert "lists of images, annotations, categories" in refused(CocoSource, coco)
+    spec = DataSpec(format="voc", train=str(path), validation=1, labels=False)
+    splits = Splits(spec, SIZE, 3, boxes=True)
+    assert isinstance(splits.train, DetectionSet) and len(splits.train) == len(splits.validation) == 1
+    with pytest.raises(ValueError, match=r"names its classes in the order.*add data\.classes"):
+        DataSpec(format="voc", train=str(path), test=str(path), labels=False)
+
+
+def test_other_objects_in_the_same_images(tmp_path):
+    write_voc(tmp_path, {"one": [("cell", 1, 1, 9, 9)], "two": [], "three": []})
+    images = DetectionSet(VocSource(tmp_path), np.array([0, 2]), (20, 20), 3)
+    objects = [Objects(torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([0])), Objects(torch.zeros(0, 4), torch.zeros(0))]
+    other = reboxed(images, objects)
+    assert [len(found) for found in other.targets(torch.arange(2))] == [1, 0]
+    assert other.subset([0]).targets(torch.tensor([0]))[0].boxes.tolist() == [[1, 2, 3, 4]]
+    assert torch.equal(other.images(), images.images())
+    assert len({images.fingerprint, other.fingerprint, reboxed(images, objects[::-1]).fingerprint}) == 3

@@ -134,3 +134,13 @@ def test_tasks_are_told_by_their_figure_of_merit():
     assert task_measured(["latency", "map50"]).name == "detection"
     assert task_measured(["accuracy", "size"]).name == task_measured(["latency"]).name == "classification"
     assert all(get_objective(task.quality).task == name for name, task in judging_tasks().items())
+
+
+def test_agreement_is_judged_on_the_boxes_of_the_base(subject):
+    agreement = get_objective("agreement")
+    check_objective(agreement, subject)
+    assert agreement.measure(subject.base).value == pytest.approx(1)
+    own = agreement.measure(subject)
+    assert own.low <= own.value <= own.high and own.value < 1
+    drop = get_objective("agreement_drop").measure(subject)
+    assert drop.value == pytest.approx(1 - own.value) and drop.low < drop.value < drop.high

@@ -161,7 +161,9 @@ def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_pa
 
 @pytest.mark.parametrize("command", ["search", "study"])
 def test_data_paths_start_at_the_data_root(cli, tiny_project, tmp_path, command):
-    path = write(tmp_path / "b.yaml", {**tiny_project.budget(), "data": {"format": "folder", "train": "cats", "test": "dogs"}})
+    path = write(
+        tmp_path / "b.yaml", {**tiny_project.budget(), "data": {"format": "folder", "train": "cats", "test": "dogs"}}
+    )
     code, _, err = cli(command, path, "--data-root", tmp_path / "elsewhere")
     assert code == 2 and "elsewhere/dogs" in err
 

@@ -39,6 +39,7 @@ SPACE = {
     }
 }
 SEARCH = {"trials": 5, "seed": 0, "explore_fidelity": 1.0, "measure_time": 0.1, "leave_one_out": False}
+NONE_BUT_A_TEST = {"train": "none", "validation": 32, "synthesis": {"images": 64, "steps": 2}}
 NONE = {"format": "none", "validation": 64, "synthesis": {"images": 64, "steps": 2}}
 
 
@@ -219,3 +220,29 @@ def test_what_is_asked_first_suits_its_runtime(shape):
     asked = [*deployed, *middle, *more, *hybrid_recipes(space, shape)]
     assert {recipe.runtime for recipe in asked if recipe.trains} == {"onnxruntime"}
     assert all(recipe.reshape(shape).params() > 0 for recipe in asked)
+
+
+DETECTOR = {"techniques": {**SPACE["techniques"], "distill": {"epochs": [1], "batch_size": [16]}}}
+
+
+@pytest.mark.parametrize("kind", ["none", "unlabelled"])
+def test_a_detector_without_boxes(tiny_detection, tmp_path, kind):
+    """Both with a test split that has boxes, which only the answer reads."""
+    own = {**tiny_detection.data, "classes": ["bright", "dark"]}
+    del own["validation"]
+    data = {**own, "labels": False, "validation": 40} if kind == "unlabelled" else {**own, **NONE_BUT_A_TEST}
+    techniques = dict(DETECTOR["techniques"])
+    if kind == "unlabelled":
+        del techniques["synthesize"]
+    changes = {"limits": {"agreement_drop": 0.6}, "optimize": ["size", "agreement"], "search": SEARCH}
+    budget = make_budget(tiny_detection.budget(data=data, space={"techniques": techniques}, **changes), tmp_path)
+    folder = tmp_path / "run"
+    answer = search(budget, folder, local_executor)
+    assert answer.chosen is not None and "map50" not in answer.chosen.values
+    rows = {row.role: row.values for row in answer.rows}
+    assert rows["base"]["map50"].value == pytest.approx(tiny_detection.test_map50, abs=0.02)
+    assert rows["base"]["agreement"].value == pytest.approx(1) and "map50_drop" in rows["recipe"]
+    said = words_of(budget, folder, answer)
+    assert budget.data.validation_name in said
+    applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")["figures"]
+    assert {"agreement", "test_map50", "test_map"} <= set(applied)

@@ -26,6 +26,9 @@ from sousvit.spaces.quantizing import sensitive_parts
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape, read_shape
 from sousvit.spaces.space import make_space, read_space
+from sousvit.spaces.synthesis.config import SynthesisConfig
+from sousvit.spaces.synthesis.select import answers, truth_of
+from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.tasks.detection import dense_distance
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.teacher import Teacher
@@ -284,3 +287,26 @@ def test_qat_trains_a_detectors_backbone(base, splits, context, tmp_path):
     images = base.normalise(splits.validation.images(torch.arange(4))).numpy()
     with open_session(artifact, 1) as session:
         assert check_agreement(session, model, images, quantized=True).relative < 0.05
+
+
+def test_what_the_base_finds_stands_for_labels(tiny_detection):
+    base = load(tiny_detection.model_spec())
+    images, task = Splits(tiny_detection.data_spec(), base.size, 3).train.head(12), task_of(base.module)
+    truth = truth_of(base, images.images())
+    outputs = answers(base, images.images())
+    labelled = task.labelled(images, truth)
+    assert task.figures(base.module, outputs, labelled)["map50"] == pytest.approx(1)
+    assert task.class_scores(outputs).shape == (12, 2) and float(task.class_scores(outputs).max()) <= 0
+    assert task.class_logits(outputs).shape == (12, 2 * outputs.shape[1])
+    with pytest.raises(UserError, match="the base must find something"):
+        task.labelled(images, {**truth, "labels": torch.full_like(truth["labels"], -1)})
+
+
+@pytest.mark.parametrize("method", ["scenes", "inversion", "generator"])
+def test_images_for_a_detector_hold_what_it_finds(method, tiny_detection):
+    base = load(tiny_detection.model_spec())
+    config = SynthesisConfig(method=method, images=16, steps=None if method == "scenes" else 2)
+    made = Supply(base).made(config)
+    found = made.targets(torch.arange(16))
+    assert sum(map(len, found)) >= 8
+    assert {label for one in found for label in one.labels.tolist()} == {0, 1}

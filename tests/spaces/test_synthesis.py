@@ -31,6 +31,7 @@ from sousvit.spaces.synthesis.select import balanced, chosen_scenes, to_uint8
 from sousvit.spaces.synthesis.sheet import contact_sheet
 from sousvit.spaces.synthesis.student import stand_in
 from sousvit.spaces.synthesis.supply import HELD_OUT, Supply
+from sousvit.spaces.tasks.classification import CLASSIFICATION
 from sousvit.spaces.technique import Context, Supplied, get_technique
 
 SMALL = {"method": "inversion", "images": 32, "steps": 6}
@@ -451,16 +452,17 @@ def test_the_stand_in_is_smaller_and_leaves_the_base_alone(base):
 def test_the_students_loss_is_least_where_it_equals_the_teacher():
     taught = torch.tensor([[8.0, 0.0], [0.0, 8.0]])
     patches = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
-    equal = student_loss(taught, taught, patches, patches)
+    task = CLASSIFICATION
+    equal = student_loss(task, taught, taught, patches, patches)
     assert float(equal) == pytest.approx(0.5 * np.log1p(np.exp(-8)), rel=1e-3)
     logits, own = torch.randn(2, 2, generator=torch.Generator().manual_seed(1)), 2 * patches.flip(2) + 1
     teacher, student = taught.softmax(1).numpy(), logits.softmax(1).numpy()
     cross = -np.log(student[[0, 1], teacher.argmax(1)]).mean()
     distance = np.mean((scipy.stats.zscore(own.numpy(), axis=-1) - scipy.stats.zscore(patches.numpy(), axis=-1)) ** 2)
     expected = scipy.stats.entropy(teacher, student, axis=1).mean() + 0.5 * cross + distance
-    assert float(student_loss(logits, taught, own, patches)) == pytest.approx(expected, rel=1e-3)
-    assert student_loss(-taught, taught, patches, patches) > equal + 1
-    assert student_loss(taught, taught, patches.flip(1), patches) > equal + 0.1
+    assert float(student_loss(task, logits, taught, own, patches)) == pytest.approx(expected, rel=1e-3)
+    assert student_loss(task, -taught, taught, patches, patches) > equal + 1
+    assert student_loss(task, taught, taught, patches.flip(1), patches) > equal + 0.1
 
 
 def test_a_contact_sheet_shows_a_few_dozen(base):
