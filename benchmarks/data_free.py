@@ -2,12 +2,14 @@
 
     python benchmarks/data_free.py --data DIR
     python benchmarks/data_free.py --data DIR --model VIT.safetensors
+    python benchmarks/data_free.py --data DIR --model examples/bccd/base.safetensors --steps 780
 
-``DIR`` holds Fashion-MNIST's four IDX files, or ``train.parquet`` and ``test.parquet`` (CIFAR-10); the model is the
-embedded Fashion-MNIST base unless another one is named. Images are synthesised in every way that ``--methods`` lists.
-Real and synthesised recovery take the same number of steps with the same parameters; a tenth of the real images, drawn
-at random, is left out as validation would be. Every artifact is judged in ONNX Runtime on the test images. Writes
-``results/data_free_<dataset>.json`` (raw) and ``.md`` (the table, with command, machine, versions and date).
+``DIR`` holds Fashion-MNIST's four IDX files, ``train.parquet`` and ``test.parquet`` (CIFAR-10), or BCCD's VOC folders;
+the model is the embedded Fashion-MNIST base unless another one is named. Images are synthesised in every way that
+``--methods`` lists. Real and synthesised recovery take the same number of steps with the same parameters; a tenth of
+the real images, drawn at random (of BCCD its validation part), is left out as validation would be. Every artifact is
+judged in ONNX Runtime on the test images. Writes ``results/data_free_<dataset>.json`` (raw) and ``.md`` (the table,
+with command, machine, versions and date).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from provenance import RESULTS, provenance
 
 from sousvit.common.cache import TensorCache
@@ -33,7 +36,7 @@ from sousvit.common.model import LoadedModel, load
 from sousvit.common.specs import ModelSpec
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.machine import machine_facts
-from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate, interval, paired_difference
+from sousvit.objectives.tasks.task import Evaluation, judging_tasks
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.export import make_artifact
 from sousvit.spaces.recipe import Recipe, Step
@@ -43,10 +46,13 @@ from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.teacher import Teacher
 from sousvit.spaces.technique import Context
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion-mnist" / "base.safetensors"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLE = EXAMPLES / "fashion-mnist" / "base.safetensors"
+#: How a detector is recovered, as in examples/bccd.
+OF_DETECTOR = {"batch_size": 16, "augmentation": "zoom_turn", "feature_weight": 1.0, "learning_rate": 0.002}
 RUNTIME, REAL = "onnxruntime", "real"
 INT8 = Step.make("static_int8", weights="int7" if int8_saturates() else "int8", clip="mse", smoothing="none")
-RESAMPLES = 2000
+BATCH = 64
 Interval = tuple[float, float, float]
 
 
@@ -57,7 +63,7 @@ class Result:
     recipe: str
     way: str
     seconds: float
-    found: TopOneEvaluation
+    found: Evaluation
 
 
 class Bench:
@@ -75,13 +81,16 @@ class Bench:
         folder = self._folder / "artifact"
         artifact = make_artifact(model, shape, base.mean, base.std, RUNTIME, recipe.deploy_step, context, folder)
         with open_session(artifact, available_cores()) as session:
-            found = evaluate(session, self._test, base.normalise)
-        print(f"{name}, {way}: top-1 {100 * found.top1:.2f}", flush=True)
+            task = judging_tasks()[base.spec.task]
+            found = task.evaluate(session, model, self._test, base.normalise, BATCH)
+        print(f"{name}, {way}: {task.heading} {100 * found.merit()[0]:.2f}", flush=True)
         return Result(name, way, time.monotonic() - begun, found)
 
 
-def rows(given: argparse.Namespace, bench: Bench, ways: Mapping[str, Context]) -> Iterator[Result]:
-    """Every recipe on every kind of images."""
+def rows(
+    given: argparse.Namespace, bench: Bench, ways: Mapping[str, Context], how: Mapping[str, Any]
+) -> Iterator[Result]:
+    """Every recipe on every kind of images; ``how`` models are recovered."""
     yield bench.judged("base", "fp32", Recipe((), RUNTIME), ways[REAL])
     for way, context in ways.items():
         yield bench.judged("int8", f"calibrated, {way}", Recipe((INT8,), RUNTIME), context)
@@ -91,7 +100,7 @@ def rows(given: argparse.Namespace, bench: Bench, ways: Mapping[str, Context]) -
         for way, context in ways.items():
             yield bench.judged(name, f"calibrated, {way}", Recipe((*pruned(given), *last), RUNTIME), context)
         for way, context in ways.items():
-            recovery, fidelity = recovery_of(given, context)
+            recovery, fidelity = recovery_of(given, context, how)
             recipe = Recipe((*pruned(given), recovery, *last), RUNTIME)
             yield bench.judged(name, f"recovered, {way}", recipe, context, fidelity)
 
@@ -101,11 +110,11 @@ def pruned(given: argparse.Namespace, **how: Any) -> tuple[Step, Step]:
     return Step.make("prune_heads", keep=given.keep_heads, **how), Step.make("prune_mlp", keep=given.keep, **how)
 
 
-def recovery_of(given: argparse.Namespace, context: Context) -> tuple[Step, float]:
+def recovery_of(given: argparse.Namespace, context: Context, how: Mapping[str, Any]) -> tuple[Step, float]:
     """The training, and the share of its whole epochs that makes ``given.steps`` steps of it."""
     assert context.train is not None
-    how = {"num_views": given.views, "learning_rate": given.learning_rate, "soft_weight": given.soft_weight}
-    step = Step.make("distill", **how)
+    told = {"num_views": given.views, "learning_rate": given.learning_rate, "soft_weight": given.soft_weight}
+    step = Step.make("distill", **{**told, **how})
     in_epoch = max(1, len(context.train) // step.config.batch_size)
     epochs = -(-given.steps // in_epoch)
     whole = replace(step, config=step.config.model_copy(update={"epochs": epochs}))
@@ -117,7 +126,7 @@ def goals(found: list[Result], methods: list[str]) -> list[str]:
     by = {(row.recipe, row.way): row.found for row in found}
     lines = []
     for method in methods:
-        drop = paired_difference(by["int8", f"calibrated, {REAL}"], by["int8", f"calibrated, {method}"])
+        drop = by["int8", f"calibrated, {method}"].merit_drop(by["int8", f"calibrated, {REAL}"])
         lines.append(f"int8 on {method}: {points(drop)} points below int8 on real images (goal: at most 0.5).")
         for name, starts in (
             ("pruned", ("no images", f"calibrated, {method}", f"calibrated, {REAL}")),
@@ -128,20 +137,23 @@ def goals(found: list[Result], methods: list[str]) -> list[str]:
                 share = gap_closed(by[name, start], own, best)
                 told = "none to close" if share is None else "{:.0%} [{:.0%}, {:.0%}]".format(*share)
                 lines.append(
-                    f"{name}, from {100 * by[name, start].top1:.2f} ({start}): {100 * own.top1:.2f} recovered on "
-                    f"{method}, {100 * best.top1:.2f} on real images; gap closed: {told} (goal: 50%)."
+                    f"{name}, from {percent(by[name, start])} ({start}): {percent(own)} recovered on "
+                    f"{method}, {percent(best)} on real images; gap closed: {told} (goal: 50%)."
                 )
     return lines
 
 
-def gap_closed(start: TopOneEvaluation, own: TopOneEvaluation, best: TopOneEvaluation) -> Interval | None:
+def percent(found: Evaluation) -> str:
+    """The figure of merit."""
+    return f"{100 * found.merit()[0]:.2f}"
+
+
+def gap_closed(start: Evaluation, own: Evaluation, best: Evaluation) -> Interval | None:
     """Which share of what real data recover ``own`` recovers, with its 95% bootstrap interval over images."""
-    correct = np.stack([one.correct for one in (start, own, best)]).astype(float)
-    random = np.random.default_rng(0)
-    draws = [correct[:, random.integers(0, correct.shape[1], correct.shape[1])].mean(1) for _ in range(RESAMPLES)]
-    low, middle, high = correct.mean(1)
+    low, middle, high = (one.merit()[0] for one in (start, own, best))
     if high <= low:
         return None
+    draws = zip(*(one.resampled_merit() for one in (start, own, best)), strict=True)
     shares = [(own - start) / (best - start) for start, own, best in draws if best > start]
     return (middle - low) / (high - low), *(float(end) for end in np.quantile(shares, (0.025, 0.975)))
 
@@ -153,8 +165,8 @@ def points(value: Interval) -> str:
 
 def described(row: Result, base: Result) -> dict[str, Any]:
     """A result as plain values."""
-    top1, drop = (row.found.top1, *interval(row.found)), paired_difference(base.found, row.found)
-    return {"recipe": row.recipe, "images": row.way, "top1": top1, "drop": drop, "seconds": row.seconds}
+    merit, drop = row.found.merit(), row.found.merit_drop(base.found)
+    return {"recipe": row.recipe, "images": row.way, "merit": merit, "drop": drop, "seconds": row.seconds}
 
 
 def table(raw: dict[str, Any]) -> str:
@@ -163,13 +175,13 @@ def table(raw: dict[str, Any]) -> str:
         *provenance(raw["command"], raw["machine"], raw["date"]),
         f"{raw['test_images']} test images, 95% intervals; the drop is paired with the base.",
         "",
-        "| recipe | images | top-1 % | drop, points | seconds |",
+        f"| recipe | images | {raw['heading']} | drop, points | seconds |",
         "|---|---|---:|---:|---:|",
     ]
     for row in raw["rows"]:
-        top1, low, high = (100 * value for value in row["top1"])
+        merit, low, high = (100 * value for value in row["merit"])
         lines.append(
-            f"| {row['recipe']} | {row['images']} | {top1:.2f} [{low:.2f}, {high:.2f}] | {points(row['drop'])} "
+            f"| {row['recipe']} | {row['images']} | {merit:.2f} [{low:.2f}, {high:.2f}] | {points(row['drop'])} "
             f"| {row['seconds']:.0f} |"
         )
     return "\n".join([*lines, "", *(f"* {note}" for note in raw["notes"])]) + "\n"
@@ -191,12 +203,15 @@ def data_spec(root: Path, limit_train: int | None) -> tuple[str, DataSpec]:
     Raises:
         UserError: neither kind of files is there.
     """
+    if (root / "ImageSets").is_dir():
+        files = yaml.safe_load((EXAMPLES / "bccd" / "budget.yaml").read_text())["data"]
+        return "bccd", DataSpec.model_validate({**files, "limit_train": limit_train}).resolved(root)
     if all((root / f"{part}.parquet").is_file() for part in ("train", "test")):
         name, files = "cifar10", {"format": "parquet", "train": "train.parquet", "test": "test.parquet"}
     else:
         train, test = (sorted(root.glob(pattern)) for pattern in ("train*images*", "t[1e]*images*"))
         if not (train and test):
-            rule = "the folder holds train and test as parquet or IDX files"
+            rule = "the folder holds train and test as parquet or IDX files, or VOC's folders"
             raise UserError(rule, f"neither in {root}", "correct --data")
         name, files = "fashion_mnist", {"format": "idx", "train": train[0].name, "test": test[0].name}
     spec = {**files, "validation": 0.1, "limit_train": limit_train}
@@ -212,7 +227,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--limit-test", type=int, default=None)
     parser.add_argument("--keep", type=float, default=0.5, help="share of MLP units")
     parser.add_argument("--keep-heads", type=float, default=1 / 3, help="share of heads")
-    parser.add_argument("--steps", type=int, default=320, help="of recovery, 128 images each")
+    parser.add_argument("--steps", type=int, default=320, help="of recovery, 128 images each (a detector's: 16)")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--soft-weight", type=float, default=0.7, help="of the base's answers; labels have the rest")
@@ -248,12 +263,14 @@ def main() -> int:
         print(notes[-1], flush=True)
         ways[method] = replace(ways[REAL], train=made.train, calibration=made.calibration, teacher=made.teacher)
     with tempfile.TemporaryDirectory() as folder:
-        found = list(rows(given, Bench(base, test, Path(folder)), ways))
+        how = OF_DETECTOR if base.spec.task == "detection" else {}
+        found = list(rows(given, Bench(base, test, Path(folder)), ways, how))
     raw = {
         "command": command(given, parser),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine_facts(),
         "settings": {key: value for key, value in vars(given).items() if key not in ("data", "model")},
+        "heading": judging_tasks()[base.spec.task].heading,
         "test_images": len(test),
         "rows": [described(row, found[0]) for row in found],
         "notes": [*notes, *goals(found, given.methods)],

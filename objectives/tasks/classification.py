@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sousvit.common.data import ImageSet
     from sousvit.objectives.runtimes.runtime import Session
 
+#: Bootstrap samples of the images.
+RESAMPLES = 2000
 #: Normal quantile of a two-sided 95% interval.
 Z = 1.959963984540054
 
@@ -66,6 +68,11 @@ class TopOneEvaluation(Evaluation):
     def merit_drop(self, base: TopOneEvaluation) -> tuple[float, float, float]:
         """See :class:`Evaluation`."""
         return paired_difference(base, self)
+
+    def resampled_merit(self) -> np.ndarray:
+        """See :class:`Evaluation`."""
+        random, correct, count = np.random.default_rng(0), self.correct, len(self.labels)
+        return np.array([correct[random.integers(0, count, count)].mean() for _ in range(RESAMPLES)])
 
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """``top1``."""

@@ -70,6 +70,10 @@ class BoxEvaluation(Evaluation):
         """See :class:`Evaluation`."""
         return paired_drop(base, self, MAP50)
 
+    def resampled_merit(self) -> np.ndarray:
+        """See :class:`Evaluation`."""
+        return self.precision.resampled[MAP50]
+
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """``map50`` and ``map``."""
         return {name: (self.precision.whole[name], *self.interval(name)) for name in (MAP50, MAP)}

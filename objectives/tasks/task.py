@@ -50,6 +50,10 @@ class Evaluation(ABC):
         """
 
     @abstractmethod
+    def resampled_merit(self) -> np.ndarray:
+        """The figure of merit on bootstrap samples of the images, the same ones for every evaluation of a split."""
+
+    @abstractmethod
     def figures(self) -> dict[str, tuple[float, float, float]]:
         """Named figures with the ends of their 95% intervals."""
 
