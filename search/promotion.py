@@ -14,8 +14,6 @@ from sousvit.search.selection import is_single
 from sousvit.search.work import Work
 
 TRIALS_BEFORE_FIRST = 3
-#: The first, early full training may take this share of the time.
-FIRST_SHARE = 0.25
 #: Against division by no time at all.
 EPSILON = 1e-9
 #: One full training in this many goes to a single technique, after the first.
@@ -59,8 +57,7 @@ class Promotions:
         time_limit = self._budget.search.time
         left = math.inf if time_limit is None else time_limit - seconds
         is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
-        is_time = is_late or self._lags(trials, running)
-        if not is_time and not self._is_first_due(running):
+        if not is_late and not self._lags(trials, running):
             return self._last_chance(trials, left, busy)
         single = self._due_single(left, running, busy)
         if single is not None:
@@ -68,8 +65,6 @@ class Promotions:
         chosen = self._policy.next(trials, left, busy)
         if chosen is None or exhausted:
             return chosen
-        if not is_time:
-            return chosen if self._is_cheap(chosen) else None
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
         is_wanted = is_late and not self._has_answer()
         return chosen if is_wanted or self._policy.is_hopeful(chosen, trials) else None
@@ -113,19 +108,6 @@ class Promotions:
         chosen = self._policy.next(singles, left, busy)
         is_known = bool(feasible(singles, self._limits))
         return None if is_known and chosen and not self._policy.is_hopeful(chosen, self._archive) else chosen
-
-    def _is_cheap(self, trial: TrialRecord) -> bool:
-        """Whether its full training takes a small part of the time, and is worth it by what is known."""
-        time_limit = self._budget.search.time
-        share = 0.0 if time_limit is None else self._policy.seconds(trial, list(self._archive)) / time_limit
-        return share <= FIRST_SHARE and self._policy.is_hopeful(trial, self._archive)
-
-    def _is_first_due(self, running: Sequence[Work]) -> bool:
-        """One full training comes early: it tells how much of a low-rung loss the rest of the training takes away."""
-        if self._promoted(self._archive, running):
-            return False
-        explored = [trial for trial in self._archive if trial.status == "complete" and trial.fidelity < FULL]
-        return len(explored) >= TRIALS_BEFORE_FIRST
 
     @staticmethod
     def _promoted(trials: Archive | Sequence[TrialRecord], running: Sequence[Work]) -> int:
