@@ -1,6 +1,6 @@
 """The same search space, base, data, cores and wall time for sousvit and for plain Optuna: TPE, NSGA-II and random.
 
-    python benchmarks/side_by_side.py --data DIR --model VIT.safetensors --minutes 20 --limit-train 6000
+    python benchmarks/side_by_side.py --data DIR --model VIT.safetensors --minutes 15 --limit-train 6000
 
 Plain Optuna gets our techniques, our worker with its caches, and our constraints; what it lacks are the search's own
 levers: gates, priors, rungs, deployments of recovered models, and a model of what is expensive. All answers come the
@@ -215,7 +215,7 @@ def request(given: argparse.Namespace) -> dict[str, Any]:
 def main() -> int:
     """Run every policy, then compare."""
     parser = arguments(__doc__, "side-by-side")
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     given = parser.parse_args()
