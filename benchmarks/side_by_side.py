@@ -156,14 +156,16 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     own, archive = open_run(next(iter(folders.values())))
     limits, whole = own.hard_limits, 60.0 * given.minutes
     curves = {name: curve(folder, limits) for name, folder in folders.items()}
-    goal = at(curves["random"], whole) if "random" in curves else 0.0
-    marks = (whole / 4, whole / 2, whole)
+    last = whole * given.random_times
+    goal = at(curves["random"], last) if "random" in curves else 0.0
+    marks = sorted({whole / 4, whole / 2, whole, last})
     head = [f"{mark / 60:g} min" for mark in marks]
+    longer = "" if last == whole else f" (random {last / 60:g})"
     lines = [
         *provenance(command, archive.base.machine),
-        f"{given.minutes:g} minutes each, one after the other on the same idle machine; seed {given.seed}; limits: "
-        f"{', '.join(map(str, limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in the unit "
-        "square of latency and size, as shares of the base's (validation).",
+        f"{given.minutes:g} minutes each{longer}, one after the other on the same idle machine; seed {given.seed}; "
+        f"limits: {', '.join(map(str, limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in the "
+        "unit square of latency and size, as shares of the base's (validation).",
         "",
         f"| | trained in full | feasible | {' | '.join(head)} | reaches random's last |",
         "|---|---:|---:|" + "---:|" * len(marks) + "---:|",
@@ -171,7 +173,8 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     for name, folder in folders.items():
         final = [record for _, record in events(folder) if record.is_final]
         held = sum(not violations(record, limits) for record in final)
-        shares = " | ".join(f"{at(curves[name], mark):.3f}" for mark in marks)
+        over = last if name == "random" else whole
+        shares = " | ".join(f"{at(curves[name], mark):.3f}" if mark <= over else "" for mark in marks)
         lines.append(f"| {name} | {len(final)} | {held} | {shares} | {reached(curves[name], goal)} |")
     lines += ["", "Answers, each beside the base on the test split, 95% intervals:", ""]
     titles = headings(own, next(iter(answers.values())).rows)
@@ -204,10 +207,11 @@ def write_raw(folders: Mapping[str, Path]) -> None:
     figure.write_html(RESULTS / "side_by_side.html", include_plotlyjs="cdn")
 
 
-def request(given: argparse.Namespace) -> dict[str, Any]:
-    """The budget that all policies get, as plain values."""
+def request(given: argparse.Namespace, policy: str) -> dict[str, Any]:
+    """The budget that all policies get, as plain values; only random search may get more time."""
+    minutes = given.minutes * (given.random_times if policy == "random" else 1)
     techniques = {**TECHNIQUES, "distill": {**TECHNIQUES["distill"], "epochs": [EPOCHS]}}
-    search = {"trials": 10_000, "time": f"{given.minutes:g}m", "seed": given.seed, "leave_one_out": False}
+    search = {"trials": 10_000, "time": f"{minutes:g}m", "seed": given.seed, "leave_one_out": False}
     search |= {"explore_fidelity": 0.0, "explore_share": 0.5}
     return {**budget(given, techniques), "limits": LIMITS, "search": search}
 
@@ -217,13 +221,17 @@ def main() -> int:
     parser = arguments(__doc__, "side-by-side")
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--random-times", type=float, default=1)
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     given = parser.parse_args()
-    own = make_budget(request(given), Path())
     folders = {name: Path("runs") / f"{given.run}-{name}" for name in given.policies}
-    answers = {name: run_policy(name, own, folder) for name, folder in folders.items()}
-    limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
-    command = f"python benchmarks/side_by_side.py --data DIR --model VIT.safetensors --minutes {given.minutes:g}{limit}"
+    answers = {
+        name: run_policy(name, make_budget(request(given, name), Path()), folder) for name, folder in folders.items()
+    }
+    options = f" --minutes {given.minutes:g}"
+    options += "" if given.limit_train is None else f" --limit-train {given.limit_train}"
+    options += "" if given.random_times == 1 else f" --random-times {given.random_times:g}"
+    command = f"python benchmarks/side_by_side.py --data DIR --model VIT.safetensors{options}"
     RESULTS.mkdir(exist_ok=True)
     write_raw(folders)
     (RESULTS / "side_by_side.md").write_text(text := table(answers, folders, given, command))
