@@ -5,8 +5,8 @@
 Plain Optuna gets our techniques, our worker with its caches, and our constraints; what it lacks are the search's own
 levers: gates, priors, rungs, deployments of recovered models, and a model of what is expensive. All answers come the
 same way: the best final recipe that holds the limit, measured again, beside the base on the test split. Writes
-``benchmarks/results/side_by_side.md``, ``.csv`` (every final result with its second) and ``.html`` (hypervolume against
-time). A policy that has its answer is not run again.
+``benchmarks/results/side_by_side.md`` (or as ``--run`` names it), ``.csv`` (every final result with its second) and
+``.html`` (hypervolume against time). A policy that has its answer is not run again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space
 
 POLICIES = ("sousvit", *SAMPLERS)
-LIMITS = {"accuracy_drop": 0.02}
 AXES = ("latency_ratio", "size_ratio")
 EPOCHS = 2
 
@@ -188,10 +187,10 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     return "\n".join(lines) + "\n"
 
 
-def write_raw(folders: Mapping[str, Path]) -> None:
+def write_raw(folders: Mapping[str, Path], to: Path) -> None:
     """Every final result with its second, and the plot."""
     figure = go.Figure()
-    with (RESULTS / "side_by_side.csv").open("w", newline="") as stream:
+    with to.with_suffix(".csv").open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["policy", "second", "fidelity", "status", "accuracy_drop", *AXES, "recipe"])
         for name, folder in folders.items():
@@ -204,7 +203,7 @@ def write_raw(folders: Mapping[str, Path]) -> None:
             when, height = zip(*steps, strict=True)
             figure.add_scatter(x=[second / 60 for second in when], y=height, name=name, line_shape="hv")
     figure.update_layout(xaxis_title="minutes", yaxis_title="hypervolume of feasible recipes", template="plotly_white")
-    figure.write_html(RESULTS / "side_by_side.html", include_plotlyjs="cdn")
+    figure.write_html(to.with_suffix(".html"), include_plotlyjs="cdn")
 
 
 def request(given: argparse.Namespace, policy: str) -> dict[str, Any]:
@@ -213,28 +212,32 @@ def request(given: argparse.Namespace, policy: str) -> dict[str, Any]:
     techniques = {**TECHNIQUES, "distill": {**TECHNIQUES["distill"], "epochs": [EPOCHS]}}
     search = {"trials": 10_000, "time": f"{minutes:g}m", "seed": given.seed, "leave_one_out": False}
     search |= {"explore_fidelity": 0.0, "explore_share": 0.5}
-    return {**budget(given, techniques), "limits": LIMITS, "search": search}
+    return {**budget(given, techniques), "limits": {"accuracy_drop": given.drop}, "search": search}
 
 
 def main() -> int:
     """Run every policy, then compare."""
     parser = arguments(__doc__, "side-by-side")
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--random-times", type=float, default=1)
+    parser.add_argument("--drop", type=float, default=0.02, help="top-1 that may be lost on validation")
+    parser.add_argument("--random-times", type=float, default=1.0, help="random search's minutes, in those of the others")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     given = parser.parse_args()
     folders = {name: Path("runs") / f"{given.run}-{name}" for name in given.policies}
     answers = {
         name: run_policy(name, make_budget(request(given, name), Path()), folder) for name, folder in folders.items()
     }
-    options = f" --minutes {given.minutes:g}"
-    options += "" if given.limit_train is None else f" --limit-train {given.limit_train}"
-    options += "" if given.random_times == 1 else f" --random-times {given.random_times:g}"
+    shown = ("run", "minutes", "limit_train", "seed", "drop", "random_times")
+    told = {name: value for name in shown if (value := getattr(given, name)) != parser.get_default(name)}
+    options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in told.items())
+    if given.policies != list(POLICIES):
+        options += f" --policies {' '.join(given.policies)}"
     command = f"python benchmarks/side_by_side.py --data DIR --model VIT.safetensors{options}"
     RESULTS.mkdir(exist_ok=True)
-    write_raw(folders)
-    (RESULTS / "side_by_side.md").write_text(text := table(answers, folders, given, command))
+    to = RESULTS / f"{given.run.replace('-', '_')}.md"
+    write_raw(folders, to)
+    to.write_text(text := table(answers, folders, given, command))
     print(text)
     return 0
 
