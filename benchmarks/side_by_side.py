@@ -145,9 +145,9 @@ def at(steps: Sequence[tuple[float, float]], second: float) -> float:
 
 
 def reached(steps: Sequence[tuple[float, float]], height: float) -> str:
-    """When the curve came so high."""
-    when = next((second for second, found in steps if found >= height > 0), None)
-    return "never" if when is None else f"{when / 60:.1f} min"
+    """When the curve came so high; ``-`` where nothing is to be reached."""
+    when = next((second for second, found in steps if found >= height), None)
+    return "-" if height <= 0 else "never" if when is None else f"{when / 60:.1f} min"
 
 
 def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: argparse.Namespace, command: str) -> str:

@@ -69,8 +69,9 @@ def main() -> int:
         test = test if given.limit_test is None else test.spread(given.limit_test)
         judged = {name: judge(artifact, test, base) for name, artifact in artifacts.items()}
         rows = [row(entry, timings.get(name), judged.get(name), judged[BASE]) for name, entry in entries.items()]
+    hidden = {str(given.data): "DIR", str(given.model): "VIT.safetensors"}
     result = {
-        "command": "python " + " ".join(sys.argv),
+        "command": "python " + " ".join(hidden.get(word, word) for word in sys.argv),
         "date": time.strftime("%Y-%m-%d"),
         "machine": device.facts(),
         "target": TARGET,
