@@ -221,7 +221,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drop", type=float, default=0.02, help="top-1 that may be lost on validation")
-    parser.add_argument("--random-times", type=float, default=1.0, help="random search's minutes, in those of the others")
+    parser.add_argument("--random-times", type=float, default=1.0, help="random search gets so many times the minutes")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     given = parser.parse_args()
     folders = {name: Path("runs") / f"{given.run}-{name}" for name in given.policies}
