@@ -2,66 +2,79 @@
 
     python benchmarks/engine_overhead.py
 
-Prints milliseconds a trial at several sizes of a study on disk, and how long an archive takes to answer a new budget.
+Milliseconds a trial at several sizes of a study on disk, and how long an archive of 10,000 trials takes to answer a new
+budget. Prints them and writes ``benchmarks/results/engine_overhead.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from made_up import Charged, budget, figures, world
+from provenance import RESULTS, provenance
 
 from sousvit.search.answer import choose
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, Outcome, make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
+from sousvit.search.learning_curve import FULL
 from sousvit.search.record import BaseRecord
 from sousvit.search.run import make_engine
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.space import RandomTrial, Space
 
 MARKS = (100, 300, 1000, 3000, 5000)
 #: Calls before a mark that its figures are of.
 WINDOW = 200
+#: Trials that answers come from, and budgets that are answered.
+ARCHIVED, ASKED = 10_000, 20
 #: Seconds of a simulated trial.
 TRIAL = 10.0
 SHOWN = {"asked": "a recipe asked for", "next": "another job or none", "took": "a result recorded and told"}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=MARKS[-1])
     trials = parser.parse_args().trials
     shape, base, space = world()
+    lines = provenance("python benchmarks/engine_overhead.py" + ("" if trials == MARKS[-1] else f" --trials {trials}"))
+    for count in dict.fromkeys((min(300, trials), trials)):
+        lines += searched(count, shape, base, space)
+    lines.append(f"* {answered(shape, base, space)}")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "engine_overhead.md").write_text(text)
+    print(text)
+
+
+def searched(count: int, shape: VitShape, base: BaseRecord, space: Space) -> list[str]:
+    """A simulated search of ``count`` trials, told as lines of Markdown."""
 
     def judge(job: Job) -> Outcome:
         values = figures(Recipe.from_dict(job.recipe), shape)
         return Outcome(job.attempt, "complete", values, {"judge": TRIAL}, artifact="")
 
-    for count in dict.fromkeys((min(300, trials), trials)):
-        with tempfile.TemporaryDirectory() as folder:
-            archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
-            executor = SimulatedExecutor(base, judge, clock)
-            asked = budget(count, explore_fidelity=1.0)
-            engine = make_engine(asked, archive, executor, base, shape, space, archive.folder, Watcher(), clock)
-            engine.begin()
-            charged = Charged(engine, archive, clock)
-            executor.drive(charged)
-            print(f"{count} trials asked for; the engine's own time is {_own(charged) / clock.now:.2%} of all")
-            for mark in (mark for mark in MARKS if mark <= count):
-                print(f"  at {mark}: {_told(charged, mark)}")
-            _answers(archive, trials)
-            archive.close()
-
-
-def _own(charged: Charged) -> float:
-    return sum(spent for _, _, spent in charged.calls)
+    with tempfile.TemporaryDirectory() as folder:
+        archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
+        executor = SimulatedExecutor(base, judge, clock)
+        asked = budget(count, explore_fidelity=1.0)
+        engine = make_engine(asked, archive, executor, base, shape, space, archive.folder, Watcher(), clock)
+        engine.begin()
+        charged = Charged(engine, archive, clock)
+        executor.drive(charged)
+        archive.close()
+    own = sum(spent for _, _, spent in charged.calls) / clock.now
+    lines = [f"* {count} trials of {TRIAL:g} s asked for; the engine's own time is {own:.2%} of all"]
+    return lines + [f"  * at {mark}: {_told(charged, mark)}" for mark in MARKS if mark <= count]
 
 
 def _told(charged: Charged, mark: int) -> str:
@@ -74,21 +87,38 @@ def _told(charged: Charged, mark: int) -> str:
     return ", ".join(told)
 
 
-def _answers(archive: Archive, trials: int) -> None:
-    begun = time.perf_counter()
-    read = Archive(archive.folder)
-    opened = time.perf_counter()
-    other = budget(trials).model_copy(update={"limits": {"accuracy_drop": 0.02}, "optimize": {"size": 1.0}})
-    answer = choose_from(read, other)
-    print(f"{len(read)} trials: read in {1000 * (opened - begun):.0f} ms, answered in {answer:.1f} ms")
+def answered(shape: VitShape, base: BaseRecord, space: Space) -> str:
+    """How long other budgets take on an archive of random recipes."""
+    generator, search = random.Random(0), budget(ARCHIVED).search
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(Path(folder) / "run", writable=True)
+        archive.append("base", base=base.to_dict())
+        while len(archive) < ARCHIVED:
+            job = make_job(space.suggest(RandomTrial(generator, {})).fitting(shape), FULL, search)
+            values = figures(Recipe.from_dict(job.recipe), shape)
+            archive.add(record_of(job, Outcome(job.attempt, "complete", values, {"judge": TRIAL}), "proposed"))
+        archive.close()
+        begun = time.perf_counter()
+        read = Archive(archive.folder)
+        opened = 1000 * (time.perf_counter() - begun)
+    spent = [seconds_for(read, other_budget(share)) for share in np.linspace(0.05, 1.0, ASKED)]
+    return (
+        f"{len(read)} trials: read in {opened:.0f} ms; {ASKED} other budgets answered in "
+        f"{1000 * np.median(spent):.1f} ms each (median; the slowest in {1000 * max(spent):.1f} ms)"
+    )
 
 
-def choose_from(archive: Archive, other: Budget) -> float:
-    """Milliseconds for one answer."""
-    archive.base = archive.base or BaseRecord({}, {}, {})
+def other_budget(share: float) -> Budget:
+    """Other limits and another objective; small shares leave nothing feasible, so that the nearest miss is found."""
+    limits = {"accuracy_drop": 0.2 * share, "latency_ratio": share}
+    return budget(ARCHIVED).model_copy(update={"limits": limits, "optimize": {"size": 1.0, "accuracy": share}})
+
+
+def seconds_for(archive: Archive, other: Budget) -> float:
+    """One answer."""
     begun = time.perf_counter()
     choose(archive, other.hard_limits, other.optimize)
-    return 1000 * (time.perf_counter() - begun)
+    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":
