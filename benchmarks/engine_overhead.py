@@ -29,7 +29,7 @@ from sousvit.search.run import make_engine
 from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.space import RandomTrial, Space
+from sousvit.spaces.space import Space
 
 MARKS = (100, 300, 1000, 3000, 5000)
 #: Calls before a mark that its figures are of.
@@ -94,7 +94,7 @@ def answered(shape: VitShape, base: BaseRecord, space: Space) -> str:
         archive = Archive(Path(folder) / "run", writable=True)
         archive.append("base", base=base.to_dict())
         while len(archive) < ARCHIVED:
-            job = make_job(space.suggest(RandomTrial(generator, {})).fitting(shape), FULL, search)
+            job = make_job(space.draw(generator, {})[1].fitting(shape), FULL, search)
             values = figures(Recipe.from_dict(job.recipe), shape)
             archive.add(record_of(job, Outcome(job.attempt, "complete", values, {"judge": TRIAL}), "proposed"))
         archive.close()

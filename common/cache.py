@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at a key that another process has claimed.
 CLAIM_PERIOD = 0.2
+#: Seconds after which a half-written entry was left behind by a killed process.
+ABANDONED = 3600.0
 _CHECKSUM, _NOTES = "checksum", "notes"
 
 
@@ -125,6 +127,10 @@ class TensorCache:
             except FileNotFoundError:
                 continue  # another process removed it
             entries.append((found.st_mtime_ns, found.st_size, path))
+        for path in self._folder.rglob(".*.safetensors.*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
         left = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if left <= self._max_bytes:

@@ -40,12 +40,12 @@ class Store:
         self._files.move(temporary, path)
 
     def get(self, name: str) -> bytes | None:
-        """The content of ``name``; None where there is none."""
+        """The content of ``name``; None where there is none, or the storage does not answer: it is made again then."""
         try:
             with self._files.open_input_stream(self._path(name)) as stream:
                 found: bytes = stream.read()
                 return found
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def put_folder(self, name: str, folder: Path) -> None:

@@ -125,7 +125,8 @@ class Measurement:
 
 class Objective(ABC):
     """One measured quantity; ``per_target`` where it differs from target to target, ``task`` where only one task's
-    models have it, ``needs_labels`` where it means nothing on images without labels.
+    models have it, ``needs_labels`` where it means nothing on images without labels, ``signed`` where it may be
+    negative.
     """
 
     name: ClassVar[str]
@@ -136,6 +137,7 @@ class Objective(ABC):
     per_target: ClassVar[bool] = False
     task: ClassVar[Task | None] = None
     needs_labels: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, subject: Subject) -> Measurement:

@@ -26,6 +26,7 @@ class Relative(Objective):
         self.stage, self.per_target = original.stage, original.per_target  # type: ignore[misc]
         self.task = original.task  # type: ignore[misc]
         self.needs_labels = original.needs_labels  # type: ignore[misc]
+        self.signed = original.signed or form == "drop"  # type: ignore[misc]
         if form == "ratio":
             self.unit, self.direction = "ratio", original.direction  # type: ignore[misc]
             self.summary = f"{original.name} / that of the base"  # type: ignore[misc]
@@ -68,7 +69,7 @@ class OnTarget(Objective):
         self.original, self.target = original, target
         self.name = f"{original.name}@{target}"  # type: ignore[misc]
         self.unit, self.direction, self.stage = original.unit, original.direction, original.stage  # type: ignore[misc]
-        self.task = original.task  # type: ignore[misc]
+        self.task, self.signed = original.task, original.signed  # type: ignore[misc]
         self.summary = f"{original.summary}: {target}"  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:

@@ -96,7 +96,7 @@ class Answer:
 def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float]) -> Answer:
     """Answer from the archive alone; what broke a limit when it was measured again is no answer."""
     assert archive.base is not None
-    pool = [trial for trial in archive if trial.key not in archive.rejected]
+    pool = [trial for trial in archive if not archive.is_rejected(trial, limits)]
     return choose_among(pool, archive.base, limits, weights)
 
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +24,7 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.search.budget import Budget, Limit, read_budget
 from sousvit.search.pareto import Front
-from sousvit.search.record import BaseRecord, TrialRecord
+from sousvit.search.record import BaseRecord, TrialRecord, Value, decode
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -45,8 +46,8 @@ class Archive:
         self.trials: dict[str, TrialRecord] = {}
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
-        #: Keys of trials that broke a limit when their recipe was measured again: no answer may be one of them.
-        self.rejected: set[str] = set()
+        #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
+        self.rejected: dict[str, dict[str, Value]] = {}
         #: How well costs were predicted: median relative error and number of structures, by objective.
         self.predicted: dict[str, tuple[float, int]] = {}
         #: Trials that this run paid for itself.
@@ -112,7 +113,7 @@ class Archive:
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
         elif kind == "rejected":
-            self.rejected.add(event["key"])
+            self.rejected[event["key"]] = decode(event.get("values", {}))
         elif kind == "predicted":
             self.predicted = dict(event["errors"])
         elif kind == "run":
@@ -163,9 +164,19 @@ class Archive:
     ) -> Front[TrialRecord]:
         for trial in feasible(trials, limits):
             point = [trial.get(name) for name in senses]
-            if trial.key not in self.rejected and not any(math.isnan(value) for value in point):
+            if not self.is_rejected(trial, limits) and not any(math.isnan(value) for value in point):
                 front.add(point, trial)
         return front
+
+    def is_rejected(self, trial: TrialRecord, limits: Sequence[Limit]) -> bool:
+        """Whether ``trial`` breaks one of ``limits`` by what was measured of it again: then it is no answer to them.
+
+        Earlier versions did not note what they measured; what they rejected stays so.
+        """
+        again = self.rejected.get(trial.key)
+        return again is not None and (
+            not again or bool(violations(replace(trial, values=trial.values | again), limits))
+        )
 
     def drop_artifacts(self, limits: Sequence[Limit], senses: Mapping[str, bool], newest: TrialRecord) -> None:
         """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""

@@ -330,8 +330,7 @@ def _limit(name: str, value: float | str) -> Limit:
 def _check_contradictions(limits: tuple[Limit, ...]) -> None:
     """Limits that no model can meet, whatever it is."""
     for limit in limits:
-        never_negative = not limit.name.partition("@")[0].endswith("_drop")
-        if never_negative and not limit.maximise and limit.bound <= 0:
+        if not get_objective(limit.name).signed and not limit.maximise and limit.bound <= 0:
             raise UserError("a limit must be reachable", str(limit), "give a bound above 0")
         if limit.name in QUALITIES and not 0 <= limit.bound <= 1:
             raise UserError(f"{limit.name} is a share between 0 and 1", str(limit), "write for instance 0.91 or 91%")

@@ -23,13 +23,11 @@ from sousvit.search.record import Value
 from sousvit.search.surrogate import Encoder
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.space import RandomTrial, Space, every_suggestion
+from sousvit.spaces.space import Space
 
 Array = npt.NDArray[np.float64]
 
-#: Suggestions up to which a space is listed whole.
-LISTED = 20_000
-#: Candidates of a larger space, and how many are drawn anew for every proposal.
+#: Candidates of a space too large to be listed, and how many are drawn anew for every proposal.
 SAMPLED, FRESH = 1200, 60
 #: Share of fresh candidates that are changed good recipes, not drawn anew.
 CHANGED = 0.8
@@ -101,8 +99,8 @@ class Candidates:
         self._places: dict[str, int] = {}
         self._described: dict[str, Candidate | None] = {}
         self._asked: dict[str, dict[str, Any]] = {}
-        self.is_listed = space.size <= LISTED
-        suggestions = list(every_suggestion(space)) if self.is_listed else [self._draw({}) for _ in range(SAMPLED)]
+        self.is_listed = space.is_listed
+        suggestions = list(space.suggestions()) if self.is_listed else [self._draw({}) for _ in range(SAMPLED)]
         self._encode = Encoder([parameters for parameters, _ in suggestions])
         for parameters, recipe in suggestions:
             self._add(parameters, recipe)
@@ -152,8 +150,7 @@ class Candidates:
         known = dict(parent)
         for name in self._random.sample(sorted(known), min(len(known), self._random.choice((1, 1, 2)))):
             known.pop(name)
-        trial = RandomTrial(self._random, known)
-        return trial.asked, self._space.suggest(trial)
+        return self._space.draw(self._random, known)
 
     def _add(self, parameters: dict[str, Any], recipe: Recipe) -> None:
         candidate = self._candidate(parameters, recipe.fitting(self._shape))

@@ -33,11 +33,12 @@ from sousvit.search.work import Work
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
-    from sousvit.search.record import BaseRecord
+    from sousvit.search.record import BaseRecord, Value
     from sousvit.spaces.shape import ModelShape
 
-#: Asked duplicates in a row before the next one is mutated; and in all before the space counts as exhausted.
-DUPLICATES_BEFORE_MUTATION = 3
+#: Asked duplicates in a row before the next one is chosen otherwise; and in all before a space too large to be listed
+#: counts as exhausted.
+DUPLICATES_BEFORE_CHANGE = 3
 DUPLICATES_BEFORE_END = 60
 #: A job whose worker was killed or crashed is tried so many times more before it counts as failed.
 RETRIES = 1
@@ -213,12 +214,19 @@ class Engine:
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
             self._proposer.enqueue(self._later.popleft(), "single")
         for asked in range(DUPLICATES_BEFORE_END):
-            if asked and asked % DUPLICATES_BEFORE_MUTATION == 0:
-                self._proposer.enqueue_mutation()
+            if asked and asked % DUPLICATES_BEFORE_CHANGE == 0 and not self._enqueue_other():
+                return False
             pending = [work.recipe for work in self._on_their_way().values()]
             if self._weigh(self._proposer.ask(list(self._archive), pending)):
                 return True
         return False
+
+    def _enqueue_other(self) -> bool:
+        """Ask for something else than the sampler would: for what is left of a listed space, or for a mutation."""
+        if self._proposer.space.is_listed:
+            return self._proposer.enqueue_listed(self._is_new)
+        self._proposer.enqueue_mutation()
+        return True
 
     def _weigh(self, proposal: Proposal) -> bool:
         """Hold a proposal ready, or record what gates it; False where it brings nothing new."""
@@ -239,11 +247,22 @@ class Engine:
         return False
 
     def _is_known(self, recipe: Recipe) -> bool:
-        try:
-            canonical = recipe.canonical(self._shape)
-        except UserError:
+        return self._fits(recipe) and self._planned(recipe).key in self._archive.trials
+
+    def _is_new(self, recipe: Recipe) -> bool:
+        """Whether asking for it would give a trial that its shape does not gate."""
+        if not self._fits(recipe):
             return False
-        return self._work(canonical, self._policy.rung(canonical), "").key in self._archive.trials
+        work = self._planned(recipe)
+        is_asked = work.key in self._archive.trials or work.key in self._on_their_way()
+        return not is_asked and not broken_limits(self._analytic_values(work.recipe), self._limits)
+
+    def _planned(self, recipe: Recipe) -> Work:
+        canonical = recipe.canonical(self._shape)
+        return self._work(canonical, self._policy.rung(canonical), "")
+
+    def _analytic_values(self, recipe: Recipe) -> dict[str, Value]:
+        return analytic_values(recipe, self._shape, self._base.values)
 
     def _fits(self, recipe: Recipe) -> bool:
         """Whether the steps' values fit together (no more tokens merged than the blocks left can merge)."""
@@ -269,7 +288,7 @@ class Engine:
         if work.origin == "proposed" and self._fan_out.has_lost(work.recipe):
             message = "gated: every model that was deployed so was better off with another deployment"
             return self._gated(work, message=message)
-        values = analytic_values(work.recipe, self._shape, self._base.values)
+        values = self._analytic_values(work.recipe)
         broken = broken_limits(values, self._limits)
         if not broken:
             return None

@@ -18,6 +18,9 @@ from sousvit.spaces.technique import DeployTechnique, get_technique
 if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
+#: What quantization may cost where it went well, in the unit of shares: two points.
+QUANTIZED_LOSS = 0.02
+
 
 class FanOut:
     """Deployments of recovered models that wait to be judged.
@@ -33,23 +36,26 @@ class FanOut:
         self._limits, self._senses = budget.hard_limits, budget.senses
         self._archive, self._space, self._policy = archive, space, policy
         self._waiting: deque[Recipe] = deque()
-        #: Measured trials by model, and per deployment those that no other deployment of their model beats.
-        self._by_model: dict[str, list[TrialRecord]] = defaultdict(list)
+        #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
+        self._by_weights: dict[tuple[str, float], list[TrialRecord]] = defaultdict(list)
         self._unbeaten: dict[tuple[object, object], set[str]] = defaultdict(set)
         self._read = 0
 
     def offer(self, recipe: Recipe, record: TrialRecord) -> None:
         """Note the other deployments of a recovered model.
 
-        A model that is not accurate enough will not be so in fewer bits.
+        Where a quantized one misses its accuracy by little, others of as many bits or more may hold it.
         """
         if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
             return
-        if not self._policy.is_accurate(record):
+        is_accurate = self._policy.is_accurate(record)
+        if not is_accurate and not (recipe.is_quantized and self._policy.is_accurate(record, QUANTIZED_LOSS)):
             return
         for runtime, option in self._space.deploys_of(recipe.model_steps).values():
             last = () if option is None else (option.default_step(),)
-            self._waiting.append(Recipe((*recipe.model_steps, *last), runtime))
+            sibling = Recipe((*recipe.model_steps, *last), runtime)
+            if is_accurate or sibling.bytes_per_weight >= recipe.bytes_per_weight:
+                self._waiting.append(sibling)
 
     def resume(self) -> None:
         """The last recovered model's deployments may have been cut short."""
@@ -66,20 +72,20 @@ class FanOut:
         return None
 
     def has_lost(self, sibling: Recipe) -> bool:
-        """Whether this deployment was tried, and was surely worse than another of the same model each time."""
+        """Whether this deployment was tried, and was surely worse than another of the same weights each time."""
         self._read_on()
         deploy = _deploy_name(sibling.to_dict())
         return deploy in self._unbeaten and not self._unbeaten[deploy]
 
     def _read_on(self) -> None:
-        """Hold what the archive has got since against the deployments of the same models."""
+        """Hold what the archive has got since against the deployments of the same weights."""
         for trial in islice(self._archive, self._read, None):
             self._read += 1
             if all(name in trial.values for name in self._senses):
                 self._hold_against_siblings(trial)
 
     def _hold_against_siblings(self, trial: TrialRecord) -> None:
-        siblings = self._by_model[trial.model_key]
+        siblings = self._by_weights[trial.model_key, trial.fidelity]
         unbeaten = self._unbeaten[_deploy_name(trial.recipe)]
         if not any(self._beats(other, trial) for other in siblings):
             unbeaten.add(trial.key)

@@ -125,10 +125,10 @@ class Halving:
             busy: models that are being trained.
         """
         records = list(trials)
-        done = {(trial.recipe_key, trial.seed) for trial in records if trial.fidelity >= FULL}
+        done = {trial.recipe_key for trial in records if trial.fidelity >= FULL}
         highest: dict[str, TrialRecord] = {}
         for trial in records:
-            if self._can_rise(trial) and (trial.recipe_key, trial.seed) not in done and trial.model_key not in busy:
+            if self._can_rise(trial) and trial.recipe_key not in done and trial.model_key not in busy:
                 known = highest.get(trial.recipe_key)
                 highest[trial.recipe_key] = trial if known is None or known.fidelity < trial.fidelity else known
         best = self._in_order(list(highest.values()), records)
@@ -174,10 +174,12 @@ class Halving:
         trained = [record for record in same_model if record.fidelity > READ]
         return rest + max(record.seconds.get("recover", 0.0) / record.fidelity for record in trained)
 
-    def is_accurate(self, trial: TrialRecord) -> bool:
-        """Whether it holds the limits that training decides."""
+    def is_accurate(self, trial: TrialRecord, tolerance: float = 0.0) -> bool:
+        """Whether it misses none of the limits that training decides by more than ``tolerance``, in their unit."""
         return not any(
-            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if is_trained(limit.name)
+            limit.violation(trial.values.get(limit.name)) * (abs(limit.bound) or 1.0) > tolerance
+            for limit in self.limits
+            if is_trained(limit.name)
         )
 
     def _broken_for_good(self, trial: TrialRecord) -> bool:

@@ -10,11 +10,11 @@ import sqlite3
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -26,7 +26,7 @@ from sousvit.common.errors import SharedInputError, UserError
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord
 from sousvit.search.study_file import StudyFile
-from sousvit.spaces.space import RandomTrial, Space
+from sousvit.spaces.space import Space
 
 if TYPE_CHECKING:
     from sousvit.search.model_based import ModelBased
@@ -114,6 +114,7 @@ class Proposer:
         self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
         self._random = random.Random(seed)
         self._asked_after = (-1, 0)
+        self._listed: list[tuple[dict[str, Any], Recipe]] | None = None
         self._complete = _Complete(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
@@ -166,12 +167,22 @@ class Proposer:
     def enqueue_mutation(self) -> None:
         """Ask next for a trial so far with one parameter drawn anew (all of them in a young study)."""
         told = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        parent = self._random.choice(told).params if told and self._random.random() < 0.8 else {}
-        drawn = RandomTrial(self._random, dict(parent))
-        if parent:
-            drawn.known.pop(self._random.choice(list(parent)))
-        self.space.suggest(drawn)
-        self.study.enqueue_trial(drawn.asked)
+        known = dict(self._random.choice(told).params) if told and self._random.random() < 0.8 else {}
+        if known:
+            known.pop(self._random.choice(list(known)))
+        self.study.enqueue_trial(self.space.draw(self._random, known)[0])
+
+    def enqueue_listed(self, is_new: Callable[[Recipe], bool]) -> bool:
+        """Ask next for some recipe of a listed space that ``is_new``; False where there is none left."""
+        if self._listed is None:
+            self._listed = list(self.space.suggestions())
+            random.Random(self._seed).shuffle(self._listed)
+        while self._listed:  # what is not new will never be
+            parameters, recipe = self._listed.pop()
+            if is_new(recipe.fitting(self._shape)):
+                self.study.enqueue_trial(parameters)
+                return True
+        return False
 
     def reject(self, proposal: Proposal) -> None:
         """Tell that a recipe's values do not fit together."""
@@ -208,18 +219,18 @@ class Proposer:
         return Proposal(trial, recipe)
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
-        measured = record.status != "failed"
+        is_gated = record.status == "gated"
         values = {
             limit.name: limit.violation(record.values[limit.name])
             for limit in self._limits
             if limit.name in record.values
         }
-        self._set_constraints(trial, values, unmeasured=0.0 if measured else 1.0)
+        self._set_constraints(trial, values, unmeasured=0.0 if is_gated else 1.0)
         point = [record.get(name) for name in self._senses]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
             self._complete.add(self.study.tell(trial, point))
         else:
-            self.study.tell(trial, state=TrialState.PRUNED if record.status == "gated" else TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.PRUNED if is_gated else TrialState.FAIL)
 
     def _reject(self, trial: optuna.Trial) -> None:
         self._set_constraints(trial, {}, unmeasured=1.0)
@@ -230,7 +241,7 @@ class Proposer:
 
         Args:
             violations: those measured.
-            unmeasured: value of the others: a failed trial breaks them, of a gated one nothing is known.
+            unmeasured: value of the others: of a gated trial nothing is known, any other breaks what it did not tell.
         """
         for limit in self._limits:
             value = violations.get(limit.name, unmeasured)

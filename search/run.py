@@ -23,7 +23,7 @@ from sousvit.search.fidelity import Halving, make_rungs
 from sousvit.search.gate import broken_limits, explain, seconds_saved
 from sousvit.search.model_based import ModelBased
 from sousvit.search.proposer import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
-from sousvit.search.record import BaseRecord, TrialRecord, decode
+from sousvit.search.record import BaseRecord, TrialRecord, decode, encode
 from sousvit.search.selection import Preference
 from sousvit.search.tables import write_tables
 from sousvit.search.warm import take_over
@@ -248,7 +248,7 @@ def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks
             return answer
         hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
         said = explain(broken, again, budget.hard_limits)
-        archive.append("rejected", key=answer.chosen.key, broken=list(broken), said=said)
+        archive.append("rejected", key=answer.chosen.key, values=encode(again), broken=list(broken), said=said)
         answer, last = choose(archive, budget.hard_limits, budget.optimize), answer
     if not answer.feasible:
         return answer

@@ -1,7 +1,8 @@
 """A model of the one figure that is expensive: what training decides, from a recipe's parameters.
 
 Gaussian process regression (:mod:`sousvit.search.gaussian_process`). Ordered values are coded by rank, words one-hot,
-what a recipe does not ask for by -1; further columns (costs, fidelity) are taken as they are.
+what a recipe does not ask for (or what is None among numbers) by -1; further columns (costs, fidelity) are taken as
+they are.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Encoder:
         for example in examples:
             for name, value in example.items():
                 values.setdefault(name, {})[value] = None
-        self._ordered = {name: sorted(seen) for name, seen in values.items() if _is_ordered(seen)}
+        self._ordered = {name: sorted(seen.keys() - {None}) for name, seen in values.items() if _is_ordered(seen)}
         self._words = {name: list(seen) for name, seen in values.items() if name not in self._ordered}
 
     def __call__(self, parameters: Mapping[str, Any]) -> Array:
@@ -50,7 +51,9 @@ class Encoder:
 
 
 def _is_ordered(values: Mapping[Any, None]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    """Whether they are numbers; some may be missing."""
+    known = values.keys() - {None}
+    return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
 
 
 def _rank(value: float | None, values: Sequence[float]) -> float:

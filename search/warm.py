@@ -29,9 +29,13 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     because no answer may. Files are linked where the disk allows it.
 
     Raises:
-        UserError: no such run, another model, data or target, or an objective that it did not measure.
+        UserError: no such run, another model, data, target or seed, or an objective that it did not measure.
     """
     own, old = open_run(earlier)
+    seed = own.search.seed
+    if seed != budget.search.seed:  # trained with another seed, a recipe is another model
+        received = f"{budget.search.seed}, {seed} in {earlier.name}"
+        raise UserError("a search continues from a run with the same seed", received, f"search with --seed {seed}")
     for name in MEASURED_WITH:
         if own.part(name) != budget.part(name):
             raise UserError(

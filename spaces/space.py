@@ -27,6 +27,8 @@ PRESETS = Path(__file__).parent / "presets"
 NONE = "none"
 DEPLOY = "deploy"
 ORDER, FIRST, LAST = "order", "first", "last"
+#: Suggestions up to which a space is listed whole.
+LISTED = 20_000
 
 
 class Trial(Protocol):
@@ -192,6 +194,26 @@ class Space:
         )
         return total * sum(1 if option is None else option.size for _, option in self.deploys.values())
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether it is small enough for all of its suggestions to be looked at."""
+        return self.size <= LISTED
+
+    def suggestions(self) -> Iterator[tuple[dict[str, Any], Recipe]]:
+        """All parameters that a trial could be asked for, with their recipes; as many as :attr:`size` at most."""
+        path: list[int] | None = []
+        while path is not None:
+            trial = _PathTrial(path)
+            recipe = self.suggest(trial)
+            yield trial.asked, recipe
+            path = _following([*path, *[0] * (len(trial.widths) - len(path))], trial.widths)
+
+    def draw(self, generator: random.Random, known: Mapping[str, Any]) -> tuple[dict[str, Any], Recipe]:
+        """A random suggestion that keeps ``known`` parameters where they fit."""
+        trial = _RandomTrial(generator, known)
+        recipe = self.suggest(trial)
+        return trial.asked, recipe
+
     def options(self) -> Iterable[Option]:
         """Every option."""
         for group in self.groups:
@@ -248,17 +270,16 @@ class _Recorder:
         raise LookupError(technique)
 
 
-class RandomTrial:
+class _RandomTrial:
     """Answers with known parameters where they fit, otherwise at random."""
 
-    def __init__(self, generator: random.Random, known: dict[str, Any]) -> None:
-        self._random, self.known = generator, known
+    def __init__(self, generator: random.Random, known: Mapping[str, Any]) -> None:
+        self._random, self._known = generator, known
         self.asked: dict[str, Any] = {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of ``choices``."""
-        value = self.known.get(name)
-        self.asked[name] = value if value in choices else self._random.choice(list(choices))
+        value = self._known.get(name)
+        self.asked[name] = value if name in self._known and value in choices else self._random.choice(list(choices))
         return self.asked[name]
 
 
@@ -274,16 +295,6 @@ class _PathTrial:
         self.widths.append(len(choices))
         self.asked[name] = choices[self._path[place] if place < len(self._path) else 0]
         return self.asked[name]
-
-
-def every_suggestion(space: Space) -> Iterator[tuple[dict[str, Any], Recipe]]:
-    """All parameters that a trial could be asked for, with their recipes; as many as :attr:`Space.size` at most."""
-    path: list[int] | None = []
-    while path is not None:
-        trial = _PathTrial(path)
-        recipe = space.suggest(trial)
-        yield trial.asked, recipe
-        path = _following([*path, *[0] * (len(trial.widths) - len(path))], trial.widths)
 
 
 def _following(path: list[int], widths: Sequence[int]) -> list[int] | None:

@@ -100,6 +100,7 @@ def compare(
         UserError: a bad table or an unknown policy.
     """
     table = Table.read(path)
+    table.points()  # what cannot be compared is told before a replay begins
     every = sum(1 for _ in table.recipes()) * len(table.fidelities)
     evaluations = every if seconds is not None else min(evaluations, every)
     tasks = list(product(policies, range(seeds)))

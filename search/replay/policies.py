@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sousvit.common.errors import UnknownNameError
+from sousvit.common.schema import validated
 from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget, Limit
 from sousvit.search.executors.executor import make_job, record_of
@@ -128,15 +129,14 @@ def table_budget(table: Table, evaluations: int, seed: int, seconds: float | Non
     lowest, eta = table.ladder
     search = {"trials": evaluations, "time": seconds, "seed": seed, "confidence": 0.5}
     search |= {"explore_fidelity": lowest, "eta": eta}
-    return Budget.model_validate(
-        {
-            "model": {"name": "a-recorded-table"},
-            "data": {"format": "idx", "train": "none"},
-            "limits": table.limits,
-            "optimize": list(table.senses),
-            "search": search,
-        }
-    )
+    plain = {
+        "model": {"name": "a-recorded-table"},
+        "data": {"format": "idx", "train": "none"},
+        "limits": table.limits,
+        "optimize": list(table.senses),
+        "search": search,
+    }
+    return validated(Budget, plain, "the table")
 
 
 def ours(replay: Replay, **changed: object) -> None:

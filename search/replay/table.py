@@ -1,15 +1,6 @@
 """A recorded table as a search space: one row per configuration (and fidelity, and seed) with its objectives.
 
-A table is described by a YAML file::
-
-    file: results.csv                       # or parquet
-    parameters: [depth, width, patch]       # columns that make up a configuration
-    objectives: {accuracy: maximize, macs: minimize}
-    exact: [macs]                           # known for any configuration before it is evaluated
-    limits: {macs: 500}                     # optional, hard
-    seconds: cost                           # optional column: what an evaluation takes
-    fidelity: epochs_share                  # optional column in [0, 1]; 0 is untrained, 1 is final
-    seed: seed                              # optional column: repeated measurements
+Its description and its columns: :mod:`sousvit.search.replay.table_file`.
 
 A configuration becomes a recipe of one step, ``row``, so that everything that searches recipes searches tables.
 """
@@ -24,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import content_hash
-from sousvit.common.schema import read_yaml, validated
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity import make_rungs
 from sousvit.search.record import Value
+from sousvit.search.replay.table_file import TableSpec, checked, read_table
+from sousvit.search.replay.table_space import RUNTIME, TableSpace
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.space import Option, Space
@@ -45,29 +37,8 @@ if TYPE_CHECKING:
     from sousvit.spaces.technique import Context
 
 STEP = "row"
-RUNTIME = "onnxruntime"
 #: Keys that a step's plain form needs for itself.
 RESERVED = frozenset({"technique"})
-
-
-class TableSpec(BaseModel):
-    """What the columns of a table mean; see the module's text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    file: Path
-    parameters: tuple[str, ...] = Field(min_length=1)
-    objectives: dict[str, Direction] = Field(min_length=1)
-    exact: tuple[str, ...] = ()
-    limits: dict[str, float] = {}
-    seconds: str | None = None
-    fidelity: str | None = None
-    seed: str | None = None
-
-    @property
-    def columns(self) -> list[str]:
-        """Every column that is read."""
-        extra = [name for name in (self.seconds, self.fidelity, self.seed) if name is not None]
-        return list(dict.fromkeys([*self.parameters, *self.objectives, *self.exact, *self.limits, *extra]))
 
 
 class TableShape(ModelShape):
@@ -142,9 +113,8 @@ class Table:
 
     def __init__(self, frame: pd.DataFrame, spec: TableSpec) -> None:
         self.spec = spec
-        _check(frame, spec)
-        self._frame = frame.reset_index(drop=True)
-        self._suffix = content_hash(sorted(spec.objectives.items()), sorted(spec.exact), length=6)
+        self._frame = checked(frame, spec)
+        self._suffix = content_hash(sorted(spec.directions.items()), sorted(spec.exact), length=6)
         for column in self._measured:
             self._register(column)
         self.technique = STEP if spec.fidelity is None else FidelityRow.name
@@ -156,15 +126,7 @@ class Table:
         Raises:
             UserError: the description or the file is bad.
         """
-        spec = validated(TableSpec, read_yaml(path), str(path))
-        file = path.parent / spec.file
-        if not file.is_file():
-            raise UserError("a table's file must exist", file, f"correct file: in {path}")
-        try:
-            frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-        except (OSError, ValueError) as error:
-            raise UserError("a table is CSV or parquet", f"{file}: {error}", "convert it") from error
-        return cls(frame, spec)
+        return cls(*read_table(path))
 
     @cached_property
     def choices(self) -> dict[str, tuple[Any, ...]]:
@@ -173,8 +135,8 @@ class Table:
 
     @cached_property
     def space(self) -> Space:
-        """All combinations of the parameters' values; some may not be in the table."""
-        return Space(((Option(self.technique, self.choices),),), {RUNTIME: (RUNTIME, None)})
+        """The table's configurations; a sampler may ask for any combination of their values."""
+        return TableSpace(Option(self.technique, self.choices), list(self.recipes()))
 
     @cached_property
     def shape(self) -> TableShape:
@@ -184,7 +146,7 @@ class Table:
     @property
     def fidelities(self) -> list[float]:
         """Recorded fidelities, ascending; only 1 where there is no such column."""
-        return [1.0] if self.spec.fidelity is None else sorted(set(self._frame[self.spec.fidelity].astype(float)))
+        return [1.0] if self.spec.fidelity is None else sorted(set(self._frame[self.spec.fidelity]))
 
     @cached_property
     def ladder(self) -> tuple[float, float]:
@@ -204,11 +166,11 @@ class Table:
     @property
     def limits(self) -> dict[str, float]:
         """The hard limits, by registered name."""
-        return {self.name_of(column): bound for column, bound in self.spec.limits.items()}
+        return {self.name_of(column): bound for column, bound in self.spec.bounds.items()}
 
     def name_of(self, column: str) -> str:
-        """The name under which a column's objective is registered: no other table's, and no relative form."""
-        return f"{column}_in_{self._suffix}"
+        """The name under which a column's objective is registered: no other table's, no relative form, no target's."""
+        return f"{column.replace('@', ' at ')}_in_{self._suffix}"
 
     def recipes(self) -> Iterator[Recipe]:
         """Every configuration of the table."""
@@ -240,20 +202,27 @@ class Table:
         return Outcome(job.attempt, "complete", values, {"recorded": seconds})
 
     def points(self) -> npt.NDArray[np.float64]:
-        """``[configurations, objectives]`` means over seeds of what holds the limits at full fidelity."""
+        """``[configurations, objectives]`` means over seeds of what holds the limits at full fidelity.
+
+        Raises:
+            UserError: nothing does.
+        """
         kept = self._frame
         if self.spec.fidelity is not None:
-            kept = kept[kept[self.spec.fidelity].astype(float) >= 1.0]
-        means = kept.groupby(list(self.spec.parameters), dropna=False)[self._measured].mean()
-        for column, bound in self.spec.limits.items():
-            more = self.spec.objectives.get(column) == "maximize"
+            kept = kept[kept[self.spec.fidelity] >= 1.0]
+        means = kept.groupby(list(self.spec.parameters), dropna=False, sort=False)[self._measured].mean()
+        for column, bound in self.spec.bounds.items():
+            more = self.spec.directions[column] == "maximize"
             means = means[means[column] >= bound] if more else means[means[column] <= bound]
+        if means.empty:
+            said = ", ".join(f"{column} {bound:g}" for column, bound in self.spec.bounds.items())
+            raise UserError("some configuration must hold the limits", f"none does: {said}", "loosen them")
         found: npt.NDArray[np.float64] = means[list(self.spec.objectives)].to_numpy(float)
         return found
 
     @property
     def _measured(self) -> list[str]:
-        return list(dict.fromkeys([*self.spec.objectives, *self.spec.exact, *self.spec.limits]))
+        return list(self.spec.directions)
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -268,8 +237,8 @@ class Table:
     def _rows(self) -> dict[tuple[Any, ...], dict[float, list[int]]]:
         """Per configuration and fidelity its row numbers, by seed."""
         order = self._frame if self.spec.seed is None else self._frame.sort_values(self.spec.seed)
-        columns = [[_plain(value) for value in order[name]] for name in self.spec.parameters]
-        levels = [1.0] * len(order) if self.spec.fidelity is None else order[self.spec.fidelity].astype(float)
+        columns = [order[name] for name in self.spec.parameters]
+        levels = [1.0] * len(order) if self.spec.fidelity is None else order[self.spec.fidelity]
         found: dict[tuple[Any, ...], dict[float, list[int]]] = {}
         for row, level, *key in zip(order.index, levels, *columns, strict=True):
             found.setdefault(tuple(key), {}).setdefault(float(level), []).append(int(row))
@@ -282,7 +251,7 @@ class Table:
         return self._rows[key]
 
     def _register(self, column: str) -> None:
-        direction = self.spec.objectives.get(column, "minimize")
+        direction = self.spec.directions[column]
         stage = Stage.STRUCTURE if column in self.spec.exact else Stage.TRAINED
         name = self.name_of(column)
         if name not in OBJECTIVES:
@@ -294,6 +263,7 @@ class _Column(Objective):
 
     def __init__(self, name: str, direction: Direction, stage: Stage) -> None:
         self.name, self.unit, self.direction, self.stage = name, "", direction, stage  # type: ignore[misc]
+        self.signed = True  # type: ignore[misc]
         self.summary = "a column of a recorded table"  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
@@ -305,47 +275,7 @@ def _key(column: str) -> str:
     return f"{column}_" if column in RESERVED else column
 
 
-def _plain(value: Any) -> Any:
-    """A value of plain Python; what is missing is None."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
 def _values(column: pd.Series[Any]) -> tuple[Any, ...]:
-    found = list(dict.fromkeys(_plain(value) for value in column))
+    found = list(dict.fromkeys(column))
     numbers = [value for value in found if isinstance(value, int | float)]
     return tuple(sorted(numbers) + [value for value in found if value not in numbers])
-
-
-def _check(frame: pd.DataFrame, spec: TableSpec) -> None:
-    missing = [name for name in spec.columns if name not in frame.columns]
-    if missing:
-        raise UserError(
-            "a table has every column that is named",
-            f"no {', '.join(missing)} in {spec.file}",
-            f"choose from {', '.join(map(str, frame.columns))}",
-        )
-    if not len(frame):
-        raise UserError("a table has rows", f"none in {spec.file}", "record some")
-    for name in [column for column in spec.columns if column not in spec.parameters]:
-        numbers = pd.to_numeric(frame[name], errors="coerce")
-        if not np.isfinite(numbers).all():
-            row = int(np.argmin(np.isfinite(numbers)))
-            raise UserError("measured columns hold finite numbers", f"{name} in row {row + 1}: {frame[name].iloc[row]}",
-                            "correct or remove the row")  # fmt: skip
-    if spec.fidelity is not None and not frame[spec.fidelity].astype(float).between(0, 1).all():
-        raise UserError(
-            "fidelities lie between 0 and 1, 1 is final", f"column {spec.fidelity}", "divide by the largest"
-        )
-    if spec.fidelity is not None and not (frame[spec.fidelity].astype(float) == 1.0).any():
-        raise UserError("a table has final rows, of fidelity 1", f"none in column {spec.fidelity}", "record some")
-    keys = [*spec.parameters, *(name for name in (spec.fidelity, spec.seed) if name is not None)]
-    twice = frame.duplicated(keys)
-    if twice.any():
-        row = int(np.argmax(twice))
-        raise UserError("a configuration is recorded once (or once a seed)", f"row {row + 1} repeats an earlier one",
-                        "remove it, or name a seed column")  # fmt: skip
-    for name in spec.exact:
-        if frame.groupby(list(spec.parameters), dropna=False)[name].nunique().max() > 1:
-            raise UserError("an exact column depends on the parameters alone", name, "do not list it as exact")

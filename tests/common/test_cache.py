@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 import torch
 
 from sousvit.common.cache import TensorCache
+from sousvit.common.store import Store
 
 TENSORS = {
     "a": torch.arange(6.0).reshape(2, 3),
@@ -85,3 +87,19 @@ def test_a_claim_is_waited_for_and_can_be_given_up(tmp_path):
             raise AssertionError("claimed twice")
     with TensorCache(tmp_path).claim("models/x", tired):
         assert len(waited) == 2
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    cache = TensorCache(tmp_path)
+    for name, age in ((".old.safetensors.abc", 7200), (".new.safetensors.abc", 0)):
+        (tmp_path / name).write_bytes(b"half")
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
+    cache.write("x", TENSORS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.safetensors.abc", "x.safetensors"]
+
+
+def test_a_shared_storage_that_does_not_answer_is_a_miss(tmp_path):
+    store = Store(str(tmp_path / "shared"))
+    (tmp_path / "shared/cache/x.safetensors").mkdir(parents=True)  # reading a folder is an OSError
+    assert TensorCache(tmp_path / "own", shared=store).read("x") is None

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from sousvit.common.errors import UserError
 from sousvit.search.archive import EVENTS, Archive, violations
-from sousvit.search.budget import Limit
+from sousvit.search.budget import Limit, parse_limits
 from sousvit.search.pareto import Front
-from sousvit.search.record import BaseRecord, TrialRecord, Value, trial_key
+from sousvit.search.record import BaseRecord, TrialRecord, Value, encode, trial_key
 from sousvit.search.selection import REPAIRS, Preference, best, best_single, is_single, nearest_miss
 from sousvit.search.tables import trial_frame, write_tables
 from sousvit.spaces.technique import techniques
@@ -103,6 +103,18 @@ def test_what_broke_a_limit_when_measured_again_is_no_answer(tmp_path):
     archive.append("rejected", key=first.key, broken=["accuracy"])
     for one in (archive, Archive(tmp_path)):
         assert [trial.key for trial in one.front((), {"accuracy": True})] == [second.key]
+
+
+def test_what_was_rejected_for_one_limit_may_hold_a_looser_one(tmp_path):
+    archive = Archive(tmp_path, writable=True)
+    first = record(accuracy=0.9)
+    archive.add(first)
+    archive.append("rejected", key=first.key, values=encode({"accuracy": Value(0.85)}), broken=["accuracy"])
+    for one in (archive, Archive(tmp_path)):
+        assert one.is_rejected(first, parse_limits({"accuracy": 0.88}))
+        assert not one.is_rejected(first, parse_limits({"accuracy": 0.8}))
+        assert one.front(parse_limits({"accuracy": 0.8}), {"accuracy": True}) == [first]
+        assert one.front(parse_limits({"accuracy": 0.88}), {"accuracy": True}) == []
 
 
 points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), max_size=30)

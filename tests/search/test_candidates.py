@@ -8,7 +8,7 @@ from sousvit.search.budget import Limit
 from sousvit.search.candidates import SAMPLED, Candidates
 from sousvit.search.record import Value
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.space import every_suggestion, make_space, read_space
+from sousvit.spaces.space import make_space, read_space
 
 SMALL = {
     "prune_depth": {"drop": [0, 1, 2]},
@@ -31,9 +31,9 @@ def candidates_of(definition, shape, *limits):
 
 def test_every_suggestion_of_a_space_comes_once(shape):
     space = space_of(SMALL, shape)
-    listed = [tuple(sorted(parameters.items())) for parameters, _ in every_suggestion(space)]
+    listed = [tuple(sorted(parameters.items())) for parameters, _ in space.suggestions()]
     assert len(listed) == len(set(listed)) <= space.size
-    recipes = {recipe.canonical(shape).hash for _, recipe in every_suggestion(space)}
+    recipes = {recipe.canonical(shape).hash for _, recipe in space.suggestions()}
     # 3 depths, 1 + 2 ways to prune (the importance of nothing pruned does not matter), int8 or not
     assert len(recipes) == 3 * 3 * 2
 

@@ -334,7 +334,7 @@ def test_a_deployment_that_lost_on_the_base_is_not_paid_for_again(simulated):
 
 def test_a_model_that_is_not_accurate_is_not_deployed_in_other_ways(simulated, monkeypatch):
     run = simulated(search={"trials": 60})
-    monkeypatch.setattr(Halving, "is_accurate", lambda self, trial: False)
+    monkeypatch.setattr(Halving, "is_accurate", lambda self, trial, tolerance=0.0: False)
     run.engine.run()
     assert not [trial for trial in run.archive if trial.origin == "fanned"]
     assert [trial for trial in run.archive if trial.origin == "promoted"]

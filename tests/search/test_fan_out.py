@@ -10,9 +10,12 @@ import pytest
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
 from sousvit.search.fan_out import FanOut
+from sousvit.search.fidelity import Halving
 from sousvit.search.gate import dominated
 from sousvit.search.record import TrialRecord, Value, trial_key
+from sousvit.search.selection import Preference
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.space import Option, Space
 
 BUDGET = Budget.model_validate(
     {
@@ -48,19 +51,21 @@ def trial(chance: random.Random, models: int) -> TrialRecord:
     values = {"latency": Value(latency, latency - 0.5, latency + 0.5), "accuracy_drop": Value(drop)}
     if chance.random() < 0.9:
         values["size"] = Value(size)
-    fidelity = chance.random()
-    return TrialRecord(trial_key(plain, fidelity, 0), plain, fidelity, 0, "complete", values)
+    fidelity = chance.choice((0.25, 1.0))
+    key = trial_key(plain, fidelity, chance.randrange(2**31))
+    return TrialRecord(key, plain, fidelity, 0, "complete", values)
 
 
 def lost_by_definition(trials: list[TrialRecord], deploy: tuple[str, str | None]) -> bool:
-    """Tried, and each time surely worse than another deployment of the same model that holds what it holds."""
+    """Tried, and each time surely worse than another deployment of the same weights that holds what it holds."""
     limits, senses = BUDGET.hard_limits, BUDGET.senses
     measured = [one for one in trials if all(name in one.values for name in senses)]
     key = recipe(KEEPS[0], deploy)
     tried = [one for one in measured if one.recipe["runtime"] == key.runtime and one.techniques[1:] == key_deploy(key)]
 
     def beaten(one: TrialRecord) -> bool:
-        others = (other for other in measured if other.model_key == one.model_key)
+        weights = (one.model_key, one.fidelity)
+        others = (other for other in measured if (other.model_key, other.fidelity) == weights)
         return any(
             (not violations(other, limits) or bool(violations(one, limits)))
             and dominated(one.values, [{name: other.get(name) for name in senses}], senses)
@@ -87,3 +92,30 @@ def test_lost_deployments_are_counted_as_results_come(models):
                 seen.add(expected)
                 assert fan_out.has_lost(recipe(KEEPS[0], deploy)) == expected
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("drop", "deploy", "offered"),
+    [
+        (0.01, DEPLOYS[1], set(DEPLOYS)),  # accurate
+        (0.03, DEPLOYS[1], set(DEPLOYS)),  # not so: perhaps its quantization's fault
+        (0.03, DEPLOYS[0], set()),  # surely not
+        (0.05, DEPLOYS[1], set()),  # more than quantization costs
+    ],
+)
+def test_other_deployments_are_offered_where_they_may_hold_the_accuracy(drop, deploy, offered):
+    options = {
+        runtime if name is None else f"{runtime}:{name}": (runtime, None if name is None else Option(name, {}))
+        for runtime, name in DEPLOYS
+    }
+    policy = Halving((0.25, 1.0), 4.0, 0.5, BUDGET.hard_limits, Preference({}, {}), BUDGET.senses)
+    fan_out = FanOut(BUDGET, Trials(), Space((), options), policy)
+    trained = {"technique": "distill", "epochs": 1}
+    plain = recipe(0.5, deploy).to_dict()
+    plain["steps"].insert(1, trained)
+    values = {"accuracy_drop": Value(drop)}
+    fan_out.offer(Recipe.from_dict(plain), TrialRecord("k", plain, 1.0, 0, "complete", values))
+    found = set()
+    while (sibling := fan_out.next()) is not None:
+        found.add((sibling.runtime, None if sibling.deploy_step is None else sibling.deploy_step.technique))
+    assert found == offered

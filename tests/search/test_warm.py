@@ -71,6 +71,7 @@ def test_taking_over_is_repeated_after_a_crash_in_the_middle(earlier, tmp_path):
         ({"model": {"name": "deit_tiny_patch16_224"}}, "another model in one"),
         ({"targets": [{"threads": 2}]}, "another targets in one"),
         ({"optimize": ["memory"]}, "no memory"),
+        ({"search": {"seed": 1}}, "1, 0 in one; search with --seed 0"),
     ],
 )
 def test_a_run_of_something_else_is_refused(change, said, earlier, tmp_path):
