@@ -6,7 +6,8 @@ Plain Optuna gets our techniques, our worker with its caches, and our constraint
 levers: gates, priors, rungs, deployments of recovered models, and a model of what is expensive. All answers come the
 same way: the best final recipe that holds the limit, measured again, beside the base on the test split. Writes
 ``benchmarks/results/side_by_side.md`` (or as ``--run`` names it), ``.csv`` (every final result with its second) and
-``.html`` (hypervolume against time). A policy that has its answer is not run again.
+``.html`` (hypervolume against time). A policy that has its answer is not run again. ``--policies sousvit no-fan-out
+...`` are the search with one lever off (:mod:`levers`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import moocore
 import numpy as np
 import plotly.graph_objects as go
 from cifar10 import TECHNIQUES
+from levers import CHANGES, Change
 from on_cifar10 import arguments, budget
 from provenance import RESULTS, provenance
 
@@ -109,10 +111,11 @@ def run_plain(name: str, own: Budget, folder: Path) -> None:
 def run_policy(name: str, own: Budget, folder: Path) -> Answer:
     """Search by one policy and answer."""
     print(f"-- {name}", flush=True)
-    if name != "sousvit" and not (folder / EVENTS).is_file():
+    if name in SAMPLERS and not (folder / EVENTS).is_file():
         run_plain(name, own, folder)
     hooks = Hooks(say=print, watcher=Watcher(trial=lambda record, counts: tell(record)))
-    return search(own, folder, local_executor, hooks)
+    with CHANGES.get(name, Change()).applied():
+        return search(own, folder, local_executor, hooks)
 
 
 def events(folder: Path) -> list[tuple[float, TrialRecord]]:
@@ -209,9 +212,10 @@ def write_raw(folders: Mapping[str, Path], to: Path) -> None:
 def request(given: argparse.Namespace, policy: str) -> dict[str, Any]:
     """The budget that all policies get, as plain values; only random search may get more time."""
     minutes = given.minutes * (given.random_times if policy == "random" else 1)
-    techniques = {**TECHNIQUES, "distill": {**TECHNIQUES["distill"], "epochs": [EPOCHS]}}
+    change = CHANGES.get(policy, Change())
+    techniques = {**TECHNIQUES, "distill": {**TECHNIQUES["distill"], "epochs": [EPOCHS]}, **change.techniques}
     search = {"trials": 10_000, "time": f"{minutes:g}m", "seed": given.seed, "leave_one_out": False}
-    search |= {"explore_fidelity": 0.0, "explore_share": 0.5}
+    search |= {"explore_fidelity": 0.0, "explore_share": 0.5, **change.search}
     return {**budget(given, techniques), "limits": {"accuracy_drop": given.drop}, "search": search}
 
 
@@ -222,7 +226,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drop", type=float, default=0.02, help="top-1 that may be lost on validation")
     parser.add_argument("--random-times", type=float, default=1.0, help="random search gets so many times the minutes")
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--policies", nargs="+", choices=[*POLICIES, *CHANGES], default=list(POLICIES))
     given = parser.parse_args()
     folders = {name: Path("runs") / f"{given.run}-{name}" for name in given.policies}
     answers = {

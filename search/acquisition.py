@@ -4,12 +4,15 @@ Size, MACs and parameters follow from a recipe's shapes, latency from a regressi
 what training decides is uncertain. With exact costs ``c`` the hypervolume that a candidate adds is an integral over
 the costs above ``c``, of how far its uncertain value lies above the best one reached at those costs, and the
 expectation over a normal distribution has a closed form per step of that staircase (expected improvement, Jones et al.
-1998; EHVI, Emmerich et al. 2006).
+1998; EHVI, Emmerich et al. 2006). With three costs and more the staircase has too many steps, and the integral is
+estimated at points spread evenly over the costs.
 
 Here the uncertain objective is maximised and costs are minimised; callers turn signs.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,8 @@ Array = npt.NDArray[np.float64]
 _CHUNK = 512
 #: Standard deviations above its mean that a candidate is hoped to reach.
 HOPE = 5.0
-MAX_COSTS = 2
+#: With more costs the integral is estimated, from so many points.
+EXACT_COSTS, POINTS = 2, 1024
 
 
 def expected_gain(mean: Array, std: Array, costs: Array, known: Array, known_costs: Array, reference: Array) -> Array:
@@ -29,7 +33,7 @@ def expected_gain(mean: Array, std: Array, costs: Array, known: Array, known_cos
     Args:
         mean: ``[n]`` expected values of the uncertain objective.
         std: ``[n]`` standard deviations, positive.
-        costs: ``[n, k]`` exact costs, k from 0 to 2.
+        costs: ``[n, k]`` exact costs.
         known: ``[m]`` values reached so far.
         known_costs: ``[m, k]`` at these costs.
         reference: ``[1 + k]`` the worst value and the highest costs that count.
@@ -38,18 +42,61 @@ def expected_gain(mean: Array, std: Array, costs: Array, known: Array, known_cos
         ``[n]``, at least 0.
     """
     worst, ceiling = reference[0], reference[1:]
+    found = np.zeros(len(mean))
+    inside = np.flatnonzero((costs < ceiling).all(1))
+    estimate = _by_cells if costs.shape[1] <= EXACT_COSTS else _by_points
+    found[inside] = estimate(mean[inside], std[inside], costs[inside], known, known_costs, worst, ceiling)
+    return found
+
+
+def _by_cells(
+    mean: Array, std: Array, costs: Array, known: Array, known_costs: Array, worst: float, ceiling: Array
+) -> Array:
+    """``[n]`` exact gains, cell by cell of the staircase."""
     edges = [np.unique(np.clip(known_costs[:, k], None, ceiling[k])) for k in range(costs.shape[1])]
     staircase = _staircase(known, np.minimum(known_costs, ceiling), edges, worst)
     levels, places = np.unique(staircase, return_inverse=True)
     found = np.zeros(len(mean))
     # Levels rise with the costs, so whoever hardly reaches the one at its own costs adds nothing anywhere.
     own = staircase[tuple(np.searchsorted(edge, costs[:, k], side="right") for k, edge in enumerate(edges))]
-    hopeful = np.flatnonzero((mean + HOPE * std > own) & (costs < ceiling).all(1))
+    hopeful = np.flatnonzero(mean + HOPE * std > own)
     for start in range(0, len(hopeful), _CHUNK):
         part = hopeful[start : start + _CHUNK]
         gains = _expected_excess(mean[part, None], std[part, None], levels[None])  # [n, levels]
         widths = [_widths(costs[part, k], edges[k], ceiling[k]) for k in range(len(edges))]
         found[part] = _over_cells(gains, places, widths)
+    return found
+
+
+def _by_points(
+    mean: Array, std: Array, costs: Array, known: Array, known_costs: Array, worst: float, ceiling: Array
+) -> Array:
+    """``[n]`` estimated gains: the mean over points of the box of costs, times its volume."""
+    if not len(mean):
+        return np.zeros(0)
+    low = costs.min(0)
+    # The points hang on the box alone, so that candidates of one call are weighed alike.
+    points = low + (ceiling - low) * _spread_points(costs.shape[1])
+    reached = np.where((known_costs[None] <= points[:, None]).all(2), known[None], worst)
+    levels, places = np.unique(reached.max(1, initial=worst), return_inverse=True)
+    members = np.zeros((len(points), len(levels)))
+    members[np.arange(len(points)), places.reshape(-1)] = np.prod(ceiling - low) / len(points)
+    own = np.where((known_costs[None] <= costs[:, None]).all(2), known[None], worst).max(1, initial=worst)
+    hopeful = np.flatnonzero(mean + HOPE * std > own)
+    found = np.zeros(len(mean))
+    for start in range(0, len(hopeful), _CHUNK):
+        part = hopeful[start : start + _CHUNK]
+        above = (points[None] >= costs[part, None]).all(2) @ members  # [n, levels]
+        found[part] = (above * _expected_excess(mean[part, None], std[part, None], levels[None])).sum(1)
+    return found
+
+
+@cache
+def _spread_points(dimensions: int) -> Array:
+    """``[points, dimensions]`` evenly over the unit cube."""
+    from scipy.stats import qmc
+
+    found: Array = qmc.Sobol(dimensions, seed=0).random(POINTS)
     return found
 
 

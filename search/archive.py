@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -141,32 +141,26 @@ class Archive:
         return iter(self.trials.values())
 
     def front(
-        self, limits: Sequence[Limit], senses: Mapping[str, bool], among: Iterable[TrialRecord] | None = None
-    ) -> list[TrialRecord]:
-        """Feasible, final, non-dominated trials (``among`` some, or all); ``senses``: whether more is better.
-
-        The front of all is kept, and only trials that came since are looked at.
-        """
-        if among is not None:
-            return self._extended(Front(senses.values()), among, limits, senses).items
-        key = (tuple(limits), tuple(senses.items()), len(self.rejected))
-        front, seen = self._fronts.get(key) or (Front(senses.values()), 0)
-        self._extended(front, islice(self.trials.values(), seen, None), limits, senses)
-        self._fronts[key] = front, len(self.trials)
-        return list(front.items)
-
-    def _extended(
         self,
-        front: Front[TrialRecord],
-        trials: Iterable[TrialRecord],
         limits: Sequence[Limit],
         senses: Mapping[str, bool],
-    ) -> Front[TrialRecord]:
-        for trial in feasible(trials, limits):
+        among: Callable[[TrialRecord], bool] | None = None,
+    ) -> list[TrialRecord]:
+        """Feasible, final, non-dominated trials; ``senses``: whether more is better.
+
+        Fronts are kept, and only trials that came since are looked at.
+
+        Args:
+            among: which trials count, by default all; the same function each time, or the front is made anew.
+        """
+        key = (among, tuple(limits), tuple(senses.items()), len(self.rejected))
+        front, seen = self._fronts.get(key) or (Front(senses.values()), 0)
+        for trial in feasible(filter(among, islice(self.trials.values(), seen, None)), limits):
             point = [trial.get(name) for name in senses]
             if not self.is_rejected(trial, limits) and not any(math.isnan(value) for value in point):
                 front.add(point, trial)
-        return front
+        self._fronts[key] = front, len(self.trials)
+        return list(front.items)
 
     def is_rejected(self, trial: TrialRecord, limits: Sequence[Limit]) -> bool:
         """Whether ``trial`` breaks one of ``limits`` by what was measured of it again: then it is no answer to them.

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sousvit.objectives.objective import get_objective
-from sousvit.search.acquisition import MAX_COSTS, expected_gain, probability_above
+from sousvit.search.acquisition import expected_gain, probability_above
 from sousvit.search.budget import Limit
 from sousvit.search.candidates import Candidates, Pool
 from sousvit.search.learning_curve import LearningCurve, is_trained
@@ -103,12 +103,8 @@ class ModelBased:
         self._make = lambda: Candidates(space, shape, base, limits, seed)
         self._made: Candidates | None = None
         self._trained = [name for name in senses if is_trained(name)]
-        self._costs = [name for name in senses if not is_trained(name)]
-        self.applies = (
-            len(self._trained) <= 1 and len(self._costs) <= MAX_COSTS and not any(senses[name] for name in self._costs)
-        )
         needed = [*senses, *(limit.name for limit in limits)]
-        #: Figures that are learned; a cost by its logarithm.
+        #: Figures that are learned; a cost that cannot be negative by its logarithm.
         self._learned = {self._source(name): _Learned() for name in needed if not self._is_exact(name)}
         self._read = 0
         #: Every complete result; and per recipe the one of its highest rung, then as it should end.
@@ -128,7 +124,7 @@ class ModelBased:
         for name, learned in self._learned.items():
             structures = [Recipe.from_dict(plain).structure().hash for plain in learned.recipes]
             first = sorted({key: place for place, key in reversed(list(enumerate(structures)))}.values())
-            if not is_trained(name) and len(first) >= MIN_RESULTS:
+            if not (is_trained(name) or get_objective(name).signed) and len(first) >= MIN_RESULTS:
                 values = np.array([learned.values[place] for place in first])
                 surrogate = Surrogate()
                 surrogate.fit(np.array([learned.rows[place] for place in first]), values)
@@ -144,13 +140,13 @@ class ModelBased:
             pending: on their way; taken as if they had come out as expected (Ginsbourger et al., 2010, "believer").
 
         Returns:
-            None where this way of proposing does not apply, or too little is known yet.
+            None where too little is known yet, or too much.
         """
-        if not self.applies or len(records) > MAX_RESULTS or len(pending) > MAX_PENDING:
+        if self._knows_too_much or len(pending) > MAX_PENDING:
             return None
         self._learn(records[self._read :])
         self._read = len(records)
-        if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()):
+        if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()) or self._knows_too_much:
             return None
         awaited = [self._candidates.describe(recipe.to_dict()) for recipe in pending]
         believed = [candidate for candidate in awaited if candidate is not None]
@@ -161,6 +157,10 @@ class ModelBased:
         gains = np.where(is_open, self._gains(pool, Pool.of(believed)), 0.0)
         best = int(np.argmax(gains))
         return pool.items[best].parameters if gains[best] > 0 else None
+
+    @property
+    def _knows_too_much(self) -> bool:
+        return any(len(learned.values) > MAX_RESULTS for learned in self._learned.values())
 
     @property
     def _candidates(self) -> Candidates:
@@ -178,6 +178,8 @@ class ModelBased:
     def _learn(self, records: Sequence[TrialRecord]) -> None:
         """Take results in one by one: so a resumed search knows what the undisturbed one knew."""
         for record in records:
+            if self._knows_too_much:
+                return
             self._tried.add(record.recipe_key)
             candidate = self._candidates.describe(record.recipe)
             if candidate is None or record.status == "failed":
@@ -186,7 +188,8 @@ class ModelBased:
             for name in filterfalse(is_trained, self._learned):
                 value = record.get(name)
                 if math.isfinite(value):
-                    self._learned[name].put(record.recipe_key, record.recipe, candidate.features, _log(value))
+                    value = value if get_objective(name).signed else _log(value)
+                    self._learned[name].put(record.recipe_key, record.recipe, candidate.features, value)
             if record.status == "complete":
                 self._expect(record)
             for learned in self._learned.values():
@@ -224,43 +227,69 @@ class ModelBased:
     def _gains(self, pool: Pool, believed: Pool) -> Array:
         """``[n]``: hypervolume to be expected of each, 0 where it should break a limit on costs."""
         count = len(pool.items)
-        costs = {name: self._cost(name, pool) for name in self._needed_costs()}
+        uncertain = self._least_certain(pool)
+        costs = [name for name in self._senses if name != uncertain]
         final = [record for record in self._hoped if miss_of(record, self._limits) <= 0]
-        asked = np.array([costs[name] for name in self._costs]).T.reshape(count, len(self._costs))
-        reached = np.array([[r.get(name) for name in self._costs] for r in final]).reshape(len(final), len(self._costs))
+        asked = _columns([self._cost(name, pool) for name in costs], count)
+        reached = _columns([self._costs_of(name, final) for name in costs], len(final))
         if believed.items:
-            expected_costs = np.array([self._cost(name, believed) for name in self._costs]).T
-            reached = np.concatenate([reached, expected_costs.reshape(len(believed.items), len(self._costs))])
-        ceilings = [self._ceiling(name, costs[name]) for name in self._costs]
-        if self._trained:
-            optimised = self._source(self._trained[0])
-            mean, std = self._expected(optimised, pool)
-            known = self._sign(optimised) * np.array([r.get(optimised) for r in final])
+            expected = _columns([self._cost(name, believed) for name in costs], len(believed.items))
+            reached = np.concatenate([reached, expected])
+        ceilings = [self._ceiling(name, asked[:, place]) for place, name in enumerate(costs)]
+        if uncertain:
+            source = self._source(uncertain)
+            mean, std = self._expected(source, pool)
+            known = self._sign(source) * np.array([r.get(source) for r in final])
             if believed.items:
-                known = np.concatenate([known, self._expected(optimised, believed)[0]])
-            seen = self._sign(optimised) * np.array(self._learned[optimised].values)
-            worst = max([seen.min(), *(self._floor(limit) for limit in self._limits if limit.name == optimised)])
+                known = np.concatenate([known, self._expected(source, believed)[0]])
+            worst = self._worst(uncertain)
         else:
             mean, std = np.ones(count), np.full(count, CERTAIN)
             known, worst = np.ones(len(reached)), 0.0
         gains = expected_gain(mean, std, asked, known, reached, np.array([worst, *ceilings]))
+        return gains * self._chance_to_hold(pool)
+
+    def _chance_to_hold(self, pool: Pool) -> Array:
+        """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
+        found = np.ones(len(pool.items))
         for limit in self._limits:
             if is_trained(limit.name):
-                expected = self._expected(self._source(limit.name), pool)
-                gains = gains * probability_above(*expected, self._floor(limit))
+                found *= probability_above(*self._expected(self._source(limit.name), pool), self._floor(limit))
             else:
-                cost = costs[limit.name]
-                gains = np.where(cost >= limit.bound if limit.maximise else cost <= limit.bound, gains, 0.0)
-        return gains
+                found *= self._cost(limit.name, pool) <= self._sign(limit.name) * -limit.bound
+        return found
 
-    def _needed_costs(self) -> list[str]:
-        limited = [limit.name for limit in self._limits if not is_trained(limit.name)]
-        return list(dict.fromkeys([*self._costs, *limited]))
+    def _least_certain(self, pool: Pool) -> str:
+        """The trained objective that is known least: it is weighed as a distribution, the others as their means.
+
+        "" where nothing that is optimised is trained.
+        """
+
+        def doubt(name: str) -> float:
+            source = self._source(name)
+            return float(self._expected(source, pool)[1].mean()) / (float(np.std(self._learned[source].values)) or 1.0)
+
+        return max(self._trained, key=doubt) if len(self._trained) > 1 else next(iter(self._trained), "")
+
+    def _worst(self, name: str) -> float:
+        """The least sign-adjusted figure of a trained objective that counts: the worst seen, or its limit."""
+        source = self._source(name)
+        seen = self._sign(source) * np.array(self._learned[source].values)
+        return max([float(seen.min()), *(self._floor(limit) for limit in self._limits if limit.name == name)])
 
     def _cost(self, name: str, pool: Pool) -> Array:
+        """``[n]`` what candidates should cost, less is better: of what is to be large, its negative."""
+        if is_trained(name):
+            return -self._expected(self._source(name), pool)[0]
         if name not in self._learned:
-            return pool.figures[name]
-        return np.exp(self._learned[name].predict(pool.features)[0])
+            return -self._sign(name) * pool.figures[name]
+        mean = self._learned[name].predict(pool.features)[0]
+        return -self._sign(name) * (mean if get_objective(name).signed else np.exp(mean))
+
+    def _costs_of(self, name: str, records: Sequence[TrialRecord]) -> Array:
+        """``[n]`` what finished recipes cost, likewise."""
+        source = self._source(name) if is_trained(name) else name
+        return -self._sign(source) * np.array([record.get(source) for record in records])
 
     def _expected(self, source: str, pool: Pool) -> tuple[Array, Array]:
         """Sign-adjusted means and deviations of what training decides, after all of it; more is better.
@@ -276,8 +305,11 @@ class ModelBased:
 
     def _ceiling(self, name: str, costs: Array) -> float:
         """Cost from which on nothing is gained: the base's, or the highest there is."""
-        bounds = [limit.bound for limit in self._limits if limit.name == name]
-        return min([self._base[name].value if name in self._base else float(costs.max()) * 1.01, *bounds])
+        if is_trained(name):
+            return -self._worst(name)
+        bounds = [-self._sign(name) * limit.bound for limit in self._limits if limit.name == name]
+        highest = float(costs.max()) + 0.01 * float(np.ptp(costs))
+        return min([-self._sign(name) * self._base[name].value if name in self._base else highest, *bounds])
 
     def _floor(self, limit: Limit) -> float:
         """The least sign-adjusted figure that holds a limit on what training decides, intervals included."""
@@ -296,6 +328,11 @@ class ModelBased:
     @staticmethod
     def _sign(name: str) -> float:
         return 1.0 if get_objective(name).direction == "maximize" else -1.0
+
+
+def _columns(columns: Sequence[Array], rows: int) -> Array:
+    """``[rows, n]`` of n columns, which may be none."""
+    return np.array(columns).T.reshape(rows, len(columns))
 
 
 def _log(value: float) -> float:

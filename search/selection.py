@@ -83,7 +83,12 @@ def is_single(techniques: Iterable[str]) -> bool:
     return len([name for name in techniques if name not in REPAIRS]) == 1
 
 
+def is_single_trial(trial: TrialRecord) -> bool:
+    """Whether its recipe is one."""
+    return is_single(trial.techniques)
+
+
 def best_single(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
     """The best single technique; where none holds the limits, the one that misses them least."""
-    singles = [trial for trial in trials if is_single(trial.techniques)]
+    singles = list(filter(is_single_trial, trials))
     return best(singles, limits, preference) or nearest_miss(singles, limits, preference)

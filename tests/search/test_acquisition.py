@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from scipy.stats import norm
 
-from sousvit.search.acquisition import expected_gain, probability_above
+from sousvit.search.acquisition import EXACT_COSTS, expected_gain, probability_above
 
 
 def hypervolume(values, costs, reference) -> float:
@@ -30,7 +30,7 @@ def brute_force(mean, std, cost, known, known_costs, reference) -> float:
     return float(np.mean(with_one))
 
 
-@pytest.mark.parametrize("num_costs", [0, 1, 2])
+@pytest.mark.parametrize("num_costs", [0, 1, 2, 3, 4])
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 6))
 def test_it_is_the_mean_of_what_draws_would_add(num_costs, seed, size):
@@ -41,7 +41,7 @@ def test_it_is_the_mean_of_what_draws_would_add(num_costs, seed, size):
     reference = np.array([0.1, *[1.0] * num_costs])
     found = expected_gain(mean, std, costs, known, known_costs, reference)
     expected = [brute_force(*one, known, known_costs, reference) for one in zip(mean, std, costs, strict=True)]
-    assert found == pytest.approx(expected, abs=3e-3)
+    assert found == pytest.approx(expected, abs=3e-3 if num_costs <= EXACT_COSTS else 2e-2)
 
 
 def test_without_anything_known_the_whole_box_can_be_won():

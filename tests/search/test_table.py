@@ -12,6 +12,7 @@ import yaml
 
 from sousvit.common.errors import UserError
 from sousvit.common.schema import validated
+from sousvit.search.model_based import ModelBased
 from sousvit.search.replay.compare import compare
 from sousvit.search.replay.policies import replay, table_budget
 from sousvit.search.replay.table import Table
@@ -136,3 +137,38 @@ def test_a_missing_figure_of_a_nullable_column_is_named():
     frame = pd.DataFrame({"p": [1, 2], "x": pd.array([1, None], dtype="Int64")})
     with pytest.raises(UserError, match="x in row 2"):
         Table(frame, spec(parameters=["p"], objectives={"x": "minimize"}, exact=[]))
+
+
+def smooth() -> pd.DataFrame:
+    """Rows whose figures all follow smoothly from three parameters, one of them negative."""
+    grid = np.array([[a, b, c] for a in range(8) for b in range(8) for c in range(4)], dtype=float)
+    a, b, c = grid.T
+    quality, speed = np.tanh((a + b + c) / 8) - 0.02 * (a - b) ** 2, 1 / (1 + a + 0.5 * c)
+    frame = pd.DataFrame(grid, columns=["a", "b", "c"])
+    return frame.assign(quality=quality, speed=speed, size=a + b, loss=c - 5)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "exact"),
+    [
+        ({"quality": "maximize", "speed": "maximize"}, []),
+        ({"quality": "maximize", "speed": "maximize"}, ["speed"]),
+        ({"quality": "maximize", "size": "minimize", "loss": "minimize"}, ["loss"]),
+        ({"quality": "maximize", "speed": "maximize", "size": "minimize", "loss": "minimize"}, ["size", "loss"]),
+        ({"size": "minimize", "loss": "minimize"}, ["size", "loss"]),
+    ],
+)
+def test_whatever_is_asked_for_the_model_proposes_and_finds_more_than_chance(objectives, exact, monkeypatch):
+    asked: list[bool] = []
+    propose = ModelBased.propose
+
+    def counted(self, *given):
+        found = propose(self, *given)
+        asked.append(found is not None)
+        return found
+
+    monkeypatch.setattr(ModelBased, "propose", counted)
+    table = Table(smooth(), spec(parameters=["a", "b", "c"], objectives=objectives, exact=exact))
+    ours = replay(table, "sousvit", 30, seed=0).share[-1]
+    by_chance = np.mean([replay(table, "random", 30, seed=seed).share[-1] for seed in range(5)])
+    assert asked.count(True) >= 15 and ours > by_chance
