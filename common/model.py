@@ -13,12 +13,15 @@ from torch import nn
 
 from sousvit.common.errors import UnknownNameError, UserError
 from sousvit.common.files import content_hash, write_atomic
-from sousvit.common.specs import METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint
+from sousvit.common.specs import METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint, read_class_names
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A loaded base: the module in eval mode, how to feed it, and its content hash."""
+    """A loaded base: the module in eval mode, how to feed it, and its content hash.
+
+    ``class_names`` say what each label means, where the checkpoint says so.
+    """
 
     module: nn.Module
     spec: ModelSpec
@@ -28,6 +31,7 @@ class LoadedModel:
     std: tuple[float, ...]
     num_classes: int
     fingerprint: str
+    class_names: tuple[str, ...] = ()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 ``[B, C, H, W]`` to float32, as the model expects it."""
@@ -107,8 +111,10 @@ def load(spec: ModelSpec) -> LoadedModel:
         UserError: see :func:`create`; or the checkpoint does not fit the model.
     """
     module = create(spec)
+    names: tuple[str, ...] = ()
     if spec.checkpoint is not None:
         load_weights(module, Path(spec.checkpoint))
+        names = read_class_names(Path(spec.checkpoint))
     size, channels = input_size(module)
     mean = _per_channel(spec.mean or getattr(module, "pretrained_cfg", {}).get("mean") or (0.5,), channels, "mean")
     std = _per_channel(spec.std or getattr(module, "pretrained_cfg", {}).get("std") or (0.5,), channels, "std")
@@ -118,7 +124,7 @@ def load(spec: ModelSpec) -> LoadedModel:
     )
     head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
     fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
-    return LoadedModel(module, spec, size, channels, mean, std, classes, fingerprint)
+    return LoadedModel(module, spec, size, channels, mean, std, classes, fingerprint, names)
 
 
 def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:

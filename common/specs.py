@@ -14,6 +14,8 @@ from sousvit.common.schema import validated
 
 METADATA_KEY = "sousvit"
 _DESCRIBED = ("name", "args", "mean", "std", "detector")
+#: Key of a description: what each label means. It stands with the weights, so a budget does not repeat it.
+CLASS_NAMES = "class_names"
 #: Keys of a description that are figures or notes; everything else in a flat sidecar goes to timm.
 _FIGURES = frozenset(
     {"epoch", "epochs", "training", "figures", "params", "seed", "date", "dataset", "notes", "license"}
@@ -84,7 +86,7 @@ class ModelSpec(BaseModel):
         spec = self
         if self.checkpoint is not None:
             path = (folder / Path(self.checkpoint).expanduser()).resolve()
-            own = read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
+            own = read_description(path)
             fields = {key: own[key] for key in _DESCRIBED if own.get(key) is not None}
             missing = {key: value for key, value in fields.items() if not getattr(self, key)}
             spec = validated(ModelSpec, {**self.model_dump(), "checkpoint": str(path), **missing}, str(path))
@@ -124,13 +126,14 @@ class DataSpec(BaseModel):
     ``root`` where that is given (``voc`` and ``coco``).
 
     ``voc``: parts are lists of image names (``ImageSets/Main/train.txt``), beside whose top folder ``Annotations``
-    and ``JPEGImages`` lie; ``classes`` are the names to find, those of the training part by default. ``coco``: parts
-    are JSON files; ``images`` are the folders of their images, the JSON's own by default.
+    and ``JPEGImages`` lie. ``coco``: parts are JSON files; ``images`` are the folders of their images, the JSON's own
+    by default. ``classes`` are the names to find, in the order of the model's labels; by default those that VOC's
+    training part names, in alphabetical order, or COCO's categories in the order of their ids.
 
     ``labels: false`` says that training and validation images have no labels (a test split always has). ``data: none``
     (short for ``format: none``), or ``train: none`` beside a test split, says that there are no images: then they
     are synthesised from the base, as ``synthesis`` says (the parameters of the technique ``synthesize``), and
-    ``validation`` may only be the count of those held out for judging.
+    ``validation`` may only be the count of those held out for judging (and of others, for the answer alone).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -140,7 +143,7 @@ class DataSpec(BaseModel):
     validation: StrictCount | Fraction | LastRows | str = DEFAULT_VALIDATION
     name: str | None = Field(default=None, description="torchvision class name")
     root: str | None = Field(default=None, description="torchvision folder, or where voc and coco paths start")
-    classes: tuple[str, ...] | None = Field(default=None, description="voc: class names, in the order of their labels")
+    classes: tuple[str, ...] | None = Field(default=None, description="voc and coco: class names, in label order")
     images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
         default=None, description="coco: folders that hold the images"
     )
@@ -176,11 +179,12 @@ class DataSpec(BaseModel):
     @property
     def final_name(self) -> str:
         """What the answer is judged on."""
-        return "the test split" if self.has_test else self.validation_name
+        fresh = "fresh synthesised images" if self.kind == "none" else self.validation_name
+        return "the test split" if self.has_test else fresh
 
     @property
     def held_out(self) -> int:
-        """How many synthesised images are for judging only."""
+        """How many synthesised images judge recipes; as many others judge the answer."""
         return self.validation if isinstance(self.validation, int) else HELD_OUT
 
     @model_validator(mode="after")
@@ -217,7 +221,7 @@ class DataSpec(BaseModel):
     @model_validator(mode="after")
     def _nothing_ignored(self) -> DataSpec:
         """Refuse keys that the format would pass over."""
-        own = {"torchvision": ("name", "root"), "voc": ("root", "classes"), "coco": ("root", "images")}
+        own = {"torchvision": ("name", "root"), "voc": ("root", "classes"), "coco": ("root", "classes", "images")}
         paths = () if self.format == "torchvision" else ("train", "test")
         special = ("train", "test", "name", "root", "classes", "images")
         foreign = [key for key in special if key not in (*paths, *own.get(self.format, ()))]
@@ -281,6 +285,28 @@ def open_checkpoint(path: Path, framework: str = "numpy") -> Any:
         ) from error
 
 
+def read_description(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, in its metadata or in ``<stem>.json`` beside it; or an empty dict.
+
+    Raises:
+        UserError: no file, not safetensors, or a broken description.
+    """
+    return read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The classes of a checkpoint's model in the order of their labels; none where it does not say.
+
+    Raises:
+        UserError: see :func:`read_description`; or they are no list of names.
+    """
+    names = read_description(path).get(CLASS_NAMES) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        rule = f"{CLASS_NAMES} of a checkpoint's description is a list of names"
+        raise UserError(rule, f"{str(names)[:80]} in {path}", "correct it")
+    return tuple(names)
+
+
 def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
     """The description that ``sousvit train`` put into a checkpoint, or an empty dict.
 
@@ -293,7 +319,7 @@ def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Name, args, mean and std from a JSON file beside a checkpoint, or an empty dict when it describes no model.
+    """Name, args, mean, std and class names from a JSON file beside a checkpoint; empty when it describes no model.
 
     The model is called ``name`` or ``model_name``; timm's arguments stand under ``args`` or at the top level,
     where known figures (epochs, accuracies) are passed over.
@@ -312,10 +338,9 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     name = values.get("name") or values.get("model_name")
     if not isinstance(name, str):
         return {}
-    flat = {
-        key: value for key, value in values.items() if key not in {*_DESCRIBED, "model_name"} and not _is_figure(key)
-    }
-    described: dict[str, Any] = {key: values[key] for key in ("mean", "std") if key in values}
+    known = {*_DESCRIBED, CLASS_NAMES, "model_name"}
+    flat = {key: value for key, value in values.items() if key not in known and not _is_figure(key)}
+    described: dict[str, Any] = {key: values[key] for key in ("mean", "std", CLASS_NAMES) if key in values}
     return {**described, "name": name, "args": values.get("args", flat)}
 
 

@@ -10,7 +10,7 @@ from sousvit.common.data import ImageSet, Splits
 from sousvit.common.errors import MissingPackageError, UserError
 from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import DataSpec, ModelSpec, read_checkpoint_metadata, read_sidecar, require_task
+from sousvit.common.specs import DataSpec, ModelSpec, read_description, require_task
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import get_runtime, open_session
 from sousvit.objectives.targets.device import open_device
@@ -34,6 +34,8 @@ def apply_recipe(
     path: Path, out: Path, model: str | None = None, data: Path | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Build a recipe's artifact in ``out`` and judge it on validation, and on test where there is one.
+
+    The result holds ``artifact``, ``recipe``, ``figures``, and ``notes``: what reading the data dropped or changed.
 
     Args:
         path: a recipe file as a search writes it (or with at least ``recipe``, ``model`` and ``data``).
@@ -76,7 +78,7 @@ def apply_recipe(
     shape = (1, base.channels, *base.size)
     artifact = make_artifact(compressed, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
     figures = _judge(artifact, compressed, base, splits, recipe)
-    return {"artifact": str(out), "recipe": recipe.to_dict(), "figures": figures}
+    return {"artifact": str(out), "recipe": recipe.to_dict(), "figures": figures, "notes": splits.notes}
 
 
 def _require_installed(recipe: Recipe) -> None:
@@ -122,8 +124,7 @@ def _model_spec(value: dict[str, Any], path: Path, model: str | None) -> ModelSp
     if model.endswith(".safetensors"):
         own = value.get("model") if isinstance(value.get("model"), dict) else {}
         # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
-        path = Path(model)
-        described = read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
+        described = read_description(Path(model))
         names = () if described else ("name", "args", "mean", "std", "detector")
         kept = {key: entry for key, entry in (own or {}).items() if key in names}
         return validated(ModelSpec, {**kept, "checkpoint": model}, "--model").resolved(Path())

@@ -40,7 +40,7 @@ from sousvit.search.subject import MeasuredSubject, measure
 from sousvit.search.trial_objectives import asked_of, trial_objectives
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
-from sousvit.spaces.images import open_splits
+from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
@@ -289,7 +289,8 @@ class Judge:
         """The ``rows`` of the final table: one interleaved session, one read of the test split.
 
         The recipe's parts may take as long to build as the search was given; those that were ``skipped`` are named.
-        ``sheet`` is a PNG of what it was built from where there is no data, otherwise None.
+        ``sheet`` is a PNG of what it was built from where there is no data, otherwise None; ``notes`` say what reading
+        the data dropped or changed.
 
         Args:
             retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
@@ -327,7 +328,8 @@ class Judge:
                 continue  # a part that cannot stand alone has no row
             recipes[role] = one
         rows = [row.to_dict() for row in self._rows(subjects, recipes)]
-        return {"rows": rows, "skipped": skipped, "sheet": self._sheet(self._builder.context_of(chosen).train)}
+        sheet = self._sheet(self._builder.context_of(chosen).train)
+        return {"rows": rows, "skipped": skipped, "sheet": sheet, "notes": self._splits.notes}
 
     def _rest(self, recipe: Recipe, technique: str) -> Recipe | None:
         """The recipe without one step, and without the training that only this step needed; None if nothing is left."""
@@ -346,14 +348,14 @@ class Judge:
             timings[name] = device.time(artifacts, "base", self._plan.careful(), with_baseline=True)
         data, quality = self._budget.data, self._task.quality
         self._progress(f"judging on {data.final_name}", 0, 0)
-        test: ImageSet = self._splits.open_test() if data.has_test else self._splits.validation
+        final: ImageSet = open_final(self._splits, self._supply)
         labelled = (quality, f"{quality}_drop", "eer") if data.has_test else ()
         extra = [get_objective(name) for name in (*labelled, "memory")]
         objectives = list({o.name: o for o in [*self._objectives, *extra]}.values())
         base: MeasuredSubject | None = None
         for role, subject in subjects.items():
             own = {name: found[role] for name, found in timings.items()}
-            judged = replace(subject, images=test, timings=own, reference=base)
+            judged = replace(subject, images=final, timings=own, reference=base)
             base = base or judged
             values: dict[str, Value] = measure(judged, objectives)
             noisy = any(timing.noisy for timing in own.values())

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import filterfalse, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from sousvit.objectives.objective import get_objective
 from sousvit.search.acquisition import expected_gain, probability_above
@@ -144,6 +146,10 @@ class ModelBased:
         """
         if self._knows_too_much or len(pending) > MAX_PENDING:
             return None
+        with _blas().limit(limits=1):  # a few hundred points: threads cost more than they bring, most beside other work
+            return self._best(records, pending)
+
+    def _best(self, records: Sequence[TrialRecord], pending: Sequence[Recipe]) -> dict[str, Any] | None:
         self._learn(records[self._read :])
         self._read = len(records)
         if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()) or self._knows_too_much:
@@ -328,6 +334,13 @@ class ModelBased:
     @staticmethod
     def _sign(name: str) -> float:
         return 1.0 if get_objective(name).direction == "maximize" else -1.0
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401 - its library must be loaded to be found
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _columns(columns: Sequence[Array], rows: int) -> Array:

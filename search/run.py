@@ -12,6 +12,7 @@ import yaml
 
 from sousvit.common.errors import UserError
 from sousvit.common.files import write_atomic
+from sousvit.common.specs import DataSpec
 from sousvit.objectives.objective import get_objective
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.answer import Answer, Row, choose, write_answer
@@ -228,12 +229,20 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     if told["sheet"] is not None:
         write_atomic(archive.folder / CONTACT_SHEET, told["sheet"])
     found = tuple(Row.from_dict(row) for row in told["rows"])
-    notes = _notes(answer, found, budget.hard_limits)
-    if budget.data.kind != "labelled":
-        notes += (f"the search knew no labels: it judged agreement with the base on {budget.data.validation_name}",)
+    notes = _notes(answer, found, budget.hard_limits) + _notes_on_data(budget.data) + tuple(told["notes"])
     if told["skipped"]:
         notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
     return replace(answer, rows=found, notes=notes)
+
+
+def _notes_on_data(data: DataSpec) -> tuple[str, ...]:
+    """What the figures can say where there are no labels."""
+    if data.kind == "labelled":
+        return ()
+    known = f"the search knew no labels: it judged agreement with the base on {data.validation_name}"
+    if data.kind == "none" or data.has_test:
+        return (known,)
+    return known, "the table is on the images that the recipe was chosen by, which flatters it: check it on others"
 
 
 def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:

@@ -19,7 +19,8 @@ from sousvit.common.errors import UserError
 from sousvit.common.files import disk_errors_as_user_errors
 from sousvit.common.model import LoadedModel, ModelSpec, load, save_checkpoint
 from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import require_task
+from sousvit.common.specs import CLASS_NAMES, require_task
+from sousvit.spaces.classes import knows_all, require_classes, require_room
 from sousvit.spaces.optimizer import OptimizerName
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training import Progress, TrainingPlan, fit, predict
@@ -72,7 +73,7 @@ def train_base(
         say: takes lines for the user.
 
     Returns:
-        The description written into the checkpoint: name, args, mean, std, figures.
+        The description written into the checkpoint: name, args, mean, std, figures, a detector's class names.
 
     Raises:
         UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
@@ -84,12 +85,10 @@ def train_base(
     base = load(spec.model)
     require_task(spec.model, spec.data)
     splits = Splits(spec.data, base.size, base.channels)
-    if splits.num_classes > base.num_classes:
-        raise UserError(
-            "the model needs a class for every label",
-            f"{base.num_classes} classes for {splits.num_classes} labels",
-            "set model.args.num_classes",
-        )
+    parts = [splits.train, splits.validation, *([splits.look_at_test()] if spec.data.has_test else [])]
+    for part in parts:
+        require_room(base, part)
+    _compare_classes(base, splits.train, say)
     say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
     for note in splits.notes:
         say(note)
@@ -107,11 +106,24 @@ def train_base(
     }
     if spec.model.detector is not None:
         description["detector"] = spec.model.detector.model_dump(mode="json")
+        description[CLASS_NAMES] = splits.train.class_names
     save_checkpoint(out, base.module, description)
     if spec.data.has_test:
         description.update(_figures("test", base, splits.open_test(), plan.precision))
         save_checkpoint(out, base.module, description)
     return description
+
+
+def _compare_classes(base: LoadedModel, data: ImageSet, say: Callable[[str], None]) -> None:
+    """Refuse the base's own classes in another order; to others it may be fine-tuned, with a word.
+
+    Raises:
+        UserError: see :func:`require_classes`.
+    """
+    if knows_all(base, data):
+        require_classes(base, data)
+    elif base.class_names:
+        say(f"the checkpoint's classes ({', '.join(base.class_names)}) become {', '.join(data.class_names)}")
 
 
 def _figures(part: str, base: LoadedModel, data: ImageSet, precision: Precision) -> dict[str, float]:

@@ -1,14 +1,18 @@
-"""Opens whatever images a user has (labelled, unlabelled, or none) as the same :class:`Splits`."""
+"""Opens whatever images a user has (labelled, unlabelled, or none) as the same :class:`Splits`.
+
+What the answer is judged on, :func:`open_final` opens when the search is over.
+"""
 
 from __future__ import annotations
 
 from sousvit.common.cache import TensorCache
-from sousvit.common.data import DataSpec, ImageSet, Splits
+from sousvit.common.data import DataSpec, ImageSet, Splits, look_at_test
 from sousvit.common.errors import UserError
 from sousvit.common.model import LoadedModel
-from sousvit.spaces.synthesis.config import synthesis_of
+from sousvit.spaces.classes import require_classes
+from sousvit.spaces.synthesis.config import SynthesisConfig, synthesis_of
 from sousvit.spaces.synthesis.select import truth_of
-from sousvit.spaces.synthesis.supply import HELD_OUT, Supply
+from sousvit.spaces.synthesis.supply import FINAL, HELD_OUT, Supply
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.teacher import Teacher
 
@@ -18,6 +22,8 @@ def open_splits(
 ) -> Splits:
     """Training and validation images at the base's input size, with labels of their own or the base's predictions.
 
+    A test split is looked at for its labels, so that a wrong one is told before the search and not after it.
+
     Args:
         spec: resolved data specification.
         base: names the classes of images without labels.
@@ -25,7 +31,7 @@ def open_splits(
         cache: keeps the base's answers on unlabelled images.
 
     Raises:
-        UserError: see :class:`Splits`; or there are more classes than the model has.
+        UserError: see :class:`Splits`, :func:`look_at_test` and :func:`require_classes`.
     """
     task = task_of(base.module)
     if spec.kind != "labelled" and base.num_classes < task.least_classes:
@@ -33,21 +39,35 @@ def open_splits(
         raise UserError(rule, f"{base.num_classes} classes", "set model.args.num_classes, or name labelled data")
     if spec.kind == "none":
         assert supply is not None
-        own = synthesis_of(spec)
-        held_out = own.model_copy(update={"images": spec.held_out})
-        return Splits(spec, base.size, base.channels, (supply.made(own), supply.made(held_out, HELD_OUT)))
+        if spec.has_test:
+            require_classes(base, look_at_test(spec, base.size, base.channels))
+        made = supply.made(synthesis_of(spec)), supply.made(_judging(spec), HELD_OUT)
+        return Splits(spec, base.size, base.channels, made)
     splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection")
+    labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
+    for part in [*labelled, *([splits.look_at_test()] if spec.has_test else [])]:
+        require_classes(base, part)
     if spec.kind == "unlabelled":
         splits.train, splits.validation = (
             _labelled_by(base, part, cache) for part in (splits.train, splits.validation)
         )
-    elif splits.num_classes > base.num_classes:
-        raise UserError(
-            "the model needs a class for every label",
-            f"{base.num_classes} classes for {splits.num_classes} labels",
-            "correct model or data",
-        )
     return splits
+
+
+def open_final(splits: Splits, supply: Supply) -> ImageSet:
+    """What an answer is judged on: the test split; without images of any kind, some synthesised for this alone.
+
+    Of unlabelled images without a test split it is validation again: none were kept from the search.
+    """
+    spec = splits.spec
+    if spec.has_test:
+        return splits.open_test()
+    return supply.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
+
+
+def _judging(spec: DataSpec) -> SynthesisConfig:
+    """How synthesised images are made that judge recipes."""
+    return synthesis_of(spec).model_copy(update={"images": spec.held_out})
 
 
 def _labelled_by(base: LoadedModel, images: ImageSet, cache: TensorCache | None) -> ImageSet:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sousvit.common.data.detection import Annotation, DetectionSource, image_dimensions
-from sousvit.common.errors import UserError
+from sousvit.common.data.detection import Annotation, DetectionSource, image_dimensions, numbered
+from sousvit.common.errors import UnknownNameError, UserError
 
 
 class CocoSource(DetectionSource):
@@ -18,45 +18,87 @@ class CocoSource(DetectionSource):
     Args:
         path: the JSON file.
         folders: where its images are looked for, in this order; the file's own folder by default.
-        labelled: False takes the images alone; the file may be without annotations.
+        labelled: False takes the images alone; the file may be without annotations and categories.
+        classes: names in the order of their labels; by default all categories in the order of their ids.
 
     Raises:
-        UserError: no COCO JSON, an annotation of an unknown image or category, or a missing image.
+        UserError: no COCO JSON, two images or categories with one id, an annotation of an unknown image, category or
+            class, or a missing image.
     """
 
-    def __init__(self, path: Path, folders: Sequence[Path] | None = None, labelled: bool = True) -> None:
-        content = _read(path) if labelled else {**_read(path, ("images",)), "annotations": []}
+    def __init__(
+        self,
+        path: Path,
+        folders: Sequence[Path] | None = None,
+        labelled: bool = True,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        content = _read(path, labelled)
         counts: Counter[str] = Counter()
-        categories = sorted(content.get("categories", ()), key=lambda entry: _field(entry, "id", path))
-        labels = {_field(entry, "id", path): label for label, entry in enumerate(categories)}
+        categories = _by_id(content["categories"], "name", path)
+        names = [str(categories[key]["name"]) for key in sorted(categories)]
+        labels = _labels(categories, classes)
         by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for entry in content["annotations"]:
-            if _field(entry, "category_id", path) not in labels:
+            category = categories.get(_field(entry, "category_id", path))
+            if category is None:
                 raise UserError("an annotation names a known category", _shown(entry, path), "add the category")
             if entry.get("iscrowd"):
                 counts["crowd regions dropped"] += 1
-            else:
+            elif entry["category_id"] in labels:
                 by_image[_field(entry, "image_id", path)].append(entry)
-        images = {_field(entry, "id", path): entry for entry in content["images"]}
+            else:
+                raise UnknownNameError(f"the class of an object in {path}", category["name"], classes or ())
+        images = _by_id(content["images"], "file_name", path)
         counts["images listed twice"] += len(content["images"]) - len(images)
         stray = next((entry for key, found in by_image.items() if key not in images for entry in found), None)
         if stray is not None:
             raise UserError("an annotation names a known image", _shown(stray, path), "add the image")
         places = list(folders) if folders else [path.parent]
         annotations = [_annotation(entry, by_image[key], labels, places, path) for key, entry in images.items()]
-        names = [str(_field(entry, "name", path)) for entry in categories]
-        super().__init__(str(path), annotations, names, counts, labelled)
+        super().__init__(str(path), annotations, list(names if classes is None else classes), counts, labelled)
 
 
-def _read(path: Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict[str, Any]:
+def _read(path: Path, labelled: bool) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError("COCO annotations are a JSON file", f"{path}: {error}", "correct the path") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"COCO annotations hold lists of {', '.join(keys)}", f"{found} in {path}", "correct the file")
-    return content
+    given = content if isinstance(content, dict) else {}
+    if not labelled:
+        given = {"categories": [], **given, "annotations": []}
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(given.get(key), list)]
+    if missing:
+        received = f"no list of {', '.join(missing)} in {path}"
+        raise UserError("COCO annotations hold lists of images, annotations, categories", received, "correct the file")
+    return given
+
+
+def _by_id(entries: list[Any], told_by: str, path: Path) -> dict[Any, dict[str, Any]]:
+    """Entries by id; one that is given twice counts once.
+
+    Raises:
+        UserError: two with one id differ in the field that they are ``told_by``, or ids are of several types.
+    """
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in entries:
+        first = found.setdefault(_field(entry, "id", path), entry)
+        if _field(first, told_by, path) != _field(entry, told_by, path):
+            received = f"{first[told_by]} and {entry[told_by]} with the id {entry['id']} in {path}"
+            raise UserError("every id of a COCO file stands for one thing", received, "give them ids of their own")
+    by_type = {type(key): key for key in found}
+    if len(by_type) > 1:
+        received = f"{' and '.join(map(repr, by_type.values()))} in {path}"
+        raise UserError("the ids of a COCO file are all numbers or all texts", received, "write them in one way")
+    return found
+
+
+def _labels(categories: dict[Any, dict[str, Any]], classes: Sequence[str] | None) -> dict[Any, int]:
+    """The label of each category id; without those whose name is not among the ``classes``."""
+    if classes is None:
+        return {key: label for label, key in enumerate(sorted(categories))}
+    known = numbered(classes)
+    return {key: known[name] for key, entry in categories.items() if (name := str(entry["name"])) in known}
 
 
 def _field(entry: Any, key: str, path: Path) -> Any:

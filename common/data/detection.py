@@ -129,6 +129,18 @@ class DetectionSource:
         return image
 
 
+def numbered(classes: Sequence[str]) -> dict[str, int]:
+    """The label of each class that the user names, in their order.
+
+    Raises:
+        UserError: a class is named twice.
+    """
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise UserError("classes are named once", ", ".join(twice), "correct data.classes")
+    return {name: label for label, name in enumerate(classes)}
+
+
 def clean(annotation: Annotation, counts: Counter[str]) -> Objects:
     """The boxes clipped to their image, without empty and repeated ones; what happened is counted in ``counts``.
 

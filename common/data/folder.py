@@ -34,13 +34,13 @@ class FolderSource:
             for file in sorted((path / name).rglob("*"))
             if file.suffix.lower() in IMAGE_SUFFIXES
         ]
-        self._files = [file for file, _ in pairs]
+        self.files = [file for file, _ in pairs]
         self.labels = require_labels(np.array([label for _, label in pairs], dtype=np.int64), self.name)
-        self.fingerprint = files_hash({file.relative_to(path).as_posix(): file for file in self._files})
+        self.fingerprint = files_hash({file.relative_to(path).as_posix(): file for file in self.files})
 
     def read(self, index: int) -> Image.Image:
         """Decode file ``index``."""
-        file = self._files[index]
+        file = self.files[index]
         try:
             data = file.read_bytes()
         except OSError as error:

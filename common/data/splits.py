@@ -1,7 +1,8 @@
 """Train, validation and test, kept apart: a :class:`~sousvit.common.specs.DataSpec` opens into :class:`Splits`.
 
 The search works on ``train`` and ``validation``. ``open_test`` reads the test split and counts how
-often it did, so that a run can show that it was read once.
+often it did, so that a run can show that it was read once; ``look_at_test`` only checks its files, labels and classes,
+before hours depend on them.
 """
 
 from __future__ import annotations
@@ -49,13 +50,15 @@ class Splits:
     ) -> None:
         self.spec, self._size, self._channels, self._boxes = spec, size, channels, boxes
         self.test_reads = 0
-        self._source: Source | None = None
+        self._sources: tuple[Source, ...] = ()
+        self._test_notes: list[str] = []
         if made is not None:
             self.train, self.validation = made
             return
         if spec.kind == "none":
             raise UserError("this needs training images", "data without any", "name them under data")
         source = _open(spec, "train")
+        self._sources = (source,)
         train, held_out = _split(spec, source)
         if held_out is None:
             assert isinstance(spec.validation, str)
@@ -63,14 +66,15 @@ class Splits:
                 raise UserError(
                     "validation must be data of its own", spec.validation, "name another path or a fraction"
                 )
-            other = self._beside(_open_path(spec, spec.validation, spec.labels, source.class_names), source)
+            other = _open_path(spec, spec.validation, spec.labels, source.class_names)
+            _require_apart(other, source)
+            self._sources = (source, other)
             self.validation = self._set(other, np.arange(len(other.labels)))
         else:
             self.validation = self._set(source, held_out)
         if spec.limit_train is not None:
             train = _draw(train, min(spec.limit_train, len(train)), spec.split_seed)
         self.train = self._set(source, train)
-        self._source = source
 
     @property
     def num_classes(self) -> int:
@@ -79,8 +83,9 @@ class Splits:
 
     @property
     def notes(self) -> list[str]:
-        """What reading the annotations dropped or changed, one line each."""
-        return list(dict.fromkeys(getattr(self._source, "notes", []) + getattr(self.validation.source, "notes", [])))
+        """What reading the annotations dropped or changed, one line each; of the test split once it was looked at."""
+        found = [note for source in self._sources for note in _notes(source)]
+        return list(dict.fromkeys(found + self._test_notes))
 
     @property
     def fingerprint(self) -> str:
@@ -91,38 +96,61 @@ class Splits:
         """Training images for calibration-only repair and quantization."""
         return self.train.spread(self.spec.calibration, self.spec.split_seed)
 
+    def look_at_test(self) -> ImageSet:
+        """See :func:`look_at_test`; the parts beside it are those that are open."""
+        images = look_at_test(self.spec, self._size, self._channels, self._sources)
+        self._test_notes = _notes(images.source)
+        return images
+
     def open_test(self) -> ImageSet:
         """Read the test split (counted in ``test_reads``)."""
-        source = _open(self.spec, "test", () if self._source is None else self._source.class_names)
-        if self._source is not None:
-            source = self._beside(source, self._source)
+        images = self.look_at_test()
         self.test_reads += 1
-        return self._set(source, np.arange(len(source.labels)))
-
-    @staticmethod
-    def _beside(part: Source, train: Source) -> Source:
-        """``part``, if it numbers its classes as ``train`` does (folders number them by name) and shares no image."""
-        if isinstance(part, DetectionSource) and isinstance(train, DetectionSource):
-            shared = sorted(set(part.files) & set(train.files))
-            if shared:
-                raise UserError(
-                    "the parts of the data share no image",
-                    f"{len(shared)} images, {shared[0].name} among them, in {part.name} and {train.name}",
-                    "take them out of one part",
-                )
-        if part.class_names and train.class_names and part.class_names != train.class_names:
-            differing = sorted(set(part.class_names) ^ set(train.class_names)) or part.class_names
-            raise UserError(
-                "every part of the data has the same classes",
-                f"{', '.join(differing[:3])} in one of {part.name} and {train.name}",
-                "give both the same class folders",
-            )
-        return part
+        return images
 
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
         if self._boxes or isinstance(source, DetectionSource):
             return DetectionSet(cast(BoxSource, source), indices, self._size, self._channels)
         return ImageSet(source, indices, self._size, self._channels)
+
+
+def look_at_test(spec: DataSpec, size: tuple[int, int], channels: int, beside: Sequence[Source] = ()) -> ImageSet:
+    """The test split, whose labels may be looked at; no image of it is decoded.
+
+    Args:
+        beside: the training part, and the validation part where it is data of its own.
+
+    Raises:
+        UserError: it is missing or broken, is one of the other parts, shares images with them, or has other classes.
+    """
+    _require_own_test(spec)
+    source = _open(spec, "test", beside[0].class_names if beside else ())
+    for other in beside:
+        _require_apart(source, other)
+    kind = DetectionSet if isinstance(source, DetectionSource) else ImageSet
+    return kind(source, np.arange(len(source.labels)), size, channels)
+
+
+def _notes(source: Source) -> list[str]:
+    return list(getattr(source, "notes", ()))
+
+
+def _require_apart(part: Source, other: Source) -> None:
+    """Check that two parts number their classes alike (folders number them by name) and share no image file."""
+    shared = sorted(set(getattr(part, "files", ())) & set(getattr(other, "files", ())))
+    if shared:
+        raise UserError(
+            "the parts of the data share no image",
+            f"{len(shared)} images, {shared[0].name} among them, in {part.name} and {other.name}",
+            "take them out of one part",
+        )
+    if part.class_names and other.class_names and part.class_names != other.class_names:
+        differing = sorted(set(part.class_names) ^ set(other.class_names)) or part.class_names
+        raise UserError(
+            "every part of the data has the same classes in the same order",
+            f"{', '.join(differing[:3])} in one of {part.name} and {other.name}",
+            "name data.classes" if isinstance(part, DetectionSource) else "give both the same class folders",
+        )
 
 
 def require_test(spec: DataSpec) -> None:
@@ -136,10 +164,14 @@ def require_test(spec: DataSpec) -> None:
             raise UserError("data needs a test path", "none", "add data.test: the answer is judged on it")
         if not Path(spec.test).exists():
             raise UserError("data must exist", spec.test, "correct data.test")
-        if spec.test in (spec.train, spec.validation):
-            raise UserError("the test split must be data of its own", spec.test, "name another path")
+        _require_own_test(spec)
     elif spec.name and spec.root:
         TorchvisionSource(spec.name, Path(spec.root), train=False)
+
+
+def _require_own_test(spec: DataSpec) -> None:
+    if spec.test is not None and spec.test in (spec.train, spec.validation):
+        raise UserError("the test split must be data of its own", spec.test, "name another path")
 
 
 def _open(spec: DataSpec, part: Literal["train", "test"], classes: Sequence[str] = ()) -> Source:
@@ -161,7 +193,8 @@ def _open_path(spec: DataSpec, path: str, labelled: bool, classes: Sequence[str]
     if spec.format == "voc":
         return VocSource(Path(path), spec.classes or classes or None, labelled)
     if spec.format == "coco":
-        return CocoSource(Path(path), None if spec.images is None else [Path(entry) for entry in spec.images], labelled)
+        folders = None if spec.images is None else [Path(entry) for entry in spec.images]
+        return CocoSource(Path(path), folders, labelled, spec.classes)
     kinds: dict[str, Callable[[Path, bool], Source]] = {
         "idx": IdxSource,
         "parquet": ParquetSource,

@@ -1,14 +1,17 @@
-"""Pascal VOC: lists of image names in ``ImageSets/Main``, one XML file an image, the images in ``JPEGImages``."""
+"""Pascal VOC: lists of image names in ``ImageSets/Main``, one XML file an image, the images in ``JPEGImages``.
+
+An annotation's image is the one that has its name; where there is none, the one that its ``filename`` states (tools
+that rename annotations leave an old name there).
+"""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
-from glob import escape
 from pathlib import Path
 
-from sousvit.common.data.detection import Annotation, DetectionSource, image_dimensions
+from sousvit.common.data.detection import Annotation, DetectionSource, image_dimensions, numbered
 from sousvit.common.data.folder import IMAGE_SUFFIXES
 from sousvit.common.errors import UnknownNameError, UserError
 
@@ -30,18 +33,17 @@ class VocSource(DetectionSource):
     def __init__(self, path: Path, classes: Sequence[str] | None = None, labelled: bool = True) -> None:
         top = _top_folder(path, ANNOTATIONS if labelled else IMAGES)
         counts: Counter[str] = Counter()
+        images = _Images(top / IMAGES)
         if not labelled:
-            files = [_image_file(name, top) for name in _names(path, top / IMAGES, counts)]
-            images = [Annotation(file, image_dimensions(file), (), ()) for file in files]
-            super().__init__(str(path), images, list(classes or ()), counts, labelled=False)
+            files = [images.find(name) for name in _names(path, top / IMAGES, counts)]
+            bare = [Annotation(file, image_dimensions(file), (), ()) for file in files]
+            super().__init__(str(path), bare, list(classes or ()), counts, labelled=False)
             return
         parsed = [(name, _parse(top / ANNOTATIONS / f"{name}.xml")) for name in _names(path, top / ANNOTATIONS, counts)]
         if classes is None:
             classes = sorted({label for _, root in parsed for label in _labels(root)})
-        elif len(set(classes)) != len(classes):
-            raise UserError("classes are named once", ", ".join(classes), "correct data.classes")
-        known = {name: label for label, name in enumerate(classes)}
-        annotations = [_annotation(root, name, top, known) for name, root in parsed]
+        known = numbered(classes)
+        annotations = [_annotation(root, name, images, known) for name, root in parsed]
         super().__init__(str(path), annotations, list(classes), counts)
 
 
@@ -82,8 +84,8 @@ def _labels(root: ET.Element) -> list[str]:
     return [(entry.findtext("name") or "").strip() for entry in root.iter("object")]
 
 
-def _annotation(root: ET.Element, name: str, top: Path, known: dict[str, int]) -> Annotation:
-    file = _image_file(name, top, root.findtext("filename"))
+def _annotation(root: ET.Element, name: str, images: _Images, known: dict[str, int]) -> Annotation:
+    file = images.find(name, root.findtext("filename"))
     labels = _labels(root)
     for label in labels:
         if label not in known:
@@ -110,13 +112,21 @@ def _number(entry: ET.Element, path: str, name: str, default: float | None = Non
         raise UserError("boxes are given in numbers", f"{path} {text!r} in {name}.xml", "repair it") from error
 
 
-def _image_file(name: str, top: Path, stated: str | None = None) -> Path:
-    folder = top / IMAGES
-    candidates = [folder / f"{name}.jpg", folder / Path(stated or "-").name]
-    found = next((file for file in candidates if file.is_file()), None)
-    if found is None:
-        others = [file for file in folder.glob(f"{escape(name)}.*") if file.suffix.lower() in IMAGE_SUFFIXES]
-        if not others:
-            raise UserError("every listed name has its image", f"none for {name} in {folder}", "add or unlist it")
-        found = others[0]
-    return found
+class _Images:
+    """The image files of a folder by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Of several files with one name the first in alphabetical order stays.
+        files = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+        self._by_name = {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
+
+    def find(self, name: str, stated: str | None = None) -> Path:
+        """The image of that name; the ``stated`` one where none has it, or where it is one of several that have."""
+        told = self._folder / Path(stated or "-").name
+        own = [self._folder / f"{name}.jpg", *([told] if told.stem == name else [])]
+        candidates = [*own, self._by_name.get(name, told), told]
+        found = next((file for file in candidates if file.is_file()), None)
+        if found is None:
+            raise UserError("every listed name has its image", f"none for {name} in {self._folder}", "add or unlist it")
+        return found

@@ -146,7 +146,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
         return
     out.print(answer_table(answer.rows, budget))
     _print_verdict(out, answer)
-    _print_notes(out, answer)
+    _print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
     out.print(f"recipe   {folder / name}", highlight=False)
     out.print(f"model    {folder / 'artifacts' / 'recipe'}", highlight=False)
@@ -230,8 +230,8 @@ def _print_verdict(out: Console, answer: Answer) -> None:
         )
 
 
-def _print_notes(out: Console, answer: Answer) -> None:
-    for note in answer.notes:
+def _print_notes(out: Console, notes: Sequence[str]) -> None:
+    for note in notes:
         out.print(f"note: {note}", highlight=False, markup=False)
 
 
@@ -239,7 +239,7 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
     """An answer from the archive: figures on what the search judged on."""
     if answer.chosen is None:
         out.print("infeasible: the archive holds no finished trial that could be measured", highlight=False)
-        _print_notes(out, answer)
+        _print_notes(out, answer.notes)
         return
     title = f"from the archive, on {budget.data.validation_name}; {budget.where}"
     table = Table(title=title, title_justify="left")
@@ -257,12 +257,13 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
             table.add_row(role, *figures, short_recipe(trial.recipe))
     out.print(table)
     _print_verdict(out, answer)
-    _print_notes(out, answer)
+    _print_notes(out, answer.notes)
 
 
 def print_applied(out: Console, result: Mapping[str, Any]) -> None:
     """What ``sousvit apply`` wrote."""
     _print_pairs(out, {"artifact": result["artifact"], "recipe": short_recipe(result["recipe"]), **result["figures"]})
+    _print_notes(out, result["notes"])
 
 
 def print_measured(out: Console, result: Mapping[str, Any]) -> None:

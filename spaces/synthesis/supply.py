@@ -23,8 +23,10 @@ from sousvit.spaces.technique import Supplied
 
 #: Part of the key: a set made by other code is another set.
 VERSION = 2
-#: Streams of seeds: images that recipes see, and images that judge them.
-SEEN, HELD_OUT = 0, 1
+#: Streams of seeds (``2 * seed + stream``): images that recipes see, those that judge them in a search, and those that
+#: judge its answer. The last lies beyond the others of usual runs (a run may go on with another seed), but within the
+#: 32 bits that torch's CPU generator takes.
+SEEN, HELD_OUT, FINAL = 0, 1, 1 << 31
 
 
 class Supply:

@@ -211,10 +211,25 @@ def test_the_fingerprint_follows_the_content_and_not_the_copy(tmp_path):
 def test_parts_with_other_class_folders_are_refused(tmp_path):
     train, other = write_folder(tmp_path / "train", ["cat", "dog"]), write_folder(tmp_path / "val", ["dog", "emu"])
     spec = DataSpec(format="folder", train=str(train), validation=str(other))
-    assert "same classes; received cat, emu" in refused(Splits, spec, (8, 8), 3)
+    assert "same classes in the same order; received cat, emu" in refused(Splits, spec, (8, 8), 3)
     splits = Splits(spec.model_copy(update={"validation": 2, "test": str(other)}), (8, 8), 3)
     assert "same classes" in refused(splits.open_test)
     assert splits.test_reads == 0
+
+
+def test_nested_folders_share_images(tmp_path):
+    write_folder(tmp_path / "all" / "test", ["cat", "dog"])
+    write_folder(tmp_path / "all" / "more", ["cat"])
+    spec = DataSpec(
+        format="folder", train=str(tmp_path / "all"), test=str(tmp_path / "all" / "test"), labels=False, validation=2
+    )
+    assert "share no image; received 6 images, 0.png" in refused(Splits(spec, (8, 8), 3).look_at_test)
+
+
+def test_the_test_split_is_none_of_the_other_parts(tmp_path):
+    spec = idx_spec(tmp_path)
+    splits = Splits(spec.model_copy(update={"test": spec.train}), (8, 8), 1)
+    assert "data of its own" in refused(splits.open_test) and splits.test_reads == 0
 
 
 # torchvision

@@ -144,6 +144,28 @@ def test_what_is_missing_is_named(tmp_path):
     assert "a text file" in refused(VocSource, path)
 
 
+@pytest.mark.parametrize("own", ["one.jpg", "one.png", "one.JPEG"])
+def test_the_image_of_the_annotations_name_comes_first(tmp_path, own):
+    stated = annotation([("cell", 1, 1, 9, 9)]).replace("<annotation>", "<annotation><filename>old.jpg</filename>")
+    path = write_voc(tmp_path, {"one": stated, "one.more": []})
+    folder = tmp_path / "JPEGImages"
+    shutil.copy(folder / "one.jpg", folder / "old.jpg")
+    (folder / "one.jpg").rename(folder / own)
+    assert [file.name for file in VocSource(path).files] == [own, "one.more.jpg"]
+    (folder / own).unlink()
+    assert VocSource(path).files[0].name == "old.jpg", "what the annotation states is the fallback"
+
+
+def test_the_annotation_chooses_among_images_of_its_name(tmp_path):
+    stated = annotation([("cell", 1, 1, 9, 9)]).replace("<annotation>", "<annotation><filename>one.png</filename>")
+    path = write_voc(tmp_path, {"one": stated})
+    for name in ("one.bmp", "one.png", "one.tif"):
+        Image.new("RGB", (SIZE[1], SIZE[0])).save(tmp_path / "JPEGImages" / name)
+    (tmp_path / "JPEGImages" / "one.jpg").unlink()
+    assert VocSource(path).files[0].name == "one.png"
+    assert VocSource(path, ("cell",), labelled=False).files[0].name == "one.bmp"
+
+
 def test_nothing_to_find_is_an_error(tmp_path):
     assert "must hold boxes" in refused(VocSource, write_voc(tmp_path, {"one": [], "two": []}))
 
@@ -205,6 +227,44 @@ def spec_of(root, **changes):
     return DataSpec(format="voc", root=str(root), **keys).resolved(root)
 
 
+def test_two_coco_images_have_no_common_id(tmp_path):
+    box, images = [coco_box(5, [0, 0, 8, 8])], [coco_image(5, "x.png"), coco_image(5, "y.png")]
+    assert "x.png and y.png with the id 5" in refused(CocoSource, write_coco(tmp_path, images, box))
+    source = CocoSource(write_coco(tmp_path, images[:1] * 2, box))
+    assert len(source.files) == 1 and source.notes[0].startswith("1 images listed twice")
+    assert "b and a with the id 3" in refused(CocoSource, write_coco(tmp_path, images[:1], box, [(3, "b"), (3, "a")]))
+    assert CocoSource(write_coco(tmp_path, images[:1], box, [(3, "a"), (3, "a")])).class_names == ["a"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"categories": None}, "no list of categories"),
+        ({"categories": {"id": 3}}, "no list of categories"),
+        ({"categories": [{"id": 3, "name": "a"}, {"id": "4", "name": "b"}]}, "3 and '4'"),
+        ({"images": [coco_image(5), coco_image("6")]}, "all numbers or all texts"),
+        ({"images": None}, "no list of images in"),
+    ],
+)
+def test_coco_ids_and_categories_of_other_types(tmp_path, change, words, labelled):
+    path = write_coco(tmp_path, [coco_image(5)], [coco_box(5, [0, 0, 8, 8])])
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert words in refused(CocoSource, path, None, labelled)
+
+
+def test_coco_classes_in_an_order_of_ones_own(tmp_path):
+    boxes = [coco_box(5, [0, 0, 8, 8]), coco_box(5, [0, 0, 9, 9], category=7)]
+    path = write_coco(tmp_path, [coco_image(5)], boxes, [(7, "b"), (3, "a"), (9, "unused")])
+    source = CocoSource(path, classes=("b", "a"))
+    assert source.class_names == ["b", "a"] and source.objects[0].labels.tolist() == [1, 0]
+    message = refused(CocoSource, path, None, True, ("b", "aa"), kind=UnknownNameError)
+    assert "the class of an object" in message and "did you mean 'aa'" in message
+    assert "named once; received a" in refused(CocoSource, path, None, True, ("a", "b", "a"))
+    spec = DataSpec(format="coco", train=str(path), classes=("b", "a"), labels=False, validation=1)
+    assert spec.resolved(tmp_path).classes == ("b", "a")
+
+
 def test_boxes_are_stretched_with_their_image(tmp_path):
     write_voc(tmp_path, {"one": [("cell", 11, 11, 40, 20)], "two": [("blob", 1, 1, 9, 9)], "three": []})
     splits = Splits(spec_of(tmp_path), (20, 20), 3)
@@ -229,6 +289,45 @@ def test_parts_share_classes_and_no_image(tmp_path):
     assert "t.xml" in refused(Splits(spec_of(tmp_path), SIZE, 3).open_test, kind=UnknownNameError)
     write_voc(tmp_path, {"t": []}, "test")
     assert "must hold boxes" in refused(Splits(spec_of(tmp_path), SIZE, 3).open_test)
+
+
+def test_the_test_split_shares_no_image_with_validation(tmp_path):
+    write_voc(tmp_path, {f"a{number}": [("cell", 1, 1, 9, 9)] for number in range(3)})
+    for part in ("val", "test"):
+        write_voc(tmp_path, {"v": [("cell", 1, 1, 9, 9)], part: []}, part)
+    splits = Splits(spec_of(tmp_path, validation="ImageSets/Main/val.txt"), SIZE, 3)
+    for read in (splits.look_at_test, splits.open_test):
+        message = refused(read)
+        assert "share no image" in message and "v.jpg" in message and "val.txt" in message
+    assert splits.test_reads == 0
+
+
+def test_looking_at_the_test_split_decodes_nothing(tmp_path):
+    write_voc(tmp_path, {f"a{number}": [("cell", 1, 1, 9, 9)] for number in range(3)})
+    write_voc(tmp_path, {"t": [("cell", 1, 1, 9, 9), ("cell", 1, 1, 9, 9)]}, "test")
+    (tmp_path / "JPEGImages" / "t.jpg").write_bytes(b"no image")
+    splits = Splits(spec_of(tmp_path), SIZE, 3)
+    assert splits.notes == []
+    assert splits.look_at_test().class_names == ["cell"] and splits.test_reads == 0
+    assert [note.split(" in ")[0] for note in splits.notes] == ["1 boxes dropped: given twice"]
+    assert "t.jpg" in refused(splits.open_test().images, kind=SharedInputError)
+
+
+def test_coco_parts_with_categories_in_another_order(tmp_path):
+    def part(name, *categories):
+        return str(write_coco(tmp_path / name, [coco_image(5)], [coco_box(5, [0, 0, 8, 8])], categories))
+
+    ordered = (3, "a"), (7, "b")
+    parts = {
+        "train": part("train", *ordered),
+        "validation": part("val", *ordered),
+        "test": part("t", (3, "b"), (7, "a")),
+    }
+    spec = DataSpec(format="coco", **parts)
+    message = refused(Splits(spec, SIZE, 3).look_at_test)
+    assert "same order" in message and "name data.classes" in message
+    named = Splits(spec.model_copy(update={"classes": ("a", "b")}), SIZE, 3)
+    assert named.look_at_test().targets(torch.tensor([0]))[0].labels.tolist() == [1]
 
 
 @pytest.mark.parametrize("keys", [{"name": "CIFAR10"}, {"images": ["x"]}])

@@ -163,6 +163,20 @@ def test_a_checkpoint_describes_itself(tmp_path, module):
     assert same_weights(load(spec).module, module)
 
 
+def test_a_checkpoint_names_its_classes(tmp_path, module):
+    path = tmp_path / "base.safetensors"
+    spec = ModelSpec(name=NAME, args=ARGS, checkpoint=str(path))
+    for description, names in (({}, ()), ({"class_names": ["b", "a"]}, ("b", "a"))):
+        save_checkpoint(path, module, description)
+        assert load(spec).class_names == names
+    save_checkpoint(path, module, {"class_names": "b, a"})
+    assert "class_names of a checkpoint's description is a list of names; received b, a" in refused(load, spec)
+    save_checkpoint(path, module, {})
+    path.with_suffix(".json").write_text(json.dumps({"model_name": NAME, **ARGS, "class_names": ["c"]}))
+    resolved = ModelSpec(checkpoint=str(path)).resolved(tmp_path)
+    assert resolved.args == ARGS and load(resolved).class_names == ("c",)
+
+
 def test_what_the_user_says_wins_over_the_description(tmp_path, module):
     save_checkpoint(tmp_path / "base.safetensors", module, {"name": NAME, "args": ARGS, "mean": [0.2], "std": [0.3]})
     spec = ModelSpec(checkpoint="base.safetensors", mean=(0.9,)).resolved(tmp_path)

@@ -59,7 +59,7 @@ class SimulatedJudge:
 
     def call_answer(self, recipe: dict[str, Any], fidelity: float, **more: Any) -> dict[str, Any]:
         row = Row("recipe", recipe, self._figures(Recipe.from_dict(recipe), fidelity), self._artifact("recipe"), False)
-        return {"rows": [row.to_dict()], "skipped": [], "sheet": None}
+        return {"rows": [row.to_dict()], "skipped": [], "sheet": None, "notes": []}
 
     def _artifact(self, name: str) -> str:
         folder = self._folder / "artifacts" / name

@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from sousvit.common.errors import SharedInputError, TrialError, UserError
+from sousvit.common.specs import DataSpec
 from sousvit.objectives.objective import Measurement
 from sousvit.search.answer import Row, choose
 from sousvit.search.archive import Archive
 from sousvit.search.proposer import Proposer, storage_errors_as_user_errors
 from sousvit.search.record import Value, encode
-from sousvit.search.run import Hooks, _check_measured, _final, claim_run
+from sousvit.search.run import Hooks, _check_measured, _final, _notes_on_data, claim_run
 from sousvit.search.subject import measure
 
 
@@ -29,7 +30,7 @@ def finished(simulated, verify, **changes):
         values = encode({"latency_ratio": Value(0.5), "accuracy_drop": Value(0.01)})
         rows = [Row("base", {}, {}), Row("recipe", recipe, {}, noisy=True), Row("best single", single or {}, {})]
         told = [{**row.to_dict(), "values": values} for row in rows]
-        return {"rows": told, "skipped": ["without tome"], "sheet": None}
+        return {"rows": told, "skipped": ["without tome"], "sheet": None, "notes": ["3 boxes dropped in train"]}
 
     run.executor._answers.update(verify=verify, answer=answer)
     said = []
@@ -50,6 +51,21 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
     assert [row.role for row in answer.rows] == ["base", "recipe", "best single"]
     assert any("the machine was busy while recipe was timed" in note for note in answer.notes)
     assert any("left out: without tome" in note for note in answer.notes)
+    assert "3 boxes dropped in train" in answer.notes, "what reading the data changed"
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "words"),
+    [
+        ({"format": "idx", "train": "a", "test": "b"}, 0, ""),
+        ({"format": "none"}, 1, "held-out synthesised images"),
+        ({"format": "idx", "train": "a", "test": "b", "labels": False}, 1, "images without labels"),
+        ({"format": "folder", "train": "a", "labels": False}, 2, "that the recipe was chosen by"),
+    ],
+)
+def test_the_answer_says_what_was_judged_without_labels(data, count, words):
+    notes = _notes_on_data(DataSpec(**data))
+    assert len(notes) == count and words in " ".join(notes)
 
 
 def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next(simulated):

@@ -27,7 +27,7 @@ from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.synthesis.config import synthesis_of
 from sousvit.spaces.synthesis.sheet import contact_sheet
-from sousvit.spaces.synthesis.supply import Supply
+from sousvit.spaces.synthesis.supply import FINAL, Supply
 from sousvit.spaces.technique import get_technique
 
 SPACE = {
@@ -77,8 +77,11 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
     assert {"agreement", "agreement_drop"} <= set(answer.rows[0].values)
     assert "test_read" not in (folder / EVENTS).read_text()
     said = words_of(budget, folder, answer)
-    assert "agreement %" in said and "held-out synthesised images" in said
+    assert "agreement %" in said and "held-out synthesised images" in said and "on fresh synthesised images" in said
     assert "accuracy" not in said.lower() and "top-1" not in said and "top1" not in said
+    supply = Supply(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
+    assert len(supply.made(synthesis_of(budget.data), FINAL)) == 64
+    assert supply.seconds == 0, "the answer was judged on images that no trial saw"
     assert (folder / "synthesised.png").read_bytes() == contact_sheet(images_of(answer.chosen.recipe, budget, folder))
     assert "data:image/png;base64," in (folder / "report.html").read_text()
     applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +59,13 @@ def test_a_classifiers_budget_knows_no_map(tiny_project):
 @pytest.fixture(scope="module")
 def finished(tiny_detection, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
+    voc = shutil.copytree(tiny_detection.root / "voc", home / "voc")
+    for part in ("train", "test"):
+        names = voc / "ImageSets" / "Main" / f"{part}.txt"
+        names.write_text(names.read_text() + names.read_text().splitlines()[0])
     search = {"trials": 2, "seed": 0, "leave_one_out": False, "measure_time": 0.1}
-    budget = tiny_detection.budget(space=SPACE, search=search, limits={"map50_drop": 0.9, "latency_ratio": 9})
+    limits, data = {"map50_drop": 0.9, "latency_ratio": 9}, {**tiny_detection.data, "root": str(voc)}
+    budget = tiny_detection.budget(data=data, space=SPACE, search=search, limits=limits)
     (home / "budget.yaml").write_text(yaml.safe_dump(budget))
     command = [sys.executable, "-m", "sousvit", "search", "budget.yaml", "--run", "one"]
     result = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=280)
@@ -76,6 +82,8 @@ def test_a_search_compresses_a_detector(finished):
     for row in rows.values():
         value, low, high = row["values"]["map50"]
         assert 0 <= low <= value <= high <= 1 and "accuracy" not in row["values"]
+    notes = [f"1 images listed twice in {home / 'voc' / 'ImageSets' / 'Main' / part}.txt" for part in ("train", "test")]
+    assert set(notes) <= set(answer["notes"]) and all(f"note: {note}" in result.stdout for note in notes)
     page = (home / "runs" / "one" / "report.html").read_text()
     assert "mAP50" in page and "top-1" not in page
 
@@ -83,6 +91,8 @@ def test_a_search_compresses_a_detector(finished):
 def test_its_recipe_is_applied_again(finished, tmp_path):
     home, _ = finished
     written = yaml.safe_load((home / "runs" / "one" / "recipe.yaml").read_text())
-    figures = apply_recipe(home / "runs" / "one" / "recipe.yaml", tmp_path / "out")["figures"]
+    applied = apply_recipe(home / "runs" / "one" / "recipe.yaml", tmp_path / "out")
+    assert [note.split(" in ")[0] for note in applied["notes"]] == ["1 images listed twice"] * 2
+    figures = applied["figures"]
     assert figures["validation_map50"][0] == pytest.approx(written["validation"]["map50"][0], abs=1e-3)
     assert figures["test_map50"][0] == pytest.approx(written["test"]["map50"][0], abs=1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sousvit.search.record import TrialRecord, Value
-from sousvit.search.report.terminal import trial_line
+from sousvit.search.report.terminal import console, print_applied, trial_line
 from sousvit.search.watcher import Counts
 
 RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxruntime"}
@@ -27,3 +27,11 @@ def test_a_trial_is_one_line_that_says_why(status, fidelity, message, drop, word
     record = TrialRecord("key", RECIPE, fidelity, 0, status, values, {"judge": 2.0}, message=message)
     line = trial_line(record, Counts(finished=7), budget)
     assert line.startswith("#7") and words in line and "prune_depth(1)" in line and "\n" not in line
+
+
+def test_what_reading_the_data_changed_is_printed_with_an_applied_recipe():
+    out = console()
+    result = {"artifact": "out", "recipe": RECIPE, "figures": {"size_mb": 1.0}, "notes": ["3 boxes [cut] in train"]}
+    with out.capture() as captured:
+        print_applied(out, result)
+    assert captured.get().splitlines()[-1] == "note: 3 boxes [cut] in train"

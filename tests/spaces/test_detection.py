@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from sousvit.common.data import Splits
 from sousvit.common.detector import EXTRA, head_of
 from sousvit.common.errors import UserError
 from sousvit.common.model import create, load
+from sousvit.common.specs import ModelSpec
 from sousvit.objectives.runtimes.agreement import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces.base_training import read_training, train_base
@@ -249,10 +251,32 @@ def test_training_has_no_label_smoothing_unless_it_is_asked_for(tiny_detection, 
     lines = []
     description = train_base(read_training(path, epochs=1), tmp_path / "out.safetensors", say=lines.append)
     assert description["test_map50"] > 0.3 and description["detector"]["strides"] == [8, 16]
-    assert lines == ["96 training and 32 validation images"]
+    assert lines == ["96 training and 32 validation images"] and description["class_names"] == ["bright", "dark"]
     path.write_text(yaml.safe_dump({**values, "training": {"label_smoothing": 0.1, "augmentation": "flip"}}))
     with pytest.raises(UserError, match="label smoothing"):
         train_base(read_training(path), tmp_path / "out.safetensors", say=lines.append)
+
+
+def test_fine_tuning_keeps_the_order_of_the_bases_classes(tiny_detection, tmp_path):
+    base = {"checkpoint": str(tiny_detection.root / "base.safetensors")}
+    assert load(tiny_detection.model_spec()).class_names == ("bright", "dark")
+
+    def train(classes, voc):
+        data = {**tiny_detection.data, "root": str(voc), "classes": classes}
+        training = {"augmentation": "none", "epochs": 1, "learning_rate": 1e-9}
+        path = tmp_path / "train.yaml"
+        path.write_text(yaml.safe_dump({"model": base, "data": data, "training": training}))
+        train_base(read_training(path), tmp_path / "out.safetensors", say=lines.append)
+        return load(ModelSpec(checkpoint=str(tmp_path / "out.safetensors")).resolved(tmp_path)).class_names
+
+    lines: list[str] = []
+    with pytest.raises(UserError, match=r'dark as class 0 in .*; write data.classes: \["bright", "dark"\]'):
+        train(["dark", "bright"], tiny_detection.root / "voc")
+    other = shutil.copytree(tiny_detection.root / "voc", tmp_path / "voc")
+    for file in (other / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("bright", "shiny"))
+    assert train(["dark", "shiny"], other) == ("dark", "shiny")
+    assert lines[0] == "the checkpoint's classes (bright, dark) become dark, shiny"
 
 
 def test_recipes_that_lose_the_boxes_are_refused(base):
