@@ -216,6 +216,7 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     answer = _verified(archive, budget, executor, hooks)
     if answer.chosen is None:
         return answer
+    before = archive.test_reads
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
         archive.append("test_read", recipe=answer.chosen.recipe)
     told = executor.call(
@@ -230,6 +231,8 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         write_atomic(archive.folder / CONTACT_SHEET, told["sheet"])
     found = tuple(Row.from_dict(row) for row in told["rows"])
     notes = _notes(answer, found, budget.hard_limits) + _notes_on_data(budget.data) + tuple(told["notes"])
+    if before:
+        notes += (f"the test split was read before ({before} times): what was decided by it flatters this answer",)
     if told["skipped"]:
         notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
     return replace(answer, rows=found, notes=notes)

@@ -54,6 +54,14 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
     assert "3 boxes dropped in train" in answer.notes, "what reading the data changed"
 
 
+def test_a_second_answer_says_that_the_test_split_was_read(simulated):
+    data = {"format": "idx", "train": "train-images", "test": "test-images"}
+    run, first, _ = finished(simulated, holds, data=data)
+    second = _final(run.archive, run.budget, run.executor, Hooks())
+    assert not any("was read before" in note for note in first.notes)
+    assert any("was read before (1 times)" in note for note in second.notes)
+
+
 @pytest.mark.parametrize(
     ("data", "count", "words"),
     [

@@ -55,6 +55,18 @@ def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simu
     assert take_over(third, resolved(earlier), earlier.archive.folder) == count
 
 
+def test_reads_of_the_test_split_are_remembered(earlier, tmp_path):
+    old = Archive(earlier.archive.folder, writable=True)
+    for _ in range(2):
+        old.append("test_read", recipe={})
+    old.close()
+    archive = Archive(tmp_path / "two", writable=True)
+    take_over(archive, resolved(earlier), earlier.archive.folder)
+    archive.append("test_read", recipe={})
+    archive.close()
+    assert Archive(tmp_path / "two").test_reads == 3
+
+
 def test_taking_over_is_repeated_after_a_crash_in_the_middle(earlier, tmp_path):
     archive = Archive(tmp_path / "two", writable=True)
     archive.add(next(trial for trial in earlier.archive if trial.status == "complete"))
