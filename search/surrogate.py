@@ -8,7 +8,7 @@ they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Encoder:
         for example in examples:
             for name, value in example.items():
                 values.setdefault(name, {})[value] = None
-        self._ordered = {name: sorted(seen.keys() - {None}) for name, seen in values.items() if _is_ordered(seen)}
+        self._ordered = {name: _ranks(seen.keys() - {None}) for name, seen in values.items() if _is_ordered(seen)}
         self._words = {name: list(seen) for name, seen in values.items() if name not in self._ordered}
 
     def __call__(self, parameters: Mapping[str, Any]) -> Array:
@@ -56,12 +56,17 @@ def _is_ordered(values: Mapping[Any, None]) -> bool:
     return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
 
 
-def _rank(value: float | None, values: Sequence[float]) -> float:
+def _ranks(values: Iterable[float]) -> dict[float, float]:
+    """Ascending values with their places between 0 and 1."""
+    ordered = sorted(values)
+    return {value: place / max(1, len(ordered) - 1) for place, value in enumerate(ordered)}
+
+
+def _rank(value: float | None, ranks: Mapping[float, float]) -> float:
     if value is None:
         return ABSENT
-    if len(values) == 1:
-        return 0.0
-    return float(np.interp(value, values, np.linspace(0.0, 1.0, len(values))))
+    known = ranks.get(value)
+    return float(np.interp(value, list(ranks), list(ranks.values()))) if known is None else known
 
 
 class Surrogate:
