@@ -78,13 +78,14 @@ class Surrogate:
         self._points: Array = np.empty((0, 0))
         self._values: Array = np.empty(0)
         self._center: Array = np.zeros(0)
-        self._posterior: tuple[Array, Posterior] | None = None
+        #: What was asked of last, the newest at the end: candidates, and in between those that are on their way.
+        self._posteriors: list[tuple[Array, Posterior]] = []
 
     def fit(self, features: Array, values: Array) -> None:
         """Learn ``values [n]`` of ``features [n, d]``; those of an earlier call come first."""
         self._points, self._values = features, values
         while (count := self._next_fit()) <= len(values):
-            self._fitted_on, self._posterior = count, None
+            self._fitted_on, self._posteriors = count, []
             latest, points = values[:count][-MAX_POINTS:], features[:count][-MAX_POINTS:]
             standard = (latest - latest.mean()) / (latest.std() or 1.0)
             self._center = points.mean(0)
@@ -98,14 +99,19 @@ class Surrogate:
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Means and standard deviations ``[n]`` of the noiseless values; asking the same array again is cheap."""
-        if self._posterior is None or self._posterior[0] is not features:
-            assert self._hyperparameters is not None
-            self._posterior = features, Posterior(kernel_of(self._hyperparameters), features - self._center)
-        posterior = self._posterior[1]
+        posterior = self._posterior(features)
         posterior.learn(self._points - self._center)
         middle, spread = float(self._values.mean()), float(self._values.std()) or 1.0
         mean, std = posterior.predict((self._values - middle) / spread)
         return middle + spread * mean, spread * std
+
+    def _posterior(self, features: Array) -> Posterior:
+        assert self._hyperparameters is not None
+        kept = [entry for entry in self._posteriors if entry[0] is features]
+        if not kept:
+            kept = [(features, Posterior(kernel_of(self._hyperparameters), features - self._center))]
+        self._posteriors = [entry for entry in self._posteriors if entry[0] is not features][-1:] + kept
+        return kept[0][1]
 
     def leave_one_out(self) -> Array:
         """``[n]`` each value that it learned, as predicted by the others."""

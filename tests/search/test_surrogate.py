@@ -58,3 +58,15 @@ def test_points_learned_one_by_one_say_the_same_as_all_at_once(points):
         step_by_step = surrogate.predict(asked)
     at_once = surrogate.predict(asked.copy())
     assert np.allclose(step_by_step, at_once, atol=1e-9)
+
+
+def test_what_is_asked_of_in_between_costs_the_candidates_nothing(points):
+    features, values = points
+    surrogate, candidates = Surrogate(), features[60:]
+    surrogate.fit(features[:30], values[:30])
+    surrogate.predict(candidates)
+    kept = surrogate._posterior(candidates)
+    for begin in (30, 40, 50):  # recipes on their way, others each time
+        surrogate.predict(features[begin : begin + 2])
+        surrogate.predict(candidates)
+    assert surrogate._posterior(candidates) is kept and len(surrogate._posteriors) == 2
