@@ -39,6 +39,13 @@ class Bound(BaseModel):
             raise UserError("a limit has one side", f"{self.model_dump()}", "write {at_most: x} or {at_least: x}")
         return self
 
+    @property
+    def value(self) -> float:
+        """The number, of either side."""
+        found = self.at_most if self.at_least is None else self.at_least
+        assert found is not None
+        return found
+
 
 class TableSpec(BaseModel):
     """What the columns of a table mean; see the module's text."""
@@ -87,8 +94,7 @@ class TableSpec(BaseModel):
     @property
     def bounds(self) -> dict[str, float]:
         """The limits' numbers; the side follows from :attr:`directions`."""
-        found = {column: self.bound(column) for column in self.limits}
-        return {c: float(b.at_most if b.at_least is None else b.at_least) for c, b in found.items()}  # type: ignore[arg-type]
+        return {column: self.bound(column).value for column in self.limits}
 
     @property
     def columns(self) -> list[str]:
