@@ -172,9 +172,7 @@ class Archive:
         Earlier versions did not note what they measured; what they rejected stays so.
         """
         again = self.rejected.get(trial.key)
-        return again is not None and (
-            not again or bool(violations(replace(trial, values=trial.values | again), limits))
-        )
+        return again is not None and (not again or not holds(replace(trial, values=trial.values | again), limits))
 
     def drop_artifacts(self, limits: Sequence[Limit], senses: Mapping[str, bool], newest: TrialRecord) -> None:
         """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""
@@ -187,7 +185,12 @@ class Archive:
 
 def feasible(trials: Iterable[TrialRecord], limits: Sequence[Limit]) -> list[TrialRecord]:
     """Final trials (the only ones an answer may come from) that hold every limit."""
-    return [trial for trial in trials if trial.is_final and not violations(trial, limits)]
+    return [trial for trial in trials if trial.is_final and holds(trial, limits)]
+
+
+def holds(trial: TrialRecord, limits: Iterable[Limit]) -> bool:
+    """Whether every limit was measured and holds."""
+    return all(limit.violation(trial.values.get(limit.name)) <= 0 for limit in limits)
 
 
 def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:

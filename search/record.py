@@ -72,7 +72,7 @@ class TrialRecord:
         """Whether it counts for the answer: complete, at full fidelity."""
         return self.status == "complete" and self.fidelity >= 1.0
 
-    @property
+    @cached_property
     def techniques(self) -> tuple[str, ...]:
         """Names of the recipe's steps."""
         return tuple(step["technique"] for step in self.recipe["steps"])
