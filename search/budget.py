@@ -201,10 +201,7 @@ class Budget(BaseModel):
     @field_validator("limits", mode="before")
     @classmethod
     def _no_switches(cls, value: Any) -> Any:
-        for name, bound in value.items() if isinstance(value, Mapping) else ():
-            if isinstance(bound, bool):
-                raise UserError("a limit is a finite number", f"{name}: {bound}", "correct the limit")
-        return value
+        return refuse_switches(value)
 
     @field_validator("optimize", mode="before")
     @classmethod
@@ -292,6 +289,18 @@ class Budget(BaseModel):
             "targets": {"__all__": REACHING},
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
+
+
+def refuse_switches(limits: Any) -> Any:
+    """``limits`` as they are.
+
+    Raises:
+        UserError: one is true or false, which would pass for 1 or 0.
+    """
+    for name, bound in limits.items() if isinstance(limits, Mapping) else ():
+        if isinstance(bound, bool):
+            raise UserError("a limit is a finite number", f"{name}: {bound}", "correct the limit")
+    return limits
 
 
 def parse_limits(values: Mapping[str, float | str], confidence: float = 0.5) -> tuple[Limit, ...]:

@@ -232,7 +232,7 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     found = tuple(Row.from_dict(row) for row in told["rows"])
     notes = _notes(answer, found, budget.hard_limits) + _notes_on_data(budget.data) + tuple(told["notes"])
     if before:
-        notes += (f"the test split was read before ({before} times): what was decided by it flatters this answer",)
+        notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)
     if told["skipped"]:
         notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
     return replace(answer, rows=found, notes=notes)

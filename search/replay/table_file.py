@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sousvit.common.errors import UserError
 from sousvit.common.schema import read_yaml, validated
 from sousvit.objectives.objective import Direction
+from sousvit.search.budget import refuse_switches
 
 
 class Bound(BaseModel):
@@ -59,6 +60,11 @@ class TableSpec(BaseModel):
     seconds: str | None = None
     fidelity: str | None = None
     seed: str | None = None
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _no_switches(cls, value: Any) -> Any:
+        return refuse_switches(value)
 
     @model_validator(mode="after")
     def _sides(self) -> TableSpec:

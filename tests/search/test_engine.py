@@ -106,6 +106,15 @@ def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
             assert min(trial.constraints.values()) > 0
 
 
+def test_a_finished_trial_without_a_limits_figure_is_told_to_break_it(simulated):
+    values = {"latency": Value(1.0), "size": Value(1.0), "accuracy": Value(0.9), "latency_ratio": Value(0.1)}
+    run = simulated(trouble=lambda job: Outcome(job.attempt, "complete", values), search={"trials": 8})
+    run.engine.run()
+    complete = run.engine._proposer.study.get_trials(states=(TrialState.COMPLETE,))
+    assert complete and all(trial.constraints["accuracy_drop"] > 0 for trial in complete)
+    assert all(trial.constraints["latency_ratio"] < 0 for trial in complete)
+
+
 def test_a_trial_gated_by_one_limit_is_not_told_to_break_the_others(simulated):
     run = simulated(limits={"macs_ratio": 0.4, "accuracy_drop": 0.03}, search={"trials": 60})
     run.engine.run()
