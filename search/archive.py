@@ -48,8 +48,8 @@ class Archive:
         self.header: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
         self.rejected: dict[str, dict[str, Value]] = {}
-        #: How often the test split was read for an answer, those of earlier runs that this one continues included.
-        self.test_reads = 0
+        #: Answers that told figures of the test split, those of earlier runs that this one continues included.
+        self.test_answers = 0
         #: How well costs were predicted: median relative error and number of structures, by objective.
         self.predicted: dict[str, tuple[float, int]] = {}
         #: Trials that this run paid for itself.
@@ -116,8 +116,8 @@ class Archive:
             self.base = BaseRecord.from_dict(event["base"])
         elif kind == "rejected":
             self.rejected[event["key"]] = decode(event.get("values", {}))
-        elif kind == "test_read":
-            self.test_reads += int(event.get("times", 1))
+        elif kind == "test_told":
+            self.test_answers += int(event.get("answers", 1))
         elif kind == "predicted":
             self.predicted = dict(event["errors"])
         elif kind == "run":

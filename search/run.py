@@ -216,7 +216,7 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
     answer = _verified(archive, budget, executor, hooks)
     if answer.chosen is None:
         return answer
-    before = archive.test_reads
+    before = archive.test_answers
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
         archive.append("test_read", recipe=answer.chosen.recipe)
     told = executor.call(
@@ -227,6 +227,8 @@ def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -
         leave_one_out=budget.search.leave_one_out and answer.feasible,
         retrain_base=_seems_better(answer.chosen),
     )
+    if budget.data.has_test:  # an answer that was cut short before told nobody anything
+        archive.append("test_told")
     if told["sheet"] is not None:
         write_atomic(archive.folder / CONTACT_SHEET, told["sheet"])
     found = tuple(Row.from_dict(row) for row in told["rows"])

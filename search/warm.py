@@ -59,8 +59,8 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     ]
     for trial in complete:
         archive.add(replace(trial, source=trial.source or earlier.name, artifact="", number=None))
-    if old.test_reads and not archive.test_reads:
-        archive.append("test_read", times=old.test_reads, source=earlier.name)
+    if old.test_answers and not archive.test_answers:
+        archive.append("test_told", answers=old.test_answers, source=earlier.name)
     archive.append("base", base=old.base.to_dict())  # last: without it a crash before here starts over
     return len(complete)
 

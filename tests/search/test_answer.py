@@ -58,6 +58,8 @@ def test_a_second_answer_says_that_the_test_split_was_read(simulated):
     data = {"format": "idx", "train": "train-images", "test": "test-images"}
     run, first, _ = finished(simulated, holds, data=data)
     second = _final(run.archive, run.budget, run.executor, Hooks())
+    run.archive.append("test_read", recipe={})  # of an answer that was cut short
+    assert run.archive.test_answers == 2
     assert not any("was read for earlier" in note for note in first.notes)
     assert any("was read for earlier answers (1)" in note for note in second.notes)
 

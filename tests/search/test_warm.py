@@ -58,13 +58,13 @@ def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simu
 def test_reads_of_the_test_split_are_remembered(earlier, tmp_path):
     old = Archive(earlier.archive.folder, writable=True)
     for _ in range(2):
-        old.append("test_read", recipe={})
+        old.append("test_told")
     old.close()
     archive = Archive(tmp_path / "two", writable=True)
     take_over(archive, resolved(earlier), earlier.archive.folder)
-    archive.append("test_read", recipe={})
+    archive.append("test_told")
     archive.close()
-    assert Archive(tmp_path / "two").test_reads == 3
+    assert Archive(tmp_path / "two").test_answers == 3
 
 
 def test_taking_over_is_repeated_after_a_crash_in_the_middle(earlier, tmp_path):
