@@ -215,8 +215,7 @@ def request(given: argparse.Namespace, policy: str) -> dict[str, Any]:
     change = CHANGES.get(policy, Change())
     techniques = {**TECHNIQUES, "distill": {**TECHNIQUES["distill"], "epochs": [EPOCHS]}, **change.techniques}
     search = {"trials": 10_000, "time": f"{minutes:g}m", "seed": given.seed, "leave_one_out": False}
-    search |= {"explore_fidelity": 0.0, "explore_share": 0.5, **change.search}
-    return {**budget(given, techniques), "limits": {"accuracy_drop": given.drop}, "search": search}
+    return {**budget(given, techniques), "limits": {"accuracy_drop": given.drop}, "search": {**search, **change.search}}
 
 
 def main() -> int:

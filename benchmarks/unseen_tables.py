@@ -62,9 +62,9 @@ def table(kind: str, seed: int) -> tuple[pd.DataFrame, dict[str, object]]:
     return frame, spec
 
 
-def replayed(kind: str, given: argparse.Namespace) -> dict[int, Comparison]:
-    """Every policy on every table of a kind, by the table's seed."""
-    found = {}
+def replayed(kind: str, given: argparse.Namespace) -> tuple[dict[int, Comparison], dict[int, Comparison]]:
+    """Every policy on every table of a kind, by the table's seed; and random choice with more evaluations."""
+    found, longer = {}, {}
     for seed in range(given.tables):
         with tempfile.TemporaryDirectory() as folder:
             frame, spec = table(kind, given.first + seed)
@@ -72,10 +72,12 @@ def replayed(kind: str, given: argparse.Namespace) -> dict[int, Comparison]:
             (Path(folder) / "table.yaml").write_text(yaml.safe_dump(spec))
             path = Path(folder) / "table.yaml"
             found[seed] = compare(path, given.policy, given.evaluations, given.seeds, given.workers)
+            many = given.evaluations * given.random_times
+            longer[seed] = compare(path, ["random"], many, given.seeds, given.workers)
         print(f"{kind} {seed}: " + ", ".join(
             f"{policy} {found[seed].shares(policy, given.evaluations)[0]:.3f}" for policy in given.policy
         ), flush=True)  # fmt: skip
-    return found
+    return found, longer
 
 
 def line(kind: str, policy: str, found: dict[int, Comparison], marks: list[int]) -> str:
@@ -96,14 +98,18 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="seed of the first table")
     parser.add_argument("--seeds", type=int, default=3, help="of every policy on every table")
     parser.add_argument("--evaluations", type=int, default=164)
+    parser.add_argument("--random-times", type=int, default=20, help="random choice also gets so many times as many")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "unseen_tables.md")
     given = parser.parse_args()
     marks = [mark for mark in (40, 80, 164, 328) if mark <= given.evaluations]
     lines = [f"| kind | policy | {' | '.join(map(str, marks))} |", "|---|---|" + "---:|" * len(marks)]
     for kind in given.kind:
-        found = replayed(kind, given)
+        found, longer = replayed(kind, given)
         lines += [line(kind, policy, found, marks) for policy in given.policy]
+        lines.append(
+            line(kind, f"random, {given.random_times} times as many", longer, [m * given.random_times for m in marks])
+        )
     about = (
         f"Share of the table's hypervolume after so many evaluations: mean over {given.tables} tables "
         f"(seeds from {given.first}) and {given.seeds} seeds of each policy; in brackets the table where it is least."

@@ -12,7 +12,8 @@ from sousvit.common.model import LoadedModel, load
 from sousvit.common.schema import read_yaml, validated
 from sousvit.common.specs import DataSpec, ModelSpec, read_description, require_task
 from sousvit.objectives.runtimes.agreement import check_agreement
-from sousvit.objectives.runtimes.runtime import get_runtime, open_session
+from sousvit.objectives.runtimes.pool import open_pool
+from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import load_target
 from sousvit.objectives.tasks.task import judging_tasks
@@ -96,7 +97,7 @@ def _require_free(out: Path) -> None:
 
 
 def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Splits, recipe: Recipe) -> dict[str, Any]:
-    with open_session(artifact, available_cores()) as session:
+    with open_pool(artifact, available_cores()) as session:
         probe = base.normalise(splits.validation.head(16).images()).numpy()
         check_agreement(session, compressed, probe, quantized=recipe.is_quantized)
         spec = splits.spec

@@ -64,10 +64,11 @@ class SearchLimits(BaseModel):
     images breaks it on other images half of the time (0.5 judges the figure itself).
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
-    times as much where that is less than all of them; at 0 a model that was cut and repaired is judged untrained first,
-    then trained for ``1 / eta`` of the epochs; ``explore_share`` is the share of trials and time that explores, the
-    rest trains hopeful recipes in full: both from the start, and when so much is spent all that is left goes to
-    promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought.
+    times as much where that is less than all of them; a rung that costs nearly as much as the next one, because
+    exporting and judging take longer than training, is left out. At 0 a model that was cut and repaired is judged
+    before its recovery, and other recipes begin at ``1 / eta`` of the epochs. ``explore_share`` is the share of trials
+    and time that explores, the rest trains hopeful recipes in full: both from the start, and when so much is spent all
+    that is left goes to promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
@@ -83,9 +84,9 @@ class SearchLimits(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     trial_timeout: Duration = 3600.0
     trial_memory_gb: float | None = Field(default=None, gt=0)
-    explore_fidelity: float = Field(default=0.25, ge=0, le=1)
+    explore_fidelity: float = Field(default=0.0, ge=0, le=1)
     eta: float = Field(default=4.0, ge=1.5)
-    explore_share: float = Field(default=0.6, gt=0, le=1)
+    explore_share: float = Field(default=0.45, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     leave_one_out: bool = True
     measure_time: Duration = 1.2

@@ -22,10 +22,11 @@ from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, 
 from sousvit.search.fan_out import FanOut
 from sousvit.search.fidelity import Halving
 from sousvit.search.gate import analytic_values, broken_limits, explain
-from sousvit.search.learning_curve import FULL
+from sousvit.search.learning_curve import FULL, READ
 from sousvit.search.priors import hybrid_recipes, single_recipes
 from sousvit.search.promotion import Promotions
 from sousvit.search.proposer import Proposal, Proposer
+from sousvit.search.readings import Readings
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import is_single_trial
 from sousvit.search.watcher import Watcher
@@ -84,6 +85,7 @@ class Engine:
         self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
         self._fan_out = FanOut(budget, archive, proposer.space, policy)
+        self._readings = Readings(archive)
         self._running: dict[str, Work] = {}
         #: Asked, but the same weights are being trained for another recipe.
         self._held: list[Work] = []
@@ -152,7 +154,7 @@ class Engine:
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
         recipe = Recipe.from_dict(job.recipe)
-        return self._policy.rungs_from(job.fidelity) if recipe.trains else [job.fidelity]
+        return self._policy.rungs_from(job.fidelity, self._archive) if recipe.trains else [job.fidelity]
 
     def continue_with(self, job: Job, attempt: str) -> Job | None:
         """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
@@ -185,9 +187,14 @@ class Engine:
                 self._held.remove(work)
                 yield work
                 return
-        while (sibling := self._fan_out.next()) is not None:
-            work = self._work(sibling, FULL, "fanned")
-            if self._fits(sibling) and work.key not in self._archive.trials and work.key not in self._on_their_way():
+        while (following := self._fan_out.next()) is not None:
+            recipe, origin = following
+            work = self._work(recipe.canonical(self._shape), FULL, origin)
+            if (
+                self._fits(work.recipe)
+                and work.key not in self._archive.trials
+                and work.key not in self._on_their_way()
+            ):
                 self.counts.fanned += 1
                 yield work
                 return
@@ -201,8 +208,7 @@ class Engine:
 
     def _start(self, work: Work, attempt: str | None = None) -> Job:
         self._watcher.begin(work.origin, work.recipe, work.fidelity)
-        rivals = self._rivals(work) if work.trains else ()
-        job = make_job(work.recipe, work.fidelity, self._budget.search, rivals)
+        job = make_job(work.recipe, work.fidelity, self._budget.search, self._rivals(work))
         work.job = job if attempt is None else replace(job, attempt=attempt)
         self._running[work.job.attempt] = work
         return work.job
@@ -234,7 +240,7 @@ class Engine:
             self.counts.unfit += 1
             self._proposer.reject(proposal)
             return False
-        work = self._work(proposal.recipe, self._policy.rung(proposal.recipe), proposal.origin, proposal)
+        work = self._work(proposal.recipe, self._policy.rung(proposal.recipe, self._archive), proposal.origin, proposal)
         known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
         if known is not None:
             self._proposer.tell(proposal, self._policy.expected(known, self._archive))
@@ -259,7 +265,7 @@ class Engine:
 
     def _planned(self, recipe: Recipe) -> Work:
         canonical = recipe.canonical(self._shape)
-        return self._work(canonical, self._policy.rung(canonical), "")
+        return self._work(canonical, self._policy.rung(canonical, self._archive), "")
 
     def _analytic_values(self, recipe: Recipe) -> dict[str, Value]:
         return analytic_values(recipe, self._shape, self._base.values)
@@ -276,12 +282,16 @@ class Engine:
         return {work.key: work for work in (*self._running.values(), *self._held)}
 
     def _hold_or_gate(self, work: Work) -> None:
+        """Hold it ready, unless shapes gate it, or the same model was judged before its recovery already."""
         gated = self._gate(work)
-        if gated is None:
-            self._held.append(work)
-        else:
+        known = self._readings.of(work) if gated is None and work.fidelity == READ else None
+        if gated is not None:
             self.counts.gated_analytic += 1
             self._record(gated, work.proposals)
+        elif known is not None:
+            self._record(known, work.proposals)
+        else:
+            self._held.append(work)
 
     def _gate(self, work: Work) -> TrialRecord | None:
         """A gated record if shapes alone break a limit, or the deployment never pays."""

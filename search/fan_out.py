@@ -1,4 +1,8 @@
-"""Fan-out: a fully recovered model is expensive, its other deployments are nearly free, so they are judged next."""
+"""Fan-out: what a model that was paid for yields nearly for free is judged next.
+
+A fully recovered model has other deployments. A model that was read before its recovery is what the recipe without
+recovery makes: where the reading is good enough, that recipe is a final result, and its deployments are as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget
 from sousvit.search.fidelity import Halving
 from sousvit.search.gate import dominated
-from sousvit.search.learning_curve import FULL
+from sousvit.search.learning_curve import FULL, READ
 from sousvit.search.record import TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import DeployTechnique, get_technique
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
 
 #: What quantization may cost where it went well, in the unit of shares: two points.
 QUANTIZED_LOSS = 0.02
+#: What a reading of few images may say too much against a model, in the same unit.
+READ_DOUBT = 0.02
+#: Origin of recipes that a reading showed to do without their recovery, and of their other deployments.
+UNRECOVERED = "unrecovered"
+#: From so many of the last results a resumed search takes up what follows.
+RESUMED = 16
 
 
 class FanOut:
@@ -35,19 +45,33 @@ class FanOut:
     def __init__(self, budget: Budget, archive: Archive, space: Space, policy: Halving) -> None:
         self._limits, self._senses = budget.hard_limits, budget.senses
         self._archive, self._space, self._policy = archive, space, policy
-        self._waiting: deque[Recipe] = deque()
+        self._waiting: deque[tuple[Recipe, str]] = deque()
         #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
         self._by_weights: dict[tuple[str, float], list[TrialRecord]] = defaultdict(list)
         self._unbeaten: dict[tuple[object, object], set[str]] = defaultdict(set)
         self._read = 0
 
     def offer(self, recipe: Recipe, record: TrialRecord) -> None:
-        """Note the other deployments of a recovered model.
+        """Note what follows from a result: of a reading its recipe without recovery, of a model its deployments.
 
         Where a quantized one misses its accuracy by little, others of as many bits or more may hold it.
         """
-        if record.status != "complete" or record.fidelity < FULL or not recipe.trains:
+        if record.status != "complete":
             return
+        if record.fidelity == READ:
+            self._offer_unrecovered(recipe, record)
+        elif record.origin == UNRECOVERED:
+            if not self._is_beaten(record):
+                self._offer_deployments(recipe, record, UNRECOVERED)
+        elif record.fidelity >= FULL and recipe.trains:
+            self._offer_deployments(recipe, record, "fanned")
+
+    def _offer_unrecovered(self, recipe: Recipe, record: TrialRecord) -> None:
+        rest = recipe.unrecovered()
+        if rest != recipe and self._policy.is_accurate(record, READ_DOUBT) and not self._is_beaten(record):
+            self._waiting.append((rest, UNRECOVERED))
+
+    def _offer_deployments(self, recipe: Recipe, record: TrialRecord, origin: str) -> None:
         is_accurate = self._policy.is_accurate(record)
         if not is_accurate and not (recipe.is_quantized and self._policy.is_accurate(record, QUANTIZED_LOSS)):
             return
@@ -55,20 +79,24 @@ class FanOut:
             last = () if option is None else (option.default_step(),)
             sibling = Recipe((*recipe.model_steps, *last), runtime)
             if is_accurate or sibling.bytes_per_weight >= recipe.bytes_per_weight:
-                self._waiting.append(sibling)
+                self._waiting.append((sibling, origin))
+
+    def _is_beaten(self, record: TrialRecord) -> bool:
+        front = self._archive.front(self._limits, self._senses)
+        rivals = [{name: trial.get(name) for name in self._senses} for trial in front]
+        return dominated(record.values, rivals, self._senses)
 
     def resume(self) -> None:
-        """The last recovered model's deployments may have been cut short."""
-        trained = [trial for trial in self._archive if trial.origin != "fanned" and trial.is_final]
-        if trained:
-            self.offer(Recipe.from_dict(trained[-1].recipe), trained[-1])
+        """What follows from the last results may have been cut short; what was judged already is not judged again."""
+        for trial in list(self._archive)[-RESUMED:]:
+            self.offer(Recipe.from_dict(trial.recipe), trial)
 
-    def next(self) -> Recipe | None:
-        """The next deployment that has not lost so far."""
+    def next(self) -> tuple[Recipe, str] | None:
+        """The next recipe whose deployment has not lost so far, and its origin."""
         while self._waiting:
-            sibling = self._waiting.popleft()
-            if not self.has_lost(sibling):
-                return sibling
+            recipe, origin = self._waiting.popleft()
+            if not self.has_lost(recipe):
+                return recipe, origin
         return None
 
     def has_lost(self, sibling: Recipe) -> bool:

@@ -26,6 +26,7 @@ from sousvit.common.store import Store
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Objective, Stage, get_objective
 from sousvit.objectives.runtimes.agreement import check_agreement
+from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.tasks.task import judging_tasks
@@ -36,7 +37,7 @@ from sousvit.search.executors.executor import Job, Outcome, Progress
 from sousvit.search.gate import rejection
 from sousvit.search.learning_curve import FULL
 from sousvit.search.record import BaseRecord, Value, encode
-from sousvit.search.subject import MeasuredSubject, measure
+from sousvit.search.subject import JUDGING_BATCH, MeasuredSubject, measure
 from sousvit.search.trial_objectives import asked_of, trial_objectives
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.export import make_artifact
@@ -52,7 +53,6 @@ from sousvit.spaces.technique import Context
 BASE_RECIPE = Recipe((), "onnxruntime")
 #: Progress is passed on at most this often, in seconds.
 PROGRESS_PERIOD = 0.25
-TEACHER_BATCH = 32
 QUICK_IMAGES = 1000
 #: Rows of the final table that say what one technique bought.
 WITHOUT = "without "
@@ -158,9 +158,9 @@ class Judge:
     def _teacher_forward(self, images: torch.Tensor) -> torch.Tensor:
         """The base's logits through ONNX Runtime on all cores, in batches that stay in the caches."""
         if self._teacher_session is None:
-            self._teacher_session = open_session(self._base_subject.artifact, available_cores())
-        parts = [self._teacher_session.run(part.numpy()) for part in images.split(TEACHER_BATCH)]
-        return torch.from_numpy(np.concatenate(parts))
+            self._teacher_session = open_pool(self._base_subject.artifact, available_cores())
+        parts = (part.numpy() for part in images.split(JUDGING_BATCH))
+        return torch.from_numpy(np.concatenate(list(self._teacher_session.run_all(parts))))
 
     def judge(self, job: Job) -> Outcome:
         """One trial.

@@ -41,6 +41,8 @@ MAX_RESULTS = 400
 MAX_PENDING = 16
 #: Good recipes that candidates are made from by small changes.
 PARENTS = 12
+#: Points at which gains are averaged over what is uncertain of costs.
+DRAWS = 8
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -190,10 +192,12 @@ class ModelBased:
             candidate = self._candidates.describe(record.recipe)
             if candidate is None or record.status == "failed":
                 continue
-            self._features[record.recipe_key] = candidate.features
+            # What lies outside the space has no features: it counts as reached, and teaches nothing.
+            if candidate.parameters:
+                self._features[record.recipe_key] = candidate.features
             for name in filterfalse(is_trained, self._learned):
                 value = record.get(name)
-                if math.isfinite(value):
+                if math.isfinite(value) and candidate.parameters:
                     value = value if get_objective(name).signed else _log(value)
                     self._learned[name].put(record.recipe_key, record.recipe, candidate.features, value)
             if record.status == "complete":
@@ -210,7 +214,7 @@ class ModelBased:
         self._hoped = [self._curve.expected(record) for record in self._highest.values()]
         for name, record in product(filter(is_trained, self._learned), self._hoped):
             value, key = record.get(name), record.recipe_key
-            if math.isfinite(value):
+            if math.isfinite(value) and key in self._features:
                 self._learned[name].put(key, record.recipe, self._features[key], value)
 
     def _references(self) -> dict[str, Value]:
@@ -252,8 +256,14 @@ class ModelBased:
         else:
             mean, std = np.ones(count), np.full(count, CERTAIN)
             known, worst = np.ones(len(reached)), 0.0
-        gains = expected_gain(mean, std, asked, known, reached, np.array([worst, *ceilings]))
-        return gains * self._chance_to_hold(pool)
+        reference = np.array([worst, *ceilings])
+        doubts = _columns([self._doubt(name, pool) for name in costs], count)
+        gains = [expected_gain(mean, std, asked + draw * doubts, known, reached, reference) for draw in _draws(doubts)]
+        return np.mean(gains, axis=0) * self._chance_to_hold(pool)
+
+    def _doubt(self, name: str, pool: Pool) -> Array:
+        """``[n]`` standard deviations of :meth:`_cost`: of what training decides; other costs are known well."""
+        return self._expected(self._source(name), pool)[1] if is_trained(name) else np.zeros(len(pool.items))
 
     def _chance_to_hold(self, pool: Pool) -> Array:
         """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
@@ -266,7 +276,7 @@ class ModelBased:
         return found
 
     def _least_certain(self, pool: Pool) -> str:
-        """The trained objective that is known least: it is weighed as a distribution, the others as their means.
+        """The trained objective that is known least: it is weighed as a distribution, the others by a few draws.
 
         "" where nothing that is optimised is trained.
         """
@@ -303,7 +313,7 @@ class ModelBased:
         What is told by low rungs is as uncertain as the share of the loss that training leaves.
         """
         mean, std = self._learned[source].predict(pool.features)
-        rungs = [record.fidelity for record in self._highest.values()]
+        rungs = [self._highest[key].fidelity for key in self._features if key in self._highest]
         usual = self._curve.spread(source, float(np.median(rungs)))
         reference = self._references().get(source)
         loss = np.abs(mean - reference.value) if reference is not None else np.zeros_like(mean)
@@ -341,6 +351,17 @@ def _blas() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401 - its library must be loaded to be found
 
     return ThreadpoolController().select(user_api="blas")
+
+
+def _draws(doubts: Array) -> Array:
+    """``[DRAWS, k]`` points spread as a standard normal of as many dimensions as ``doubts [n, k]``; one 0 for none."""
+    if not doubts.any():
+        return np.zeros((1, doubts.shape[1]))
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    found: Array = ndtri(qmc.Sobol(doubts.shape[1], seed=0).random(DRAWS))
+    return found
 
 
 def _columns(columns: Sequence[Array], rows: int) -> Array:

@@ -11,9 +11,12 @@ from sousvit.search.fidelity import Halving, Promotion
 from sousvit.search.learning_curve import FULL
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import is_single
+from sousvit.search.training_cost import seconds_in_full
 from sousvit.search.work import Work
 
 TRIALS_BEFORE_FIRST = 3
+#: Share of trials that are full trainings and their variants, however cheap the others are.
+LEAST_SHARE = 1 / 16
 #: Against division by no time at all.
 EPSILON = 1e-9
 #: One full training in this many goes to a single technique, after the first.
@@ -41,7 +44,7 @@ class Promotions:
             running: jobs on their way.
             exhausted: whether there is nothing else left to do.
         """
-        if self._policy.low >= FULL:
+        if not self._policy.explores:
             return None
         busy = {work.model_key for work in running if work.trains}
         trials = list(self._archive)
@@ -65,8 +68,9 @@ class Promotions:
         chosen = self._policy.next(trials, left, busy)
         if chosen is None or exhausted:
             return chosen
-        # With an answer in hand, a full training that would not give a better one is worse spent than on exploring.
-        is_wanted = is_late and not self._has_answer()
+        # With an answer in hand, a full training that would not give a better one is worse spent than on exploring;
+        # but before the first one nobody knows what training brings.
+        is_wanted = not self._promoted(self._archive, running) or (is_late and not self._has_answer())
         return chosen if is_wanted or self._policy.is_hopeful(chosen, trials) else None
 
     def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
@@ -77,7 +81,7 @@ class Promotions:
         full = [trial for trial in trials if _is_late(trial)]
         of_trials = (len(full) + sum(map(_is_late, running))) / (len(trials) + len(running))
         of_seconds = _cost(full) / max(_cost(trials), EPSILON)
-        return max(of_trials, of_seconds) < 1 - self._policy.explore_share
+        return max(of_trials, of_seconds) < 1 - self._policy.explore_share or of_trials < LEAST_SHARE
 
     def _spent_share(self, seconds: float) -> float:
         limits = self._budget.search
@@ -97,7 +101,7 @@ class Promotions:
         if chosen is None or not self._policy.is_hopeful(chosen, trials):
             return None
         longest = max(sum(trial.seconds.values()) for trial in trials)
-        return chosen if self._policy.seconds(chosen, trials) + longest > left else None
+        return chosen if seconds_in_full(chosen, trials) + longest > left else None
 
     def _due_single(self, left: float, running: Sequence[Work], busy: set[str]) -> TrialRecord | None:
         """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""

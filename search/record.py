@@ -41,10 +41,11 @@ class TrialRecord:
     Attributes:
         key: recipe, fidelity and seed in one hash; a finished key is never paid again.
         recipe: plain values of the recipe.
-        fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 a cut of a prepared base, untrained.
+        fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 judged before its recovery.
         status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
         values: figures by objective name, those measured before the trial ended.
-        origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted`` or ``fanned``.
+        origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted``, ``fanned`` (another
+            deployment) or ``unrecovered`` (a reading's recipe without its recovery).
         number: the Optuna trial, or None for promotions.
         attempt: identifies the attempt that gave the result.
         seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).

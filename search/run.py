@@ -22,6 +22,7 @@ from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity import Halving, make_rungs
 from sousvit.search.gate import broken_limits, explain, seconds_saved
+from sousvit.search.learning_curve import FULL, READ
 from sousvit.search.model_based import ModelBased
 from sousvit.search.proposer import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
 from sousvit.search.record import BaseRecord, TrialRecord, decode, encode
@@ -179,10 +180,10 @@ def make_engine(
     sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
     proposer = Proposer(space, shape, budget.senses, limits, seed, path, search_limits.trials, sampler, model)
     trains = any(option.handler.trains for option in space.options())
-    low = search_limits.explore_fidelity if trains else 1.0
+    low = search_limits.explore_fidelity if trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     preference = Preference(budget.optimize, base.values)
-    policy = Halving(rungs, eta, search_limits.explore_share, limits, preference, budget.senses)
+    policy = Halving(rungs, low == READ, eta, search_limits.explore_share, limits, preference, budget.senses)
     return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sousvit.common.cpu import available_cores
 from sousvit.common.errors import SharedInputError, TrialError
 from sousvit.objectives.objective import Measurement, Objective, Subject
-from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.tasks.task import Evaluation, JudgingTask
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 from sousvit.search.record import Value
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sousvit.spaces.artifact import Artifact
 
 #: Images a run where the batch does not change the logits.
-JUDGING_BATCH = 64
+JUDGING_BATCH = 16
 
 
 @dataclass(kw_only=True)
@@ -165,7 +165,7 @@ class MeasuredSubject(PlacedSubject):
     @cached_property
     def evaluation(self) -> Evaluation:
         """Predictions of the artifact in its runtime."""
-        with open_session(self.artifact, available_cores()) as session:
+        with open_pool(self.artifact, available_cores()) as session:
             batch = self.devices[self._first].target.batch if self.artifact.batch_dependent else JUDGING_BATCH
             return self.task.evaluate(session, self.model, self.images, self.normalise, batch)
 

@@ -118,6 +118,10 @@ class Recipe:
         """The recipe with steps left out."""
         return replace(self, steps=tuple(step for step in self.steps if step.technique not in techniques))
 
+    def unrecovered(self) -> Recipe:
+        """The recipe without its recovery training."""
+        return replace(self, steps=tuple(step for step in self.steps if not step.handler.recovers))
+
     def canonical(self, shape: ModelShape) -> Recipe:
         """Steps that change nothing dropped, parameters that do nothing at their defaults.
 

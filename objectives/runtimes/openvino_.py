@@ -24,6 +24,7 @@ class OpenVino(Runtime):
     name: ClassVar[str] = "openvino"
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
+    concurrent: ClassVar[bool] = False  # it pins threads: two sessions of one thread share a core (measured)
 
     def require(self) -> ModuleType:
         """See :class:`Runtime`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,6 +32,10 @@ class Session(ABC):
         A session opened for one batch size takes only that.
         """
 
+    def run_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The logits of each batch, in their order."""
+        return map(self.run, batches)
+
     def close(self) -> None:  # noqa: B027 - most sessions free themselves
         """Free what the session holds; it cannot run afterwards."""
 
@@ -51,12 +56,14 @@ class Runtime(ABC):
         packages: importable packages it needs, the first of which gives its version.
         extra: of sousvit that installs them; empty if they are always there.
         batches: whether its files take more than one image at a time.
+        concurrent: whether sessions may run beside each other, each in a thread of its own.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
     batches: ClassVar[bool] = True
+    concurrent: ClassVar[bool] = True
 
     @abstractmethod
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sousvit.common.errors import TrialError, one_line
+from sousvit.common.torch_threads import torch_threads
 from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Torch(Runtime):
 
     name: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch",)
+    concurrent: ClassVar[bool] = False  # the thread count is the whole process's
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
         """See :class:`Runtime`; the batch size makes no difference."""
@@ -62,17 +64,11 @@ class _Session(Session):
     def run(self, batch: np.ndarray) -> np.ndarray:
         import torch
 
-        before = torch.get_num_threads()
-        if before != self._threads:
-            torch.set_num_threads(self._threads)
         try:
-            with torch.inference_mode():
+            with torch_threads(self._threads), torch.inference_mode():
                 return np.asarray(self._module(torch.from_numpy(np.ascontiguousarray(batch))).numpy())
         except Exception as error:  # the model's own code can raise anything
             raise TrialError(f"torch failed: {one_line(error)}") from error
-        finally:
-            if before != self._threads:
-                torch.set_num_threads(before)
 
     def close(self) -> None:
         self._module = None

@@ -22,6 +22,7 @@ from sousvit.common.files import content_hash
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity import make_rungs
+from sousvit.search.learning_curve import READ
 from sousvit.search.record import Value
 from sousvit.search.replay.table_file import TableSpec, checked, read_table
 from sousvit.search.replay.table_space import RUNTIME, TableSpace
@@ -152,11 +153,12 @@ class Table:
     def ladder(self) -> tuple[float, float]:
         """The lowest fidelity, and the factor between rungs that were all recorded: one step to 1 where none fits."""
         recorded = self.fidelities
+        if recorded[0] == READ:  # every row is read, then trained in full
+            return READ, 4.0
         for eta in (4.0, 3.0, 2.0):
             if set(make_rungs(recorded[0], eta)) <= set(recorded):
                 return recorded[0], eta
-        lowest = min(level for level in recorded if level > 0)
-        return lowest, max(1.5, 1 / lowest)
+        return recorded[0], max(1.5, 1 / recorded[0])
 
     @property
     def senses(self) -> dict[str, bool]:
@@ -198,8 +200,18 @@ class Table:
             return Outcome(job.attempt, "failed", message=f"nothing was recorded at fidelity {job.fidelity:g}")
         row = rows[job.seed % len(rows)]
         values = {self.name_of(column): Value(float(self._column(column)[row])) for column in self._measured}
-        seconds = 1.0 if self.spec.seconds is None else float(self._column(self.spec.seconds)[row])
-        return Outcome(job.attempt, "complete", values, {"recorded": seconds})
+        return Outcome(job.attempt, "complete", values, self._seconds(parameters, float(job.fidelity), row))
+
+    def _seconds(self, parameters: Mapping[str, Any], fidelity: float, row: int) -> dict[str, float]:
+        """Recorded seconds of one row; what grows with the fidelity counts as training."""
+        if self.spec.seconds is None:
+            return {"recorded": 1.0}
+        column, found = self._column(self.spec.seconds), self._found(parameters)
+        whole, lowest, highest = float(column[row]), min(found), max(found)
+        growth = float(column[found[highest]].mean() - column[found[lowest]].mean())
+        pace = max(0.0, growth) / (highest - lowest) if highest > lowest else 0.0
+        training = min(whole, fidelity * pace)
+        return {"recorded": whole - training, "recover": training}
 
     def points(self) -> npt.NDArray[np.float64]:
         """``[configurations, objectives]`` means over seeds of what holds the limits at full fidelity.

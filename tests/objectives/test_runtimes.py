@@ -15,6 +15,7 @@ from torch import nn
 
 from sousvit.common.errors import MissingPackageError, TrialError, UnknownNameError
 from sousvit.objectives.runtimes.agreement import agreement, check_agreement
+from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, get_runtime, open_session
 from sousvit.spaces.artifact import Artifact
 from sousvit.spaces.export import make_artifact
@@ -149,3 +150,38 @@ class Infinite(Session):
 def test_infinite_logits_are_caught_even_when_quantized(images: np.ndarray, subject: Any) -> None:
     with pytest.raises(TrialError, match="finite"):
         check_agreement(Infinite(), subject.model, images, quantized=True)
+
+
+def test_a_pool_gives_every_batch_in_its_order(artifacts):
+    chance = np.random.default_rng(0)
+    for name, artifact in artifacts.items():
+        batches = [chance.normal(size=(count, *artifact.input_shape[1:])).astype(np.float32) for count in (2, 1, 3) * 5]
+        with open_pool(artifact, 3) as pool, open_session(artifact, 1) as single:
+            assert len(pool._sessions) == (3 if get_runtime(name).concurrent else 1)
+            for found, batch in zip(pool.run_all(iter(batches)), batches, strict=True):
+                np.testing.assert_allclose(found, single.run(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pool_takes_few_batches_ahead_and_passes_errors_on(artifacts):
+    artifact, taken = artifacts["onnxruntime"], []
+
+    def batches():
+        for place in range(50):
+            taken.append(place)
+            yield np.zeros((1, *artifact.input_shape[1:]) if place != 20 else (1, 2, 3), np.float32)
+
+    with open_pool(artifact, 2) as pool:
+        answers = pool.run_all(batches())
+        next(answers)
+        assert len(taken) < 10
+        with pytest.raises(TrialError, match="failed"):
+            list(answers)
+        assert len(taken) < 40
+        assert len(list(pool.run_all(iter([np.zeros((1, *artifact.input_shape[1:]), np.float32)])))) == 1
+
+
+def test_a_session_alone_runs_batches_one_after_the_other(artifacts):
+    artifact = artifacts["onnxruntime"]
+    images = np.zeros((4, *artifact.input_shape[1:]), np.float32)
+    with open_session(artifact, 1) as session:
+        assert [len(found) for found in session.run_all([images, images[:1]])] == [4, 1]

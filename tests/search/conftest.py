@@ -46,7 +46,7 @@ def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Value
     base_size = shape.params() * 4.0 / 1e6
     epochs = next((step.config.epochs for step in recipe.steps if step.technique == "distill"), 0)
     loss = 0.25 * (1 - cost) ** 2 + 0.02 * (weight < 4)
-    drop = loss * (0.25 if epochs else 1.0) / (1 + 2 * fidelity * bool(epochs))
+    drop = loss * 0.25 / (1 + 2 * fidelity) if epochs and fidelity else loss
     ratio = 0.1 + 0.9 * cost * (0.7 if "int8_dynamic" in names else 1.0)
     values = {
         "accuracy": BASE_ACCURACY - drop,
@@ -75,7 +75,7 @@ ON_ARTIFACT = ("latency", "latency_ratio", "size", "size_ratio", "params", "para
 
 @dataclass
 class Simulation:
-    """Judges jobs by :func:`figures`; ``trouble`` may answer a job otherwise (crash, NaN...)."""
+    """Judges jobs by :func:`figures`; ``trouble`` may answer a job otherwise (crash, NaN...); ``seconds`` train."""
 
     shape: VitShape
     budget: Budget
@@ -88,11 +88,11 @@ class Simulation:
             return special
         recipe = Recipe.from_dict(job.recipe)
         values = figures(recipe, self.shape, job.fidelity)
-        seconds = {"gate": 1.0, "recover": self.seconds * job.fidelity * recipe.trains}
+        seconds = {"gate": 0.5, "recover": self.seconds * job.fidelity * recipe.trains}
         early = {name: values[name] for name in ON_ARTIFACT}
         message = rejection(early, self.budget.hard_limits, job.rivals, self.budget.senses)
         if message:
-            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
+            return Outcome(job.attempt, "gated", early, {"gate": 0.5}, message)
         return Outcome(job.attempt, "complete", values, seconds, artifact="none")
 
 
@@ -108,18 +108,19 @@ class Run:
 
 @pytest.fixture
 def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
-    """Make a run from budget changes; ``folder`` again resumes."""
+    """Make a run from budget changes; ``folder`` again resumes; a full training takes ``seconds``."""
 
     def make(
         folder: str = "run",
         trouble: Callable[[Job], Outcome | None] = lambda job: None,
         in_memory: bool = True,
         workers: int = 1,
+        seconds: float = 10.0,
         **changes: Any,
     ) -> Run:
         budget = simulated_budget(**changes)
         archive = Archive(tmp_path / folder, writable=True)
-        simulation = Simulation(shape, budget, trouble)
+        simulation = Simulation(shape, budget, trouble, seconds)
         base = base_record(shape)
         if archive.base is None:
             archive.append("base", base=base.to_dict())
@@ -147,7 +148,8 @@ def simulated_study(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExe
 
 
 def simulated_budget(**changes: Any) -> Budget:
-    search = {"trials": 40, "seed": 0, "proposer": "tpe", **changes.pop("search", {})}
+    rungs = {"explore_fidelity": 0.25, "explore_share": 0.6}
+    search = {"trials": 40, "seed": 0, "proposer": "tpe", **rungs, **changes.pop("search", {})}
     values: dict[str, Any] = {
         "model": {"name": "vit_tiny_patch16_224"},
         "data": {"format": "idx", "train": "train-images"},

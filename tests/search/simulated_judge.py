@@ -51,7 +51,7 @@ class SimulatedJudge:
         message = rejection(early, self._budget.hard_limits, job.rivals, self._budget.senses)
         if message:
             return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
-        seconds = {"gate": 1.0, "recover": 10.0 * job.fidelity * recipe.trains}
+        seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
         return Outcome(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
 
     def call_verify(self, recipe: dict[str, Any], fidelity: float) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class SimulatedJudge:
         size, base_size = small.params() * weight / 1e6, self._shape.params() * 4.0 / 1e6
         epochs = next((step.config.epochs for step in recipe.steps if step.technique == "distill"), 0)
         loss = 0.25 * (1 - cost) ** 2 + 0.02 * (weight < 4)
-        drop = loss * (0.25 if epochs else 1.0) / (1 + 2 * fidelity * bool(epochs))
+        drop = loss * 0.25 / (1 + 2 * fidelity) if epochs and fidelity else loss
         ratio = 0.1 + 0.9 * cost * (0.7 if "int8_dynamic" in names else 1.0)
         values = {
             "accuracy": 0.9 - drop, "accuracy_drop": drop, "latency": 10 * ratio, "latency_ratio": ratio,

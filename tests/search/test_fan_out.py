@@ -108,7 +108,7 @@ def test_other_deployments_are_offered_where_they_may_hold_the_accuracy(drop, de
         runtime if name is None else f"{runtime}:{name}": (runtime, None if name is None else Option(name, {}))
         for runtime, name in DEPLOYS
     }
-    policy = Halving((0.25, 1.0), 4.0, 0.5, BUDGET.hard_limits, Preference({}, {}), BUDGET.senses)
+    policy = Halving((0.25, 1.0), True, 4.0, 0.5, BUDGET.hard_limits, Preference({}, {}), BUDGET.senses)
     fan_out = FanOut(BUDGET, Trials(), Space((), options), policy)
     trained = {"technique": "distill", "epochs": 1}
     plain = recipe(0.5, deploy).to_dict()
@@ -116,6 +116,7 @@ def test_other_deployments_are_offered_where_they_may_hold_the_accuracy(drop, de
     values = {"accuracy_drop": Value(drop)}
     fan_out.offer(Recipe.from_dict(plain), TrialRecord("k", plain, 1.0, 0, "complete", values))
     found = set()
-    while (sibling := fan_out.next()) is not None:
+    while (following := fan_out.next()) is not None:
+        sibling, _ = following
         found.add((sibling.runtime, None if sibling.deploy_step is None else sibling.deploy_step.technique))
     assert found == offered

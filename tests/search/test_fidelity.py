@@ -7,16 +7,17 @@ from dataclasses import replace
 import pytest
 
 from sousvit.search.budget import Limit
-from sousvit.search.fidelity import Halving, Promotion, make_rungs
+from sousvit.search.fidelity import Halving, make_rungs
 from sousvit.search.learning_curve import READ_SHARE
 from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
+from sousvit.search.training_cost import seconds_in_full
 from sousvit.spaces.recipe import Recipe, Step
 
 SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
 BASE = {"latency": Value(10.0), "accuracy": Value(0.9), "accuracy_drop": Value(0.0)}
-POLICY = Halving((0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
+POLICY = Halving((0.25, 1.0), False, 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
 
 
 def trial(
@@ -97,17 +98,16 @@ def test_promotions_begin_after_the_explore_share(share, promotes):
 
 
 def test_recipes_without_training_are_final_at_once():
-    assert POLICY.rung(recipe("prune_mlp")) == 1.0 and POLICY.rung(recipe("prune_mlp", "distill")) == 0.25
+    assert POLICY.rung(recipe("prune_mlp"), []) == 1.0 and POLICY.rung(recipe("prune_mlp", "distill"), []) == 0.25
 
 
-THREE = Halving((1 / 16, 0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
+THREE = Halving((1 / 16, 0.25, 1.0), False, 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
 
 
 def test_rungs_are_eta_apart_and_end_at_all_epochs():
     assert make_rungs(1 / 16, 4) == (1 / 16, 0.25, 1.0)
     assert make_rungs(0.25, 4) == (0.25, 1.0)
     assert make_rungs(0.2, 3) == pytest.approx((0.2, 0.6, 1.0))
-    assert make_rungs(0.2, 4) == (0.2, 1.0)  # 0.8 would be nearly all of them
     assert make_rungs(1.0, 4) == (1.0,)
 
 
@@ -135,7 +135,7 @@ def test_full_training_starts_from_the_highest_rung_that_a_recipe_reached():
 
 def test_after_the_answer_come_recipes_that_widen_the_front():
     senses = {"latency": False, "accuracy": True}
-    policy = Halving((0.25, 1.0), 4.0, 0.5, LIMITS, Preference({"latency": 1.0, "accuracy": 0.01}, BASE), senses)
+    policy = Halving((0.25, 1.0), False, 4.0, 0.5, LIMITS, Preference({"latency": 1.0, "accuracy": 0.01}, BASE), senses)
     answer = trial("answer", 0.0, 2.0, fidelity=1.0)
     beaten, wide = trial("beaten", 0.001, 2.1), trial("wide", 0.01, 1.9)
     assert policy.next([answer, beaten, wide], 1e9) == wide
@@ -148,27 +148,58 @@ def reading(name: str, drop: float, latency: float, macs: float = 1.0) -> TrialR
 
 def test_cuts_of_a_prepared_base_are_read_before_they_are_trained():
     prepared = recipe("elastic", "prune_mlp", "distill")
-    assert POLICY.rung(prepared) == 0.0 and POLICY.rungs_from(0.0) == [0.0, 1.0]
-    assert POLICY.rung(recipe("prune_mlp")) == 1.0
-    assert replace(POLICY, rungs=(1.0,)).rung(prepared) == 1.0
+    assert POLICY.rung(prepared, []) == 0.0 and POLICY.rungs_from(0.0, []) == [0.0, 1.0]
+    assert POLICY.rung(recipe("prune_mlp"), []) == 1.0
+    assert replace(POLICY, rungs=(1.0,)).rung(prepared, []) == 1.0
 
 
-def test_repaired_models_are_judged_untrained_where_the_ladder_begins_there():
-    ladder = make_rungs(0.0, 4.0)
-    assert ladder == (0.0, 0.25, 1.0)
-    policy = replace(POLICY, rungs=ladder)
-    assert policy.rung(recipe("prune_mlp", "distill")) == 0.0 and policy.rungs_from(0.0) == [0.0, 0.25, 1.0]
+def test_repaired_models_may_be_read_first_and_are_then_trained_in_full():
+    assert make_rungs(0.0, 4.0) == (0.25, 1.0)
+    policy = replace(POLICY, reads=True)
+    assert policy.rung(recipe("prune_mlp", "distill"), []) == 0.0
     for untold in (("distill",), ("student", "distill"), ("prune_mlp", "qat"), ("distill_token", "distill")):
-        assert policy.rung(recipe(*untold)) == 0.25, untold
+        assert policy.rung(recipe(*untold), []) == 0.25, untold
     first = [reading("a", 0.05, 4.0), reading("b", 0.02, 4.0), reading("c", 0.2, 4.0)]
-    assert policy.rise(first) == Promotion(first[1], 0.25)
+    assert policy.rise(first) is None and policy.next(first, 1e9) == first[1]
+    assert replace(policy, rungs=(1.0,)).rung(recipe("prune_mlp", "distill"), []) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rungs", "eta", "judge", "paying"),
+    [
+        ((1 / 16, 0.25, 1.0), 4.0, 0.0, (1 / 16, 0.25, 1.0)),
+        ((1 / 16, 0.25, 1.0), 4.0, 0.8, (1 / 16, 0.25, 1.0)),
+        ((1 / 16, 0.25, 1.0), 4.0, 2.0, (0.25, 1.0)),  # of 40 s of training
+        ((1 / 16, 0.25, 1.0), 4.0, 20.0, (1.0,)),
+        ((0.2, 0.8, 1.0), 4.0, 0.0, (0.2, 1.0)),
+        ((0.25, 0.5, 1.0), 2.0, 0.0, (0.25, 0.5, 1.0)),
+    ],
+)
+def test_a_rung_that_costs_nearly_what_the_next_one_does_is_left_out(rungs, eta, judge, paying):
+    policy = replace(POLICY, rungs=rungs, eta=eta)
+    assert policy.ladder([reading("read", 0.1, 4.0)]) == policy.ladder([]), "a reading tells nothing of trainings"
+    trained = replace(trial("a", 0.03, 4.0, fidelity=rungs[0]), seconds={"recover": 40 * rungs[0], "judge": judge})
+    assert policy.ladder([reading("read", 0.1, 4.0), trained]) == paying
+    assert policy.rung(recipe("prune_mlp", "distill"), [trained]) == paying[0]
+    assert policy.rungs_from(rungs[0], [trained]) == [rungs[0], *[rung for rung in paying if rung > rungs[0]]]
+
+
+def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_that_is_optimised():
+    read = reading("read", 0.01, 3.0)
+    twin = TrialRecord("k", {"runtime": "onnxruntime", "steps": []}, 1.0, 0, "complete", dict(read.values))
+    wider = reading("wider", 0.05, 2.0)
+    assert POLICY.next([read], 1e9) == read
+    assert POLICY.next([read, twin], 1e9) is None
+    assert POLICY.next([read, twin, wider], 1e9) == wider
+    accuracy_too = replace(POLICY, senses={"latency": False, "accuracy": True})
+    assert accuracy_too.next([read, twin], 1e9) == read
 
 
 def test_training_a_read_cut_should_cost_what_it_computes():
     trained = [trial("a", 0.03, 4.0, recover=10.0, macs=2.0), trial("b", 0.01, 4.0, fidelity=1.0, recover=20.0)]
     # 20 s an epochs-and-MACs of each, so 60 s for three times the smaller one's MACs, and 1 s of judging.
-    assert POLICY.seconds(reading("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
-    assert POLICY.seconds(reading("c", 0.05, 4.0), []) == 1.0
+    assert seconds_in_full(reading("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
+    assert seconds_in_full(reading("c", 0.05, 4.0), []) == 1.0
 
 
 def test_readings_and_low_rungs_teach_each_other_nothing():
@@ -181,5 +212,5 @@ def test_readings_and_low_rungs_teach_each_other_nothing():
 def test_readings_are_promoted_beside_low_rungs():
     known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
     known += [reading("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
-    low, read = trial("low", 0.03, 1.0), reading("other", 0.09, 4.5)
+    low, read = trial("low", 0.03, 1.0), reading("other", 0.09, 3.5)
     assert POLICY.next([*known, low, read], 1e9) == read
