@@ -36,7 +36,7 @@ MARKS = (100, 300, 1000, 3000, 5000)
 WINDOW = 200
 #: Trials that answers come from, and budgets that are answered.
 ARCHIVED, ASKED = 10_000, 20
-#: Seconds of a simulated trial.
+#: Seconds of a simulated trial without its training, which takes as long again.
 TRIAL = 10.0
 SHOWN = {"asked": "a recipe asked for", "next": "another job or none", "took": "a result recorded and told"}
 
@@ -60,20 +60,21 @@ def searched(count: int, shape: VitShape, base: BaseRecord, space: Space) -> lis
     """A simulated search of ``count`` trials, told as lines of Markdown."""
 
     def judge(job: Job) -> Outcome:
-        values = figures(Recipe.from_dict(job.recipe), shape)
-        return Outcome(job.attempt, "complete", values, {"judge": TRIAL}, artifact="")
+        recipe = Recipe.from_dict(job.recipe)
+        seconds = {"judge": TRIAL, "recover": TRIAL * job.fidelity * recipe.trains}
+        return Outcome(job.attempt, "complete", figures(recipe, shape, job.fidelity), seconds, artifact="")
 
     with tempfile.TemporaryDirectory() as folder:
         archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
         executor = SimulatedExecutor(base, judge, clock)
-        asked = budget(count, explore_fidelity=1.0)
-        engine = make_engine(asked, archive, executor, base, shape, space, archive.folder, Watcher(), clock)
+        engine = make_engine(budget(count), archive, executor, base, shape, space, archive.folder, Watcher(), clock)
         engine.begin()
         charged = Charged(engine, archive, clock)
         executor.drive(charged)
         archive.close()
     own = sum(spent for _, _, spent in charged.calls) / clock.now
-    lines = [f"* {count} trials of {TRIAL:g} s asked for; the engine's own time is {own:.2%} of all"]
+    told = f"{count} trials of {TRIAL:g} s, with a full training twice that, asked for"
+    lines = [f"* {told}; the engine's own time is {own:.2%} of all"]
     return lines + [f"  * at {mark}: {_told(charged, mark)}" for mark in MARKS if mark <= count]
 
 

@@ -39,6 +39,7 @@ class Change:
 CHANGES = {
     "no-model": Change({"proposer": "tpe"}),
     "no-rungs": Change({"explore_fidelity": FULL}),
+    "no-unrecovered": Change(off=((FanOut, "_offer_unrecovered", None),)),
     "no-cache": Change({"cache_gb": 1e-9}),  # the newest entry stays: the teacher's answers are lost to the next model
     "no-fan-out": Change(off=((FanOut, "offer", None),)),
     # Both of what is left where only accuracy is limited: shapes and deployments that never pay; better rivals.

@@ -14,9 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import is_
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -66,6 +68,8 @@ class Halving:
     limits: Sequence[Limit]
     preference: Preference
     senses: Mapping[str, bool]
+    #: The newest learning curve and the trials that it was learned from.
+    _learned: list[tuple[list[TrialRecord], LearningCurve]] = field(default_factory=list, init=False, compare=False)
 
     @property
     def explores(self) -> bool:
@@ -128,7 +132,7 @@ class Halving:
             if self._can_rise(trial) and trial.recipe_key not in done and trial.model_key not in busy:
                 known = highest.get(trial.recipe_key)
                 highest[trial.recipe_key] = trial if known is None or known.fidelity < trial.fidelity else known
-        best = self._in_order([trial for trial in highest.values() if not self._is_settled(trial, records)], records)
+        best = self._in_order(self._unsettled(list(highest.values()), records), records)
         return next((trial for trial in best if seconds_in_full(trial, records) <= seconds_left), None)
 
     def _in_order(self, waiting: list[TrialRecord], records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -143,16 +147,15 @@ class Halving:
         better.sort(key=lambda place: self.preference.score(expected[place]), reverse=True)
         return [waiting[place] for place in dict.fromkeys([*better, *order])]
 
-    def _is_settled(self, trial: TrialRecord, records: Iterable[TrialRecord]) -> bool:
-        """Whether a final result is as good in all that is optimised, and no training could change that."""
+    def _unsettled(self, waiting: list[TrialRecord], records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
         if any(map(is_trained, self.senses)):
-            return False
-        signs = {name: 1.0 if more else -1.0 for name, more in self.senses.items()}
-        return any(
-            all(sign * known.get(name) >= sign * trial.get(name) for name, sign in signs.items())
-            for known in records
-            if known.is_final and miss_of(known, self.limits) <= 0
-        )
+            return waiting
+        final = [record for record in records if record.is_final and miss_of(record, self.limits) <= 0]
+        reached, asked = points_of(final, self.senses), points_of(waiting, self.senses)
+        front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
+        settled = (front[None] <= asked[:, None]).all(2).any(1)
+        return [trial for trial, is_settled in zip(waiting, settled, strict=True) if not is_settled]
 
     def _can_rise(self, trial: TrialRecord) -> bool:
         return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
@@ -169,7 +172,12 @@ class Halving:
         return trial if trial.fidelity >= FULL else self._curve(trials).expected(trial)
 
     def _curve(self, trials: Iterable[TrialRecord]) -> LearningCurve:
-        return LearningCurve(self.preference.base, trials)
+        """What ``trials`` have shown; asked several times between two results, learned once."""
+        records = list(trials)
+        known = self._learned[0][0] if self._learned else None
+        if known is None or len(known) != len(records) or not all(map(is_, known, records)):
+            self._learned[:] = [(records, LearningCurve(self.preference.base, records))]
+        return self._learned[0][1]
 
     def is_accurate(self, trial: TrialRecord, tolerance: float = 0.0) -> bool:
         """Whether it misses none of the limits that training decides by more than ``tolerance``, in their unit."""

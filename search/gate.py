@@ -89,7 +89,7 @@ def seconds_saved(trials: Iterable[TrialRecord]) -> float:
     from sousvit.spaces.recipe import Recipe
 
     records = list(trials)
-    done = [trial.seconds for trial in records if trial.status == "complete"]
+    done = [trial.seconds for trial in records if trial.status == "complete" and trial.seconds]
     trained = [
         trial.seconds["recover"] / trial.fidelity
         for trial in records

@@ -40,8 +40,18 @@ class Readings:
         known = self._known.get((_judged(work.recipe), work.seed))
         if known is None:
             return None
-        named = {"key": work.key, "recipe": work.recipe.to_dict(), "origin": work.origin, "number": work.number}
-        return replace(known, **named, fidelity=READ, attempt="", seconds={}, artifact="", source="")  # type: ignore[arg-type]
+        return replace(
+            known,
+            key=work.key,
+            recipe=work.recipe.to_dict(),
+            fidelity=READ,
+            origin=work.origin,
+            number=work.number,
+            attempt="",
+            seconds={},
+            artifact="",
+            source="",
+        )
 
 
 def _judged(recipe: Recipe) -> str:

@@ -452,6 +452,14 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
 
 
+def test_cuts_of_an_elastic_base_that_hold_the_limits_are_final_too(simulated):
+    space = {"techniques": {name: values for name, values in ELASTIC_SPACE["techniques"].items() if name != "low_rank"}}
+    run = simulated(search=READ_FIRST, space=space, limits={"accuracy_drop": 0.1, "latency_ratio": 0.6})
+    run.engine.run()
+    found = [set(trial.techniques) for trial in run.archive if trial.origin == "unrecovered" and trial.is_final]
+    assert any("elastic" in names and "distill" not in names for names in found)
+
+
 def test_models_that_differ_in_their_recovery_only_are_read_once(simulated):
     space = {"techniques": {**SMALL["techniques"], "distill": {"epochs": [2, 4, 8], "learning_rate": [0.001]}}}
     run = simulated(search=READ_FIRST, space=space)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -31,12 +31,16 @@ DEPLOYS = (("onnxruntime", None), ("onnxruntime", "int8_dynamic"), ("openvino", 
 
 @dataclass
 class Trials:
-    """What a FanOut reads of an archive."""
+    """What a FanOut reads of an archive; its front is what was put there."""
 
     found: list[TrialRecord] = field(default_factory=list)
+    best: list[TrialRecord] = field(default_factory=list)
 
     def __iter__(self):
         return iter(self.found)
+
+    def front(self, limits, senses):
+        return self.best
 
 
 def recipe(keep: float, deploy: tuple[str, str | None]) -> Recipe:
@@ -104,19 +108,54 @@ def test_lost_deployments_are_counted_as_results_come(models):
     ],
 )
 def test_other_deployments_are_offered_where_they_may_hold_the_accuracy(drop, deploy, offered):
+    fan_out = make_fan_out(Trials())
+    fan_out.offer(*result(deploy, 1.0, drop))
+    found = set()
+    while (following := fan_out.next()) is not None:
+        sibling, origin = following
+        assert origin == "fanned" and sibling.trains
+        found.add((sibling.runtime, None if sibling.deploy_step is None else sibling.deploy_step.technique))
+    assert found == offered
+
+
+def make_fan_out(trials: Trials) -> FanOut:
     options = {
         runtime if name is None else f"{runtime}:{name}": (runtime, None if name is None else Option(name, {}))
         for runtime, name in DEPLOYS
     }
     policy = Halving((0.25, 1.0), True, 4.0, 0.5, BUDGET.hard_limits, Preference({}, {}), BUDGET.senses)
-    fan_out = FanOut(BUDGET, Trials(), Space((), options), policy)
-    trained = {"technique": "distill", "epochs": 1}
+    return FanOut(BUDGET, trials, Space((), options), policy)
+
+
+def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> tuple[Recipe, TrialRecord]:
+    """Of a model that was pruned and trained."""
     plain = recipe(0.5, deploy).to_dict()
-    plain["steps"].insert(1, trained)
-    values = {"accuracy_drop": Value(drop)}
-    fan_out.offer(Recipe.from_dict(plain), TrialRecord("k", plain, 1.0, 0, "complete", values))
-    found = set()
-    while (following := fan_out.next()) is not None:
-        sibling, _ = following
-        found.add((sibling.runtime, None if sibling.deploy_step is None else sibling.deploy_step.technique))
-    assert found == offered
+    plain["steps"].insert(1, {"technique": "distill", "epochs": 1})
+    values = {"accuracy_drop": Value(drop), "latency": Value(2.0), "size": Value(2.0)}
+    return Recipe.from_dict(plain), TrialRecord("k", plain, fidelity, 0, "complete", values)
+
+
+@pytest.mark.parametrize(("drop", "offered"), [(0.01, True), (0.035, True), (0.05, False)])
+def test_a_reading_that_may_hold_the_accuracy_is_judged_without_its_recovery(drop, offered):
+    trials = Trials()
+    fan_out = make_fan_out(trials)
+    read, record = result(DEPLOYS[1], 0.0, drop)
+    fan_out.offer(read, record)
+    following = fan_out.next()
+    assert following == ((recipe(0.5, DEPLOYS[1]), "unrecovered") if offered else None)
+    assert fan_out.next() is None
+    trials.best = [replace(record, values={"latency": Value(1.0), "size": Value(1.0)})]
+    fan_out.offer(read, record)
+    assert fan_out.next() is None, "another recipe is better in everything"
+
+
+def test_what_does_without_recovery_is_deployed_otherwise_too():
+    trials, plain = Trials(), recipe(0.5, DEPLOYS[1])
+    values = {"accuracy_drop": Value(0.01), "latency": Value(2.0), "size": Value(2.0)}
+    record = TrialRecord("k", plain.to_dict(), 1.0, 0, "complete", values, origin="unrecovered")
+    for origin, best, offered in (("proposed", [], 0), ("unrecovered", [], len(DEPLOYS)), ("unrecovered", [1.0], 0)):
+        trials.best = [replace(record, values={"latency": Value(at), "size": Value(at)}) for at in best]
+        fan_out = make_fan_out(trials)
+        fan_out.offer(plain, replace(record, origin=origin))
+        found = list(iter(fan_out.next, None))
+        assert len(found) == offered and all(given == "unrecovered" for _, given in found)
