@@ -146,7 +146,17 @@ class Limit:
         end = value.low if self.maximise else value.high
         if end is None:
             return value.value
-        return value.value + (end - value.value) * NormalDist().inv_cdf(self.confidence) / _INTERVAL_Z
+        return value.value + (end - value.value) * self._share_of_interval
+
+    def may_hold(self, value: Value) -> bool:
+        """Whether the figure could hold it by the better end of its one-sided interval."""
+        end = value.high if self.maximise else value.low
+        hoped = value.value if end is None else value.value + (end - value.value) * self._share_of_interval
+        return hoped >= self.bound if self.maximise else hoped <= self.bound
+
+    @property
+    def _share_of_interval(self) -> float:
+        return NormalDist().inv_cdf(self.confidence) / _INTERVAL_Z
 
     def phrase(self, value: Value | None) -> str:
         """For instance ``latency_ratio 0.41, limit <= 0.25``; with the judged end where it is not the figure itself."""

@@ -42,12 +42,14 @@ class Candidate:
         parameters: what Optuna is asked for.
         features: columns for a surrogate: coded parameters and logarithms of the exact figures.
         figures: what follows from shapes alone, by objective name.
+        deployment: see :attr:`sousvit.spaces.recipe.Recipe.deployment`.
     """
 
     key: str
     parameters: dict[str, Any]
     features: Array
     figures: dict[str, float]
+    deployment: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Pool:
         open: ``[n]`` whether each may still be asked.
         features: ``[n, d]`` their columns.
         figures: ``[n]`` arrays of what follows from shapes, by objective name.
+        deployments: ``[n]`` how each is deployed.
     """
 
     items: list[Candidate]
@@ -67,6 +70,7 @@ class Pool:
     open: npt.NDArray[np.bool_]
     features: Array
     figures: dict[str, Array]
+    deployments: npt.NDArray[np.str_]
 
     @classmethod
     def of(cls, items: list[Candidate]) -> Pool:
@@ -75,7 +79,8 @@ class Pool:
         names = items[0].figures if items else ()
         figures = {name: np.array([item.figures[name] for item in items]) for name in names}
         keys = np.array([item.key for item in items], dtype=str)
-        return cls(items, keys, np.ones(len(items), dtype=bool), features, figures)
+        deployments = np.array([item.deployment for item in items], dtype=str)
+        return cls(items, keys, np.ones(len(items), dtype=bool), features, figures, deployments)
 
 
 class Candidates:
@@ -168,4 +173,4 @@ class Candidates:
         figures = {name: value.value for name, value in values.items()}
         logs = [math.log(max(value, 1e-9)) for name, value in figures.items() if not name.endswith("_ratio")]
         features = np.concatenate([self._encode(parameters), logs])
-        return Candidate(content_hash(recipe.to_dict()), parameters, features, figures)
+        return Candidate(content_hash(recipe.to_dict()), parameters, features, figures, recipe.deployment)

@@ -223,7 +223,7 @@ class Engine:
             if asked and asked % DUPLICATES_BEFORE_CHANGE == 0 and not self._enqueue_other():
                 return False
             pending = [work.recipe for work in self._on_their_way().values()]
-            if self._weigh(self._proposer.ask(list(self._archive), pending)):
+            if self._weigh(self._proposer.ask(list(self._archive), pending, self._fan_out.lost())):
                 return True
         return False
 

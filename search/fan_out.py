@@ -17,15 +17,12 @@ from sousvit.search.gate import dominated
 from sousvit.search.learning_curve import FULL, READ
 from sousvit.search.record import TrialRecord
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.technique import DeployTechnique, get_technique
 
 if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 #: What quantization may cost where it went well, in the unit of shares: two points.
 QUANTIZED_LOSS = 0.02
-#: What a reading of few images may say too much against a model, in the same unit.
-READ_DOUBT = 0.02
 #: Origin of recipes that a reading showed to do without their recovery, and of their other deployments.
 UNRECOVERED = "unrecovered"
 #: From so many of the last results a resumed search takes up what follows.
@@ -48,7 +45,7 @@ class FanOut:
         self._waiting: deque[tuple[Recipe, str]] = deque()
         #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
         self._by_weights: dict[tuple[str, float], list[TrialRecord]] = defaultdict(list)
-        self._unbeaten: dict[tuple[object, object], set[str]] = defaultdict(set)
+        self._unbeaten: dict[str, set[str]] = defaultdict(set)
         self._read = 0
 
     def offer(self, recipe: Recipe, record: TrialRecord) -> None:
@@ -61,14 +58,14 @@ class FanOut:
         if record.fidelity == READ:
             self._offer_unrecovered(recipe, record)
         elif record.origin == UNRECOVERED:
-            if not self._is_beaten(record):
+            if self._policy.is_accurate(record) and not self._is_beaten(record):
                 self._offer_deployments(recipe, record, UNRECOVERED)
         elif record.fidelity >= FULL and recipe.trains:
             self._offer_deployments(recipe, record, "fanned")
 
     def _offer_unrecovered(self, recipe: Recipe, record: TrialRecord) -> None:
         rest = recipe.unrecovered()
-        if rest != recipe and self._policy.is_accurate(record, READ_DOUBT) and not self._is_beaten(record):
+        if rest != recipe and self._policy.may_be_accurate(record) and not self._is_beaten(record):
             self._waiting.append((rest, UNRECOVERED))
 
     def _offer_deployments(self, recipe: Recipe, record: TrialRecord, origin: str) -> None:
@@ -100,10 +97,14 @@ class FanOut:
         return None
 
     def has_lost(self, sibling: Recipe) -> bool:
-        """Whether this deployment was tried, and was surely worse than another of the same weights each time."""
+        """Whether its deployment is among those that have :meth:`lost`."""
         self._read_on()
-        deploy = _deploy_name(sibling.to_dict())
-        return deploy in self._unbeaten and not self._unbeaten[deploy]
+        return sibling.deployment in self._unbeaten and not self._unbeaten[sibling.deployment]
+
+    def lost(self) -> set[str]:
+        """The deployments that were tried, and were surely worse than another of the same weights each time."""
+        self._read_on()
+        return {deployment for deployment, unbeaten in self._unbeaten.items() if not unbeaten}
 
     def _read_on(self) -> None:
         """Hold what the archive has got since against the deployments of the same weights."""
@@ -114,12 +115,12 @@ class FanOut:
 
     def _hold_against_siblings(self, trial: TrialRecord) -> None:
         siblings = self._by_weights[trial.model_key, trial.fidelity]
-        unbeaten = self._unbeaten[_deploy_name(trial.recipe)]
+        unbeaten = self._unbeaten[_deployment(trial)]
         if not any(self._beats(other, trial) for other in siblings):
             unbeaten.add(trial.key)
         for other in siblings:
             if self._beats(trial, other):
-                self._unbeaten[_deploy_name(other.recipe)].discard(other.key)
+                self._unbeaten[_deployment(other)].discard(other.key)
         siblings.append(trial)
 
     def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
@@ -129,8 +130,5 @@ class FanOut:
         return holds and dominated(trial.values, [point], self._senses)
 
 
-def _deploy_name(recipe: dict[str, object]) -> tuple[object, object]:
-    steps = recipe["steps"]
-    assert isinstance(steps, list)
-    last = steps[-1]["technique"] if steps else ""
-    return recipe["runtime"], last if last and isinstance(get_technique(last), DeployTechnique) else ""
+def _deployment(trial: TrialRecord) -> str:
+    return Recipe.from_dict(trial.recipe).deployment

@@ -154,8 +154,7 @@ class Halving:
         final = [record for record in records if record.is_final and miss_of(record, self.limits) <= 0]
         reached, asked = points_of(final, self.senses), points_of(waiting, self.senses)
         front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
-        settled = (front[None] <= asked[:, None]).all(2).any(1)
-        return [trial for trial, is_settled in zip(waiting, settled, strict=True) if not is_settled]
+        return [trial for trial, point in zip(waiting, asked, strict=True) if not (front <= point).all(axis=1).any()]
 
     def _can_rise(self, trial: TrialRecord) -> bool:
         return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
@@ -186,6 +185,11 @@ class Halving:
             for limit in self.limits
             if is_trained(limit.name)
         )
+
+    def may_be_accurate(self, trial: TrialRecord) -> bool:
+        """Whether the better ends of its intervals hold the limits that training decides."""
+        known = ((limit, trial.values.get(limit.name)) for limit in self.limits if is_trained(limit.name))
+        return all(value is not None and limit.may_hold(value) for limit, value in known)
 
     def _broken_for_good(self, trial: TrialRecord) -> bool:
         """Whether it violates a limit that training does not change."""

@@ -10,7 +10,7 @@ beats is not worth exploring beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import filterfalse, product
 from typing import Any
@@ -136,12 +136,15 @@ class ModelBased:
                 found[name] = float(np.median(errors)), len(first)
         return found
 
-    def propose(self, records: Sequence[TrialRecord], pending: Sequence[Recipe] = ()) -> dict[str, Any] | None:
+    def propose(
+        self, records: Sequence[TrialRecord], pending: Sequence[Recipe] = (), lost: Iterable[str] = ()
+    ) -> dict[str, Any] | None:
         """Parameters of the best recipe that no record has.
 
         Args:
             records: all so far, in order; those of an earlier call come first.
             pending: on their way; taken as if they had come out as expected (Ginsbourger et al., 2010, "believer").
+            lost: deployments that are not worth proposing.
 
         Returns:
             None where too little is known yet, or too much.
@@ -149,9 +152,11 @@ class ModelBased:
         if self._knows_too_much or len(pending) > MAX_PENDING:
             return None
         with _blas().limit(limits=1):  # a few hundred points: threads cost more than they bring, most beside other work
-            return self._best(records, pending)
+            return self._best(records, pending, list(lost))
 
-    def _best(self, records: Sequence[TrialRecord], pending: Sequence[Recipe]) -> dict[str, Any] | None:
+    def _best(
+        self, records: Sequence[TrialRecord], pending: Sequence[Recipe], lost: list[str]
+    ) -> dict[str, Any] | None:
         self._learn(records[self._read :])
         self._read = len(records)
         if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()) or self._knows_too_much:
@@ -159,7 +164,8 @@ class ModelBased:
         awaited = [self._candidates.describe(recipe.to_dict()) for recipe in pending]
         believed = [candidate for candidate in awaited if candidate is not None]
         pool = self._candidates.untried(self._tried, map(_recipe, self._parents()))
-        is_open = pool.open & ~np.isin(pool.keys, [candidate.key for candidate in believed])
+        is_awaited = np.isin(pool.keys, [candidate.key for candidate in believed])
+        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, lost)
         if not is_open.any():
             return None
         gains = np.where(is_open, self._gains(pool, Pool.of(believed)), 0.0)

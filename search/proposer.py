@@ -117,16 +117,19 @@ class Proposer:
         self._listed: list[tuple[dict[str, Any], Recipe]] | None = None
         self._complete = _Complete(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
-    def ask(self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = ()) -> Proposal:
+    def ask(
+        self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = (), lost: Iterable[str] = ()
+    ) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
 
-        ``pending`` recipes are on their way: the model takes them as it expects them to come out.
+        ``pending`` recipes are on their way: the model takes them as it expects them to come out. It proposes no
+        deployment that has ``lost`` so far.
 
         A step that does not fit in its place (more tokens merged than the blocks left can merge) is left out.
         """
         self._draw_as_of(len(records))
         if self._model is not None and records and not self._is_waiting():
-            parameters = self._model.propose(records, pending)
+            parameters = self._model.propose(records, pending, lost)
             if parameters is not None:
                 self.study.enqueue_trial(parameters)
         proposal = self._proposal(self.study.ask())

@@ -94,6 +94,13 @@ class Recipe:
         return next((step for step in self.steps if step.handler.stage is Stage.DEPLOY), None)
 
     @property
+    def deployment(self) -> str:
+        """How the model is deployed, whatever the settings: ``openvino``, or ``openvino:ptq_int8``."""
+        last = self.steps[-1] if self.steps else None
+        named = last is not None and isinstance(last.handler, DeployTechnique)
+        return f"{self.runtime}:{last.technique}" if last is not None and named else self.runtime
+
+    @property
     def trains(self) -> bool:
         """Whether some step updates weights by gradient."""
         return any(step.handler.trains for step in self.steps)

@@ -15,6 +15,7 @@ from sousvit.search.archive import violations
 from sousvit.search.engine import MOST_HELD
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity import Halving
+from sousvit.search.model_based import ModelBased
 from sousvit.search.record import Value
 from sousvit.search.selection import is_single
 from sousvit.spaces.recipe import Recipe
@@ -450,6 +451,19 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
     same = [read[key] for trial in found if (key := Recipe.from_dict(trial.recipe).hash) in read]
     assert same and len(found) > len(same), "and their other deployments"
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
+
+
+def test_the_model_proposes_no_deployment_that_has_lost(simulated, shape):
+    run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
+    run.engine.run()
+    records, space = list(run.archive), run.engine._proposer.space
+    model = ModelBased(space, shape, run.archive.base.values, run.budget.senses, run.budget.hard_limits, seed=0)
+    lost: set[str] = set()
+    while (parameters := model.propose(records, lost=lost)) is not None:
+        proposed = space.suggest(optuna.trial.FixedTrial(parameters)).deployment
+        assert proposed not in lost
+        lost.add(proposed)
+    assert len(lost) > 1
 
 
 def test_cuts_of_an_elastic_base_that_hold_the_limits_are_final_too(simulated):

@@ -135,11 +135,12 @@ def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> tupl
     return Recipe.from_dict(plain), TrialRecord("k", plain, fidelity, 0, "complete", values)
 
 
-@pytest.mark.parametrize(("drop", "offered"), [(0.01, True), (0.035, True), (0.05, False)])
+@pytest.mark.parametrize(("drop", "offered"), [(0.01, True), (0.025, True), (0.05, False)])
 def test_a_reading_that_may_hold_the_accuracy_is_judged_without_its_recovery(drop, offered):
     trials = Trials()
     fan_out = make_fan_out(trials)
     read, record = result(DEPLOYS[1], 0.0, drop)
+    record = replace(record, values={**record.values, "accuracy_drop": Value(drop, drop - 0.015, drop + 0.015)})
     fan_out.offer(read, record)
     following = fan_out.next()
     assert following == ((recipe(0.5, DEPLOYS[1]), "unrecovered") if offered else None)
