@@ -116,7 +116,11 @@ class Halving:
         return [there[place] for place in order[: math.ceil(len(there) / self.eta)]]
 
     def next(
-        self, trials: Iterable[TrialRecord], seconds_left: float, busy: AbstractSet[str] = frozenset()
+        self,
+        trials: Iterable[TrialRecord],
+        seconds_left: float,
+        busy: AbstractSet[str] = frozenset(),
+        bold: bool = False,
     ) -> TrialRecord | None:
         """The trial to train in full next, or None when none is worth it or fits the time left.
 
@@ -124,6 +128,7 @@ class Halving:
 
         Args:
             busy: models that are being trained.
+            bold: see :meth:`expected`.
         """
         records = list(trials)
         done = {trial.recipe_key for trial in records if trial.fidelity >= FULL}
@@ -132,13 +137,13 @@ class Halving:
             if self._can_rise(trial) and trial.recipe_key not in done and trial.model_key not in busy:
                 known = highest.get(trial.recipe_key)
                 highest[trial.recipe_key] = trial if known is None or known.fidelity < trial.fidelity else known
-        best = self._in_order(self._unsettled(list(highest.values()), records), records)
+        best = self._in_order(self._unsettled(list(highest.values()), records), records, bold)
         return next((trial for trial in best if seconds_in_full(trial, records) <= seconds_left), None)
 
-    def _in_order(self, waiting: list[TrialRecord], records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    def _in_order(self, waiting: list[TrialRecord], records: Sequence[TrialRecord], bold: bool) -> list[TrialRecord]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
         curve = self._curve(records)
-        expected = [curve.expected(trial) for trial in waiting]
+        expected = [curve.expected(trial, bold) for trial in waiting]
         misses = self._misses(expected)
         final = [trial for trial in records if trial.is_final and miss_of(trial, self.limits) <= 0]
         order = constrained_order(points_of(expected, self.senses), misses, points_of(final, self.senses))
@@ -162,13 +167,16 @@ class Halving:
     def _misses(self, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
         return np.array([miss_of(trial, self.limits) for trial in trials])
 
-    def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
+    def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> bool:
         """Whether its full training should make it hold every limit."""
-        return miss_of(self.expected(trial, trials), self.limits) <= 0
+        return miss_of(self.expected(trial, trials, bold), self.limits) <= 0
 
-    def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> TrialRecord:
-        """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown."""
-        return trial if trial.fidelity >= FULL else self._curve(trials).expected(trial)
+    def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> TrialRecord:
+        """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown.
+
+        ``bold``: if its training brings a standard deviation more than the usual one.
+        """
+        return trial if trial.fidelity >= FULL else self._curve(trials).expected(trial, bold)
 
     def _curve(self, trials: Iterable[TrialRecord]) -> LearningCurve:
         """What ``trials`` have shown; asked several times between two results, learned once."""

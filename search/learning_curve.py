@@ -79,8 +79,8 @@ class LearningCurve:
         """Standard deviation of that share among recipes."""
         return 0.0 if fidelity >= FULL else self._spreads.get((name, fidelity), SPREAD)
 
-    def expected(self, trial: TrialRecord) -> TrialRecord:
-        """``trial`` as it should come out of its full training."""
+    def expected(self, trial: TrialRecord, bold: bool = False) -> TrialRecord:
+        """``trial`` as it should come out of its full training; ``bold``: if that brings a standard deviation more."""
         if trial.fidelity >= FULL:
             return trial
         values = dict(trial.values)
@@ -89,7 +89,8 @@ class LearningCurve:
                 change = value.value - self._base[name].value
                 is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
                 if is_loss:  # training more takes none of a gain away
-                    values[name] = _moved(value, -change * (1 - self.share(name, trial.fidelity)))
+                    left = self.share(name, trial.fidelity) - bold * self.spread(name, trial.fidelity)
+                    values[name] = _moved(value, -change * (1 - max(0.0, left)))
         return replace(trial, values=values)
 
     def _is_comparable(self, name: str) -> bool:

@@ -65,13 +65,16 @@ class Promotions:
         single = self._due_single(left, running, busy)
         if single is not None:
             return single
-        chosen = self._policy.next(trials, left, busy)
+        has_answer = self._has_answer()
+        # What is left of the search may go to near misses; where they fail, the learning curve tells so.
+        bold = is_late and has_answer
+        chosen = self._policy.next(trials, left, busy, bold)
         if chosen is None or exhausted:
             return chosen
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring;
         # but before the first one nobody knows what training brings.
-        is_wanted = not self._promoted(self._archive, running) or (is_late and not self._has_answer())
-        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials) else None
+        is_wanted = not self._promoted(self._archive, running) or (is_late and not has_answer)
+        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials, bold) else None
 
     def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
         """Whether full trainings and their variants have had less of the search so far than their share."""

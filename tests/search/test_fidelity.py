@@ -209,6 +209,17 @@ def test_readings_and_low_rungs_teach_each_other_nothing():
     assert POLICY.expected(trial("b", 0.1, 4.0), known) == POLICY.expected(trial("b", 0.1, 4.0), [])
 
 
+def test_a_bold_choice_takes_near_misses_that_would_be_the_better_answer():
+    answer = trial("answer", 0.01, 4.0, fidelity=1.0)
+    near, far = reading("near", 0.035, 2.0), reading("far", 0.2, 1.0)
+    known = [answer, near, far]
+    assert not POLICY.is_hopeful(near, known) and POLICY.is_hopeful(near, known, bold=True)
+    assert POLICY.next(known, 1e9, bold=True) == near and not POLICY.is_hopeful(far, known, bold=True)
+    failed = [reading("a", 0.035, 2.5), trial("a", 0.034, 2.5, fidelity=1.0)]
+    failed += [reading("b", 0.03, 2.5), trial("b", 0.03, 2.5, fidelity=1.0)]
+    assert not POLICY.is_hopeful(near, [*known, *failed], bold=True), "failed trainings make careful"
+
+
 def test_readings_are_promoted_beside_low_rungs():
     known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
     known += [reading("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
