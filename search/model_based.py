@@ -41,8 +41,6 @@ MAX_RESULTS = 400
 MAX_PENDING = 16
 #: Good recipes that candidates are made from by small changes.
 PARENTS = 12
-#: Points at which gains are averaged over what is uncertain of costs, and candidates of which they are.
-DRAWS, CLOSELY = 8, 256
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -168,7 +166,7 @@ class ModelBased:
         is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, lost)
         if not is_open.any():
             return None
-        gains = self._gains(pool, is_open, Pool.of(believed))
+        gains = np.where(is_open, self._gains(pool, Pool.of(believed)), 0.0)
         best = int(np.argmax(gains))
         return pool.items[best].parameters if gains[best] > 0 else None
 
@@ -240,8 +238,8 @@ class ModelBased:
 
     # What candidates cost, and what they should bring
 
-    def _gains(self, pool: Pool, is_open: npt.NDArray[np.bool_], believed: Pool) -> Array:
-        """``[n]``: hypervolume to be expected of each that is open, 0 where it should break a limit on costs."""
+    def _gains(self, pool: Pool, believed: Pool) -> Array:
+        """``[n]``: hypervolume to be expected of each, 0 where it should break a limit on costs."""
         count = len(pool.items)
         uncertain = self._least_certain(pool)
         costs = [name for name in self._senses if name != uncertain]
@@ -262,25 +260,8 @@ class ModelBased:
         else:
             mean, std = np.ones(count), np.full(count, CERTAIN)
             known, worst = np.ones(len(reached)), 0.0
-        reference = np.array([worst, *ceilings])
-        chance = self._chance_to_hold(pool) * is_open
-        gains = expected_gain(mean, std, asked, known, reached, reference) * chance
-        doubts = _columns([self._doubt(name, pool) for name in costs], count)
-        if not doubts.any():
-            return gains
-        # Looking at draws takes as many times as long, so only what is best by the means is looked at closely.
-        best = np.argsort(-gains)[:CLOSELY]
-        drawn = [
-            expected_gain(mean[best], std[best], asked[best] + draw * doubts[best], known, reached, reference)
-            for draw in _draws(len(costs))
-        ]
-        found = np.zeros(count)
-        found[best] = np.mean(drawn, axis=0) * chance[best]
-        return found
-
-    def _doubt(self, name: str, pool: Pool) -> Array:
-        """``[n]`` standard deviations of :meth:`_cost`: of what training decides; other costs are known well."""
-        return self._expected(self._source(name), pool)[1] if is_trained(name) else np.zeros(len(pool.items))
+        gains = expected_gain(mean, std, asked, known, reached, np.array([worst, *ceilings]))
+        return gains * self._chance_to_hold(pool)
 
     def _chance_to_hold(self, pool: Pool) -> Array:
         """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
@@ -293,7 +274,7 @@ class ModelBased:
         return found
 
     def _least_certain(self, pool: Pool) -> str:
-        """The trained objective that is known least: it is weighed as a distribution, the others by a few draws.
+        """The trained objective that is known least: it is weighed as a distribution, the others as their means.
 
         "" where nothing that is optimised is trained.
         """
@@ -368,16 +349,6 @@ def _blas() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401 - its library must be loaded to be found
 
     return ThreadpoolController().select(user_api="blas")
-
-
-@cache
-def _draws(dimensions: int) -> Array:
-    """``[DRAWS, dimensions]`` points spread as a standard normal."""
-    from scipy.special import ndtri
-    from scipy.stats import qmc
-
-    found: Array = ndtri(qmc.Sobol(dimensions, seed=0).random(DRAWS))
-    return found
 
 
 def _columns(columns: Sequence[Array], rows: int) -> Array:
