@@ -80,13 +80,13 @@ def replayed(kind: str, given: argparse.Namespace) -> tuple[dict[int, Comparison
     return found, longer
 
 
-def line(kind: str, policy: str, found: dict[int, Comparison], marks: list[int]) -> str:
+def line(kind: str, policy: str, found: dict[int, Comparison], marks: list[int], more: str = "") -> str:
     """One row of the result: the mean share over tables and seeds, with the table where it is least."""
     cells = []
     for mark in marks:
         means = [comparison.shares(policy, mark)[0] for comparison in found.values()]
         cells.append(f"{np.mean(means):.3f} ({min(means):.3f})")
-    return f"| {kind} | {policy} | {' | '.join(cells)} |"
+    return f"| {kind} | {policy}{more} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -107,9 +107,8 @@ def main() -> None:
     for kind in given.kind:
         found, longer = replayed(kind, given)
         lines += [line(kind, policy, found, marks) for policy in given.policy]
-        lines.append(
-            line(kind, f"random, {given.random_times} times as many", longer, [m * given.random_times for m in marks])
-        )
+        times = given.random_times
+        lines.append(line(kind, "random", longer, [mark * times for mark in marks], f", {times} times as many"))
     about = (
         f"Share of the table's hypervolume after so many evaluations: mean over {given.tables} tables "
         f"(seeds from {given.first}) and {given.seeds} seeds of each policy; in brackets the table where it is least."
