@@ -109,7 +109,7 @@ def predictions(
         raise UserError("a split to judge on must hold images", 0, "correct the data")
 
     def prepared(positions: torch.Tensor) -> np.ndarray:
-        # PyTorch's other threads would wait for more work on cores that the session needs (5 to 8 ms a batch, measured).
+        # PyTorch's other threads would wait for work on cores that the session needs (5 to 8 ms a batch, measured).
         with torch_threads(1):
             return normalise(images.images(positions)).float().numpy()
 
