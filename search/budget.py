@@ -154,7 +154,7 @@ class Limit:
         hoped = value.value if end is None else value.value + (end - value.value) * self._share_of_interval
         return hoped >= self.bound if self.maximise else hoped <= self.bound
 
-    @property
+    @cached_property
     def _share_of_interval(self) -> float:
         return NormalDist().inv_cdf(self.confidence) / _INTERVAL_Z
 

@@ -27,8 +27,7 @@ from sousvit.search.priors import hybrid_recipes, single_recipes
 from sousvit.search.promotion import Promotions
 from sousvit.search.proposer import Proposal, Proposer
 from sousvit.search.readings import Readings
-from sousvit.search.record import TrialRecord
-from sousvit.search.selection import is_single_trial
+from sousvit.search.record import IS_SINGLE, TrialRecord
 from sousvit.search.watcher import Watcher
 from sousvit.search.work import Work
 from sousvit.spaces.recipe import Recipe
@@ -313,7 +312,7 @@ class Engine:
 
     def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
-        front = self._archive.front(self._limits, self._senses, is_single_trial if work.is_single else None)
+        front = self._archive.front(self._limits, self._senses, IS_SINGLE if work.is_single else None)
         return tuple({name: trial.get(name) for name in self._senses} for trial in front)
 
     def _record(self, record: TrialRecord, proposals: list[Proposal]) -> None:

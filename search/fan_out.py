@@ -108,6 +108,8 @@ class FanOut:
 
     def _read_on(self) -> None:
         """Hold what the archive has got since against the deployments of the same weights."""
+        if self._read == len(self._archive):
+            return
         for trial in islice(self._archive, self._read, None):
             self._read += 1
             if all(name in trial.values for name in self._senses):

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import is_
 
 import moocore
 import numpy as np
 import numpy.typing as npt
 
 from sousvit.search.budget import Limit
-from sousvit.search.learning_curve import FULL, READ, LearningCurve, is_trained
+from sousvit.search.learning_curve import FULL, READ, is_trained
+from sousvit.search.ledger import Ledger, Outlook
 from sousvit.search.ranking import constrained_order, miss_of, points_of
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import Preference
@@ -68,8 +68,7 @@ class Halving:
     limits: Sequence[Limit]
     preference: Preference
     senses: Mapping[str, bool]
-    #: The newest learning curve and the trials that it was learned from.
-    _learned: list[tuple[list[TrialRecord], LearningCurve]] = field(default_factory=list, init=False, compare=False)
+    _ledgers: list[Ledger] = field(default_factory=list, init=False, compare=False)
 
     @property
     def explores(self) -> bool:
@@ -112,7 +111,8 @@ class Halving:
     def survivors(self, trials: Iterable[TrialRecord], rung: float) -> list[TrialRecord]:
         """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
         there = [trial for trial in trials if trial.fidelity == rung and self._can_rise(trial)]
-        order = constrained_order(points_of(there, self.senses), self._misses(there))
+        misses = np.array([miss_of(trial, self.limits) for trial in there])
+        order = constrained_order(points_of(there, self.senses), misses)
         return [there[place] for place in order[: math.ceil(len(there) / self.eta)]]
 
     def next(
@@ -130,42 +130,41 @@ class Halving:
             busy: models that are being trained.
             bold: see :meth:`expected`.
         """
-        records = list(trials)
-        done = {trial.recipe_key for trial in records if trial.fidelity >= FULL}
-        highest: dict[str, TrialRecord] = {}
-        for trial in records:
-            if self._can_rise(trial) and trial.recipe_key not in done and trial.model_key not in busy:
-                known = highest.get(trial.recipe_key)
-                highest[trial.recipe_key] = trial if known is None or known.fidelity < trial.fidelity else known
-        best = self._in_order(self._unsettled(list(highest.values()), records), records, bold)
-        return next((trial for trial in best if seconds_in_full(trial, records) <= seconds_left), None)
+        ledger = self.ledger(trials)
+        waiting = [trial for trial in ledger.waiting.values() if trial.model_key not in busy]
+        best = self._in_order(self._unsettled(waiting, ledger), ledger, bold)
+        return next((trial for trial in best if self._seconds(trial, ledger) <= seconds_left), None)
 
-    def _in_order(self, waiting: list[TrialRecord], records: Sequence[TrialRecord], bold: bool) -> list[TrialRecord]:
+    def seconds_in_full(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> float:
+        """What its full training should take, after ``trials``."""
+        return self._seconds(trial, self.ledger(trials))
+
+    def _seconds(self, trial: TrialRecord, ledger: Ledger) -> float:
+        return seconds_in_full(trial, ledger.by_model.get(trial.model_key, ()), ledger.trained)
+
+    def _in_order(self, waiting: list[TrialRecord], ledger: Ledger, bold: bool) -> list[TrialRecord]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
-        curve = self._curve(records)
-        expected = [curve.expected(trial, bold) for trial in waiting]
-        misses = self._misses(expected)
-        final = [trial for trial in records if trial.is_final and miss_of(trial, self.limits) <= 0]
-        order = constrained_order(points_of(expected, self.senses), misses, points_of(final, self.senses))
-        answer = max((self.preference.score(trial) for trial in final), default=-math.inf)
-        better = [place for place in order if misses[place] <= 0 and self.preference.score(expected[place]) > answer]
-        better.sort(key=lambda place: self.preference.score(expected[place]), reverse=True)
+        asked = ledger.outlooks(waiting, bold)
+        misses = np.array([one.miss for one in asked])
+        order = constrained_order(self._points(asked), misses, self._points(ledger.final))
+        answer = max((one.score for one in ledger.final), default=-math.inf)
+        better = [place for place in order if asked[place].miss <= 0 and asked[place].score > answer]
+        better.sort(key=lambda place: asked[place].score, reverse=True)
         return [waiting[place] for place in dict.fromkeys([*better, *order])]
 
-    def _unsettled(self, waiting: list[TrialRecord], records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    def _unsettled(self, waiting: list[TrialRecord], ledger: Ledger) -> list[TrialRecord]:
         """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
         if any(map(is_trained, self.senses)):
             return waiting
-        final = [record for record in records if record.is_final and miss_of(record, self.limits) <= 0]
-        reached, asked = points_of(final, self.senses), points_of(waiting, self.senses)
+        reached, asked = self._points(ledger.final), points_of(waiting, self.senses)
         front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
         return [trial for trial, point in zip(waiting, asked, strict=True) if not (front <= point).all(axis=1).any()]
 
+    def _points(self, outlooks: Sequence[Outlook]) -> npt.NDArray[np.float64]:
+        return np.array([one.point for one in outlooks]).reshape(len(outlooks), len(self.senses))
+
     def _can_rise(self, trial: TrialRecord) -> bool:
         return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
-
-    def _misses(self, trials: Sequence[TrialRecord]) -> npt.NDArray[np.float64]:
-        return np.array([miss_of(trial, self.limits) for trial in trials])
 
     def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> bool:
         """Whether its full training should make it hold every limit."""
@@ -176,15 +175,19 @@ class Halving:
 
         ``bold``: if its training brings a standard deviation more than the usual one.
         """
-        return trial if trial.fidelity >= FULL else self._curve(trials).expected(trial, bold)
+        return trial if trial.fidelity >= FULL else self.ledger(trials).curve.expected(trial, bold)
 
-    def _curve(self, trials: Iterable[TrialRecord]) -> LearningCurve:
-        """What ``trials`` have shown; asked several times between two results, learned once."""
+    def ledger(self, trials: Iterable[TrialRecord]) -> Ledger:
+        """What is known of ``trials``; of two lists it is kept, of all trials and of single techniques."""
         records = list(trials)
-        known = self._learned[0][0] if self._learned else None
-        if known is None or len(known) != len(records) or not all(map(is_, known, records)):
-            self._learned[:] = [(records, LearningCurve(self.preference.base, records))]
-        return self._learned[0][1]
+        for place, ledger in enumerate(self._ledgers):
+            if ledger.read(records):
+                self._ledgers.insert(0, self._ledgers.pop(place))
+                return ledger
+        ledger = Ledger(self.limits, self.preference, self.senses, self._can_rise)
+        ledger.read(records)
+        self._ledgers[:] = [ledger, *self._ledgers[:1]]
+        return ledger
 
     def is_accurate(self, trial: TrialRecord, tolerance: float = 0.0) -> bool:
         """Whether it misses none of the limits that training decides by more than ``tolerance``, in their unit."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sousvit.search.archive import Archive, feasible
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.fidelity import Halving, Promotion
 from sousvit.search.learning_curve import FULL
-from sousvit.search.record import TrialRecord
-from sousvit.search.selection import is_single
-from sousvit.search.training_cost import seconds_in_full
+from sousvit.search.record import IS_SINGLE, TrialRecord
 from sousvit.search.work import Work
 
 TRIALS_BEFORE_FIRST = 3
@@ -62,7 +60,7 @@ class Promotions:
         is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
         if not is_late and not self._lags(trials, running):
             return self._last_chance(trials, left, busy)
-        single = self._due_single(left, running, busy)
+        single = self._due_single(trials, left, running, busy)
         if single is not None:
             return single
         has_answer = self._has_answer()
@@ -73,7 +71,8 @@ class Promotions:
             return chosen
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring;
         # but before the first one nobody knows what training brings.
-        is_wanted = not self._promoted(self._archive, running) or (is_late and not has_answer)
+        has_promoted = bool(self._policy.ledger(trials).promoted) or any(map(_is_promoted, running))
+        is_wanted = not has_promoted or (is_late and not has_answer)
         return chosen if is_wanted or self._policy.is_hopeful(chosen, trials, bold) else None
 
     def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
@@ -104,27 +103,29 @@ class Promotions:
         if chosen is None or not self._policy.is_hopeful(chosen, trials):
             return None
         longest = max(sum(trial.seconds.values()) for trial in trials)
-        return chosen if seconds_in_full(chosen, trials) + longest > left else None
+        return chosen if self._policy.seconds_in_full(chosen, trials) + longest > left else None
 
-    def _due_single(self, left: float, running: Sequence[Work], busy: set[str]) -> TrialRecord | None:
+    def _due_single(
+        self, trials: list[TrialRecord], left: float, running: Sequence[Work], busy: set[str]
+    ) -> TrialRecord | None:
         """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
-        singles = [trial for trial in self._archive if is_single(trial.techniques)]
-        promoted = self._promoted(self._archive, running)
-        if SINGLES_SHARE * self._promoted(singles, [work for work in running if work.is_single]) >= promoted:
+        ledger = self._policy.ledger(trials)
+        promoted: list[TrialRecord | Work] = [*ledger.promoted, *filter(_is_promoted, running)]
+        if SINGLES_SHARE * sum(one.is_single for one in promoted) >= len(promoted):
             return None
-        chosen = self._policy.next(singles, left, busy)
-        is_known = bool(feasible(singles, self._limits))
-        return None if is_known and chosen and not self._policy.is_hopeful(chosen, self._archive) else chosen
-
-    @staticmethod
-    def _promoted(trials: Archive | Sequence[TrialRecord], running: Sequence[Work]) -> int:
-        done = sum(trial.origin == "promoted" and trial.fidelity >= FULL for trial in trials)
-        return done + sum(work.origin == "promoted" and work.fidelity >= FULL for work in running)
+        chosen = self._policy.next(ledger.singles, left, busy)
+        is_known = bool(self._archive.front(self._limits, self._senses, IS_SINGLE))
+        return None if is_known and chosen and not self._policy.is_hopeful(chosen, trials) else chosen
 
 
 def _is_late(one: TrialRecord | Work) -> bool:
     """Whether it is a full training of what was explored, or a variant of one."""
     return one.origin in ("promoted", "fanned") and one.fidelity >= FULL
+
+
+def _is_promoted(work: Work) -> bool:
+    """Whether it is a full training of what was explored."""
+    return work.origin == "promoted" and work.fidelity >= FULL
 
 
 def _cost(trials: Sequence[TrialRecord]) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal
 
 from sousvit.common.files import content_hash
@@ -32,6 +33,16 @@ def encode(values: Mapping[str, Value]) -> dict[str, list[float | None]]:
 def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Value]:
     """The inverse of :func:`encode`."""
     return {name: Value(*entry) for name, entry in plain.items()}
+
+
+#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
+#: answer from the archive takes under a second because it imports no technique, hence no torch.
+REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
+
+
+def is_single(techniques: Iterable[str]) -> bool:
+    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
+    return len([name for name in techniques if name not in REPAIRS]) == 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ class TrialRecord:
         return tuple(step["technique"] for step in self.recipe["steps"])
 
     @cached_property
+    def is_single(self) -> bool:
+        """Whether its recipe is one technique."""
+        return is_single(self.techniques)
+
+    @cached_property
     def recipe_key(self) -> str:
         """Identity of the recipe."""
         return content_hash(self.recipe)
@@ -116,6 +132,10 @@ def word_of(values: Mapping[str, Value]) -> str:
     """What that figure is called in tables and plots: agreement with the base is never called top-1."""
     quality = quality_of(values)
     return quality if quality == "agreement" else task_measured(values).heading.removesuffix(" %")
+
+
+#: The same function wherever fronts of single techniques are asked for, so that they are kept.
+IS_SINGLE = attrgetter("is_single")
 
 
 @dataclass(frozen=True)

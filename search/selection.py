@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import feasible, violations
 from sousvit.search.budget import Limit
 from sousvit.search.record import TrialRecord, Value
-
-#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
-#: answer from the archive takes under a second because it imports no technique, hence no torch.
-REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
 
 #: Errors below this are one: a split cannot tell them apart.
 ERROR_FLOOR = 2e-3
@@ -34,22 +31,30 @@ class Preference:
     def score(self, trial: TrialRecord) -> float:
         """The weighted log gain; minus infinity where an objective is missing."""
         total = 0.0
-        for name, weight in self.weights.items():
+        for name, weight, gain in self._terms:
             value = trial.get(name)
             if math.isnan(value):
                 return -math.inf
-            total += weight * self._gain(name, value)
+            total += weight * gain(value)
         return total
 
-    def _gain(self, name: str, value: float) -> float:
-        objective = get_objective(name)
-        reference = self.base[name].value if name in self.base else 1.0
-        if name.partition("@")[0].endswith("_drop"):
-            return -value if objective.direction == "minimize" else value
-        if objective.direction == "maximize" and objective.unit == "share":
-            return math.log(max(1 - reference, ERROR_FLOOR) / max(1 - value, ERROR_FLOOR))
-        ratio = max(value, 1e-12) / max(reference, 1e-12)
-        return math.log(ratio) if objective.direction == "maximize" else -math.log(ratio)
+    @cached_property
+    def _terms(self) -> list[tuple[str, float, Callable[[float], float]]]:
+        return [(name, weight, _gain_of(name, self.base.get(name))) for name, weight in self.weights.items()]
+
+
+def _gain_of(name: str, base: Value | None) -> Callable[[float], float]:
+    """Gain by the value of objective ``name``."""
+    objective = get_objective(name)
+    reference = 1.0 if base is None else base.value
+    sign = 1.0 if objective.direction == "maximize" else -1.0
+    if name.partition("@")[0].endswith("_drop"):
+        return lambda value: sign * value
+    if objective.direction == "maximize" and objective.unit == "share":
+        base_error = max(1 - reference, ERROR_FLOOR)
+        return lambda value: math.log(base_error / max(1 - value, ERROR_FLOOR))
+    floored = max(reference, 1e-12)
+    return lambda value: sign * math.log(max(value, 1e-12) / floored)
 
 
 def best(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
@@ -78,17 +83,7 @@ def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], prefere
     return min(next((group for group in groups if group), []), key=distance, default=None)
 
 
-def is_single(techniques: Iterable[str]) -> bool:
-    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
-    return len([name for name in techniques if name not in REPAIRS]) == 1
-
-
-def is_single_trial(trial: TrialRecord) -> bool:
-    """Whether its recipe is one."""
-    return is_single(trial.techniques)
-
-
 def best_single(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
     """The best single technique; where none holds the limits, the one that misses them least."""
-    singles = list(filter(is_single_trial, trials))
+    singles = [trial for trial in trials if trial.is_single]
     return best(singles, limits, preference) or nearest_miss(singles, limits, preference)

@@ -14,17 +14,19 @@ from sousvit.spaces.technique import get_technique
 TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
 #: A rung pays if it costs no more than so many times what one ``eta`` times cheaper than the next would.
 SLACK = 1.25
-#: The first trainings tell what trials of a search cost.
+#: So many trainings tell what trials of a search cost: the first ones which rungs pay, the last ones what comes next.
 TELLING = 20
 
 
-def seconds_in_full(trial: TrialRecord, records: Sequence[TrialRecord]) -> float:
-    """Expected cost of training ``trial`` in full; siblings share recovered weights, so theirs count once."""
-    same_model = [record for record in records if record.model_key == trial.model_key]
-    if any(record.fidelity >= FULL for record in same_model):
-        return _rest(trial)
-    trained = [_pace(record) for record in same_model if record.fidelity > READ]
-    return _rest(trial) + (max(trained) if trained else _usual_training(trial, records))
+def seconds_in_full(trial: TrialRecord, same_model: Iterable[TrialRecord], trained: Sequence[TrialRecord]) -> float:
+    """Expected cost of training ``trial`` in full, by those of its own model, or else by all that were ``trained``."""
+    paces = []
+    for record in same_model:  # siblings share recovered weights, so theirs count once
+        if record.fidelity >= FULL:
+            return _rest(trial)
+        if record.fidelity > READ:
+            paces.append(_pace(record))
+    return _rest(trial) + (max(paces) if paces else _usual_training(trial, trained[-TELLING:]))
 
 
 def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[TrialRecord]) -> tuple[float, ...]:
@@ -34,7 +36,7 @@ def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[TrialRe
     judging take longer than the training, a low rung saves nothing, and its result is worth less. Before the first
     training has shown what else there is to pay, only the training counts.
     """
-    trained = list(islice((record for record in records if _tells_cost(record)), TELLING))
+    trained = list(islice((record for record in records if tells_cost(record)), TELLING))
     fixed = median(map(_rest, trained)) if trained else 0.0
     pace = median(map(_pace, trained)) if trained else 1.0
     kept = [FULL]
@@ -44,7 +46,8 @@ def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[TrialRe
     return tuple(reversed(kept))
 
 
-def _tells_cost(record: TrialRecord) -> bool:
+def tells_cost(record: TrialRecord) -> bool:
+    """Whether it was trained, and with success."""
     return record.status == "complete" and record.fidelity > READ and record.seconds.get("recover", 0.0) > 0
 
 
@@ -58,9 +61,8 @@ def _pace(trial: TrialRecord) -> float:
     return trial.seconds.get("recover", 0.0) / trial.fidelity
 
 
-def _usual_training(trial: TrialRecord, records: Iterable[TrialRecord]) -> float:
-    """Seconds that trainings so far took, for as much work where it is known how much that is; 0 before the first."""
-    trained = [record for record in records if _tells_cost(record)]
+def _usual_training(trial: TrialRecord, trained: Sequence[TrialRecord]) -> float:
+    """Seconds that ``trained`` took, for as much work where it is known how much that is; 0 where there is none."""
     work = _work(trial)
     by_work = [_pace(record) / _work(record) for record in trained if work and _work(record)]
     if by_work:

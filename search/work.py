@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sousvit.search.record import recipe_model_key, trial_key
-from sousvit.search.selection import is_single
+from sousvit.search.record import is_single, recipe_model_key, trial_key
 
 if TYPE_CHECKING:
     from sousvit.search.executors.executor import Job

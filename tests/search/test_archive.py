@@ -16,8 +16,8 @@ from sousvit.common.errors import UserError
 from sousvit.search.archive import EVENTS, Archive, violations
 from sousvit.search.budget import Limit, parse_limits
 from sousvit.search.pareto import Front
-from sousvit.search.record import BaseRecord, TrialRecord, Value, encode, trial_key
-from sousvit.search.selection import REPAIRS, Preference, best, best_single, is_single, nearest_miss
+from sousvit.search.record import REPAIRS, BaseRecord, TrialRecord, Value, encode, trial_key
+from sousvit.search.selection import Preference, best, best_single, nearest_miss
 from sousvit.search.tables import trial_frame, write_tables
 from sousvit.spaces.technique import techniques
 
@@ -170,7 +170,7 @@ def test_nearest_miss_has_the_smallest_worst_violation():
     [(("prune_mlp",), True), (("prune_mlp", "distill"), True), (("prune_mlp", "int8_dynamic"), False), ((), False)],
 )
 def test_single_techniques_may_be_repaired(steps, single):
-    assert is_single(record(steps).techniques) is single
+    assert record(steps).is_single is single
 
 
 def test_best_single_falls_back_to_the_nearest_miss(tmp_path):

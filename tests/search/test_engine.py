@@ -17,7 +17,6 @@ from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity import Halving
 from sousvit.search.model_based import ModelBased
 from sousvit.search.record import Value
-from sousvit.search.selection import is_single
 from sousvit.spaces.recipe import Recipe
 
 
@@ -158,7 +157,7 @@ def test_cuts_of_an_elastic_base_are_read_and_the_best_are_trained(proposer, sim
     assert by_kind[True, 0.0] > 0 and by_kind[True, 1.0] > 0 and by_kind[False, 0.25] > 0
     assert not by_kind[True, 0.25] and not by_kind[False, 0.0]
     assert all("low_rank" not in trial.techniques for trial in run.archive if "elastic" in trial.techniques)
-    singles = [trial for trial in run.archive if is_single(trial.techniques)]
+    singles = [trial for trial in run.archive if trial.is_single]
     assert {"elastic", "prune_mlp", "distill"} in [set(trial.techniques) for trial in singles]
     answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
     assert answer.feasible and answer.chosen.fidelity == 1.0
@@ -355,7 +354,7 @@ def test_few_promotions_go_to_single_techniques(simulated):
     run = simulated(search={"trials": 80, "explore_share": 0.3})
     run.engine.run()
     promoted = [trial for trial in run.archive if trial.origin == "promoted"]
-    singles = [trial for trial in promoted if is_single(trial.techniques)]
+    singles = [trial for trial in promoted if trial.is_single]
     assert len(promoted) >= 4
     assert 1 <= len(singles) <= 1 + len(promoted) // 4
 

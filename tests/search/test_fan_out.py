@@ -39,6 +39,9 @@ class Trials:
     def __iter__(self):
         return iter(self.found)
 
+    def __len__(self):
+        return len(self.found)
+
     def front(self, limits, senses):
         return self.best
 

@@ -11,7 +11,6 @@ from sousvit.search.fidelity import Halving, make_rungs
 from sousvit.search.learning_curve import READ_SHARE
 from sousvit.search.record import TrialRecord, Value, trial_key
 from sousvit.search.selection import Preference
-from sousvit.search.training_cost import seconds_in_full
 from sousvit.spaces.recipe import Recipe, Step
 
 SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
@@ -198,8 +197,8 @@ def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_t
 def test_training_a_read_cut_should_cost_what_it_computes():
     trained = [trial("a", 0.03, 4.0, recover=10.0, macs=2.0), trial("b", 0.01, 4.0, fidelity=1.0, recover=20.0)]
     # 20 s an epochs-and-MACs of each, so 60 s for three times the smaller one's MACs, and 1 s of judging.
-    assert seconds_in_full(reading("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
-    assert seconds_in_full(reading("c", 0.05, 4.0), []) == 1.0
+    assert POLICY.seconds_in_full(reading("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
+    assert POLICY.seconds_in_full(reading("c", 0.05, 4.0), []) == 1.0
 
 
 def test_readings_and_low_rungs_teach_each_other_nothing():
