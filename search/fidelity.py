@@ -19,11 +19,10 @@ from itertools import pairwise
 
 import moocore
 import numpy as np
-import numpy.typing as npt
 
 from sousvit.search.budget import Limit
 from sousvit.search.learning_curve import FULL, READ, is_trained
-from sousvit.search.ledger import Ledger, Outlook
+from sousvit.search.ledger import Ledger
 from sousvit.search.ranking import constrained_order, miss_of, points_of
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import Preference
@@ -145,10 +144,9 @@ class Halving:
     def _in_order(self, waiting: list[TrialRecord], ledger: Ledger, bold: bool) -> list[TrialRecord]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
         asked = ledger.outlooks(waiting, bold)
-        misses = np.array([one.miss for one in asked])
-        order = constrained_order(self._points(asked), misses, self._points(ledger.final))
-        answer = max((one.score for one in ledger.final), default=-math.inf)
-        better = [place for place in order if asked[place].miss <= 0 and asked[place].score > answer]
+        points = np.array([one.point for one in asked]).reshape(len(asked), len(self.senses))
+        order = constrained_order(points, np.array([one.miss for one in asked]), ledger.final)
+        better = [place for place in order if asked[place].miss <= 0 and asked[place].score > ledger.best]
         better.sort(key=lambda place: asked[place].score, reverse=True)
         return [waiting[place] for place in dict.fromkeys([*better, *order])]
 
@@ -156,12 +154,9 @@ class Halving:
         """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
         if any(map(is_trained, self.senses)):
             return waiting
-        reached, asked = self._points(ledger.final), points_of(waiting, self.senses)
+        reached, asked = ledger.final, points_of(waiting, self.senses)
         front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
         return [trial for trial, point in zip(waiting, asked, strict=True) if not (front <= point).all(axis=1).any()]
-
-    def _points(self, outlooks: Sequence[Outlook]) -> npt.NDArray[np.float64]:
-        return np.array([one.point for one in outlooks]).reshape(len(outlooks), len(self.senses))
 
     def _can_rise(self, trial: TrialRecord) -> bool:
         return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import is_
 
+import numpy as np
+
 from sousvit.search.budget import Limit
 from sousvit.search.learning_curve import FULL, LearningCurve
-from sousvit.search.ranking import miss_of, points_of
+from sousvit.search.ranking import Array, miss_of, points_of
 from sousvit.search.record import TrialRecord
 from sousvit.search.selection import Preference
 from sousvit.search.training_cost import tells_cost
@@ -44,7 +47,7 @@ class Ledger:
 
     Attributes:
         waiting: by recipe, the result at the highest rung of what may rise and was not trained in full.
-        final: outlooks of the final results that hold every limit.
+        best: the highest score of a final result that holds every limit; minus infinity where there is none.
         by_model: results by the model before deployment.
         trained: results whose trainings tell what training costs.
         promoted: full trainings of what was explored, without their other deployments.
@@ -66,7 +69,9 @@ class Ledger:
         self._curve: LearningCurve | None = None
         self._outlooks: dict[tuple[str, bool], Outlook] = {}
         self.waiting: dict[str, TrialRecord] = {}
-        self.final: list[Outlook] = []
+        self.best = -math.inf
+        self._final: list[tuple[float, ...]] = []
+        self._final_points: Array = np.empty((0, len(senses)))
         self.by_model: dict[str, list[TrialRecord]] = defaultdict(list)
         self.trained: list[TrialRecord] = []
         self.promoted: list[TrialRecord] = []
@@ -80,6 +85,14 @@ class Ledger:
             self._seen.append(trial)
             self._take(trial)
         return True
+
+    @property
+    def final(self) -> Array:
+        """``[n, m]`` points of the final results that hold every limit; less is better."""
+        known = len(self._final_points)
+        if known < len(self._final):
+            self._final_points = np.concatenate([self._final_points, self._final[known:]])
+        return self._final_points
 
     @property
     def curve(self) -> LearningCurve:
@@ -123,7 +136,8 @@ class Ledger:
         if trial.origin == "promoted":
             self.promoted.append(trial)
         if trial.is_final and (outlook := self._made(trial, trial)).miss <= 0:
-            self.final.append(outlook)
+            self._final.append(outlook.point)
+            self.best = max(self.best, outlook.score)
 
     def _take_rung(self, trial: TrialRecord) -> None:
         """Where it is not the first of its recipe, it tells how training goes on."""

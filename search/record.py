@@ -42,7 +42,7 @@ REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
 
 def is_single(techniques: Iterable[str]) -> bool:
     """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
-    return len([name for name in techniques if name not in REPAIRS]) == 1
+    return sum(name not in REPAIRS for name in techniques) == 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TrialRecord:
     @cached_property
     def is_single(self) -> bool:
         """Whether its recipe is one technique."""
-        return is_single(self.techniques)
+        return is_single([step["technique"] for step in self.recipe["steps"]])
 
     @cached_property
     def recipe_key(self) -> str:
