@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from sousvit.common.files import write_atomic
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive, feasible, violations
 from sousvit.search.budget import Budget, Limit
-from sousvit.search.record import BaseRecord, TrialRecord, Value, decode, encode
-from sousvit.search.selection import Preference, best, best_single, nearest_miss
+from sousvit.search.record import IS_SINGLE, BaseRecord, TrialRecord, Value, decode, encode
+from sousvit.search.selection import Preference, best, nearest_miss
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,11 @@ def choose_among(
 ) -> Answer:
     """The best trial of ``pool`` that holds the limits, or the nearest miss."""
     preference = Preference(weights, base.values)
-    single = best_single(pool, limits, preference)
-    chosen = best(pool, limits, preference)
+    held = feasible(pool, limits)
+    chosen = best(held, limits, preference)
+    single = best(filter(IS_SINGLE, held), limits, preference) or nearest_miss(
+        filter(IS_SINGLE, pool), limits, preference
+    )
     if chosen is not None:
         return Answer(True, chosen, single)
     miss = nearest_miss(pool, limits, preference)

@@ -255,11 +255,13 @@ class _Complete:
     """What NSGA-II asks of all complete trials, kept as they come: Optuna's own way looks at all of them each time.
 
     Attributes:
+        trials: by their identity in the storage.
         shared: the parameters that all of them have.
         generations: trials by generation; those that had another sampler have none.
     """
 
     def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        self.trials: dict[int, FrozenTrial] = {}
         self.shared: dict[str, BaseDistribution] | None = None
         self.generations: Counter[int] = Counter()
         for trial in trials:
@@ -267,6 +269,7 @@ class _Complete:
 
     def add(self, trial: FrozenTrial) -> None:
         """Take in one more."""
+        self.trials[trial._trial_id] = trial
         known = trial.distributions if self.shared is None else self.shared
         self.shared = {name: values for name, values in known.items() if name in trial.distributions}
         generation = trial.system_attrs.get(_Nsga2._get_generation_key())
@@ -295,6 +298,15 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
         newest += generations[newest] >= self.population_size
         study._storage.set_trial_system_attr(trial._trial_id, key, newest)
         return newest
+
+    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        """See :class:`optuna.samplers.BaseGASampler`: chosen once a generation, then looked up."""
+        chosen = study._storage.get_study_system_attrs(study._study_id)
+        parents = chosen.get(f"{self._get_parent_cache_key_prefix()}{generation}")
+        if parents is None:
+            found: list[FrozenTrial] = super().get_parent_population(study, generation)
+            return found
+        return [self._complete.trials[parent] for parent in sorted(parents)]
 
 
 def _tpe(seed: int, expected_trials: int) -> optuna.samplers.TPESampler:

@@ -10,7 +10,7 @@ from functools import cached_property
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import feasible, violations
 from sousvit.search.budget import Limit
-from sousvit.search.record import IS_SINGLE, TrialRecord, Value
+from sousvit.search.record import TrialRecord, Value
 
 #: Errors below this are one: a split cannot tell them apart.
 ERROR_FLOOR = 2e-3
@@ -81,10 +81,3 @@ def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], prefere
         [trial for trial in pool if trial.status == "gated"],
     )
     return min(next((group for group in groups if group), []), key=distance, default=None)
-
-
-def best_single(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
-    """The best single technique; where none holds the limits, the one that misses them least."""
-    pool = list(trials)
-    found = best(filter(IS_SINGLE, feasible(pool, limits)), limits, preference)
-    return found or nearest_miss(filter(IS_SINGLE, pool), limits, preference)

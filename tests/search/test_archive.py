@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sousvit.common.errors import UserError
+from sousvit.search.answer import choose_among
 from sousvit.search.archive import EVENTS, Archive, violations
 from sousvit.search.budget import Limit, parse_limits
 from sousvit.search.pareto import Front
 from sousvit.search.record import REPAIRS, BaseRecord, TrialRecord, Value, encode, trial_key
-from sousvit.search.selection import Preference, best, best_single, nearest_miss
+from sousvit.search.selection import Preference, best, nearest_miss
 from sousvit.search.tables import trial_frame, write_tables
 from sousvit.spaces.technique import techniques
 
@@ -177,7 +178,7 @@ def test_best_single_falls_back_to_the_nearest_miss(tmp_path):
     archive = Archive(tmp_path, writable=True)
     archive.add(record(("prune_mlp",), accuracy_drop=0.2, latency_ratio=0.4))
     archive.add(record(("prune_mlp", "int8_dynamic"), accuracy_drop=0.0, latency_ratio=0.1))
-    found = best_single(archive, LIMITS, Preference({}, {}))
+    found = choose_among(list(archive), BaseRecord({}, {}, {}), LIMITS, {}).single
     assert found is not None and found.techniques == ("prune_mlp",)
 
 

@@ -389,6 +389,8 @@ def test_nsga2_counts_generations_as_optuna_does(simulated):
     assert own == optuna.samplers.NSGAIISampler.get_trial_generation(sampler, proposer.study, again) >= 1
     [kept] = optuna.storages.RDBStorage(f"sqlite:///{run.archive.folder}/study.db").get_all_studies()
     assert kept.system_attrs, "the parents of a generation are chosen once"
+    parents = [chosen.get_parent_population(proposer.study, own) for chosen in (sampler, super(type(sampler), sampler))]
+    assert parents[0] and [one.number for one in parents[0]] == [one.number for one in parents[1]]
 
 
 def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simulated):
