@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Asked duplicates in a row before the next one is chosen otherwise; and in all before a space too large to be listed
 #: counts as exhausted.
-DUPLICATES_BEFORE_CHANGE = 3
+DUPLICATES_BEFORE_CHANGE = 2
 DUPLICATES_BEFORE_END = 60
 #: A job whose worker was killed or crashed is tried so many times more before it counts as failed.
 RETRIES = 1
@@ -230,7 +230,7 @@ class Engine:
         """Ask for something else than the sampler would: for what is left of a listed space, or for a mutation."""
         if self._proposer.space.is_listed:
             return self._proposer.enqueue_listed(self._is_new)
-        self._proposer.enqueue_mutation()
+        self._proposer.enqueue_mutation(self._is_new)
         return True
 
     def _weigh(self, proposal: Proposal) -> bool:

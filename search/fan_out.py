@@ -43,6 +43,8 @@ class FanOut:
         self._limits, self._senses = budget.hard_limits, budget.senses
         self._archive, self._space, self._policy = archive, space, policy
         self._waiting: deque[tuple[Recipe, str]] = deque()
+        #: What was given before: most results lead to deployments that earlier ones led to.
+        self._given: set[str] = set()
         #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
         self._by_weights: dict[tuple[str, float], list[TrialRecord]] = defaultdict(list)
         self._unbeaten: dict[str, set[str]] = defaultdict(set)
@@ -89,10 +91,11 @@ class FanOut:
             self.offer(Recipe.from_dict(trial.recipe), trial)
 
     def next(self) -> tuple[Recipe, str] | None:
-        """The next recipe whose deployment has not lost so far, and its origin."""
+        """The next recipe whose deployment has not lost so far, and its origin; each is given once."""
         while self._waiting:
             recipe, origin = self._waiting.popleft()
-            if not self.has_lost(recipe):
+            if recipe.hash not in self._given and not self.has_lost(recipe):
+                self._given.add(recipe.hash)
                 return recipe, origin
         return None
 

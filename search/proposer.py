@@ -42,6 +42,8 @@ STUDY = "sousvit"
 ORIGIN = "origin"
 #: From so many trials on NSGA-II samples: TPE's ask grows with them.
 NSGA_TRIALS = 1000
+#: Changed recipes that are drawn at most to find one that is new.
+MUTATIONS = 20
 
 
 @contextmanager
@@ -167,13 +169,21 @@ class Proposer:
         self.study.enqueue_trial(parameters, user_attrs={ORIGIN: origin})
         return True
 
-    def enqueue_mutation(self) -> None:
-        """Ask next for a trial so far with one parameter drawn anew (all of them in a young study)."""
-        told = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        known = dict(self._random.choice(told).params) if told and self._random.random() < 0.8 else {}
-        if known:
-            known.pop(self._random.choice(list(known)))
-        self.study.enqueue_trial(self.space.draw(self._random, known)[0])
+    def enqueue_mutation(self, is_new: Callable[[Recipe], bool]) -> None:
+        """Ask next for a trial so far with one parameter drawn anew, or for all of them anew.
+
+        Drawn until it ``is_new``, which takes less time than a trial that is not, but not for ever.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        parameters: dict[str, Any] = {}
+        for _ in range(MUTATIONS):
+            known = dict(self._random.choice(trials).params) if trials and self._random.random() < 0.8 else {}
+            if known:
+                known.pop(self._random.choice(list(known)))
+            parameters, recipe = self.space.draw(self._random, known)
+            if is_new(recipe.fitting(self._shape)):
+                break
+        self.study.enqueue_trial(parameters)
 
     def enqueue_listed(self, is_new: Callable[[Recipe], bool]) -> bool:
         """Ask next for some recipe of a listed space that ``is_new``; False where there is none left."""
