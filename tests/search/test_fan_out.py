@@ -149,8 +149,32 @@ def test_a_reading_that_may_hold_the_accuracy_is_judged_without_its_recovery(dro
     assert following == ((recipe(0.5, DEPLOYS[1]), "unrecovered") if offered else None)
     assert fan_out.next() is None
     trials.best = [replace(record, values={"latency": Value(1.0), "size": Value(1.0)})]
+    fan_out = make_fan_out(trials)
     fan_out.offer(read, record)
     assert fan_out.next() is None, "another recipe is better in everything"
+
+
+def test_what_several_results_lead_to_is_given_once():
+    trials = Trials()
+    fan_out = make_fan_out(trials)
+    given = []
+    for deploy in DEPLOYS:  # four deployments of one model: each leads to all of them
+        fan_out.offer(*result(deploy, 1.0, 0.01))
+        given += [sibling.hash for sibling, _ in iter(fan_out.next, None)]
+    assert len(given) == len(set(given)) == len(DEPLOYS)
+
+
+def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch):
+    fan_out, lost = make_fan_out(Trials()), {recipe(0.5, DEPLOYS[2]).deployment}
+    monkeypatch.setattr(fan_out, "has_lost", lambda sibling: sibling.deployment in lost)
+    given = []
+    for kept in (len(DEPLOYS) - 1, 1):
+        fan_out.offer(*result(DEPLOYS[0], 1.0, 0.01))
+        found = list(iter(fan_out.next, None))
+        assert len(found) == kept
+        given += [sibling.hash for sibling, _ in found]
+        lost.clear()
+    assert len(set(given)) == len(DEPLOYS)
 
 
 def test_what_does_without_recovery_is_deployed_otherwise_too():
