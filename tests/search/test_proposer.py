@@ -27,7 +27,9 @@ def test_a_changed_recipe_is_drawn_until_it_is_new(shape, begun):
     left = set(random.Random(0).sample(recipes, len(recipes) // 3))
     for _ in range(6):
         proposer.enqueue_mutation(lambda recipe: recipe.canonical(shape).hash in left)
-        left.remove(proposer.ask().recipe.hash)
+        asked = proposer.ask().recipe.hash
+        assert asked in left
+        left.remove(asked)
 
 
 def test_where_nothing_is_new_the_last_one_drawn_is_asked(shape):
