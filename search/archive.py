@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +43,8 @@ class Archive:
     def __init__(self, folder: Path, writable: bool = False) -> None:
         self.folder = folder
         self.trials: dict[str, TrialRecord] = {}
+        #: The same in their order; it only grows.
+        self.records: list[TrialRecord] = []
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
@@ -56,6 +57,7 @@ class Archive:
         self.own = 0
         self.core_seconds = 0.0
         self._fronts: dict[tuple[Any, ...], tuple[Front[TrialRecord], int]] = {}
+        self._rivals: dict[tuple[Any, ...], tuple[list[TrialRecord], tuple[dict[str, float], ...]]] = {}
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
@@ -106,10 +108,13 @@ class Archive:
         kind = event["event"]
         if kind == "trial":
             record = TrialRecord.from_dict(event["trial"])
+            is_new = record.key not in self.trials
             if not record.source:
-                self.own += record.key not in self.trials
+                self.own += is_new
                 self._open_seconds += sum(record.seconds.values())
-            self.trials.setdefault(record.key, record)
+            if is_new:
+                self.trials[record.key] = record
+                self.records.append(record)
             if record.artifact:
                 self._stored.add(record.artifact)
         elif kind == "base":
@@ -139,10 +144,14 @@ class Archive:
         return f"{', '.join(said)} structures, each predicted by the others" if said else ""
 
     def __len__(self) -> int:
-        return len(self.trials)
+        return len(self.records)
 
     def __iter__(self) -> Iterator[TrialRecord]:
-        return iter(self.trials.values())
+        return iter(self.records)
+
+    def since(self, known: int) -> list[TrialRecord]:
+        """The trials after the first ``known``."""
+        return self.records[known:]
 
     def front(
         self,
@@ -159,12 +168,26 @@ class Archive:
         """
         key = (among, tuple(limits), tuple(senses.items()), len(self.rejected))
         front, seen = self._fronts.get(key) or (Front(senses.values()), 0)
-        for trial in feasible(filter(among, islice(self.trials.values(), seen, None)), limits):
+        for trial in feasible(filter(among, self.since(seen)), limits):
             point = [trial.get(name) for name in senses]
             if not self.is_rejected(trial, limits) and not any(math.isnan(value) for value in point):
                 front.add(point, trial)
-        self._fronts[key] = front, len(self.trials)
+        self._fronts[key] = front, len(self)
         return list(front.items)
+
+    def rivals(
+        self,
+        limits: Sequence[Limit],
+        senses: Mapping[str, bool],
+        among: Callable[[TrialRecord], bool] | None = None,
+    ) -> tuple[dict[str, float], ...]:
+        """What a candidate has to beat: the figures of the front, of what is optimised."""
+        key, front = (among, tuple(senses)), self.front(limits, senses, among)
+        known, figures = self._rivals.get(key, ([], ()))
+        if known != front:
+            figures = tuple({name: trial.get(name) for name in senses} for trial in front)
+            self._rivals[key] = front, figures
+        return figures
 
     def is_rejected(self, trial: TrialRecord, limits: Sequence[Limit]) -> bool:
         """Whether ``trial`` breaks one of ``limits`` by what was measured of it again: then it is no answer to them.

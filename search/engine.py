@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from sousvit.search.record import BaseRecord, Value
     from sousvit.spaces.shape import ModelShape
 
-#: Asked duplicates in a row before the next one is chosen otherwise; and in all before a space too large to be listed
-#: counts as exhausted.
-DUPLICATES_BEFORE_CHANGE = 2
+#: Asked duplicates in a row before a space too large to be listed counts as exhausted.
 DUPLICATES_BEFORE_END = 60
 #: A job whose worker was killed or crashed is tried so many times more before it counts as failed.
 RETRIES = 1
@@ -109,7 +107,7 @@ class Engine:
     def begin(self) -> None:
         """Take up what an earlier session left, and plan what is asked first."""
         self._plan_priors(self._shape)
-        for proposal in self._proposer.reconcile(list(self._archive)):
+        for proposal in self._proposer.reconcile(self._archive.records):
             self._weigh(proposal)
         self._fan_out.resume()
 
@@ -219,10 +217,10 @@ class Engine:
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
             self._proposer.enqueue(self._later.popleft(), "single")
         for asked in range(DUPLICATES_BEFORE_END):
-            if asked and asked % DUPLICATES_BEFORE_CHANGE == 0 and not self._enqueue_other():
+            if asked and not self._proposer.is_waiting and not self._enqueue_other():
                 return False
             pending = [work.recipe for work in self._on_their_way().values()]
-            if self._weigh(self._proposer.ask(list(self._archive), pending, self._fan_out.lost())):
+            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.lost())):
                 return True
         return False
 
@@ -242,7 +240,7 @@ class Engine:
         work = self._work(proposal.recipe, self._policy.rung(proposal.recipe, self._archive), proposal.origin, proposal)
         known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
         if known is not None:
-            self._proposer.tell(proposal, self._policy.expected(known, self._archive))
+            self._proposer.tell(proposal, self._policy.expected(known, self._archive.records))
         elif awaited is not None:
             awaited.proposals.append(proposal)
         else:
@@ -312,14 +310,13 @@ class Engine:
 
     def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
-        front = self._archive.front(self._limits, self._senses, IS_SINGLE if work.is_single else None)
-        return tuple({name: trial.get(name) for name in self._senses} for trial in front)
+        return self._archive.rivals(self._limits, self._senses, IS_SINGLE if work.is_single else None)
 
     def _record(self, record: TrialRecord, proposals: list[Proposal]) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
         self._archive.add(record)
         for proposal in proposals:
-            self._proposer.tell(proposal, self._policy.expected(record, self._archive))
+            self._proposer.tell(proposal, self._policy.expected(record, self._archive.records))
         if record.artifact:
             self._archive.drop_artifacts(self._limits, self._senses, record)
         self.counts.finished += 1
@@ -349,7 +346,7 @@ class Engine:
             self._proposer.enqueue(recipe, origin)
 
     def _check_not_hopeless(self) -> None:
-        trials = list(self._archive)
+        trials = self._archive.records
         if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
             raise UserError(
                 "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"

@@ -7,7 +7,6 @@ recovery makes: where the reading is good enough, that recipe is a final result,
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive, violations
@@ -81,13 +80,11 @@ class FanOut:
                 self._waiting.append((sibling, origin))
 
     def _is_beaten(self, record: TrialRecord) -> bool:
-        front = self._archive.front(self._limits, self._senses)
-        rivals = [{name: trial.get(name) for name in self._senses} for trial in front]
-        return dominated(record.values, rivals, self._senses)
+        return dominated(record.values, self._archive.rivals(self._limits, self._senses), self._senses)
 
     def resume(self) -> None:
         """What follows from the last results may have been cut short; what was judged already is not judged again."""
-        for trial in list(self._archive)[-RESUMED:]:
+        for trial in self._archive.records[-RESUMED:]:
             self.offer(Recipe.from_dict(trial.recipe), trial)
 
     def next(self) -> tuple[Recipe, str] | None:
@@ -111,9 +108,7 @@ class FanOut:
 
     def _read_on(self) -> None:
         """Hold what the archive has got since against the deployments of the same weights."""
-        if self._read == len(self._archive):
-            return
-        for trial in islice(self._archive, self._read, None):
+        for trial in self._archive.since(self._read):
             self._read += 1
             if all(name in trial.values for name in self._senses):
                 self._hold_against_siblings(trial)

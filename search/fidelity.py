@@ -174,7 +174,7 @@ class Halving:
 
     def ledger(self, trials: Iterable[TrialRecord]) -> Ledger:
         """What is known of ``trials``; of two lists it is kept, of all trials and of single techniques."""
-        records = list(trials)
+        records = trials if isinstance(trials, list) else list(trials)
         for place, ledger in enumerate(self._ledgers):
             if ledger.read(records):
                 self._ledgers.insert(0, self._ledgers.pop(place))

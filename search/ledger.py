@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from operator import is_
 
 import numpy as np
@@ -63,6 +63,7 @@ class Ledger:
     ) -> None:
         self._limits, self._preference, self._senses, self._can_rise = limits, preference, senses, can_rise
         self._seen: list[TrialRecord] = []
+        self._source: Sequence[TrialRecord] | None = None
         self._done: set[str] = set()
         self._rungs: dict[tuple[str, int], list[TrialRecord]] = defaultdict(list)
         self._climbed: dict[tuple[str, int], list[TrialRecord]] = {}
@@ -78,10 +79,14 @@ class Ledger:
         self.singles: list[TrialRecord] = []
 
     def read(self, trials: Sequence[TrialRecord]) -> bool:
-        """Take in what came since; False, and nothing changed, where ``trials`` do not begin with those known."""
-        if len(trials) < len(self._seen) or not all(map(is_, self._seen, trials)):
+        """Take in what came since; False, and nothing changed, where ``trials`` do not begin with those known.
+
+        A list that is given again may only have grown: what is known of it is not looked at again.
+        """
+        if len(trials) < len(self._seen) or not (trials is self._source or all(map(is_, self._seen, trials))):
             return False
-        for trial in islice(trials, len(self._seen), None):
+        self._source = trials
+        for trial in trials[len(self._seen) :]:
             self._seen.append(trial)
             self._take(trial)
         return True

@@ -45,7 +45,7 @@ class Promotions:
         if not self._policy.explores:
             return None
         busy = {work.model_key for work in running if work.trains}
-        trials = list(self._archive)
+        trials = self._archive.records
         risen = self._policy.rise(trials, busy)
         if risen is not None:
             return risen

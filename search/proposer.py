@@ -130,7 +130,7 @@ class Proposer:
         A step that does not fit in its place (more tokens merged than the blocks left can merge) is left out.
         """
         self._draw_as_of(len(records))
-        if self._model is not None and records and not self._is_waiting():
+        if self._model is not None and records and not self.is_waiting:
             parameters = self._model.propose(records, pending, lost)
             if parameters is not None:
                 self.study.enqueue_trial(parameters)
@@ -158,7 +158,9 @@ class Proposer:
         """See :meth:`sousvit.search.model_based.ModelBased.cost_errors`; nothing where no model proposes."""
         return {} if self._model is None else self._model.cost_errors()
 
-    def _is_waiting(self) -> bool:
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some recipe was enqueued and not asked yet."""
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def enqueue(self, recipe: Recipe, origin: str) -> bool:

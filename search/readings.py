@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from sousvit.search.learning_curve import READ
@@ -31,7 +30,7 @@ class Readings:
         """The result of ``work``, a reading, where the same model was judged before; it took no time."""
         from sousvit.spaces.recipe import Recipe
 
-        for trial in islice(self._archive, self._read, None):
+        for trial in self._archive.since(self._read):
             self._read += 1
             if trial.status == "complete":
                 recipe = Recipe.from_dict(trial.recipe)

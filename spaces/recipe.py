@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from sousvit.common.errors import UserError
@@ -147,14 +148,12 @@ class Recipe:
         kept: list[Step] = []
         current: ModelShape = shape
         for step in self.steps:
-            handler, config = step.handler, step.config
-            if handler.misfit(current) is None:
-                if handler.is_identity(config, current):
-                    continue
-                config = handler.normalised(config, current)
+            handler, acting = step.handler, _acting(current, step)
+            if acting is None:
+                continue
             if handler.recovers and all(other.handler.prepares or other.handler.supplies for other in kept):
                 continue
-            kept.append(Step(step.technique, config))
+            kept.append(acting)
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
         if not any(step.handler.uses_images for step in kept):
@@ -203,7 +202,7 @@ class Recipe:
         """Average bytes of a matrix weight in the artifact, at least."""
         return min((step.handler.bytes_per_weight(step.config) for step in self.steps), default=4.0)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Content identity."""
         return content_hash(self.to_dict(), length=12)
@@ -245,6 +244,19 @@ def _taken(shape: ModelShape, by_data: bool, step: Step) -> tuple[ModelShape, bo
     return _reshaped(shape, step), by_data or step.handler.shapes_by_data(step.config)
 
 
+# Recipes that a search weighs have most of their steps in common, so what these do to a shape is kept.
+
+
+@lru_cache(maxsize=4096)
+def _acting(shape: ModelShape, step: Step) -> Step | None:
+    """The step without parameters that do nothing; None where it changes nothing."""
+    handler, config = step.handler, step.config
+    if handler.misfit(shape) is not None:
+        return step
+    return None if handler.is_identity(config, shape) else Step(step.technique, handler.normalised(config, shape))
+
+
+@lru_cache(maxsize=4096)
 def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
     """The shape after one step; a deployment leaves it.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sousvit.search.archive import violations
+from sousvit.search.archive import Archive, violations
 from sousvit.search.budget import Budget
 from sousvit.search.fan_out import FanOut
 from sousvit.search.fidelity import Halving
@@ -29,20 +31,14 @@ KEEPS = (0.5, 0.75)
 DEPLOYS = (("onnxruntime", None), ("onnxruntime", "int8_dynamic"), ("openvino", None), ("openvino", "bf16"))
 
 
-@dataclass
-class Trials:
-    """What a FanOut reads of an archive; its front is what was put there."""
+class Trials(Archive):
+    """An archive without a folder; its front is what was put there."""
 
-    found: list[TrialRecord] = field(default_factory=list)
-    best: list[TrialRecord] = field(default_factory=list)
+    def __init__(self, found: Iterable[TrialRecord] = (), best: Iterable[TrialRecord] = ()) -> None:
+        super().__init__(Path("nowhere"))
+        self.records, self.best = list(found), list(best)
 
-    def __iter__(self):
-        return iter(self.found)
-
-    def __len__(self):
-        return len(self.found)
-
-    def front(self, limits, senses):
+    def front(self, limits, senses, among=None):
         return self.best
 
 
@@ -93,9 +89,9 @@ def test_lost_deployments_are_counted_as_results_come(models):
         chance, trials = random.Random(seed), Trials()
         fan_out = FanOut(BUDGET, trials, None, None)
         for _ in range(30):
-            trials.found.append(trial(chance, models))
+            trials.records.append(trial(chance, models))
             for deploy in DEPLOYS:
-                expected = lost_by_definition(trials.found, deploy)
+                expected = lost_by_definition(trials.records, deploy)
                 seen.add(expected)
                 assert fan_out.has_lost(recipe(KEEPS[0], deploy)) == expected
     assert seen == {True, False}
