@@ -29,8 +29,8 @@ LEVELS, PLACES = 4, 7
 KINDS = ("exact", "blind", "three", "holes")
 
 
-def table(kind: str, seed: int) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Rows and their description."""
+def table(kind: str, seed: int, noisy: bool = True) -> tuple[pd.DataFrame, dict[str, object]]:
+    """Rows and their description; the same rows without what is random in their figures where not ``noisy``."""
     chance = np.random.default_rng([seed, KINDS.index(kind)])
     grid = np.array(list(product(range(LEVELS), repeat=PLACES)))
     level = grid / (LEVELS - 1)
@@ -40,14 +40,14 @@ def table(kind: str, seed: int) -> tuple[pd.DataFrame, dict[str, object]]:
     together = sum(chance.normal(0, strength) * level[:, a] * level[:, b] for a, b in pairs)
     words = chance.normal(0, 0.03, LEVELS)[grid[:, -1]]
     noise = chance.normal(0, chance.uniform(0.001, 0.015), len(grid))
-    accuracy = 0.95 - 0.35 * np.exp(-3 * capacity) + together + words + noise
+    accuracy = 0.95 - 0.35 * np.exp(-3 * capacity) + together + words + noise * noisy
     share = 0.15 + 0.85 * level[:, :-1] * chance.uniform(0.2, 1.0, PLACES - 1)
     macs = 1000 * share.mean(1) * share[:, :3].prod(1) ** 0.5
     frame = pd.DataFrame(2 ** (grid + 2), columns=[f"p{place}" for place in range(PLACES)])
     frame["kind"] = [("gelu", "relu", "silu", "tanh")[word] for word in grid[:, -1]]
     frame = frame.drop(columns=f"p{PLACES - 1}").assign(accuracy=accuracy, macs=macs)
     depth = 1 + grid[:, 0]
-    frame["latency"] = (2 + 0.01 * macs + 0.4 * depth) * chance.lognormal(0, 0.02, len(grid))
+    frame["latency"] = (2 + 0.01 * macs + 0.4 * depth) * chance.lognormal(0, 0.02, len(grid)) ** noisy
     frame["size"] = 1 + 10 * share[:, 3:].mean(1)
     objectives = {"accuracy": "maximize", "macs": "minimize"}
     if kind == "three":

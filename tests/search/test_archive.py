@@ -48,6 +48,20 @@ def test_records_survive_the_log_and_json(tmp_path):
     assert TrialRecord.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
 
+def test_rivals_are_what_the_front_shows_as_it_grows(tmp_path):
+    archive, senses = Archive(tmp_path, writable=True), {"latency": False, "accuracy": True}
+    shown = []
+    for latency, accuracy in [(3.0, 0.8), (2.0, 0.7), (1.0, 0.9), (4.0, 0.6)]:
+        known = len(archive)
+        archive.add(record(latency=latency, accuracy=accuracy, size=1.0))
+        assert [trial.get("latency") for trial in archive.since(known)] == [latency]
+        shown.append(archive.rivals((), senses))
+        assert shown[-1] == tuple({name: trial.get(name) for name in senses} for trial in archive.front((), senses))
+        held = archive.rivals(parse_limits({"accuracy": 0.75}), senses)
+        assert all(rival["accuracy"] >= 0.75 for rival in held), "other limits, other rivals"
+    assert [len(rivals) for rivals in shown] == [1, 2, 1, 1]
+
+
 def test_a_torn_last_line_costs_only_itself(tmp_path):
     archive = Archive(tmp_path, writable=True)
     trials = [record(accuracy=0.9 + index / 100) for index in range(3)]

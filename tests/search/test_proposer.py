@@ -45,3 +45,13 @@ def test_where_nothing_is_new_the_last_one_drawn_is_asked(shape):
     proposal = proposer.ask()
     assert proposal.recipe == drawn[-1].canonical(shape)
     assert [trial.state for trial in proposer.study.trials] == [optuna.trial.TrialState.RUNNING]
+
+
+def test_a_recipe_waits_from_when_it_is_enqueued_until_it_is_asked(shape):
+    space, _ = make_space({"techniques": SPACE}, shape, ("onnxruntime",))
+    proposer = Proposer(space, shape, {"latency": False}, (), seed=0)
+    assert not proposer.is_waiting
+    proposer.enqueue_mutation(lambda recipe: True)
+    assert proposer.is_waiting
+    proposer.ask()
+    assert not proposer.is_waiting
