@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sousvit.search.record import BaseRecord, Value
     from sousvit.spaces.shape import ModelShape
 
-#: Asked duplicates in a row before a space too large to be listed counts as exhausted.
+#: Duplicates in a row, beside those that were enqueued, before a space too large to be listed counts as exhausted.
 DUPLICATES_BEFORE_END = 60
 #: A job whose worker was killed or crashed is tried so many times more before it counts as failed.
 RETRIES = 1
@@ -216,12 +216,15 @@ class Engine:
             self._later.popleft()
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
             self._proposer.enqueue(self._later.popleft(), "single")
-        for asked in range(DUPLICATES_BEFORE_END):
-            if asked and not self._proposer.is_waiting and not self._enqueue_other():
+        repeated = 0
+        while repeated < DUPLICATES_BEFORE_END:
+            was_enqueued = self._proposer.is_waiting  # a known one says nothing of what else there is
+            if repeated and not was_enqueued and not self._enqueue_other():
                 return False
             pending = [work.recipe for work in self._on_their_way().values()]
             if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.lost())):
                 return True
+            repeated += not was_enqueued
         return False
 
     def _enqueue_other(self) -> bool:

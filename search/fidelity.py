@@ -173,7 +173,10 @@ class Halving:
         return trial if trial.fidelity >= FULL else self.ledger(trials).curve.expected(trial, bold)
 
     def ledger(self, trials: Iterable[TrialRecord]) -> Ledger:
-        """What is known of ``trials``; of two lists it is kept, of all trials and of single techniques."""
+        """What is known of ``trials``; of two lists it is kept, of all trials and of single techniques.
+
+        A list that is given again may only have grown.
+        """
         records = trials if isinstance(trials, list) else list(trials)
         for place, ledger in enumerate(self._ledgers):
             if ledger.read(records):

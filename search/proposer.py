@@ -117,6 +117,8 @@ class Proposer:
         self._random = random.Random(seed)
         self._asked_after = (-1, 0)
         self._listed: list[tuple[dict[str, Any], Recipe]] | None = None
+        #: Enqueued and not asked yet; counted, because Optuna looks at all trials to tell.
+        self._waiting = len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
         self._complete = _Complete(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def ask(
@@ -133,8 +135,9 @@ class Proposer:
         if self._model is not None and records and not self.is_waiting:
             parameters = self._model.propose(records, pending, lost)
             if parameters is not None:
-                self.study.enqueue_trial(parameters)
+                self._enqueue(parameters)
         proposal = self._proposal(self.study.ask())
+        self._waiting = max(0, self._waiting - 1)
         self._save()
         return proposal
 
@@ -161,14 +164,18 @@ class Proposer:
     @property
     def is_waiting(self) -> bool:
         """Whether some recipe was enqueued and not asked yet."""
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        return self._waiting > 0
+
+    def _enqueue(self, parameters: dict[str, Any], **attributes: str) -> None:
+        self.study.enqueue_trial(parameters, user_attrs=attributes)
+        self._waiting += 1
 
     def enqueue(self, recipe: Recipe, origin: str) -> bool:
         """Ask for ``recipe`` next, by ``origin``; False when the space does not hold it."""
         parameters = self.space.parameters(recipe, self._shape)
         if parameters is None:
             return False
-        self.study.enqueue_trial(parameters, user_attrs={ORIGIN: origin})
+        self._enqueue(parameters, **{ORIGIN: origin})
         return True
 
     def enqueue_mutation(self, is_new: Callable[[Recipe], bool]) -> None:
@@ -185,7 +192,7 @@ class Proposer:
             parameters, recipe = self.space.draw(self._random, known)
             if is_new(recipe.fitting(self._shape)):
                 break
-        self.study.enqueue_trial(parameters)
+        self._enqueue(parameters)
 
     def enqueue_listed(self, is_new: Callable[[Recipe], bool]) -> bool:
         """Ask next for some recipe of a listed space that ``is_new``; False where there is none left."""
@@ -195,7 +202,7 @@ class Proposer:
         while self._listed:  # what is not new will never be
             parameters, recipe = self._listed.pop()
             if is_new(recipe.fitting(self._shape)):
-                self.study.enqueue_trial(parameters)
+                self._enqueue(parameters)
                 return True
         return False
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sousvit.common.errors import UserError
 from sousvit.search.answer import choose
 from sousvit.search.archive import violations
-from sousvit.search.engine import MOST_HELD
+from sousvit.search.engine import DUPLICATES_BEFORE_END, MOST_HELD
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity import Halving
 from sousvit.search.model_based import ModelBased
@@ -250,6 +250,20 @@ def test_a_tiny_space_is_exhausted_without_repeating(simulated):
     run.engine.run()
     assert run.engine.stopped_because == "the space is exhausted"
     assert len(run.archive) == len({trial.key for trial in run.archive}) >= 6
+
+
+def test_known_recipes_that_wait_do_not_count_as_an_exhausted_space(simulated):
+    run = simulated(search={"trials": 5})
+    run.engine.run()
+    run.archive.close()
+    again = simulated(search={"trials": 10})
+    known = Recipe.from_dict(next(trial.recipe for trial in run.archive if trial.is_final))
+    again.engine.begin()
+    while again.engine._proposer.is_waiting:
+        again.engine._proposer.ask()
+    for _ in range(2 * DUPLICATES_BEFORE_END):
+        assert again.engine._proposer.enqueue(known, "earlier")
+    assert again.engine._propose()
 
 
 #: Listed whole by the model-based proposer.
