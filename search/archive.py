@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from sousvit.common.errors import UserError
@@ -30,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Archive:
-    """Finished trials by key, in the order they finished.
+    """Finished trials, in the order they finished.
 
     Args:
         folder: the run folder.
@@ -42,8 +43,8 @@ class Archive:
 
     def __init__(self, folder: Path, writable: bool = False) -> None:
         self.folder = folder
-        self.trials: dict[str, TrialRecord] = {}
-        #: The same in their order; it only grows.
+        self._by_key: dict[str, TrialRecord] = {}
+        #: Finished trials in their order; it only grows.
         self.records: list[TrialRecord] = []
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
@@ -113,7 +114,7 @@ class Archive:
                 self.own += is_new
                 self._open_seconds += sum(record.seconds.values())
             if is_new:
-                self.trials[record.key] = record
+                self._by_key[record.key] = record
                 self.records.append(record)
             if record.artifact:
                 self._stored.add(record.artifact)
@@ -131,6 +132,11 @@ class Archive:
             self._ended_seconds += float(event["seconds"])
             self._open_seconds = 0.0
             self.core_seconds += float(event["core_seconds"])
+
+    @property
+    def trials(self) -> Mapping[str, TrialRecord]:
+        """Finished trials by key, to be read only: :meth:`add` adds to them."""
+        return MappingProxyType(self._by_key)
 
     @property
     def spent_seconds(self) -> float:
