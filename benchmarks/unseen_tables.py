@@ -63,7 +63,7 @@ def table(kind: str, seed: int, noisy: bool = True) -> tuple[pd.DataFrame, dict[
 
 
 def replayed(kind: str, given: argparse.Namespace) -> tuple[dict[int, Comparison], dict[int, Comparison]]:
-    """Every policy on every table of a kind, by the table's seed; and random choice with more evaluations."""
+    """Every policy on every table of a kind, by the table's seed; and random choice with more evaluations, if asked."""
     found, longer = {}, {}
     for seed in range(given.tables):
         with tempfile.TemporaryDirectory() as folder:
@@ -72,8 +72,9 @@ def replayed(kind: str, given: argparse.Namespace) -> tuple[dict[int, Comparison
             (Path(folder) / "table.yaml").write_text(yaml.safe_dump(spec))
             path = Path(folder) / "table.yaml"
             found[seed] = compare(path, given.policy, given.evaluations, given.seeds, given.workers)
-            many = given.evaluations * given.random_times
-            longer[seed] = compare(path, ["random"], many, given.seeds, given.workers)
+            if given.random_times > 1:
+                many = given.evaluations * given.random_times
+                longer[seed] = compare(path, ["random"], many, given.seeds, given.workers)
         print(f"{kind} {seed}: " + ", ".join(
             f"{policy} {found[seed].shares(policy, given.evaluations)[0]:.3f}" for policy in given.policy
         ), flush=True)  # fmt: skip
@@ -98,7 +99,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="seed of the first table")
     parser.add_argument("--seeds", type=int, default=3, help="of every policy on every table")
     parser.add_argument("--evaluations", type=int, default=164)
-    parser.add_argument("--random-times", type=int, default=20, help="random choice also gets so many times as many")
+    parser.add_argument(
+        "--random-times",
+        type=int,
+        default=20,
+        help="random choice also gets so many times as many evaluations; 1: it does not",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "unseen_tables.md")
     given = parser.parse_args()
@@ -108,7 +114,8 @@ def main() -> None:
         found, longer = replayed(kind, given)
         lines += [line(kind, policy, found, marks) for policy in given.policy]
         times = given.random_times
-        lines.append(line(kind, "random", longer, [mark * times for mark in marks], f", {times} times as many"))
+        if longer:
+            lines.append(line(kind, "random", longer, [mark * times for mark in marks], f", {times} times as many"))
     about = (
         f"Share of the table's hypervolume after so many evaluations: mean over {given.tables} tables "
         f"(seeds from {given.first}) and {given.seeds} seeds of each policy; in brackets the table where it is least."

@@ -13,6 +13,7 @@ Here the uncertain objective is maximised and costs are minimised; callers turn 
 from __future__ import annotations
 
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,74 +21,162 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 #: Candidates whose cells are computed at a time.
-_CHUNK = 512
+_CHUNK = 256
 #: Standard deviations above its mean that a candidate is hoped to reach.
 HOPE = 5.0
 #: With more costs the integral is estimated, from so many points.
 EXACT_COSTS, POINTS = 2, 1024
 
 
-def expected_gain(mean: Array, std: Array, costs: Array, known: Array, known_costs: Array, reference: Array) -> Array:
-    """Expected hypervolume that each candidate would add.
+class Improvement:
+    """Expected hypervolume that candidates would add to what is reached.
 
     Args:
-        mean: ``[n]`` expected values of the uncertain objective.
-        std: ``[n]`` standard deviations, positive.
-        costs: ``[n, k]`` exact costs.
         known: ``[m]`` values reached so far.
         known_costs: ``[m, k]`` at these costs.
         reference: ``[1 + k]`` the worst value and the highest costs that count.
-
-    Returns:
-        ``[n]``, at least 0.
+        least: ``[k]`` the least costs of any candidate.
     """
-    worst, ceiling = reference[0], reference[1:]
-    found = np.zeros(len(mean))
-    inside = np.flatnonzero((costs < ceiling).all(1))
-    estimate = _by_cells if costs.shape[1] <= EXACT_COSTS else _by_points
-    found[inside] = estimate(mean[inside], std[inside], costs[inside], known, known_costs, worst, ceiling)
+
+    def __init__(self, known: Array, known_costs: Array, reference: Array, least: Array) -> None:
+        self._worst, self._ceiling = float(reference[0]), reference[1:]
+        is_exact = known_costs.shape[1] <= EXACT_COSTS
+        best = _non_dominated(known, np.minimum(known_costs, self._ceiling))
+        levels = (_Cells if is_exact else _Points)(known[best], known_costs[best], self._worst, self._ceiling, least)
+        self._levels: _Levels = levels
+
+    def expected(self, mean: Array, std: Array, costs: Array) -> Array:
+        """Of candidates with uncertain values and exact costs.
+
+        Args:
+            mean: ``[n]`` expected values of the uncertain objective.
+            std: ``[n]`` standard deviations, positive.
+            costs: ``[n, k]`` exact costs.
+
+        Returns:
+            ``[n]``, at least 0.
+        """
+        found = np.zeros(len(mean))
+        hopeful = np.flatnonzero(self._is_hopeful(mean, std, costs))
+        for start in range(0, len(hopeful), _CHUNK):
+            part = hopeful[start : start + _CHUNK]
+            excess = _expected_excess(mean[part, None], std[part, None], self._levels.values[None])
+            found[part] = self._levels.integral(excess, costs[part])
+        return found
+
+    def best(self, mean: Array, std: Array, costs: Array, chance: Array) -> tuple[int, float]:
+        """The candidate that adds most, and what it adds; arguments as for :meth:`expected`.
+
+        What nobody has reached rises with the costs, so no candidate adds more than its excess at its own costs over
+        the whole box above them. Only those are weighed exactly that may be best by that bound.
+
+        Args:
+            chance: ``[n]`` factors of what each adds.
+        """
+        own, place, most = self._levels.at(costs), 0, 0.0
+        bound = chance * _expected_excess(mean, std, own) * self._levels.volume(costs)
+        bound[~self._is_hopeful(mean, std, costs)] = 0.0
+        order = np.argsort(-bound, kind="stable")
+        for start in range(0, len(order), _CHUNK):
+            part = order[start : start + _CHUNK]
+            if bound[part[0]] <= most:
+                break
+            gains = chance[part] * self.expected(mean[part], std[part], costs[part])
+            if gains.max() > most:
+                place, most = int(part[gains.argmax()]), float(gains.max())
+        return place, most
+
+    def _is_hopeful(self, mean: Array, std: Array, costs: Array) -> npt.NDArray[np.bool_]:
+        """``[n]``: levels rise with the costs, so whoever hardly reaches the one at its own costs adds nothing."""
+        found: npt.NDArray[np.bool_] = (costs < self._ceiling).all(1) & (mean + HOPE * std > self._levels.at(costs))
+        return found
+
+
+class _Levels(Protocol):
+    """What was reached at which costs: a staircase.
+
+    Attributes:
+        values: ``[levels]`` the heights of its steps.
+    """
+
+    values: Array
+
+    def at(self, costs: Array) -> Array:
+        """``[n]`` the best value reached at ``costs [n, k]``."""
+
+    def volume(self, costs: Array) -> Array:
+        """``[n]`` volume of the box above ``costs [n, k]``."""
+
+    def integral(self, heights: Array, costs: Array) -> Array:
+        """``[n]`` of ``heights [n, levels]`` over the box above ``costs [n, k]``."""
+
+
+class _Cells:
+    """Cell by cell: exact."""
+
+    def __init__(self, known: Array, known_costs: Array, worst: float, ceiling: Array, least: Array) -> None:
+        clipped = np.minimum(known_costs, ceiling)
+        self._ceiling = ceiling
+        self._edges = [np.unique(column) for column in clipped.T]
+        self._stairs = _staircase(known, clipped, self._edges, worst)
+        self.values, self._places = np.unique(self._stairs, return_inverse=True)
+
+    def at(self, costs: Array) -> Array:
+        places = tuple(
+            np.searchsorted(edge, column, side="right") for edge, column in zip(self._edges, costs.T, strict=True)
+        )
+        found: Array = np.broadcast_to(self._stairs[places], len(costs))
+        return found
+
+    def volume(self, costs: Array) -> Array:
+        found: Array = np.clip(self._ceiling - costs, 0.0, None).prod(1)
+        return found
+
+    def integral(self, heights: Array, costs: Array) -> Array:
+        found = heights[:, self._places.reshape(-1)].reshape(len(heights), *self._stairs.shape)
+        for k in reversed(range(len(self._edges))):
+            widths = _widths(costs[:, k], self._edges[k], self._ceiling[k])
+            found = np.matmul(found.reshape(len(heights), -1, widths.shape[1]), widths[:, :, None])[..., 0]
+        return found.reshape(len(heights))
+
+
+class _Points:
+    """Estimated: the mean over points spread over the box of costs, times its volume."""
+
+    def __init__(self, known: Array, known_costs: Array, worst: float, ceiling: Array, least: Array) -> None:
+        self._known, self._known_costs, self._worst = known, known_costs, worst
+        # The points hang on the box alone, so that all candidates are weighed alike.
+        self._points = least + (ceiling - least) * _spread_points(len(ceiling))
+        self.values, places = np.unique(self.at(self._points), return_inverse=True)
+        self._share = np.prod(ceiling - least) / POINTS
+        self._members = np.zeros((POINTS, len(self.values)))
+        self._members[np.arange(POINTS), places.reshape(-1)] = self._share
+
+    def at(self, costs: Array) -> Array:
+        found: Array = np.where(_reach(self._known_costs, costs), self._known, self._worst).max(1, initial=self._worst)
+        return found
+
+    def volume(self, costs: Array) -> Array:
+        found: Array = _reach(costs, self._points).sum(0) * self._share
+        return found
+
+    def integral(self, heights: Array, costs: Array) -> Array:
+        found: Array = ((_reach(costs, self._points).T @ self._members) * heights).sum(1)
+        return found
+
+
+def _reach(costs: Array, points: Array) -> npt.NDArray[np.bool_]:
+    """``[p, n]``: whether ``points [p, k]`` allow ``costs [n, k]``."""
+    found = np.ones((len(points), len(costs)), dtype=bool)
+    for k in range(costs.shape[1]):
+        found &= costs[None, :, k] <= points[:, None, k]
     return found
 
 
-def _by_cells(
-    mean: Array, std: Array, costs: Array, known: Array, known_costs: Array, worst: float, ceiling: Array
-) -> Array:
-    """``[n]`` exact gains, cell by cell of the staircase."""
-    edges = [np.unique(np.clip(known_costs[:, k], None, ceiling[k])) for k in range(costs.shape[1])]
-    staircase = _staircase(known, np.minimum(known_costs, ceiling), edges, worst)
-    levels, places = np.unique(staircase, return_inverse=True)
-    found = np.zeros(len(mean))
-    # Levels rise with the costs, so whoever hardly reaches the one at its own costs adds nothing anywhere.
-    own = staircase[tuple(np.searchsorted(edge, costs[:, k], side="right") for k, edge in enumerate(edges))]
-    hopeful = np.flatnonzero(mean + HOPE * std > own)
-    for start in range(0, len(hopeful), _CHUNK):
-        part = hopeful[start : start + _CHUNK]
-        gains = _expected_excess(mean[part, None], std[part, None], levels[None])  # [n, levels]
-        widths = [_widths(costs[part, k], edges[k], ceiling[k]) for k in range(len(edges))]
-        found[part] = _over_cells(gains, places, widths)
-    return found
-
-
-def _by_points(
-    mean: Array, std: Array, costs: Array, known: Array, known_costs: Array, worst: float, ceiling: Array
-) -> Array:
-    """``[n]`` estimated gains: the mean over points of the box of costs, times its volume."""
-    if not len(mean):
-        return np.zeros(0)
-    low = costs.min(0)
-    # The points hang on the box alone, so that candidates of one call are weighed alike.
-    points = low + (ceiling - low) * _spread_points(costs.shape[1])
-    reached = np.where((known_costs[None] <= points[:, None]).all(2), known[None], worst)
-    levels, places = np.unique(reached.max(1, initial=worst), return_inverse=True)
-    members = np.zeros((len(points), len(levels)))
-    members[np.arange(len(points)), places.reshape(-1)] = np.prod(ceiling - low) / len(points)
-    own = np.where((known_costs[None] <= costs[:, None]).all(2), known[None], worst).max(1, initial=worst)
-    hopeful = np.flatnonzero(mean + HOPE * std > own)
-    found = np.zeros(len(mean))
-    for start in range(0, len(hopeful), _CHUNK):
-        part = hopeful[start : start + _CHUNK]
-        above = (points[None] >= costs[part, None]).all(2) @ members  # [n, levels]
-        found[part] = (above * _expected_excess(mean[part, None], std[part, None], levels[None])).sum(1)
+def _non_dominated(known: Array, known_costs: Array) -> npt.NDArray[np.bool_]:
+    """``[m]``: the others lie below the staircase, and would only cut its cells."""
+    is_beaten = _reach(known_costs, known_costs) & (known[None] >= known[:, None])  # [beaten, by]
+    found: npt.NDArray[np.bool_] = ~(is_beaten & ~is_beaten.T).any(1)
     return found
 
 
@@ -134,15 +223,4 @@ def _expected_excess(mean: Array, std: Array, level: Array) -> Array:
 
     z = (mean - level) / std
     found: Array = std * (z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
-    return found
-
-
-def _over_cells(gains: Array, places: npt.NDArray[np.intp], widths: list[Array]) -> Array:
-    found: Array
-    if not widths:
-        found = gains[:, places.reshape(-1)[0]]
-    elif len(widths) == 1:
-        found = (gains[:, places.reshape(-1)] * widths[0]).sum(1)
-    else:
-        found = np.einsum("nij,ni,nj->n", gains[:, places.reshape(widths[0].shape[1], -1)], *widths)
     return found

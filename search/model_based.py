@@ -20,7 +20,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from sousvit.objectives.objective import get_objective
-from sousvit.search.acquisition import expected_gain, probability_above
+from sousvit.search.acquisition import Improvement, probability_above
 from sousvit.search.budget import Limit
 from sousvit.search.candidates import Candidates, Pool
 from sousvit.search.learning_curve import LearningCurve, is_trained
@@ -41,6 +41,8 @@ MAX_RESULTS = 400
 MAX_PENDING = 16
 #: Good recipes that candidates are made from by small changes.
 PARENTS = 12
+#: Share of the range beyond the worst that counts where there is neither base nor limit: the front's ends are wanted.
+MARGIN = 0.1
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -166,9 +168,8 @@ class ModelBased:
         is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, lost)
         if not is_open.any():
             return None
-        gains = np.where(is_open, self._gains(pool, Pool.of(believed)), 0.0)
-        best = int(np.argmax(gains))
-        return pool.items[best].parameters if gains[best] > 0 else None
+        best, gain = self._most(pool, is_open, Pool.of(believed))
+        return pool.items[best].parameters if gain > 0 else None
 
     @property
     def _knows_too_much(self) -> bool:
@@ -238,8 +239,8 @@ class ModelBased:
 
     # What candidates cost, and what they should bring
 
-    def _gains(self, pool: Pool, believed: Pool) -> Array:
-        """``[n]``: hypervolume to be expected of each, 0 where it should break a limit on costs."""
+    def _most(self, pool: Pool, is_open: npt.NDArray[np.bool_], believed: Pool) -> tuple[int, float]:
+        """The open candidate that should add most hypervolume, and how much: 0 where all should break a limit."""
         count = len(pool.items)
         uncertain = self._least_certain(pool)
         costs = [name for name in self._senses if name != uncertain]
@@ -260,8 +261,9 @@ class ModelBased:
         else:
             mean, std = np.ones(count), np.full(count, CERTAIN)
             known, worst = np.ones(len(reached)), 0.0
-        gains = expected_gain(mean, std, asked, known, reached, np.array([worst, *ceilings]))
-        return gains * self._chance_to_hold(pool)
+        reference = np.array([worst, *ceilings])
+        improvement = Improvement(known, reached, reference, np.minimum(asked.min(0), reference[1:]))
+        return improvement.best(mean, std, asked, np.where(is_open, self._chance_to_hold(pool), 0.0))
 
     def _chance_to_hold(self, pool: Pool) -> Array:
         """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
@@ -286,10 +288,11 @@ class ModelBased:
         return max(self._trained, key=doubt) if len(self._trained) > 1 else next(iter(self._trained), "")
 
     def _worst(self, name: str) -> float:
-        """The least sign-adjusted figure of a trained objective that counts: the worst seen, or its limit."""
+        """The least sign-adjusted figure of a trained objective that counts: about the worst seen, or its limit."""
         source = self._source(name)
         seen = self._sign(source) * np.array(self._learned[source].values)
-        return max([float(seen.min()), *(self._floor(limit) for limit in self._limits if limit.name == name)])
+        worst = float(seen.min()) - (0.0 if source in self._base else MARGIN * float(np.ptp(seen)))
+        return max([worst, *(self._floor(limit) for limit in self._limits if limit.name == name)])
 
     def _cost(self, name: str, pool: Pool) -> Array:
         """``[n]`` what candidates should cost, less is better: of what is to be large, its negative."""
@@ -318,11 +321,11 @@ class ModelBased:
         return self._sign(source) * mean, np.hypot(std, usual * loss)
 
     def _ceiling(self, name: str, costs: Array) -> float:
-        """Cost from which on nothing is gained: the base's, or the highest there is."""
+        """Cost from which on nothing is gained: the base's, or a little more than the highest there is."""
         if is_trained(name):
             return -self._worst(name)
         bounds = [-self._sign(name) * limit.bound for limit in self._limits if limit.name == name]
-        highest = float(costs.max()) + 0.01 * float(np.ptp(costs))
+        highest = float(costs.max()) + MARGIN * float(np.ptp(costs))
         return min([-self._sign(name) * self._base[name].value if name in self._base else highest, *bounds])
 
     def _floor(self, limit: Limit) -> float:

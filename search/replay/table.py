@@ -64,6 +64,10 @@ class RowConfig(StepConfig):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    def __hash__(self) -> int:
+        """Of the columns: pydantic's own takes declared fields only, and all rows of a table would share it."""
+        return hash(frozenset((self.model_extra or {}).items()))
+
 
 class Row(ModelTechnique):
     """Stands for a whole configuration of a table; it changes no model."""

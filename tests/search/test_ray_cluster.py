@@ -20,7 +20,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.run import search
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 JUDGE = f"{Path(__file__).with_name('simulated_judge.py')}:SimulatedJudge"
 
 

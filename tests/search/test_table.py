@@ -46,6 +46,12 @@ def test_every_row_of_a_table_with_holes_is_found(policy):
     assert len(curve.share) == len(sparse()) and curve.share[-1] == pytest.approx(1.0)
 
 
+def test_rows_can_be_told_apart_by_their_hash():
+    rows = list(Table(sparse(), spec()).recipes())
+    assert len(set(map(hash, rows))) == len(rows) == len(sparse())
+    assert len({*rows, *Table(sparse(), spec()).recipes()}) == len(rows)
+
+
 def test_a_draw_is_a_row_and_keeps_what_is_known():
     space = Table(sparse(), spec()).space
     rows = [parameters for parameters, _ in space.suggestions()]
