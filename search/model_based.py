@@ -257,7 +257,7 @@ class ModelBased:
             known = self._sign(source) * np.array([r.get(source) for r in final])
             if believed.items:
                 known = np.concatenate([known, self._expected(source, believed)[0]])
-            worst = self._worst(uncertain)
+            worst = self._worst(uncertain, mean)
         else:
             mean, std = np.ones(count), np.full(count, CERTAIN)
             known, worst = np.ones(len(reached)), 0.0
@@ -287,11 +287,17 @@ class ModelBased:
 
         return max(self._trained, key=doubt) if len(self._trained) > 1 else next(iter(self._trained), "")
 
-    def _worst(self, name: str) -> float:
-        """The least sign-adjusted figure of a trained objective that counts: about the worst seen, or its limit."""
+    def _worst(self, name: str, expected: Array) -> float:
+        """The least sign-adjusted figure of a trained objective that counts: its limit, or the worst that there is.
+
+        That is the worst seen; without a base a little less than the worst seen or ``expected`` of a candidate.
+        """
         source = self._source(name)
-        seen = self._sign(source) * np.array(self._learned[source].values)
-        worst = float(seen.min()) - (0.0 if source in self._base else MARGIN * float(np.ptp(seen)))
+        figures = self._sign(source) * np.array(self._learned[source].values)
+        worst = float(figures.min())
+        if source not in self._base:
+            figures = np.append(figures, expected)
+            worst = float(figures.min() - MARGIN * np.ptp(figures))
         return max([worst, *(self._floor(limit) for limit in self._limits if limit.name == name)])
 
     def _cost(self, name: str, pool: Pool) -> Array:
@@ -323,7 +329,7 @@ class ModelBased:
     def _ceiling(self, name: str, costs: Array) -> float:
         """Cost from which on nothing is gained: the base's, or a little more than the highest there is."""
         if is_trained(name):
-            return -self._worst(name)
+            return -self._worst(name, -costs)
         bounds = [-self._sign(name) * limit.bound for limit in self._limits if limit.name == name]
         highest = float(costs.max()) + MARGIN * float(np.ptp(costs))
         return min([-self._sign(name) * self._base[name].value if name in self._base else highest, *bounds])
