@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from decimal import Decimal
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,16 @@ def test_rows_can_be_told_apart_by_their_hash():
     rows = list(Table(sparse(), spec()).recipes())
     assert len(set(map(hash, rows))) == len(rows) == len(sparse())
     assert len({*rows, *Table(sparse(), spec()).recipes()}) == len(rows)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_ends_of_a_front_without_limits_are_found(seed):
+    """Row 0, 0, 0 is cheapest and worst; little of what is drawn at first lies near it."""
+    grid = np.array(list(product(range(8), repeat=3)))
+    quality = np.sqrt(grid[:, 0]) + np.sqrt(grid[:, 1]) + grid[:, 2]
+    frame = pd.DataFrame(grid, columns=list("abc")).assign(cost=grid.sum(1), quality=quality)
+    curve = replay(Table(frame, spec(parameters=list("abc"), exact=[])), "sousvit", 40, seed=seed)
+    assert curve.share[-1] > 0.99
 
 
 def test_a_draw_is_a_row_and_keeps_what_is_known():
