@@ -39,11 +39,14 @@ class Improvement:
     """
 
     def __init__(self, known: Array, known_costs: Array, reference: Array, least: Array) -> None:
-        self._worst, self._ceiling = float(reference[0]), reference[1:]
-        is_exact = known_costs.shape[1] <= EXACT_COSTS
+        worst, self._ceiling = float(reference[0]), reference[1:]
         best = _non_dominated(known, np.minimum(known_costs, self._ceiling))
-        levels = (_Cells if is_exact else _Points)(known[best], known_costs[best], self._worst, self._ceiling, least)
-        self._levels: _Levels = levels
+        known, known_costs = known[best], known_costs[best]
+        self._levels: _Levels
+        if known_costs.shape[1] <= EXACT_COSTS:
+            self._levels = _Cells(known, known_costs, worst, self._ceiling)
+        else:
+            self._levels = _Points(known, known_costs, worst, self._ceiling, least)
 
     def expected(self, mean: Array, std: Array, costs: Array) -> Array:
         """Of candidates with uncertain values and exact costs.
@@ -114,7 +117,7 @@ class _Levels(Protocol):
 class _Cells:
     """Cell by cell: exact."""
 
-    def __init__(self, known: Array, known_costs: Array, worst: float, ceiling: Array, least: Array) -> None:
+    def __init__(self, known: Array, known_costs: Array, worst: float, ceiling: Array) -> None:
         clipped = np.minimum(known_costs, ceiling)
         self._ceiling = ceiling
         self._edges = [np.unique(column) for column in clipped.T]
@@ -176,7 +179,7 @@ def _reach(costs: Array, points: Array) -> npt.NDArray[np.bool_]:
 def _non_dominated(known: Array, known_costs: Array) -> npt.NDArray[np.bool_]:
     """``[m]``: the others lie below the staircase, and would only cut its cells."""
     is_beaten = _reach(known_costs, known_costs) & (known[None] >= known[:, None])  # [beaten, by]
-    found: npt.NDArray[np.bool_] = ~(is_beaten & ~is_beaten.T).any(1)
+    found: npt.NDArray[np.bool_] = np.logical_not((is_beaten & ~is_beaten.T).any(1))
     return found
 
 
