@@ -18,13 +18,14 @@ from provenance import RESULTS, provenance
 from scipy.stats import qmc
 from unseen_tables import KINDS, table
 
+from sousvit.search.ranking import BEYOND
 from sousvit.search.replay.curves import Hypervolume
 
 Array = npt.NDArray[np.float64]
 
 MARKS = (40, 80, 164)
-#: The integral over all objectives but the first is estimated at so many points, up to this multiple of the range.
-POINTS, MARGIN = 1024, 1.1
+#: The integral over all objectives but the first is estimated at so many points.
+POINTS = 1024
 
 
 def main() -> None:
@@ -69,9 +70,9 @@ def figures(frame: pd.DataFrame, objectives: dict[str, str]) -> Array:
 def chosen(points: Array, count: int) -> list[int]:
     """The rows of ``points [n, m]`` that together span the largest volume, chosen greedily."""
     first, others = points[:, 0], points[:, 1:]
-    corners = MARGIN * qmc.Sobol(others.shape[1], seed=0).random(POINTS)
+    corners = (1 + BEYOND) * qmc.Sobol(others.shape[1], seed=0).random(POINTS)
     reaches = (others[:, None] <= corners[None]).all(2)  # [n, corners]
-    level, order = np.full(POINTS, MARGIN), []
+    level, order = np.full(POINTS, 1 + BEYOND), []
     for _ in range(count):
         gains = (reaches * np.maximum(0.0, level[None] - first[:, None])).sum(1)
         gains[order] = -1.0

@@ -24,7 +24,7 @@ from sousvit.search.acquisition import Improvement, probability_above
 from sousvit.search.budget import Limit
 from sousvit.search.candidates import Candidates, Pool
 from sousvit.search.learning_curve import LearningCurve, is_trained
-from sousvit.search.ranking import constrained_order, miss_of, points_of
+from sousvit.search.ranking import BEYOND, constrained_order, miss_of, points_of
 from sousvit.search.record import TrialRecord, Value
 from sousvit.search.surrogate import Surrogate
 from sousvit.spaces.recipe import Recipe
@@ -41,8 +41,6 @@ MAX_RESULTS = 400
 MAX_PENDING = 16
 #: Good recipes that candidates are made from by small changes.
 PARENTS = 12
-#: Share of the range beyond the worst that counts where there is neither base nor limit: the front's ends are wanted.
-MARGIN = 0.1
 #: What a certain figure is given as a standard deviation.
 CERTAIN = 1e-9
 
@@ -297,7 +295,7 @@ class ModelBased:
         worst = float(figures.min())
         if source not in self._base:
             figures = np.append(figures, expected)
-            worst = float(figures.min() - MARGIN * np.ptp(figures))
+            worst = float(figures.min() - BEYOND * np.ptp(figures))
         return max([worst, *(self._floor(limit) for limit in self._limits if limit.name == name)])
 
     def _cost(self, name: str, pool: Pool) -> Array:
@@ -331,7 +329,7 @@ class ModelBased:
         if is_trained(name):
             return -self._worst(name, -costs)
         bounds = [-self._sign(name) * limit.bound for limit in self._limits if limit.name == name]
-        highest = float(costs.max()) + MARGIN * float(np.ptp(costs))
+        highest = float(costs.max()) + BEYOND * float(np.ptp(costs))
         return min([-self._sign(name) * self._base[name].value if name in self._base else highest, *bounds])
 
     def _floor(self, limit: Limit) -> float:

@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 #: Stands for a figure that is not known, so that arithmetic stays finite.
 UNKNOWN = 1e12
 #: The reference point lies so far beyond the worst figures, in units of their range: the ends of a front count too.
-BEYOND = 1.1
+BEYOND = 0.1
 
 
 def points_of(trials: Sequence[TrialRecord], senses: Mapping[str, bool]) -> Array:
@@ -71,5 +71,5 @@ def _contributions(points: Array) -> Array:
     low = points.min(axis=0)
     width = points.max(axis=0) - low
     scaled = (points - low) / np.where(width > 0, width, 1.0)
-    found: Array = moocore.hv_contributions(scaled, ref=np.full(points.shape[1], BEYOND))
+    found: Array = moocore.hv_contributions(scaled, ref=np.full(points.shape[1], 1 + BEYOND))
     return found

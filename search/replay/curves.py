@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sousvit.search.ranking import BEYOND
+
 Array = npt.NDArray[np.float64]
 
 #: Resamples of seeds for an interval.
@@ -62,7 +64,7 @@ class Hypervolume:
         spread = np.where(self._worst > self._best, self._worst - self._best, 1.0)
         scaled = (signed - self._best) / spread
         # A single point spans no volume below its own corner, hence the margin.
-        return float(moocore.hypervolume(scaled, ref=np.full(scaled.shape[1], 1.1)))
+        return float(moocore.hypervolume(scaled, ref=np.full(scaled.shape[1], 1 + BEYOND)))
 
 
 def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
