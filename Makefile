@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-ROOMS = common spaces objectives search
+ROOMS = spaces objectives search
 TYPES = build/types
 
 .DEFAULT_GOAL := help

@@ -16,10 +16,10 @@ from on_cifar10 import arguments, budget, write_budget
 from provenance import RESULTS, provenance
 
 from sousvit.cli_search import run_search
-from sousvit.search.answer import Answer
 from sousvit.search.archive import open_run
 from sousvit.search.report.html import leave_one_out
 from sousvit.search.report.terminal import headings, row_cells, short_recipe
+from sousvit.search.results import Answer
 
 TECHNIQUES = {
     "patch_size": {},

@@ -28,23 +28,23 @@ import numpy as np
 import yaml
 from provenance import RESULTS, provenance
 
-from sousvit.common.cache import TensorCache
-from sousvit.common.cpu import available_cores, int8_saturates
-from sousvit.common.data import DataSpec, ImageSet, Splits
-from sousvit.common.errors import UserError
-from sousvit.common.model import LoadedModel, load
-from sousvit.common.specs import ModelSpec
+from sousvit.cache import TensorCache
+from sousvit.data import DataSpec, ImageSet, Splits
+from sousvit.errors import UserError
+from sousvit.machine import available_cores, int8_saturates
+from sousvit.models.load import LoadedModel, load
+from sousvit.objectives.devices.machine import machine_facts
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.targets.machine import machine_facts
 from sousvit.objectives.tasks.task import Evaluation, judging_tasks
 from sousvit.spaces.builder import ModelBuilder
-from sousvit.spaces.export import make_artifact
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.synthesis.config import OWN_STEPS, SynthesisConfig
-from sousvit.spaces.synthesis.supply import Supply
-from sousvit.spaces.teacher import Teacher
-from sousvit.spaces.technique import Context
+from sousvit.spaces.techniques.synthesis.config import OWN_STEPS, SynthesisConfig
+from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.training.teacher import Teacher
+from sousvit.specs import ModelSpec
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EXAMPLE = EXAMPLES / "fashion-mnist" / "base.safetensors"

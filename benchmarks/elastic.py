@@ -24,20 +24,21 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from sousvit.common.cache import TensorCache
-from sousvit.common.data import Splits
-from sousvit.common.device import training_device
-from sousvit.common.errors import UserError
-from sousvit.common.files import write_atomic
-from sousvit.common.model import load
-from sousvit.objectives.targets.machine import machine_facts
+from sousvit.cache import TensorCache
+from sousvit.data import Splits
+from sousvit.errors import UserError
+from sousvit.files import write_atomic
+from sousvit.machine import training_device
+from sousvit.models.load import load
+from sousvit.objectives.devices.machine import machine_facts
 from sousvit.search.budget import read_budget
 from sousvit.spaces.builder import ModelBuilder
+from sousvit.spaces.context import Context
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.teacher import Teacher
-from sousvit.spaces.technique import Context, get_technique
-from sousvit.spaces.training import predict
+from sousvit.spaces.technique import get_technique
+from sousvit.spaces.training.loop import predict
+from sousvit.spaces.training.teacher import Teacher
 
 RESULTS = Path(__file__).parent / "results"
 RECOVERY = {"learning_rate": 2e-3, "optimizer": "muon", "soft_weight": 0.7, "num_views": 2}

@@ -18,15 +18,15 @@ import numpy as np
 from made_up import Charged, budget, figures, world
 from provenance import RESULTS, provenance
 
-from sousvit.search.answer import choose
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
+from sousvit.search.callbacks import Watcher
 from sousvit.search.executors.executor import Job, Outcome, make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.learning_curve import FULL
-from sousvit.search.record import BaseRecord
+from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.results import choose
 from sousvit.search.run import make_engine
-from sousvit.search.watcher import Watcher
+from sousvit.search.trial import BaseRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Space

@@ -9,8 +9,8 @@ from typing import Any
 from unittest.mock import patch
 
 from sousvit.search.engine import Engine
-from sousvit.search.fan_out import FanOut
-from sousvit.search.learning_curve import FULL
+from sousvit.search.fidelity.fan_out import FanOut
+from sousvit.search.fidelity.learning_curve import FULL
 
 
 @dataclass(frozen=True)

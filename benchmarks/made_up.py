@@ -8,12 +8,13 @@ from dataclasses import asdict
 
 import timm
 
+from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock
-from sousvit.search.record import BaseRecord, Value
+from sousvit.search.trial import BaseRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Space, make_space, read_space
@@ -32,7 +33,7 @@ def budget(trials: int, **search: object) -> Budget:
     )
 
 
-def figures(recipe: Recipe, shape: VitShape, fidelity: float = 1.0) -> dict[str, Value]:
+def figures(recipe: Recipe, shape: VitShape, fidelity: float = 1.0) -> dict[str, Measurement]:
     """Figures that follow from the shape, with some noise; before its recovery a model loses half as much again."""
     small = recipe.reshape(shape)
     cost = small.macs() / shape.macs()
@@ -43,7 +44,7 @@ def figures(recipe: Recipe, shape: VitShape, fidelity: float = 1.0) -> dict[str,
         "size": small.params() * recipe.bytes_per_weight / 1e6,
         "macs": small.macs() / 1e6, "params": small.params() / 1e6,
     }  # fmt: skip
-    return {name: Value(value) for name, value in values.items()}
+    return {name: Measurement(value) for name, value in values.items()}
 
 
 def world() -> tuple[VitShape, BaseRecord, Space]:

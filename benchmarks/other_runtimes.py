@@ -22,13 +22,13 @@ import torch
 from provenance import RESULTS, provenance
 from torch import nn
 
-from sousvit.common.model import LoadedModel, load
-from sousvit.common.specs import ModelSpec
+from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.timing import TimingPlan, measure_many
-from sousvit.spaces.export import make_artifact
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.technique import Context
+from sousvit.specs import ModelSpec
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fashion-mnist" / "base.safetensors"
 BASELINE = "ONNX Runtime fp32"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sousvit.objectives.targets.machine import machine_facts
+from sousvit.objectives.devices.machine import machine_facts
 
 RESULTS = Path(__file__).parent / "results"
 

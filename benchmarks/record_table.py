@@ -24,18 +24,18 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from sousvit.common.cache import TensorCache
-from sousvit.common.data import ImageSet
-from sousvit.common.errors import UserError
-from sousvit.common.model import LoadedModel, load
+from sousvit.cache import TensorCache
+from sousvit.data import ImageSet
+from sousvit.errors import UserError
+from sousvit.models.load import LoadedModel, load
 from sousvit.search.budget import read_budget
 from sousvit.spaces.builder import ModelBuilder
+from sousvit.spaces.context import Context
 from sousvit.spaces.images import open_splits
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.teacher import Teacher
-from sousvit.spaces.technique import Context
-from sousvit.spaces.training import predict
+from sousvit.spaces.training.loop import predict
+from sousvit.spaces.training.teacher import Teacher
 
 HERE = Path(__file__).parent
 BUDGET = HERE.parent / "examples" / "fashion-mnist" / "budget.yaml"

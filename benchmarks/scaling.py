@@ -21,11 +21,11 @@ from provenance import RESULTS, provenance
 from rich.progress import track
 
 from sousvit.search.archive import Archive
+from sousvit.search.callbacks import Watcher
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.learning_curve import FULL
+from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.run import make_engine
-from sousvit.search.watcher import Watcher
 from sousvit.spaces.recipe import Recipe
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

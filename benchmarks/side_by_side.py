@@ -31,17 +31,18 @@ from on_cifar10 import arguments, budget
 from provenance import RESULTS, provenance
 
 from sousvit.cli_search import local_executor
-from sousvit.common.errors import UserError
-from sousvit.search.answer import Answer
+from sousvit.errors import UserError
 from sousvit.search.archive import EVENTS, Archive, open_run, read_events, violations
-from sousvit.search.budget import Budget, Limit, make_budget, open_space
+from sousvit.search.budget import Budget, make_budget, open_space
+from sousvit.search.callbacks import Hooks, Watcher
 from sousvit.search.executors.executor import Executor, make_job, record_of
-from sousvit.search.learning_curve import FULL
-from sousvit.search.record import TrialRecord, trial_key
+from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.limits import Limit
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.report.terminal import headings, row_cells, short_recipe
-from sousvit.search.run import Hooks, claim_run, search
-from sousvit.search.watcher import Watcher
+from sousvit.search.results import Answer
+from sousvit.search.run import claim_run, search
+from sousvit.search.trial import TrialRecord, trial_key
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space

@@ -22,15 +22,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sousvit.common.cpu import available_cores
-from sousvit.common.model import load
-from sousvit.common.specs import ModelSpec
+from sousvit.machine import available_cores
+from sousvit.models.load import load
+from sousvit.objectives.devices.machine import machine_facts
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.targets.machine import machine_facts
 from sousvit.objectives.timing import Timing, TimingPlan, compare
-from sousvit.spaces.artifact import Artifact
-from sousvit.spaces.export import make_artifact
-from sousvit.spaces.technique import Context
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.export import make_artifact
+from sousvit.specs import ModelSpec
 
 HERE = Path(__file__).parent
 BASE = HERE.parent / "examples" / "fashion-mnist" / "base.safetensors"

@@ -16,7 +16,7 @@ from provenance import RESULTS, provenance
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
-from sousvit.search.executors.ray_tune import RayExecutor
+from sousvit.search.executors.ray.tune import RayExecutor
 from sousvit.search.run import search
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import math
 import pickle
 import re
 
-from sousvit.common.errors import TrialError
+from sousvit.errors import TrialError
 from sousvit.objectives.objective import Measurement, Objective, Stage, Subject, get_objective
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
 
 TERMS = ("error", "params", "bits", "flops", "size")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from sousvit.objectives.devices.process import measure
+from sousvit.objectives.devices.protocol import Order
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
-from sousvit.objectives.targets.order import Order
-from sousvit.objectives.targets.process import measure
 
 if TYPE_CHECKING:
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 
 def probe_artifact(artifact: Artifact, threads: int = 1, batch: int = 1, timeout: float = 120.0) -> Probe:

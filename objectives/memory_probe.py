@@ -14,7 +14,7 @@ import numpy as np
 from sousvit.objectives.runtimes.runtime import get_runtime
 
 if TYPE_CHECKING:
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 RUNS = 3
 LOADS = 5

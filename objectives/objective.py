@@ -19,23 +19,26 @@ without a name it is the first target's.
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from sousvit.common.errors import UserError
-from sousvit.common.registry import Registry
+from sousvit.errors import TrialError, UserError
+from sousvit.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sousvit.common.specs import Task
     from sousvit.objectives.memory_probe import Probe
     from sousvit.objectives.tasks.task import Evaluation
     from sousvit.objectives.timing import Timing
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
+    from sousvit.specs import Task
 
 Direction = Literal["minimize", "maximize"]
 
@@ -145,7 +148,6 @@ class Objective(ABC):
 
 
 def _check_installed(found: Objective, name: str) -> None:
-    from sousvit.objectives.plugins import check_class
 
     check_class(type(found), f"the plug-in {name!r}")
     if found.name != name:
@@ -162,7 +164,6 @@ def get_objective(name: str) -> Objective:
         UnknownNameError: nothing has this name.
     """
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
-    from sousvit.objectives.relative import on_target, relative_objective
 
     plain, at, target = name.partition("@")
     objective = relative_objective(plain) or OBJECTIVES.get(plain)
@@ -174,3 +175,107 @@ def objectives() -> list[Objective]:
     import sousvit.objectives.builtin  # noqa: F401 - registers ours
 
     return list(OBJECTIVES)
+
+
+Form = Literal["ratio", "drop"]
+
+
+class Relative(Objective):
+    """One relative form of ``original``."""
+
+    def __init__(self, original: Objective, form: Form) -> None:
+        self.original, self.form = original, form
+        self.name = f"{original.name}_{form}"  # type: ignore[misc]
+        self.stage, self.per_target = original.stage, original.per_target  # type: ignore[misc]
+        self.task = original.task  # type: ignore[misc]
+        self.needs_labels = original.needs_labels  # type: ignore[misc]
+        self.signed = original.signed or form == "drop"  # type: ignore[misc]
+        if form == "ratio":
+            self.unit, self.direction = "ratio", original.direction  # type: ignore[misc]
+            self.summary = f"{original.name} / that of the base"  # type: ignore[misc]
+        else:
+            self.unit = original.unit  # type: ignore[misc]
+            self.direction = "minimize" if original.direction == "maximize" else "maximize"  # type: ignore[misc]
+            self.summary = f"{original.name} of the base - that of the candidate"  # type: ignore[misc]
+
+    def measure(self, subject: Subject) -> Measurement:
+        """See :class:`Objective`.
+
+        Raises:
+            TrialError: a ratio to a base of zero.
+        """
+        own: Callable[[Subject], Measurement] | None = getattr(self.original, f"measure_{self.form}", None)
+        if own is not None:
+            return own(subject)
+        value, base = self.original.measure(subject).value, self.original.measure(subject.base).value
+        if self.form == "drop":
+            return Measurement(base - value)
+        if base == 0:
+            raise TrialError(f"{self.name}: the base's {self.original.name} is 0")
+        return Measurement(value / base)
+
+
+def relative_objective(name: str) -> Objective | None:
+    """The relative form called ``name``, or None if it is registered itself or names no objective's form."""
+    original, _, form = name.rpartition("_")
+    if form not in ("ratio", "drop") or name in OBJECTIVES or original not in OBJECTIVES:
+        return None
+    return Relative(OBJECTIVES.get(original), form)  # type: ignore[arg-type]
+
+
+class OnTarget(Objective):
+    """``original`` on the target called ``target``."""
+
+    per_target: ClassVar[bool] = True
+
+    def __init__(self, original: Objective, target: str) -> None:
+        self.original, self.target = original, target
+        self.name = f"{original.name}@{target}"  # type: ignore[misc]
+        self.unit, self.direction, self.stage = original.unit, original.direction, original.stage  # type: ignore[misc]
+        self.task, self.signed = original.task, original.signed  # type: ignore[misc]
+        self.summary = f"{original.summary}: {target}"  # type: ignore[misc]
+
+    def measure(self, subject: Subject) -> Measurement:
+        """See :class:`Objective`."""
+        return self.original.measure(subject.on(self.target))
+
+
+def on_target(original: Objective, target: str) -> OnTarget:
+    """``original`` on a named target.
+
+    Raises:
+        UserError: no target is named, or the figure is the same on all.
+    """
+    if not target:
+        raise UserError("a target stands behind the @", f"{original.name}@", "write for instance latency@phone")
+    if not original.per_target:
+        raise UserError("only what differs from target to target takes an @", f"{original.name}@{target}",
+                        f"write {original.name}")  # fmt: skip
+    return OnTarget(original, target)
+
+
+def check_class(found: type, reference: str) -> type[Objective]:
+    """``found``, after checking what can be seen without measuring.
+
+    Raises:
+        UserError: names the first broken rule.
+    """
+    action = f"correct {reference}"
+    if not issubclass(found, Objective):
+        raise UserError("an objective derives from sousvit.objectives.objective.Objective", found.__name__, action)
+    missing = [key for key in ("name", "unit", "direction", "stage", "summary") if not hasattr(found, key)]
+    if missing:
+        raise UserError("an objective declares name, unit, direction, stage, summary", f"no {missing[0]}", action)
+    if inspect.isabstract(found):
+        raise UserError("an objective defines measure(subject)", f"{found.__name__} without it", action)
+    if not isinstance(found.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", found.name):
+        raise UserError("an objective's name is snake_case", repr(found.name), action)
+    if found.name.endswith(("_ratio", "_drop")):
+        raise UserError("names ending in _ratio and _drop belong to relative forms", repr(found.name), action)
+    if found.direction not in ("minimize", "maximize"):
+        raise UserError("an objective's direction is minimize or maximize", repr(found.direction), action)
+    if not isinstance(found.stage, Stage):
+        raise UserError("an objective's stage is a Stage", repr(found.stage), action)
+    if not all(isinstance(text, str) and text for text in (found.unit, found.summary)):
+        raise UserError("an objective's unit and summary are texts", f"{found.unit!r}, {found.summary!r}", action)
+    return found

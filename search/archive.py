@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
-from sousvit.common.errors import UserError
-from sousvit.common.files import disk_errors_as_user_errors
-from sousvit.search.budget import Budget, Limit, read_budget
-from sousvit.search.pareto import Front
-from sousvit.search.record import BaseRecord, TrialRecord, Value, decode
+from sousvit.errors import UserError
+from sousvit.files import disk_errors_as_user_errors
+from sousvit.objectives.objective import Measurement
+from sousvit.search.budget import Budget, read_budget
+from sousvit.search.limits import Limit
+from sousvit.search.trial import BaseRecord, TrialRecord, decode
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -49,7 +50,7 @@ class Archive:
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
-        self.rejected: dict[str, dict[str, Value]] = {}
+        self.rejected: dict[str, dict[str, Measurement]] = {}
         #: Answers that told figures of the test split, those of earlier runs that this one continues included.
         self.test_answers = 0
         #: How well costs were predicted: median relative error and number of structures, by objective.
@@ -300,3 +301,31 @@ def _lock(stream: IO[bytes], folder: Path) -> None:
         raise UserError(
             "one search writes to a run at a time", f"{folder} is in use", "wait for it, or use another --run name"
         ) from error
+
+
+T = TypeVar("T")
+
+
+class Front(Generic[T]):
+    """Non-dominated points with what they stand for; of equal points the first stays.
+
+    Args:
+        maximise: per objective, whether more is better.
+    """
+
+    def __init__(self, maximise: Iterable[bool]) -> None:
+        self._signs = tuple(-1.0 if more else 1.0 for more in maximise)
+        self._points: list[tuple[float, ...]] = []
+        self.items: list[T] = []
+
+    def add(self, point: Sequence[float], item: T) -> bool:
+        """Add ``point``; returns whether it is on the front now."""
+        new = tuple(sign * value for sign, value in zip(self._signs, point, strict=True))
+        if any(all(a <= b for a, b in zip(old, new, strict=True)) for old in self._points):
+            return False
+        keep = [not all(a <= b for a, b in zip(new, old, strict=True)) for old in self._points]
+        self._points = [old for old, kept in zip(self._points, keep, strict=True) if kept]
+        self.items = [old for old, kept in zip(self.items, keep, strict=True) if kept]
+        self._points.append(new)
+        self.items.append(item)
+        return True

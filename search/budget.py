@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sousvit.common.errors import UnknownNameError, UserError
-from sousvit.common.files import content_hash
-from sousvit.common.schema import read_yaml, validated
-from sousvit.common.specs import DataSpec, ModelSpec, Task, require_task
+from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import content_hash
 from sousvit.objectives.objective import Objective, get_objective
 from sousvit.objectives.plugins import load_objective
 from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
-from sousvit.search.record import Value
-from sousvit.spaces.synthesis.config import synthesis_of
+from sousvit.schema import read_yaml, validated
+from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
+from sousvit.spaces.techniques.synthesis.config import synthesis_of
+from sousvit.specs import DataSpec, ModelSpec, Task, require_task
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
     from sousvit.spaces.space import Space
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: Stored intervals are two-sided at 95%.
-_INTERVAL_Z = NormalDist().inv_cdf(0.975)
-#: Objectives that are shares between 0 and 1.
-QUALITIES = ("accuracy", "map", "map50", "agreement")
 #: Of synthesised images, in the run folder.
 CONTACT_SHEET = "synthesised.png"
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
-_QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)")
-
-
-def parse_duration(value: object) -> object:
-    """Seconds from a number or from text such as ``30m``, ``1h30m``, ``90s``.
-
-    Raises:
-        UserError: neither.
-    """
-    if not isinstance(value, str):
-        return value
-    parts = _DURATION.findall(value)
-    if not parts or _DURATION.sub("", value).strip():
-        raise UserError("a duration is a number with s, m, h or d", repr(value), "write for instance 30m or 1h30m")
-    return sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 
 class SearchLimits(BaseModel):
@@ -74,7 +47,7 @@ class SearchLimits(BaseModel):
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
     what the run folder keeps of trained models and of the teacher's answers; what is gone is computed again.
 
-    ``proposer``: ``auto`` weighs recipes by what they should add (:mod:`sousvit.search.model_based`) where that
+    ``proposer``: ``auto`` weighs recipes by what they should add (:mod:`.model_based`) where that
     applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more; the others sample only.
     """
 
@@ -119,56 +92,6 @@ class Plugins(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     objectives: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A hard limit: ``value <= bound`` for a minimised objective, ``value >= bound`` for a maximised one.
-
-    ``confidence`` in [0.5, 1) is the one-sided level at which a figure with an interval must hold it.
-    """
-
-    name: str
-    bound: float
-    maximise: bool
-    confidence: float = 0.5
-
-    def violation(self, value: Value | None) -> float:
-        """Signed relative violation, above 0 where broken; what Optuna gets as a constraint value."""
-        if value is None or math.isnan(value.value):
-            return math.inf
-        scale = abs(self.bound) or 1.0
-        judged = self.cautious(value)
-        return (self.bound - judged if self.maximise else judged - self.bound) / scale
-
-    def cautious(self, value: Value) -> float:
-        """The figure that is held against the bound: the worse end of its one-sided interval at ``confidence``."""
-        end = value.low if self.maximise else value.high
-        if end is None:
-            return value.value
-        return value.value + (end - value.value) * self._share_of_interval
-
-    def may_hold(self, value: Value) -> bool:
-        """Whether the figure could hold it by the better end of its one-sided interval."""
-        end = value.high if self.maximise else value.low
-        hoped = value.value if end is None else value.value + (end - value.value) * self._share_of_interval
-        return hoped >= self.bound if self.maximise else hoped <= self.bound
-
-    @cached_property
-    def _share_of_interval(self) -> float:
-        return NormalDist().inv_cdf(self.confidence) / _INTERVAL_Z
-
-    def phrase(self, value: Value | None) -> str:
-        """For instance ``latency_ratio 0.41, limit <= 0.25``; with the judged end where it is not the figure itself."""
-        bound = f"limit {'>=' if self.maximise else '<='} {self.bound:g}"
-        if value is None:
-            return f"{self.name} was not measured, {bound}"
-        judged = self.cautious(value)
-        sure = "" if judged == value.value else f" ({judged:.4g} at {self.confidence:.0%} confidence)"
-        return f"{self.name} {value.value:.4g}{sure}, {bound}"
-
-    def __str__(self) -> str:
-        return f"{self.name} {'>=' if self.maximise else '<='} {self.bound:g}"
 
 
 class Budget(BaseModel):
@@ -300,62 +223,6 @@ class Budget(BaseModel):
             "targets": {"__all__": REACHING},
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
-
-
-def refuse_switches(limits: Any) -> Any:
-    """``limits`` as they are.
-
-    Raises:
-        UserError: one is true or false, which would pass for 1 or 0.
-    """
-    for name, bound in limits.items() if isinstance(limits, Mapping) else ():
-        if isinstance(bound, bool):
-            raise UserError("a limit is a finite number", f"{name}: {bound}", "correct the limit")
-    return limits
-
-
-def parse_limits(values: Mapping[str, float | str], confidence: float = 0.5) -> tuple[Limit, ...]:
-    """Limits from a budget's mapping.
-
-    Raises:
-        UnknownNameError: no such objective.
-        UserError: no number, or another unit than the objective's.
-    """
-    return tuple(replace(_limit(name, value), confidence=confidence) for name, value in values.items())
-
-
-def _limit(name: str, value: float | str) -> Limit:
-    objective = get_objective(name)
-    number = value
-    if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value.strip())
-        if match is None:
-            raise UserError(
-                "a limit is a number, with or without its unit",
-                f"{name}: {value!r}",
-                f"write for instance 1.5 {objective.unit}",
-            )
-        number = float(match[1])
-        if match[2] == "%" and objective.unit in ("share", "ratio"):
-            number /= 100
-        elif match[2] and match[2].lower() != objective.unit.lower():
-            raise UserError(
-                f"{name} is measured in {objective.unit}", f"{match[2]!r}", f"give the limit in {objective.unit}"
-            )
-    if not math.isfinite(float(number)):
-        raise UserError("a limit is a finite number", f"{name}: {value!r}", "correct the limit")
-    return Limit(name, float(number), objective.direction == "maximize")
-
-
-def _check_contradictions(limits: tuple[Limit, ...]) -> None:
-    """Limits that no model can meet, whatever it is."""
-    for limit in limits:
-        if not get_objective(limit.name).signed and not limit.maximise and limit.bound <= 0:
-            raise UserError("a limit must be reachable", str(limit), "give a bound above 0")
-        if limit.name in QUALITIES and not 0 <= limit.bound <= 1:
-            raise UserError(f"{limit.name} is a share between 0 and 1", str(limit), "write for instance 0.91 or 91%")
-        if limit.name.removesuffix("_drop") in QUALITIES and limit.bound >= 1 and limit.name not in QUALITIES:
-            raise UserError(f"{limit.name} is a share below 1", str(limit), "write for instance 0.01 for one point")
 
 
 def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]]:

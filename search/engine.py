@@ -4,7 +4,7 @@ It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are 
 worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
 canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
 untrained artifact, recovers, exports and judges; the result goes to the archive first and to Optuna second. A recovered
-model's other deployments are asked next (:mod:`sousvit.search.fan_out`), because its weights are already paid for.
+model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
+from sousvit.search.callbacks import Watcher
 from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
-from sousvit.search.fan_out import FanOut
-from sousvit.search.fidelity import Halving
-from sousvit.search.gate import analytic_values, broken_limits, explain
-from sousvit.search.learning_curve import FULL, READ
-from sousvit.search.priors import hybrid_recipes, single_recipes
-from sousvit.search.promotion import Promotions
-from sousvit.search.proposer import Proposal, Proposer
-from sousvit.search.readings import Readings
-from sousvit.search.record import IS_SINGLE, TrialRecord
-from sousvit.search.watcher import Watcher
-from sousvit.search.work import Work
+from sousvit.search.fidelity.fan_out import FanOut
+from sousvit.search.fidelity.halving import Halving
+from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.fidelity.promotion import Promotions
+from sousvit.search.fidelity.untrained import Readings
+from sousvit.search.judging.gate import analytic_values, broken_limits, explain
+from sousvit.search.pending import Work
+from sousvit.search.proposers.optuna import Proposal, Proposer
+from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
+from sousvit.search.trial import IS_SINGLE, TrialRecord
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
-    from sousvit.search.record import BaseRecord, Value
+    from sousvit.objectives.objective import Measurement
+    from sousvit.search.trial import BaseRecord
     from sousvit.spaces.shape import ModelShape
 
 #: Duplicates in a row, beside those that were enqueued, before a space too large to be listed counts as exhausted.
@@ -267,7 +268,7 @@ class Engine:
         canonical = recipe.canonical(self._shape)
         return self._work(canonical, self._policy.rung(canonical, self._archive), "")
 
-    def _analytic_values(self, recipe: Recipe) -> dict[str, Value]:
+    def _analytic_values(self, recipe: Recipe) -> dict[str, Measurement]:
         return analytic_values(recipe, self._shape, self._base.values)
 
     def _fits(self, recipe: Recipe) -> bool:

@@ -13,8 +13,8 @@ import moocore
 import numpy as np
 import numpy.typing as npt
 
-from sousvit.search.budget import Limit
-from sousvit.search.record import TrialRecord
+from sousvit.search.limits import Limit
+from sousvit.search.trial import TrialRecord
 
 Array = npt.NDArray[np.float64]
 

@@ -5,48 +5,32 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from sousvit.common.errors import UserError
-from sousvit.common.files import write_atomic
-from sousvit.common.specs import DataSpec
+from sousvit.errors import UserError
+from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
-from sousvit.objectives.tasks.task import task_measured
-from sousvit.search.answer import Answer, Row, choose, write_answer
-from sousvit.search.archive import Archive, violations
-from sousvit.search.budget import CONTACT_SHEET, Budget, Limit, open_space
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget, open_space
+from sousvit.search.callbacks import Hooks, Watcher
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
-from sousvit.search.fidelity import Halving, make_rungs
-from sousvit.search.gate import broken_limits, explain, seconds_saved
-from sousvit.search.learning_curve import FULL, READ
-from sousvit.search.model_based import ModelBased
-from sousvit.search.proposer import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
-from sousvit.search.record import BaseRecord, TrialRecord, decode, encode
-from sousvit.search.selection import Preference
-from sousvit.search.tables import write_tables
-from sousvit.search.warm import take_over
-from sousvit.search.watcher import Watcher
+from sousvit.search.fidelity.halving import Halving, make_rungs
+from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.final import final_answer
+from sousvit.search.judging.gate import seconds_saved
+from sousvit.search.limits import Limit
+from sousvit.search.proposers.model_based import ModelBased
+from sousvit.search.proposers.optuna import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
+from sousvit.search.report.tables import write_tables
+from sousvit.search.results import Answer, Preference, write_answer
+from sousvit.search.reuse import take_over
+from sousvit.search.trial import BaseRecord
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, read_space
-
-#: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
-VERIFICATIONS = 5
-
-
-@dataclass
-class Hooks:
-    """What a run tells its user.
-
-    ``say`` takes a line of text, ``ready`` the base and the space before the search begins.
-    """
-
-    say: Callable[[str], None] = lambda text: None
-    ready: Callable[[BaseRecord, Space, dict[str, str]], None] = lambda base, space, left_out: None
-    watcher: Watcher = field(default_factory=Watcher)
 
 
 def search(
@@ -124,7 +108,7 @@ def _search(
         return stored
     hooks.say(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
     searched = clock()
-    answer = _final(archive, budget, executor, hooks)
+    answer = final_answer(archive, budget, executor, hooks)
     cost = {
         "wall_seconds": spent[0] + clock() - begun,
         "answer_seconds": clock() - searched,
@@ -210,87 +194,3 @@ def _best_possible(limit: Limit, base: BaseRecord) -> float | None:
     if objective.unit != "share" or reference <= 0:
         return None
     return reference - 1 if form == "drop" else 1 / reference
-
-
-def _final(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
-    """Choose, verify the choice by measuring it again, then judge it (and its parts) on the test split."""
-    answer = _verified(archive, budget, executor, hooks)
-    if answer.chosen is None:
-        return answer
-    before = archive.test_answers
-    if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
-        archive.append("test_read", recipe=answer.chosen.recipe)
-    told = executor.call(
-        "answer",
-        recipe=answer.chosen.recipe,
-        fidelity=answer.chosen.fidelity,
-        single=None if answer.single is None else answer.single.recipe,
-        leave_one_out=budget.search.leave_one_out and answer.feasible,
-        retrain_base=_seems_better(answer.chosen),
-    )
-    if budget.data.has_test:  # an answer that was cut short before told nobody anything
-        archive.append("test_told")
-    if told["sheet"] is not None:
-        write_atomic(archive.folder / CONTACT_SHEET, told["sheet"])
-    found = tuple(Row.from_dict(row) for row in told["rows"])
-    notes = _notes(answer, found, budget.hard_limits) + _notes_on_data(budget.data) + tuple(told["notes"])
-    if before:
-        notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)
-    if told["skipped"]:
-        notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
-    return replace(answer, rows=found, notes=notes)
-
-
-def _notes_on_data(data: DataSpec) -> tuple[str, ...]:
-    """What the figures can say where there are no labels."""
-    if data.kind == "labelled":
-        return ()
-    known = f"the search knew no labels: it judged agreement with the base on {data.validation_name}"
-    if data.kind == "none" or data.has_test:
-        return (known,)
-    return known, "the table is on the images that the recipe was chosen by, which flatters it: check it on others"
-
-
-def _verified(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
-    """The best recipe that holds the limits when it is measured again; the nearest miss where none does."""
-    answer = choose(archive, budget.hard_limits, budget.optimize)
-    for _ in range(VERIFICATIONS):
-        if answer.chosen is None or not answer.feasible:
-            return answer
-        again = decode(executor.call("verify", recipe=answer.chosen.recipe, fidelity=answer.chosen.fidelity))
-        broken = broken_limits(again, budget.hard_limits)
-        if not broken:
-            return answer
-        hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
-        said = explain(broken, again, budget.hard_limits)
-        archive.append("rejected", key=answer.chosen.key, values=encode(again), broken=list(broken), said=said)
-        answer, last = choose(archive, budget.hard_limits, budget.optimize), answer
-    if not answer.feasible:
-        return answer
-    hooks.say(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
-    return replace(last, feasible=False, violated=(f"measured again: {said}",))
-
-
-def _seems_better(chosen: TrialRecord) -> bool:
-    """Whether the whole 95% interval of the quality's drop lies below 0 (then the base was trained too little)."""
-    drop = chosen.values.get(f"{task_measured(chosen.values).quality}_drop")
-    return drop is not None and drop.high is not None and drop.high < 0
-
-
-def _notes(answer: Answer, rows: tuple[Row, ...], limits: tuple[Limit, ...]) -> tuple[str, ...]:
-    notes = []
-    test = next((row.values for row in rows if row.role == "recipe"), {})
-    plain = [replace(limit, confidence=0.5) for limit in limits]
-    broken = broken_limits(test, plain)
-    noisy = [row.role for row in rows if row.noisy]
-    if noisy:
-        notes.append(f"the machine was busy while {', '.join(noisy)} was timed: measure again before you rely on it")
-    if answer.feasible and broken:
-        notes.append(f"the search held every limit, the answer's images did not: {explain(broken, test, plain)}")
-    if answer.chosen is not None and answer.single is not None and answer.chosen.key == answer.single.key:
-        notes.append("the best recipe found is a single technique: no hybrid was better")
-    if answer.single is not None and not answer.single.is_final:
-        notes.append("the single technique shown was not trained in full during the search, only for this table")
-    elif answer.single is not None and violations(answer.single, limits):
-        notes.append("no single technique holds the limits; the one that misses them least is shown")
-    return tuple(notes)

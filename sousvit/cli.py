@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sousvit import __version__
-from sousvit.common.errors import TrialError, UserError
+from sousvit.errors import TrialError, UserError
 
 if TYPE_CHECKING:
-    from sousvit.search.answer import Answer
     from sousvit.search.budget import Budget
+    from sousvit.search.results import Answer
 
 BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
 
@@ -120,7 +120,7 @@ def recipe_command(
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run's archive at once, without a new search."""
-    from sousvit.search.requery import answer_other_budget
+    from sousvit.search.reuse import answer_other_budget
 
     answer, other = answer_other_budget(_folder(runs, run), budget)
     _give_archive_answer(answer, other, out, as_json)
@@ -136,7 +136,7 @@ def retarget_command(
 ) -> None:
     """Answer for other targets: measure the artifacts that a run kept there, without a new search."""
     from sousvit.search.report.terminal import spinner
-    from sousvit.search.retarget import retarget
+    from sousvit.search.reuse import retarget
 
     with spinner("asking the devices", quiet=as_json) as progress:
         answer, other = retarget(_folder(runs, run), budget, progress)
@@ -152,7 +152,7 @@ def apply_command(
     as_json: Json = False,
 ) -> None:
     """Reproduce the compressed, exported model of a recipe."""
-    from sousvit.search.apply import apply_recipe
+    from sousvit.search.judging.apply import apply_recipe
     from sousvit.search.report.terminal import console, print_applied, spinner
 
     with spinner("applying the recipe", quiet=as_json) as progress:
@@ -171,7 +171,7 @@ def measure_command(
     as_json: Json = False,
 ) -> None:
     """Measure an artifact's latency, size and memory with intervals, interleaved with a baseline."""
-    from sousvit.search.apply import measure_artifact
+    from sousvit.search.judging.apply import measure_artifact
     from sousvit.search.report.terminal import console, print_measured, spinner
 
     with spinner("measuring", quiet=as_json):
@@ -204,7 +204,7 @@ def list_command(
     as_json: Json = False,
 ) -> None:
     """List what there is, plug-ins included."""
-    from sousvit.search.listing import listing
+    from sousvit.search.report.listing import listing
     from sousvit.search.report.terminal import console, print_listing
 
     rows = listing(what, budget, runs)
@@ -224,7 +224,7 @@ def train_command(
 ) -> None:
     """Train or fine-tune a base model."""
     from sousvit.search.report.terminal import spinner, training_progress
-    from sousvit.spaces.base_training import read_training, train_base
+    from sousvit.spaces.training.base import read_training, train_base
 
     spec = read_training(config, data_root, epochs)
     with spinner("training", quiet=as_json) as progress:
@@ -251,7 +251,7 @@ def device_serve_command(
     max_gb: Annotated[float, typer.Option(min=0.001, help="of uploaded files")] = 2.0,
 ) -> None:
     """Run the agent on this device: it takes artifacts and times them, until Ctrl-C."""
-    from sousvit.objectives.targets.agent import serve
+    from sousvit.objectives.devices.remote.agent import serve
 
     serve(host, port, token_file, max_gb)
 
@@ -261,7 +261,7 @@ def device_check_command(
     target: Annotated[str, typer.Argument(help="target profile, or a YAML file")], as_json: Json = False
 ) -> None:
     """Ask a target's device what it is; one clear line where it cannot be used."""
-    from sousvit.objectives.targets.device import open_device
+    from sousvit.objectives.devices.open import open_device
     from sousvit.objectives.targets.target import load_target
     from sousvit.search.report.terminal import console, print_facts
 
@@ -271,9 +271,9 @@ def device_check_command(
 
 
 def _give_archive_answer(answer: Answer, budget: Budget, out: Path | None, as_json: bool) -> None:
-    from sousvit.common.files import write_atomic
-    from sousvit.search.answer import recipe_yaml
+    from sousvit.files import write_atomic
     from sousvit.search.report.terminal import console, print_archive_answer
+    from sousvit.search.results import recipe_yaml
 
     if out is not None and answer.chosen is not None:
         write_atomic(out, recipe_yaml(answer, budget))

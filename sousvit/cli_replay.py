@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousvit.common.files import write_atomic
+from sousvit.files import write_atomic
 from sousvit.search.replay.compare import compare, markdown, plot
 from sousvit.search.report.terminal import console, spinner
 

@@ -10,15 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sousvit.common.errors import UnknownNameError, UserError
-from sousvit.common.schema import read_yaml
+from sousvit.errors import UnknownNameError, UserError
+from sousvit.schema import read_yaml
 from sousvit.search.archive import run_folder
 from sousvit.search.budget import Budget, make_budget
+from sousvit.search.callbacks import Hooks
 from sousvit.search.executors.executor import Executor, Progress
 from sousvit.search.executors.local import LocalExecutor
+from sousvit.search.judging.worker import serve
 from sousvit.search.report.terminal import SearchView, console, print_answer
-from sousvit.search.run import Hooks, search
-from sousvit.search.worker import serve
+from sousvit.search.run import search
 
 INTERRUPTED = 130
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def local_executor(budget: Budget, folder: Path, progress: Progress | None = Non
 def _ray_executor(budget: Budget, folder: Path, progress: Progress | None = None) -> Executor:
     """Workers on a Ray cluster; what each does at the moment is not told."""
     try:
-        from sousvit.search.executors.ray_tune import RayExecutor
+        from sousvit.search.executors.ray.tune import RayExecutor
     except ImportError as error:
         raise UserError("--executor ray needs Ray Tune", str(error), "pip install 'sousvit[ray]'") from error
     return RayExecutor(budget, folder)
@@ -86,7 +87,7 @@ def _command(verb: str, path: Path, data_root: Path | None, executor: str | None
 def study(path: Path, name: str | None, runs: Path, as_json: bool, data_root: Path | None = None) -> int:
     """Run the study and say where its table and plot are; returns the exit code."""
     from sousvit.search.report.study import write_study
-    from sousvit.search.study import run_study
+    from sousvit.search.survey import run_study
 
     budget = _with_overrides(path, {}, data_root)
     folder = run_folder(runs, name or f"{path.stem}-study-{time.strftime('%Y%m%d-%H%M%S')}")

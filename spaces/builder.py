@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from sousvit.common.cache import TensorCache
-from sousvit.common.errors import TrialError, UserError
-from sousvit.common.files import content_hash
-from sousvit.common.model import LoadedModel
-from sousvit.spaces.calibration import check_deadline
-from sousvit.spaces.checkpoint import Checkpoint
-from sousvit.spaces.elastic import SubNetwork
+from sousvit.cache import TensorCache
+from sousvit.errors import TrialError, UserError
+from sousvit.files import content_hash
+from sousvit.models.load import LoadedModel
+from sousvit.spaces.calibration.stream import check_deadline
+from sousvit.spaces.context import Context
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import Context, ModelTechnique, Stage
-from sousvit.spaces.techniques.elastic import order
+from sousvit.spaces.technique import ModelTechnique, Stage
+from sousvit.spaces.techniques.elastic.elastic import order
+from sousvit.spaces.techniques.elastic.subnetwork import SubNetwork
+from sousvit.spaces.training.checkpoint import Checkpoint
 
 #: Seconds of work that are worth a file.
 WORTH_KEEPING = 1.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.detector import head_of
+from sousvit.models.detector import head_of
 from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ def shape_of(
     model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int
 ) -> VitShape | OtherShape:
     """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
-    from sousvit.spaces.merging import merged
-    from sousvit.spaces.quantized import linear_layers
+    from sousvit.spaces.layers.merging import merged
+    from sousvit.spaces.layers.quantized import linear_layers
 
     if unsupported_reason(model) is None:
         return read_vit_shape(model)
@@ -76,9 +76,9 @@ def _block_reason(block: Block) -> str | None:
     from timm.models.vision_transformer import Block
     from torch import nn
 
-    from sousvit.spaces.attention import EfficientAttention
-    from sousvit.spaces.lowrank import LowRankLinear
-    from sousvit.spaces.quantized import QuantLinear
+    from sousvit.spaces.layers.attention import EfficientAttention
+    from sousvit.spaces.layers.low_rank import LowRankLinear
+    from sousvit.spaces.layers.quantized import QuantLinear
 
     if type(block) is not Block:
         return f"blocks of type {type(block).__name__}"
@@ -158,14 +158,14 @@ def _per_channel(parts: Iterable[nn.Module | nn.Parameter | None], width: int) -
 
 def _step_sizes(model: nn.Module) -> int:
     """Scales of quantized layers are bookkeeping, not parameters of the network."""
-    from sousvit.spaces.quantized import QuantLinear
+    from sousvit.spaces.layers.quantized import QuantLinear
 
     found = [module for module in model.modules() if isinstance(module, QuantLinear)]
     return sum(module.weight_scale.numel() + module.act_scale.numel() for module in found)
 
 
 def _read_block(block: Block, tokens: int) -> BlockShape:
-    from sousvit.spaces.lowrank import rank_of
+    from sousvit.spaces.layers.low_rank import rank_of
 
     attention, mlp = block.attn, block.mlp
     width = attention.qkv.in_features

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from sousvit.common.errors import UserError
-from sousvit.common.files import content_hash
-from sousvit.common.schema import validated
+from sousvit.errors import UserError
+from sousvit.files import content_hash
+from sousvit.schema import validated
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
 

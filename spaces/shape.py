@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
-
 
 #: Iterations of the pseudo-inverse in Nystrom attention.
 PINV_STEPS = 6
@@ -94,7 +93,7 @@ class BlockShape:
 
 
 def attention_macs(kind: str, tokens: int, heads: int, head_dim: int, landmarks: int = 0) -> int:
-    """MACs of the matrix products between queries, keys and values; see :mod:`sousvit.spaces.attention`."""
+    """MACs of the matrix products between queries, keys and values; see :mod:`sousvit.spaces.layers.attention`."""
     quadratic = 2 * tokens * tokens * head_dim
     linear = 2 * tokens * head_dim * head_dim
     if kind == "softmax":

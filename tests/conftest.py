@@ -18,9 +18,9 @@ import torch
 import yaml
 from PIL import Image
 
-from sousvit.common.data import DataSpec
-from sousvit.common.data.idx import write_idx
-from sousvit.common.specs import ModelSpec
+from sousvit.data import DataSpec
+from sousvit.data.idx import write_idx
+from sousvit.specs import ModelSpec
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +135,7 @@ def write_tiny_data(root: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     """Data and a base model trained for a few seconds to clearly more than chance; do not write into its folder."""
-    from sousvit.spaces.base_training import TrainingSpec, TrainSpec, train_base
+    from sousvit.spaces.training.base import TrainingSpec, TrainSpec, train_base
 
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_data(root)
@@ -247,7 +247,7 @@ PARTS = {"train": "train", "validation": "val", "test": "test"}
 @pytest.fixture(scope="session")
 def tiny_detection(tmp_path_factory: pytest.TempPathFactory) -> TinyDetection:
     """Data and a detector trained for a few seconds to clearly more than chance; do not write into its folder."""
-    from sousvit.spaces.base_training import TrainingSpec, TrainSpec, train_base
+    from sousvit.spaces.training.base import TrainingSpec, TrainSpec, train_base
 
     root = tmp_path_factory.mktemp("squares")
     write_squares(root / "voc", {"train": 96, "val": 32, "test": 32})

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sousvit.common.data import Splits
-from sousvit.common.model import load
-from sousvit.spaces.base_training import figures_of
+from sousvit.data import Splits
+from sousvit.models.load import load
+from sousvit.spaces.training.base import figures_of
 
 
 def test_the_tiny_base_is_clearly_better_than_chance_but_not_perfect_by_construction(tiny_project):

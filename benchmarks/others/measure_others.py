@@ -21,16 +21,16 @@ from typing import Any
 
 from workbench import ARTIFACT, FACTS, export, open_subject
 
-from sousvit.common.cpu import available_cores
-from sousvit.common.data import ImageSet
-from sousvit.common.files import write_atomic
-from sousvit.common.model import LoadedModel
+from sousvit.data import ImageSet
+from sousvit.files import write_atomic
+from sousvit.machine import available_cores
+from sousvit.models.load import LoadedModel
+from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import load_target
 from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate, interval, paired_difference
 from sousvit.objectives.timing import CAREFUL, Timing
-from sousvit.spaces.artifact import DESCRIPTION, Artifact
+from sousvit.spaces.export.artifact import DESCRIPTION, Artifact
 
 BASE, TARGET = "base", "local-1-thread"
 

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 from workbench import ARTIFACT, Answer, Workbench, arguments, drive, export
 
-from sousvit.common.data import ImageSet
-from sousvit.common.data.augment import View
+from sousvit.data import ImageSet
+from sousvit.data.augment import View
 
 SCORED, BATCH = 1000, 128
 LEARNING_RATE, WEIGHT_DECAY, WARMUP, DISTILLED, TEMPERATURE = 1e-3, 0.05, 0.05, 0.7, 2.0

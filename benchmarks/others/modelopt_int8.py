@@ -17,10 +17,10 @@ from pathlib import Path
 
 from workbench import ARTIFACT, FACTS, MAX_DROP, Answer, Workbench, arguments, drive
 
-from sousvit.common.cpu import available_cores
+from sousvit.machine import available_cores
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.tasks.classification import evaluate
-from sousvit.spaces.artifact import Artifact
+from sousvit.spaces.export.artifact import Artifact
 
 CALIBRATION = 256
 METHODS = ("max", "entropy")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from workbench import ARTIFACT, MAX_DROP, Answer, Workbench, arguments, drive
 
-from sousvit.common.cpu import int8_saturates
-from sousvit.spaces.export import read_openvino, save_openvino
-from sousvit.spaces.techniques.nncf_tools import import_nncf
+from sousvit.machine import int8_saturates
+from sousvit.spaces.export.openvino import read_openvino, save_openvino
+from sousvit.spaces.techniques.quantization.nncf_tools import import_nncf
 
 #: NNCF's default.
 CALIBRATION = 300

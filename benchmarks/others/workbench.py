@@ -27,13 +27,13 @@ import psutil
 import torch
 from torch import nn
 
-from sousvit.common.cpu import available_cores
-from sousvit.common.data import ImageSet, Splits
-from sousvit.common.model import LoadedModel, load
-from sousvit.common.specs import DataSpec, LastRows, ModelSpec
-from sousvit.spaces.artifact import Artifact
-from sousvit.spaces.export import make_artifact
-from sousvit.spaces.technique import Context
+from sousvit.data import ImageSet, Splits
+from sousvit.machine import available_cores
+from sousvit.models.load import LoadedModel, load
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.export import make_artifact
+from sousvit.specs import DataSpec, LastRows, ModelSpec
 
 #: The last rows of the training file are validation, as in sousvit's own benchmarks.
 HELD_OUT = 5000

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError, one_line
-from sousvit.common.streams import silent_stderr
+from sousvit.errors import TrialError, one_line
+from sousvit.machine import silent_stderr
 from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 
 class LiteRt(Runtime):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError, one_line
+from sousvit.errors import TrialError, one_line
 from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 
 class OnnxRuntime(Runtime):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError, one_line
-from sousvit.common.openvino import import_openvino
+from sousvit.errors import TrialError, one_line
 from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
+from sousvit.spaces.export.openvino import import_openvino
 
 if TYPE_CHECKING:
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 
 class OpenVino(Runtime):

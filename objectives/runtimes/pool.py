@@ -18,7 +18,7 @@ from sousvit.objectives.runtimes.runtime import Session, get_runtime
 if TYPE_CHECKING:
     import numpy as np
 
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 #: Each session holds the model once.
 MOST_SESSIONS = 8

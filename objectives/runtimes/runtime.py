@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
-from sousvit.common.errors import MissingPackageError
-from sousvit.common.registry import Registry
+from sousvit.errors import MissingPackageError
+from sousvit.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 
 class Session(ABC):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import TrialError, one_line
-from sousvit.common.torch_threads import torch_threads
+from sousvit.errors import TrialError, one_line
+from sousvit.machine import torch_threads
 from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
 
 if TYPE_CHECKING:
-    from sousvit.spaces.artifact import Artifact
+    from sousvit.spaces.export.artifact import Artifact
 
 
 class Torch(Runtime):

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sousvit.common.errors import UnknownNameError, UserError
-from sousvit.common.schema import read_yaml, validated
+from sousvit.errors import UnknownNameError, UserError
 from sousvit.objectives.targets.tokens import read_token, token_of_environment
+from sousvit.schema import read_yaml, validated
 
 PROFILES = Path(__file__).parent
 LOCAL, STAND_IN = "local", "stand-in"
@@ -101,7 +101,7 @@ class Target(BaseModel):
             return value
         if value.get("agent") is not None:
             raise UserError("threads of a device with an agent are a number", "all", "write for instance threads: 4")
-        from sousvit.common.cpu import available_cores
+        from sousvit.machine import available_cores
 
         return {**value, "threads": value.get("cores") or available_cores()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 
 #: A shorter token could be guessed.
 MIN_TOKEN = 16

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import UserError
-from sousvit.common.specs import Task
+from sousvit.errors import UserError
 from sousvit.objectives.tasks.task import Evaluation, JudgingTask, predictions
+from sousvit.specs import Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sousvit.common.data import ImageSet
+    from sousvit.data import ImageSet
     from sousvit.objectives.runtimes.runtime import Session
 
 #: Bootstrap samples of the images.

@@ -1,7 +1,7 @@
 """Detection: boxes found by an artifact in its runtime, mean average precision, and intervals by the bootstrap.
 
 The artifact gives dense predictions; thresholds and non-maximum suppression run here, in torchvision, the same for the
-base and every candidate (why: :mod:`sousvit.common.detector`).
+base and every candidate (why: :mod:`sousvit.models.detector`).
 
 mAP is no mean over images, so its intervals come from resampling images (Efron and Tibshirani 1993): the percentiles of
 the differences between base and candidate on the same resamples. Resamples repeat images, which lifts average precision
@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sousvit.common.errors import UserError
-from sousvit.common.mean_ap import MAP, MAP50, MeanAveragePrecision
-from sousvit.common.specs import Task
+from sousvit.errors import UserError
+from sousvit.models.mean_ap import MAP, MAP50, MeanAveragePrecision
 from sousvit.objectives.tasks.task import Evaluation, JudgingTask, predictions
+from sousvit.specs import Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sousvit.common.data import ImageSet
+    from sousvit.data import ImageSet
     from sousvit.objectives.runtimes.runtime import Session
 
 #: Ends of a two-sided 95% interval.
@@ -57,7 +57,7 @@ class BoxEvaluation(Evaluation):
 
     def against(self, base: BoxEvaluation) -> BoxEvaluation:
         """See :class:`Evaluation`; of the boxes of ``base``, the sure ones."""
-        from sousvit.common.detector import sure_objects
+        from sousvit.models.detector import sure_objects
 
         wanted = [sure_objects(found) for found in base.precision.found]
         return BoxEvaluation(self.precision.against(wanted), sum(map(len, wanted)))
@@ -125,7 +125,7 @@ class Detection(JudgingTask):
         """See :class:`JudgingTask`."""
         import torch
 
-        from sousvit.common.detector import head_of
+        from sousvit.models.detector import head_of
 
         head = head_of(model)
         assert head is not None

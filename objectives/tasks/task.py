@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sousvit.common.specs import Task
+from sousvit.specs import Task
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
 
-    from sousvit.common.data import ImageSet
+    from sousvit.data import ImageSet
     from sousvit.objectives.runtimes.runtime import Session
 
 
@@ -102,8 +102,8 @@ def predictions(
     import numpy as np
     import torch
 
-    from sousvit.common.errors import TrialError, UserError
-    from sousvit.common.torch_threads import torch_threads
+    from sousvit.errors import TrialError, UserError
+    from sousvit.machine import torch_threads
 
     if len(images) == 0:
         raise UserError("a split to judge on must hold images", 0, "correct the data")

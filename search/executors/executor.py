@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sousvit.search.record import BaseRecord, Status, TrialRecord, Value, trial_key
+from sousvit.objectives.objective import Measurement
+from sousvit.search.trial import BaseRecord, Status, TrialRecord, trial_key
 
 if TYPE_CHECKING:
     from sousvit.search.budget import SearchLimits
@@ -47,7 +48,7 @@ class Outcome:
 
     attempt: str
     status: Status
-    values: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, Measurement] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     message: str = ""
     artifact: str = ""

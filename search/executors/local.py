@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
-from sousvit.common.errors import TrialError, UserError
+from sousvit.errors import TrialError, UserError
 from sousvit.search.executors.executor import Job, Outcome, Progress, QueueExecutor
-from sousvit.search.record import BaseRecord
+from sousvit.search.trial import BaseRecord
 
 #: Seconds a worker may overrun a job's own deadline before it is killed.
 GRACE = 20.0

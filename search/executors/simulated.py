@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from sousvit.search.executors.executor import Job, Outcome, QueueExecutor
-from sousvit.search.record import BaseRecord
+from sousvit.search.trial import BaseRecord
 
 
 class SimulatedClock:

@@ -14,19 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sousvit.common.errors import UnknownNameError
-from sousvit.common.schema import validated
+from sousvit.errors import UnknownNameError
+from sousvit.schema import validated
 from sousvit.search.archive import Archive, violations
-from sousvit.search.budget import Budget, Limit
+from sousvit.search.budget import Budget
+from sousvit.search.callbacks import Watcher
 from sousvit.search.executors.executor import make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.learning_curve import FULL
-from sousvit.search.record import BaseRecord, TrialRecord
+from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.limits import Limit
 from sousvit.search.replay.curves import Curve, Hypervolume
 from sousvit.search.replay.samplers import run_sampler
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
-from sousvit.search.watcher import Watcher
+from sousvit.search.trial import BaseRecord, TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import optuna
 
-from sousvit.search.budget import Limit
-from sousvit.search.proposer import WORST_VIOLATION
-from sousvit.search.record import TrialRecord
+from sousvit.search.limits import Limit
+from sousvit.search.proposers.optuna import WORST_VIOLATION
+from sousvit.search.trial import TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 

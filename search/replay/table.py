@@ -17,13 +17,12 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ConfigDict
 
-from sousvit.common.errors import UserError
-from sousvit.common.files import content_hash
+from sousvit.errors import UserError
+from sousvit.files import content_hash
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
 from sousvit.search.executors.executor import Job, Outcome
-from sousvit.search.fidelity import make_rungs
-from sousvit.search.learning_curve import READ
-from sousvit.search.record import Value
+from sousvit.search.fidelity.halving import make_rungs
+from sousvit.search.fidelity.learning_curve import READ
 from sousvit.search.replay.table_file import TableSpec, checked, read_table
 from sousvit.search.replay.table_space import RUNTIME, TableSpace
 from sousvit.spaces.recipe import Recipe, Step
@@ -35,7 +34,7 @@ from sousvit.spaces.technique import Stage as StepStage
 if TYPE_CHECKING:
     from torch import nn
 
-    from sousvit.spaces.technique import Context
+    from sousvit.spaces.context import Context
 
 STEP = "row"
 #: Keys that a step's plain form needs for itself.
@@ -203,7 +202,7 @@ class Table:
         if rows is None:
             return Outcome(job.attempt, "failed", message=f"nothing was recorded at fidelity {job.fidelity:g}")
         row = rows[job.seed % len(rows)]
-        values = {self.name_of(column): Value(float(self._column(column)[row])) for column in self._measured}
+        values = {self.name_of(column): Measurement(float(self._column(column)[row])) for column in self._measured}
         return Outcome(job.attempt, "complete", values, self._seconds(parameters, float(job.fidelity), row))
 
     def _seconds(self, parameters: Mapping[str, Any], fidelity: float, row: int) -> dict[str, float]:

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sousvit.common.errors import UserError
-from sousvit.common.schema import read_yaml, validated
+from sousvit.errors import UserError
 from sousvit.objectives.objective import Direction
-from sousvit.search.budget import refuse_switches
+from sousvit.schema import read_yaml, validated
+from sousvit.search.limits import refuse_switches
 
 
 class Bound(BaseModel):

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.files import write_atomic
-from sousvit.search.answer import Answer
+from sousvit.files import write_atomic
 from sousvit.search.archive import Archive, open_run, violations
 from sousvit.search.budget import CONTACT_SHEET, Budget
-from sousvit.search.gate import seconds_saved
-from sousvit.search.record import BaseRecord, TrialRecord, quality_of, word_of
+from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
+from sousvit.search.results import Answer
+from sousvit.search.trial import BaseRecord, TrialRecord, quality_of, word_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousvit.common.files import write_atomic
+from sousvit.files import write_atomic
+from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
-from sousvit.search.record import TrialRecord, Value, quality_of, word_of
 from sousvit.search.report.terminal import short_step
+from sousvit.search.trial import TrialRecord, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _cells(trial: TrialRecord) -> list[str]:
     if trial.status != "complete":
         return [trial.origin, *[""] * len(HEADINGS), f"{recipe}: {trial.status}, {trial.message}"]
     ratio, quality = trial.values["latency_ratio"], quality_of(trial.values)
-    speed = _span(Value(1 / ratio.value, _inverse(ratio.high), _inverse(ratio.low)), 1, 2)
+    speed = _span(Measurement(1 / ratio.value, _inverse(ratio.high), _inverse(ratio.low)), 1, 2)
     return [
         trial.origin,
         f"{100 * trial.get(quality):.2f}",
@@ -71,7 +72,7 @@ def _inverse(number: float | None) -> float | None:
     return None if number is None else 1 / number
 
 
-def _span(value: Value, factor: float, digits: int) -> str:
+def _span(value: Measurement, factor: float, digits: int) -> str:
     text = f"{factor * value.value:.{digits}f}"
     if value.low is None or value.high is None:
         return text

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sousvit.search.answer import Answer, Row
+from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
-from sousvit.search.record import BaseRecord, TrialRecord, Value, quality_of, word_of
-from sousvit.search.watcher import Counts, Watcher
+from sousvit.search.callbacks import Counts, Watcher
+from sousvit.search.results import Answer, Row
+from sousvit.search.trial import BaseRecord, TrialRecord, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def short_step(step: Mapping[str, Any]) -> str:
     return step["technique"] + (f"({', '.join(telling)})" if telling else "")
 
 
-def show(value: Value, digits: int = 4) -> str:
+def show(value: Measurement, digits: int = 4) -> str:
     """A figure with its interval, if any."""
     text = f"{value.value:.{digits}g}"
     return text if value.low is None or value.high is None else f"{text} [{value.low:.3g}-{value.high:.3g}]"
@@ -187,7 +188,7 @@ def headings(budget: Budget, rows: Sequence[Row]) -> list[str]:
     return [f"{word_of(rows[0].values if rows else {})} %", *HEADINGS, *further]
 
 
-def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
+def row_cells(values: Mapping[str, Measurement], budget: Budget) -> list[str]:
     """The figures of one row as text: drop and speed-up with their 95% intervals."""
     quality = quality_of(values)
     drop = values[f"{quality}_drop"]
@@ -205,7 +206,7 @@ def row_cells(values: Mapping[str, Value], budget: Budget) -> list[str]:
     ]
 
 
-def _speed(values: Mapping[str, Value], place: str = "") -> tuple[str, str]:
+def _speed(values: Mapping[str, Measurement], place: str = "") -> tuple[str, str]:
     ratio = values[f"latency_ratio{place}"]
     return (
         f"{values[f'latency{place}'].value:.3f}",
@@ -213,7 +214,7 @@ def _speed(values: Mapping[str, Value], place: str = "") -> tuple[str, str]:
     )
 
 
-def _interval(shown: float, value: Value, convert: Callable[[float], float], pattern: str) -> str:
+def _interval(shown: float, value: Measurement, convert: Callable[[float], float], pattern: str) -> str:
     text = pattern.format(shown)
     if value.low is None or value.high is None:
         return text
@@ -289,7 +290,13 @@ def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
 def _print_pairs(out: Console, pairs: Mapping[str, Any]) -> None:
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
-        shown = value if isinstance(value, str) else show(Value(*value)) if isinstance(value, list) else f"{value:.5g}"
+        shown = (
+            value
+            if isinstance(value, str)
+            else show(Measurement(*value))
+            if isinstance(value, list)
+            else f"{value:.5g}"
+        )
         out.print(f"{name:<{width}}  {shown}", highlight=False, markup=False)
 
 

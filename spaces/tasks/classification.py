@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 import torch.nn.functional as F
 
-from sousvit.common.data.memory import relabelled
-from sousvit.common.specs import Task
+from sousvit.data.memory import relabelled
 from sousvit.spaces.tasks.task import LearningTask
+from sousvit.specs import Task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sousvit.common.data import ImageSet
-    from sousvit.common.data.augment import View
-    from sousvit.spaces.training import TrainingPlan
+    from sousvit.data import ImageSet
+    from sousvit.data.augment import View
+    from sousvit.spaces.training.plan import TrainingPlan
 
 #: ``[B, classes]``; a model with a distillation token gives two in training.
 Logits = torch.Tensor | tuple[torch.Tensor, torch.Tensor]

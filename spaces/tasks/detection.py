@@ -4,7 +4,7 @@ The student has the teacher's positions, so every position's prediction is taugh
 that something is there. Classes: the quality focal loss (Li et al., arXiv 2006.04388) with the teacher's probabilities
 as its soft targets, and boxes: the generalised IoU with the teacher's box, both as in CrossKD (Wang et al.,
 arXiv 2306.11369); centerness: cross entropy with the teacher's. Hard labels are what the teacher finds after
-suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features: :mod:`sousvit.spaces.transfer`.
+suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features: :mod:`.transfer`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 import torch.nn.functional as F
 
-from sousvit.common.data.augment import MOVES_BOXES
-from sousvit.common.data.detection import DetectionSet, Objects, reboxed
-from sousvit.common.detector import EXTRA, MOST_BOXES, SURE, DetectionHead, head_of, sure_objects
-from sousvit.common.errors import UserError
-from sousvit.common.specs import Task
+from sousvit.data.augment import MOVES_BOXES
+from sousvit.data.detection import DetectionSet, Objects, reboxed
+from sousvit.errors import UserError
+from sousvit.models.detector import EXTRA, MOST_BOXES, SURE, DetectionHead, head_of, sure_objects
 from sousvit.spaces.tasks.task import LearningTask
+from sousvit.specs import Task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sousvit.common.data import ImageSet
-    from sousvit.common.data.augment import View
-    from sousvit.spaces.training import TrainingPlan
+    from sousvit.data import ImageSet
+    from sousvit.data.augment import View
+    from sousvit.spaces.training.plan import TrainingPlan
 
 #: The label of a row that holds no object.
 NOTHING = -1
@@ -113,7 +113,7 @@ class Detection(LearningTask):
 
     def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:
         """``map50`` and ``map``."""
-        from sousvit.common.mean_ap import MAP, MAP50, MeanAveragePrecision
+        from sousvit.models.mean_ap import MAP, MAP50, MeanAveragePrecision
 
         head, data = _head(model), cast(DetectionSet, data)
         found = head.detections(outputs)

@@ -2,10 +2,10 @@
 
 A task is spread over the rooms by what each may know, and every part is chosen by the model itself:
 
-* *data* (:mod:`sousvit.common.data`): an ``ImageSet`` gives images and ``targets(rows)``; classes ``[B]``, or the
+* *data* (:mod:`sousvit.data`): an ``ImageSet`` gives images and ``targets(rows)``; classes ``[B]``, or the
   objects of each image (``DetectionSet``). Views (augmentation) move both alike.
 * *predictions*: one tensor an image, whatever the task: logits ``[B, classes]``, or a detector's dense predictions
-  ``[B, positions, classes + 5]`` (:mod:`sousvit.common.detector`). So sessions, export, agreement and the teacher's
+  ``[B, positions, classes + 5]`` (:mod:`sousvit.models.detector`). So sessions, export, agreement and the teacher's
   stored answers need not know the task.
 * *pseudo labels* (here): what predictions say is there, where nobody has labelled the images.
 * *losses* (here): from the truth, from the teacher's stored answers, and how far two predictions are apart, which
@@ -21,16 +21,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sousvit.common.detector import head_of
-from sousvit.common.specs import Task
+from sousvit.models.detector import head_of
+from sousvit.specs import Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from sousvit.common.data import ImageSet
-    from sousvit.common.data.augment import View
-    from sousvit.spaces.training import TrainingPlan
+    from sousvit.data import ImageSet
+    from sousvit.data.augment import View
+    from sousvit.spaces.training.plan import TrainingPlan
 
 
 class LearningTask(ABC):

@@ -10,11 +10,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from sousvit.spaces.calibration import TokenStream, captured_inputs, check_deadline, new_linear
-from sousvit.spaces.compensation import Moments, ridge_fit
-from sousvit.spaces.lowrank import writing_layer
+from sousvit.spaces.calibration.repair import Moments, ridge_fit
+from sousvit.spaces.calibration.stream import TokenStream, captured_inputs, check_deadline, new_linear
+from sousvit.spaces.context import Context
+from sousvit.spaces.layers.low_rank import writing_layer
 from sousvit.spaces.shape import BlockShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, Context, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -78,7 +79,7 @@ class EfficientAttentionTechnique(ModelTechnique):
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
         """See :class:`ModelTechnique`."""
-        from sousvit.spaces.attention import EfficientAttention
+        from sousvit.spaces.layers.attention import EfficientAttention
 
         model.eval()
         shape = VitShape.of(model)

@@ -18,18 +18,18 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sousvit.common.data import ImageSet
-from sousvit.common.errors import TrialError
-from sousvit.common.model import normalise
+from sousvit.data import ImageSet
+from sousvit.errors import TrialError
+from sousvit.models.load import normalise
 from sousvit.objectives.memory import probe_artifact
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.target import Target
 from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate
 from sousvit.objectives.timing import Timing, TimingPlan, compare
-from sousvit.spaces.artifact import Artifact
-from sousvit.spaces.export import make_artifact
-from sousvit.spaces.technique import Context
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.export import make_artifact
 
 SHAPE = (1, 3, 16, 16)
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
@@ -135,7 +135,14 @@ class AgentProcess:
         self.port, self.process = 0, None
 
     def start(self) -> AgentProcess:
-        command = [sys.executable, "-m", "sousvit.objectives.targets.agent", "--port", str(self.port), *self.options]
+        command = [
+            sys.executable,
+            "-m",
+            "sousvit.objectives.devices.remote.agent",
+            "--port",
+            str(self.port),
+            *self.options,
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=self.environment

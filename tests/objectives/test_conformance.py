@@ -8,11 +8,19 @@ from typing import Any, ClassVar
 import pytest
 
 import sousvit.objectives.builtin  # noqa: F401 - registers
-from sousvit.common.errors import TrialError, UserError
+from sousvit.errors import TrialError, UserError
 from sousvit.objectives.conformance import check_objective
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, get_objective
+from sousvit.objectives.objective import (
+    OBJECTIVES,
+    Direction,
+    Measurement,
+    Objective,
+    Relative,
+    Stage,
+    get_objective,
+    relative_objective,
+)
 from sousvit.objectives.plugins import load_objective
-from sousvit.objectives.relative import Relative, relative_objective
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BUILTIN = [

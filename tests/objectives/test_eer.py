@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 from sousvit.objectives.eer import VIT_B16, EfficientErrorRate, efficient_error_rate
 from sousvit.objectives.objective import Stage
 

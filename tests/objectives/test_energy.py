@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sousvit.common.errors import TrialError, UserError
+from sousvit.errors import TrialError, UserError
+from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.energy import energy_mj, find_meter
 from sousvit.objectives.objective import get_objective
 from sousvit.objectives.runtimes.runtime import Session
-from sousvit.objectives.targets.device import open_device
 from sousvit.objectives.targets.target import Target
 
 

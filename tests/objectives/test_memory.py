@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sousvit.common.errors import TrialError
+from sousvit.errors import TrialError
 from sousvit.objectives.memory import probe_artifact
 from sousvit.objectives.memory_probe import peak_bytes, resident_bytes
 
@@ -39,6 +39,6 @@ def test_a_broken_artifact_is_a_failed_trial(subject: Any, tmp_path: Path) -> No
 
 
 def test_the_measuring_process_does_not_load_torch() -> None:
-    code = "import sys, sousvit.objectives.targets.bench; print('torch' in sys.modules)"
+    code = "import sys, sousvit.objectives.devices.measure; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sousvit.common.cpu import available_cores
-from sousvit.common.errors import UnknownNameError, UserError
-from sousvit.common.schema import validated
-from sousvit.objectives.targets.machine import machine_facts
+from sousvit.errors import UnknownNameError, UserError
+from sousvit.machine import available_cores
+from sousvit.objectives.devices.machine import machine_facts
 from sousvit.objectives.targets.target import Target, list_targets, load_target
+from sousvit.schema import validated
 
 
 def test_shipped_profiles_load() -> None:

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
+from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
+from sousvit.search.callbacks import Watcher
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.gate import rejection
-from sousvit.search.record import BaseRecord, Value
+from sousvit.search.judging.gate import rejection
 from sousvit.search.run import make_engine
-from sousvit.search.watcher import Watcher
+from sousvit.search.trial import BaseRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
@@ -36,7 +37,7 @@ def shape() -> VitShape:
     return VitShape.of(model)
 
 
-def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Value]:
+def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Measurement]:
     """Smooth made-up results: cost from the shape, accuracy lost by compression and won back by training."""
     small = recipe.reshape(shape)
     cost = small.macs() / shape.macs()
@@ -61,7 +62,7 @@ def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Value
         "macs_ratio": cost,
         "eer": (cost + size / base_size) / 2,
     }
-    return {name: Value(value) for name, value in values.items()}
+    return {name: Measurement(value) for name, value in values.items()}
 
 
 def base_record(shape: VitShape) -> BaseRecord:

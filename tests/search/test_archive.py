@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sousvit.common.errors import UserError
-from sousvit.search.answer import choose_among
-from sousvit.search.archive import EVENTS, Archive, violations
-from sousvit.search.budget import Limit, parse_limits
-from sousvit.search.pareto import Front
-from sousvit.search.record import REPAIRS, BaseRecord, TrialRecord, Value, encode, trial_key
-from sousvit.search.selection import Preference, best, nearest_miss
-from sousvit.search.tables import trial_frame, write_tables
+from sousvit.errors import UserError
+from sousvit.objectives.objective import Measurement
+from sousvit.search.archive import EVENTS, Archive, Front, violations
+from sousvit.search.limits import Limit, parse_limits
+from sousvit.search.report.tables import trial_frame, write_tables
+from sousvit.search.results import Preference, best, choose_among, nearest_miss
+from sousvit.search.trial import REPAIRS, BaseRecord, TrialRecord, encode, trial_key
 from sousvit.spaces.technique import techniques
 
 LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False))
@@ -32,7 +31,7 @@ def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> T
     }
     key = trial_key(recipe, fidelity, 0)
     recipe["steps"].pop()
-    return TrialRecord(key, recipe, fidelity, 0, status, {name: Value(value) for name, value in values.items()})
+    return TrialRecord(key, recipe, fidelity, 0, status, {name: Measurement(value) for name, value in values.items()})
 
 
 def test_the_steps_that_repair_are_those_that_do_not_compress():
@@ -124,7 +123,7 @@ def test_what_was_rejected_for_one_limit_may_hold_a_looser_one(tmp_path):
     archive = Archive(tmp_path, writable=True)
     first = record(accuracy=0.9)
     archive.add(first)
-    archive.append("rejected", key=first.key, values=encode({"accuracy": Value(0.85)}), broken=["accuracy"])
+    archive.append("rejected", key=first.key, values=encode({"accuracy": Measurement(0.85)}), broken=["accuracy"])
     for one in (archive, Archive(tmp_path)):
         assert one.is_rejected(first, parse_limits({"accuracy": 0.88}))
         assert not one.is_rejected(first, parse_limits({"accuracy": 0.8}))
@@ -167,7 +166,7 @@ def test_unmeasured_limits_count_as_violated():
 
 
 def test_choice_weighs_gains_over_the_base():
-    base = {"accuracy": Value(0.9), "latency": Value(10.0), "size": Value(8.0)}
+    base = {"accuracy": Measurement(0.9), "latency": Measurement(10.0), "size": Measurement(8.0)}
     fast, small = record(accuracy=0.9, latency=1.0, size=8.0), record(accuracy=0.9, latency=10.0, size=2.0)
     assert best([fast, small], (), Preference({"latency": 1.0, "size": 1.0}, base)) == fast
     assert best([fast, small], (), Preference({"latency": 1.0, "size": 3.0}, base)) == small
@@ -210,5 +209,5 @@ def test_tables_hold_every_trial(tmp_path):
 
 
 def test_base_records_survive_json():
-    base = BaseRecord({"accuracy": Value(0.9, 0.88, 0.92)}, {"x": 1}, {"cpu": "y"}, 1e-6)
+    base = BaseRecord({"accuracy": Measurement(0.9, 0.88, 0.92)}, {"x": 1}, {"cpu": "y"}, 1e-6)
     assert BaseRecord.from_dict(json.loads(json.dumps(base.to_dict()))) == base

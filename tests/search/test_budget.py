@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sousvit.common.errors import UserError
-from sousvit.search.budget import Limit, make_budget, parse_duration, read_budget
-from sousvit.search.record import Value
+from sousvit.errors import UserError
+from sousvit.objectives.objective import Measurement
+from sousvit.search.budget import make_budget, read_budget
+from sousvit.search.limits import Limit, parse_duration
 
 GOOD = {
     "model": {"name": "vit_tiny_patch16_224"},
@@ -62,10 +63,10 @@ def test_percent_is_a_share():
 
 
 def test_violations_are_signed_and_relative():
-    assert Limit("latency", 2.0, False).violation(Value(3.0)) == 0.5
-    assert Limit("accuracy", 0.9, True).violation(Value(0.99)) == pytest.approx(-0.1)
-    assert Limit("accuracy_drop", 0.0, False).violation(Value(0.02)) == 0.02
-    assert Limit("latency", 2.0, False).violation(Value(float("nan"))) == float("inf")
+    assert Limit("latency", 2.0, False).violation(Measurement(3.0)) == 0.5
+    assert Limit("accuracy", 0.9, True).violation(Measurement(0.99)) == pytest.approx(-0.1)
+    assert Limit("accuracy_drop", 0.0, False).violation(Measurement(0.02)) == 0.02
+    assert Limit("latency", 2.0, False).violation(Measurement(float("nan"))) == float("inf")
 
 
 @pytest.mark.parametrize(

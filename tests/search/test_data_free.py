@@ -10,25 +10,26 @@ import pytest
 import yaml
 from PIL import Image
 
+from sousvit.cache import TensorCache
 from sousvit.cli_search import local_executor
-from sousvit.common.cache import TensorCache
-from sousvit.common.data.idx import read_idx
-from sousvit.common.errors import UserError
-from sousvit.common.model import load
-from sousvit.search.apply import apply_recipe
+from sousvit.data.idx import read_idx
+from sousvit.errors import UserError
+from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
 from sousvit.search.budget import make_budget, read_budget
-from sousvit.search.priors import hybrid_recipes, single_recipes
+from sousvit.search.callbacks import Hooks
+from sousvit.search.judging.apply import apply_recipe
+from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
 from sousvit.search.report.terminal import console, print_answer
-from sousvit.search.requery import answer_other_budget
-from sousvit.search.run import Hooks, search
+from sousvit.search.reuse import answer_other_budget
+from sousvit.search.run import search
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import make_space, read_space
-from sousvit.spaces.synthesis.config import synthesis_of
-from sousvit.spaces.synthesis.sheet import contact_sheet
-from sousvit.spaces.synthesis.supply import FINAL, Supply
 from sousvit.spaces.technique import get_technique
+from sousvit.spaces.techniques.synthesis.config import synthesis_of
+from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.supply import FINAL, Supply
 
 SPACE = {
     "techniques": {
@@ -151,8 +152,8 @@ def test_a_missing_test_split_is_told_before_images_are_made(tiny_project, tmp_p
 
 @pytest.mark.parametrize("classes", [0, 1])
 def test_a_base_without_classes_has_nothing_to_agree_with(classes, tmp_path):
-    from sousvit.common.specs import DataSpec, ModelSpec
     from sousvit.spaces.images import open_splits
+    from sousvit.specs import DataSpec, ModelSpec
 
     base = load(ModelSpec(name="vit_tiny_patch16_224", args={"img_size": 32, "depth": 1, "num_classes": classes}))
     with pytest.raises(UserError, match=f"must tell classes apart; received {classes} classes"):

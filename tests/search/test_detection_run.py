@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sousvit.common.errors import UserError
-from sousvit.search.apply import apply_recipe
+from sousvit.errors import UserError
 from sousvit.search.budget import make_budget
-from sousvit.search.judge import trial_objectives
+from sousvit.search.judging.apply import apply_recipe
+from sousvit.search.judging.judge import trial_objectives
 
 SPACE = {"techniques": {"prune_mlp": {"keep": [0.5, 1.0], "importance": ["activation"], "allocation": ["uniform"]}}}
 

@@ -9,14 +9,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sousvit.common.errors import UserError
-from sousvit.search.answer import choose
+from sousvit.errors import UserError
+from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import violations
 from sousvit.search.engine import DUPLICATES_BEFORE_END, MOST_HELD
 from sousvit.search.executors.executor import Job, Outcome
-from sousvit.search.fidelity import Halving
-from sousvit.search.model_based import ModelBased
-from sousvit.search.record import Value
+from sousvit.search.fidelity.halving import Halving
+from sousvit.search.proposers.model_based import ModelBased
+from sousvit.search.results import choose
 from sousvit.spaces.recipe import Recipe
 
 
@@ -107,7 +107,12 @@ def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
 
 
 def test_a_finished_trial_without_a_limits_figure_is_told_to_break_it(simulated):
-    values = {"latency": Value(1.0), "size": Value(1.0), "accuracy": Value(0.9), "latency_ratio": Value(0.1)}
+    values = {
+        "latency": Measurement(1.0),
+        "size": Measurement(1.0),
+        "accuracy": Measurement(0.9),
+        "latency_ratio": Measurement(0.1),
+    }
     run = simulated(trouble=lambda job: Outcome(job.attempt, "complete", values), search={"trials": 8})
     run.engine.run()
     complete = run.engine._proposer.study.get_trials(states=(TrialState.COMPLETE,))
@@ -205,7 +210,7 @@ def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
             return None
         bad.add(job.attempt)
         if status == "nan":
-            return Outcome(job.attempt, "complete", {"accuracy": Value(float("nan"))}, {"judge": 1.0})
+            return Outcome(job.attempt, "complete", {"accuracy": Measurement(float("nan"))}, {"judge": 1.0})
         return Outcome(job.attempt, "failed", message="the worker was killed by signal 9")
 
     seen: list[str] = []
@@ -332,7 +337,7 @@ def test_late_results_of_lost_attempts_are_discarded(simulated):
     run = simulated(search={"trials": 3})
     executor = run.executor
     real_wait = executor.wait
-    stale = iter([Outcome("lost", "complete", {"accuracy": Value(1.0)})])
+    stale = iter([Outcome("lost", "complete", {"accuracy": Measurement(1.0)})])
     executor.wait = lambda: next(stale, None) or real_wait()
     run.engine.run()
     assert all(trial.attempt != "lost" for trial in run.archive)

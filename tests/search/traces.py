@@ -16,19 +16,19 @@ from pathlib import Path
 
 import timm
 
-from sousvit.common.files import content_hash
+from sousvit.files import content_hash
 from sousvit.search.archive import Archive
+from sousvit.search.callbacks import Watcher
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.record import TrialRecord
 from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
-from sousvit.search.watcher import Watcher
+from sousvit.search.trial import TrialRecord
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Simulation, base_record, simulated_budget  # noqa: E402
+from conftest import Simulation, base_record, simulated_budget
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "tables" / "fashion-mnist.yaml"
 STORED = Path(__file__).with_name("traces.json")

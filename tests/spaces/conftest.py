@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sousvit.common.data import ImageSet
-from sousvit.spaces.technique import Context
+from sousvit.data import ImageSet
+from sousvit.spaces.context import Context
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 4, "num_classes": 5}
 

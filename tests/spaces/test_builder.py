@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sousvit.common.cache import TensorCache
-from sousvit.common.data import Splits
-from sousvit.common.data.augment import View
-from sousvit.common.errors import TrialError
-from sousvit.common.model import load
+from sousvit.cache import TensorCache
+from sousvit.data import Splits
+from sousvit.data.augment import View
+from sousvit.errors import TrialError
+from sousvit.models.load import load
 from sousvit.spaces import builder as builder_module
 from sousvit.spaces.builder import ModelBuilder, apply_steps, skeleton
+from sousvit.spaces.context import Context
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.teacher import Teacher
-from sousvit.spaces.technique import Context
-from sousvit.spaces.training import predict
+from sousvit.spaces.training.loop import predict
+from sousvit.spaces.training.teacher import Teacher
 
 RECIPE = Recipe((Step.make("prune_depth", drop=1), Step.make("prune_mlp", keep=0.5), Step.make("distill", epochs=2)))
 

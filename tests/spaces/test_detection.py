@@ -12,32 +12,34 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sousvit.common.cache import TensorCache
-from sousvit.common.data import Splits
-from sousvit.common.detector import EXTRA, head_of
-from sousvit.common.errors import UserError
-from sousvit.common.model import create, load
-from sousvit.common.specs import ModelSpec
-from sousvit.objectives.runtimes.agreement import check_agreement
+from sousvit.cache import TensorCache
+from sousvit.data import Splits
+from sousvit.errors import UserError
+from sousvit.models.detector import EXTRA, head_of
+from sousvit.models.load import create, load
+from sousvit.objectives.runtimes.parity import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.spaces.base_training import read_training, train_base
 from sousvit.spaces.builder import apply_steps, skeleton
-from sousvit.spaces.export import make_artifact
+from sousvit.spaces.calibration.quantize import sensitive_parts
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.module_shape import macs_of
-from sousvit.spaces.quantizing import sensitive_parts
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape, read_shape
 from sousvit.spaces.space import make_space, read_space
-from sousvit.spaces.synthesis.config import SynthesisConfig
-from sousvit.spaces.synthesis.select import answers, truth_of
-from sousvit.spaces.synthesis.supply import Supply
 from sousvit.spaces.tasks.detection import dense_distance
 from sousvit.spaces.tasks.task import task_of
-from sousvit.spaces.teacher import Teacher
-from sousvit.spaces.technique import Context, techniques
-from sousvit.spaces.techniques.ptq_int8 import quantizable_parts
-from sousvit.spaces.training import TrainingPlan, fit, predict
-from sousvit.spaces.transfer import feature_loss, represent
+from sousvit.spaces.technique import techniques
+from sousvit.spaces.techniques.quantization.ptq_int8 import quantizable_parts
+from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
+from sousvit.spaces.techniques.synthesis.select import answers, truth_of
+from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.training.base import read_training, train_base
+from sousvit.spaces.training.loop import fit, predict
+from sousvit.spaces.training.plan import TrainingPlan
+from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.training.transfer import feature_loss, represent
+from sousvit.specs import ModelSpec
 
 STEPS = [
     Step.make("patch_size", patch=16),

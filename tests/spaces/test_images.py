@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sousvit.common.data import DataSpec
-from sousvit.common.data.idx import write_idx
-from sousvit.common.errors import UserError
-from sousvit.common.model import load
-from sousvit.common.specs import ModelSpec
+from sousvit.data import DataSpec
+from sousvit.data.idx import write_idx
+from sousvit.errors import UserError
+from sousvit.models.load import load
 from sousvit.spaces.images import open_final, open_splits
-from sousvit.spaces.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.specs import ModelSpec
 
 ARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "class_token": False}
 DETECTOR = {"channels": 32, "strides": [8], "convs": 1}

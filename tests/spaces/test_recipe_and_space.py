@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import OtherShape, VitShape
 from sousvit.spaces.space import make_space, preset_names, read_space

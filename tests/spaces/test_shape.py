@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from sousvit.common.errors import UserError
+from sousvit.errors import UserError
 from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.shape import OtherShape, VitShape, read_shape
 

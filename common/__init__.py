@@ -1,1 +1,0 @@
-"""What every room needs: errors, registries, files, data, devices and base models."""

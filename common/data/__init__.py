@@ -1,7 +1,0 @@
-"""Labelled images: sources (parquet, IDX, folders, torchvision), the three splits, and augmentation."""
-
-from sousvit.common.data.source import ImageSet, Source
-from sousvit.common.data.splits import Splits, look_at_test, require_test
-from sousvit.common.specs import DataSpec
-
-__all__ = ["DataSpec", "ImageSet", "Source", "Splits", "look_at_test", "require_test"]

@@ -1,0 +1,1 @@
+"""Devices: where artifacts are timed and probed."""

@@ -1,0 +1,103 @@
+"""The contract of a device: where artifacts are timed and their memory and energy measured, for one target.
+
+:func:`open_device` gives the one that a target asks for: this process (local.py), a constrained process of this
+machine (standin.py), or an agent on another machine (client.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sousvit.errors import SharedInputError
+from sousvit.objectives.devices.machine import machine_facts
+from sousvit.objectives.energy import ABSENT, find_meter
+from sousvit.objectives.memory_probe import Probe
+from sousvit.objectives.runtimes.runtime import get_runtime
+from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
+
+if TYPE_CHECKING:
+    from sousvit.objectives.targets.target import Target
+    from sousvit.spaces.export.artifact import Artifact
+
+
+class Device(ABC):
+    """Measures artifacts as ``target`` runs them. Not for use from several threads."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What the device is: :func:`device_facts`.
+
+        Raises:
+            UserError: it cannot be reached, or does not let us in.
+        """
+
+    @abstractmethod
+    def time(
+        self, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan = DEFAULT, with_baseline: bool = False
+    ) -> dict[str, Timing]:
+        """As :func:`sousvit.objectives.timing.measure_many`, of artifacts.
+
+        Raises:
+            TrialError: an artifact failed, or the measurement could not be had or trusted.
+            SharedInputError: the device is out for good.
+        """
+
+    @abstractmethod
+    def probe(self, artifact: Artifact) -> Probe:
+        """Memory and load time in a process of its own; raises as :meth:`time`."""
+
+    @abstractmethod
+    def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
+        """Millijoules of one inference; raises as :meth:`time`."""
+
+    def admit(self, artifact: Artifact) -> None:  # noqa: B027 - most targets have no limit
+        """Hold an artifact against the target's memory limit, if it has one.
+
+        Raises:
+            TrialError: it needs more.
+        """
+
+    def keep(self, artifact: Artifact) -> None:  # noqa: B027 - a hint
+        """The artifact will be the baseline of many timings."""
+
+    def close(self) -> None:  # noqa: B027 - most devices hold nothing
+        """Free what the device holds."""
+
+    def check(self, objectives: Iterable[str] = ()) -> dict[str, Any]:
+        """The facts, after comparing them with what the target and the objectives need.
+
+        Raises:
+            UserError: the device is not what the target says, or cannot tell an objective.
+        """
+        facts, target = self.facts(), self.target
+        missing = [name for name in target.runtimes if name not in facts["runtimes"]]
+        if missing:
+            raise SharedInputError(
+                f"target {target.label}: its runtimes must be installed on the device",
+                f"no {', '.join(missing)} there",
+                "install them there, or name others",
+            )
+        if max(target.threads, target.cores or 1) > facts["cores"]:
+            raise SharedInputError(
+                f"target {target.label}: a device has as many cores as are asked for",
+                f"threads {target.threads} on {facts['cores']} cores",
+                "lower threads or cores",
+            )
+        if not facts["energy"] and any(name.startswith("energy") for name in objectives):
+            raise SharedInputError(f"target {target.label}: energy must be measurable", ABSENT, "leave energy out")
+        return facts
+
+
+def device_facts() -> dict[str, Any]:
+    """:func:`machine_facts`, which runtimes are installed in which version, and whether energy can be measured."""
+    runtimes = {}
+    for name in ("onnxruntime", "openvino", "litert", "torch"):
+        version = machine_facts()["versions"].get(get_runtime(name).packages[0])
+        if version is not None:
+            runtimes[name] = version
+    return {**machine_facts(), "runtimes": runtimes, "energy": find_meter() is not None}

@@ -1,0 +1,84 @@
+"""Starts a measuring process (:mod:`.bench`) and watches over it: its time, its memory, whether it is still wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sousvit.errors import TrialError
+from sousvit.objectives.devices.protocol import Order
+from sousvit.objectives.memory_probe import resident_bytes
+
+#: Seconds between looks at the process; with a memory limit more often, because a runtime allocates fast.
+LOOK, LOOK_AT_MEMORY = 0.2, 0.01
+_OPERATION = {"time": "timing", "probe": "measuring memory", "energy": "measuring energy"}
+
+
+class UnwantedError(RuntimeError):
+    """Nobody waits for the answer any more; the process was stopped."""
+
+
+def measure(order: Order, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """Carry out an order in a fresh process and return its plain answer.
+
+    Resident memory is what a limit is held against, not address space, of which runtimes reserve far more than they
+    use. The process is stopped when it is seen above the limit; a peak between two looks is told by the probe.
+
+    Raises:
+        TrialError: the process failed, took too long, or outgrew its memory.
+        UnwantedError: ``is_wanted`` said no.
+    """
+    what = _OPERATION[order.ask]
+    plain = json.dumps(order.to_dict(lambda artifact: {"folder": str(artifact.folder.resolve())}))
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
+        given.write(plain.encode())
+        given.seek(0)
+        command = [sys.executable, "-m", "sousvit.objectives.devices.measure", str(os.getpid())]
+        # numpy's threads have no part in this and would only take memory.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdin=given, stdout=out, stderr=words, env=environment) as process:
+            try:
+                _watch(process, order, what, is_wanted)
+            finally:
+                process.kill()
+        out.seek(0)
+        words.seek(0)
+        if process.returncode != 0:
+            lines = words.read().decode(errors="replace").strip().splitlines()
+            reason = lines[-1] if lines else f"exit code {process.returncode}"
+            raise TrialError(f"{what} failed: {reason[:300]}")
+        answer: dict[str, Any] = json.loads(out.read())
+    return answer
+
+
+def _watch(process: subprocess.Popen[bytes], order: Order, what: str, is_wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + order.timeout
+    look = LOOK if order.memory_bytes is None else LOOK_AT_MEMORY
+    while True:
+        try:
+            process.wait(look)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+        if time.monotonic() > deadline:
+            raise TrialError(f"{what} took longer than {order.timeout:g} s")
+        if order.memory_bytes is not None:
+            require_memory(resident_bytes(process.pid), order.memory_bytes)
+        if not is_wanted():
+            raise UnwantedError
+
+
+def require_memory(used: int, limit: int | None) -> None:
+    """A failed trial where ``used`` bytes are above the ``limit``.
+
+    Raises:
+        TrialError: they are.
+    """
+    if limit is not None and used > limit:
+        raise TrialError(f"out of memory: the process needs {used / 1e6:.1f} MB, the target has {limit / 1e6:.0f} MB")

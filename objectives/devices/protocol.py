@@ -1,0 +1,169 @@
+"""What a measuring process is asked, and what it answers: plain values, checked on both sides of a pipe or network.
+
+Light: this file, :mod:`.bench`, :mod:`.process`, :mod:`.store` and :mod:`.agent` run on small boards with nothing but
+numpy and a runtime.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sousvit.objectives.timing import DEFAULT, Group, TimingPlan
+from sousvit.spaces.export.artifact import Artifact
+
+Ask = Literal["time", "probe", "energy"]
+ASKS: tuple[Ask, ...] = ("time", "probe", "energy")
+#: Bounds on what a stranger may ask of a device.
+MAX_ARTIFACTS, MAX_OPTIONS, MAX_BATCH, MAX_THREADS = 64, 32, 4096, 1024
+MAX_SECONDS, MAX_VALUES = 3600.0, 2**28
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+class OrderError(ValueError):
+    """An order or an answer is not as it must be."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One request to a measuring process.
+
+    Attributes:
+        ask: ``time`` (all artifacts interleaved with the baseline), ``probe`` or ``energy`` (of the one artifact).
+        artifacts: by name.
+        baseline: a name among them.
+        threads, batch: of every session.
+        plan: how long to measure.
+        with_baseline: time the baseline beside itself too.
+        cores: CPU cores that the process is pinned to; None for all.
+        memory_bytes: resident memory at which the process is stopped; None without a limit.
+        timeout: seconds after which the process is stopped.
+    """
+
+    ask: Ask
+    artifacts: Mapping[str, Artifact]
+    baseline: str
+    threads: int = 1
+    batch: int = 1
+    plan: TimingPlan = DEFAULT
+    with_baseline: bool = False
+    cores: int | None = None
+    memory_bytes: int | None = None
+    timeout: float = 300.0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the batch that is run, ``(B, C, H, W)``."""
+        return (self.batch, *self.artifacts[self.baseline].input_shape[1:])
+
+    def to_dict(self, place: Callable[[Artifact], Mapping[str, Any]]) -> dict[str, Any]:
+        """Plain values; ``place`` says where an artifact's files are (a folder here, hashes over a network)."""
+        artifacts = {name: {**describe(one), **place(one)} for name, one in self.artifacts.items()}
+        return {**asdict(replace(self, artifacts={})), "artifacts": artifacts}
+
+    @classmethod
+    def from_dict(cls, plain: Any, folder: Callable[[Mapping[str, Any]], Path]) -> Order:
+        """The inverse; ``folder`` finds an artifact's files from its description.
+
+        Raises:
+            OrderError: anything missing, unknown or out of bounds.
+        """
+        try:
+            given = dict(plain)
+            descriptions = dict(given.pop("artifacts"))
+            plan = TimingPlan(**given.pop("plan"))
+            if not 1 <= len(descriptions) <= MAX_ARTIFACTS:
+                raise OrderError(f"an order has 1 to {MAX_ARTIFACTS} artifacts, not {len(descriptions)}")
+            artifacts = {str(name): _artifact(one, folder) for name, one in descriptions.items()}
+            order = cls(artifacts=artifacts, plan=plan, **given)
+            order._check()
+        except (TypeError, KeyError, AttributeError) as error:
+            raise OrderError(f"the order is not whole: {error}") from error
+        return order
+
+    def _check(self) -> None:
+        seconds = (self.plan.min_seconds, self.plan.max_seconds, self.plan.round_seconds, self.timeout)
+        counts = (self.plan.min_groups, self.plan.warmup)
+        rules = {
+            "ask is time, probe or energy": self.ask in ASKS,
+            "the baseline is one of the artifacts": self.baseline in self.artifacts,
+            "threads are a count": _is_count(self.threads, MAX_THREADS),
+            "batch is a count": _is_count(self.batch, MAX_BATCH),
+            "cores are a count": self.cores is None or _is_count(self.cores, MAX_THREADS),
+            "memory is a count of bytes": self.memory_bytes is None or _is_count(self.memory_bytes, 2**60),
+            "times are in bounds": all(_is_number(value) and 0 < value <= MAX_SECONDS for value in seconds),
+            "groups are a count": all(_is_count(value, 10_000) for value in counts),
+            "all artifacts take one input": len({one.input_shape for one in self.artifacts.values()}) == 1,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if not broken and math.prod(self.shape) > MAX_VALUES:
+            broken.append("a batch is of bounded size")
+        if broken:
+            raise OrderError("; ".join(broken))
+
+
+def describe(artifact: Artifact) -> dict[str, Any]:
+    """What a runtime must know of an artifact besides its files."""
+    return {
+        "runtime": artifact.runtime,
+        "file": artifact.file,
+        "input_shape": list(artifact.input_shape),
+        "options": artifact.options,
+    }
+
+
+def check_file_name(name: Any) -> str:
+    """``name``, if it is a plain file name.
+
+    Raises:
+        OrderError: it could leave its folder.
+    """
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+        raise OrderError(f"a file name has letters, digits, dots, dashes, not {str(name)[:40]!r}")
+    return name
+
+
+def _artifact(plain: Mapping[str, Any], folder: Callable[[Mapping[str, Any]], Path]) -> Artifact:
+    shape, options = tuple(plain["input_shape"]), dict(plain["options"])
+    if len(shape) != 4 or not all(_is_count(size, MAX_VALUES) for size in shape):
+        raise OrderError(f"an input shape has four sizes, not {shape}")
+    scalars = all(isinstance(key, str) and isinstance(value, str | int | float) for key, value in options.items())
+    if len(options) > MAX_OPTIONS or not scalars:
+        raise OrderError("runtime options are names with plain values")
+    return Artifact(folder(plain), str(plain["runtime"]), check_file_name(plain["file"]), shape, options=options)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def encode_groups(groups: Mapping[str, list[Group]]) -> dict[str, Any]:
+    """Raw latencies (seconds) as plain values."""
+    return {name: [asdict(group) for group in done] for name, done in groups.items()}
+
+
+def decode_groups(plain: Any) -> dict[str, list[Group]]:
+    """The inverse.
+
+    Raises:
+        OrderError: not of that form, or a latency is no number above 0.
+    """
+    try:
+        groups = {str(name): [Group(**group) for group in done] for name, done in plain.items()}
+    except (TypeError, AttributeError) as error:
+        raise OrderError(f"timings are not whole: {error}") from error
+    for group in (group for done in groups.values() for group in done):
+        rounds = (group.candidate, group.baseline_first, group.baseline_last)
+        if not all(isinstance(one, list) and one and all(_is_number(s) and s > 0 for s in one) for one in rounds):
+            raise OrderError("latencies are numbers above 0")
+        if not _is_number(group.cpu_share):
+            raise OrderError("a CPU share is a number")
+    return groups

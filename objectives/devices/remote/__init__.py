@@ -1,0 +1,1 @@
+"""Devices reached over HTTP: the agent that runs there, and its client."""

@@ -1,0 +1,302 @@
+"""The agent on a device: takes artifacts over HTTP, times them beside a baseline, answers with raw figures and facts.
+
+``sousvit device serve``, or where typer and torch are missing ``python -m sousvit.objectives.devices.remote.agent``.
+It needs Python, numpy and the runtimes only. What travels is JSON and the artifacts' own files; nothing that comes in
+is unpickled or run as code. Each measurement runs in a process of its own (:mod:`.bench`), one at a time.
+
+===========================  ===========================================================================
+``GET /v1/facts``            :func:`sousvit.objectives.devices.device.device_facts`, bounds, date
+``POST /v1/lacking``         ``{"hashes": [...]}`` -> ``{"lacking": [...]}``
+``PUT /v1/files/SHA256``     one file's bytes
+``POST /v1/measure``         an :class:`.order.Order` with ``nonce`` -> its answer with nonce, files and facts
+===========================  ===========================================================================
+
+Errors are ``{"error": one line}`` with 400 (a wrong request), 401 (token), 413 (too large), 422 (the artifact failed)
+or 503 (busy with another measurement).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hmac
+import ipaddress
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import socketserver
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from sousvit.errors import TrialError, UserError, one_line
+from sousvit.objectives.devices import process
+from sousvit.objectives.devices.device import device_facts
+from sousvit.objectives.devices.protocol import Order, OrderError
+from sousvit.objectives.devices.remote.files import file_hashes
+from sousvit.objectives.devices.remote.store import FullError, Store
+from sousvit.objectives.targets.tokens import read_token
+
+HOST, PORT = "127.0.0.1", 8765
+#: Of the folder with the uploaded files; the process id follows.
+PREFIX = "sousvit-device-"
+#: Bytes of a JSON request.
+MAX_JSON = 1 << 20
+#: Seconds that a connection may be silent.
+SILENCE = 30.0
+#: Runtimes that open what strangers send; a torch program could hold code.
+RUNTIMES = ("onnxruntime", "openvino", "litert")
+
+
+class Agent(ThreadingHTTPServer):
+    """Serves one device.
+
+    Args:
+        host, port: where; port 0 takes a free one.
+        token: that every request must carry; needed unless ``host`` is a loopback address.
+        folder: of the uploaded files.
+        max_bytes: of all of them.
+
+    Raises:
+        UserError: the host needs a token, or cannot be listened on.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, token: str | None, folder: Path, max_bytes: int) -> None:
+        if token is None and not is_loopback(host):
+            raise UserError(
+                "an agent that others can reach needs a token",
+                f"--host {host}",
+                "add --token-file, or leave out --host",
+            )
+        self.token, self.store, self.max_bytes = token, Store(folder, max_bytes), max_bytes
+        self.measuring = threading.Lock()
+        self.boot = uuid.uuid4().hex
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as error:
+            raise UserError(
+                "the agent must be able to listen", f"{host}:{port} ({error.strerror})", "choose another --port"
+            ) from error
+
+    def server_bind(self) -> None:
+        """Bind without asking a name server who we are, which a board may wait for in vain."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def facts(self) -> dict[str, Any]:
+        """What the device is."""
+        known = device_facts()
+        runtimes = {name: version for name, version in known["runtimes"].items() if name in RUNTIMES}
+        bounds = {"max_bytes": self.max_bytes, "boot": self.boot, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        return {**known, "runtimes": runtimes, **bounds}
+
+    def measure(self, given: Mapping[str, Any], connection: socket.socket) -> dict[str, Any]:
+        """Carry out an order, as long as the other side waits for it.
+
+        Raises:
+            OrderError: the order is wrong.
+            TrialError: an artifact failed.
+            process.UnwantedError: the other side hung up.
+        """
+        given = dict(given)
+        nonce = str(given.pop("nonce", ""))[:64]
+        with contextlib.ExitStack() as stack:
+            order = Order.from_dict(given, lambda plain: stack.enter_context(self.store.laid_out(plain["files"])))
+            foreign = {one.runtime for one in order.artifacts.values()} - set(RUNTIMES)
+            if foreign:
+                raise OrderError(f"the agent runs {', '.join(RUNTIMES)}, not {', '.join(sorted(foreign))[:40]}")
+            files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
+            answer = process.measure(order, lambda: not _hung_up(connection))
+        return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Agent
+    timeout = SILENCE
+    server_version, sys_version = "sousvit-agent/1", ""
+
+    def do_GET(self) -> None:
+        self._answered({"/v1/facts": self._facts})
+
+    def do_PUT(self) -> None:
+        self._answered({self.path: self._file} if self.path.startswith("/v1/files/") else {})
+
+    def do_POST(self) -> None:
+        self._answered({"/v1/lacking": self._lacking, "/v1/measure": self._measure})
+
+    def _answered(self, routes: Mapping[str, Any]) -> None:
+        """Run the route; every failure is an answer, never a traceback to a stranger."""
+        try:
+            if not self._is_let_in():
+                self._send(401, {"error": "the token is missing or wrong"})
+            elif self.path not in routes:
+                self._send(404, {"error": "no such path"})
+            else:
+                self._send(200, routes[self.path]())
+        except FullError as error:
+            self._send(413, {"error": str(error)})
+        except OrderError as error:
+            self._send(400, {"error": str(error)})
+        except (TrialError, UserError) as error:
+            self._send(422, {"error": str(error)})
+        except BlockingIOError:
+            self._send(503, {"error": "another measurement is running"})
+        except (process.UnwantedError, ConnectionError, TimeoutError):
+            self.close_connection = True
+        except Exception as error:  # told to the other side; the agent lives on
+            self._send(500, {"error": one_line(error)})
+
+    def _is_let_in(self) -> bool:
+        if self.server.token is None:
+            return True
+        given = self.headers.get("Authorization", "").encode()
+        return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
+
+    def _facts(self) -> dict[str, Any]:
+        return self.server.facts()
+
+    def _lacking(self) -> dict[str, Any]:
+        hashes = self._json().get("hashes")
+        if not isinstance(hashes, list):
+            raise OrderError("hashes are a list")
+        return {"lacking": self.server.store.lacking(hashes)}
+
+    def _file(self) -> dict[str, Any]:
+        length = self._length(self.server.max_bytes)
+        self.server.store.add(self.path.rpartition("/")[2], self.rfile, length)  # type: ignore[arg-type]
+        return {}
+
+    def _measure(self) -> dict[str, Any]:
+        order = self._json()
+        if not self.server.measuring.acquire(blocking=False):
+            raise BlockingIOError
+        try:
+            return self.server.measure(order, self.connection)
+        finally:
+            self.server.measuring.release()
+
+    def _length(self, most: int) -> int:
+        text = self.headers.get("Content-Length", "")
+        if not text.isdecimal():
+            raise OrderError("a request says how long it is")
+        if int(text) > most:
+            raise FullError(f"a request may have {most} bytes, not {int(text)}")
+        return int(text)
+
+    def _json(self) -> dict[str, Any]:
+        # A web page cannot send this type to another address without asking first.
+        if self.headers.get_content_type() != "application/json":
+            raise OrderError("a request is application/json")
+        try:
+            found = json.loads(self.rfile.read(self._length(MAX_JSON)))
+        except (ValueError, RecursionError) as error:
+            raise error if isinstance(error, OrderError) else OrderError("a request is JSON") from error
+        if not isinstance(found, dict):
+            raise OrderError("a request is a JSON object")
+        return found
+
+    def _send(self, status: int, content: Mapping[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the other side may be gone
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            if status >= 400:
+                self._drain()
+
+    def _drain(self) -> None:
+        """Read what is still coming for a moment: closing at once would take the answer back."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(0.5)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and self.connection.recv(1 << 16):
+            pass
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """One line a request on stderr, without the token (which stands in no path)."""
+        print(f"{self.address_string()} {format % args}", file=sys.stderr)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    try:
+        readable, _, _ = select.select([connection], [], [], 0)
+        return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
+    except OSError:
+        return True
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _remove_left_behind() -> None:
+    """Remove the folders of agents that were killed, so that restarts do not fill the disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def serve(host: str, port: int, token_file: Path | None, max_gb: float) -> None:
+    """Serve until Ctrl-C; the uploaded files go with the agent.
+
+    Raises:
+        UserError: the host needs a token, the token's file or the port cannot be had.
+    """
+    token = None if token_file is None else read_token(token_file)
+    _remove_left_behind()
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the uploaded files are removed
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder,
+        Agent(host, port, token, Path(folder), int(max_gb * 1e9)) as agent,
+    ):
+        facts = agent.facts()
+        shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
+        print(f"listening on http://{host}:{agent.server_port}", flush=True)
+        print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB; {shown}", flush=True)
+        agent.serve_forever(poll_interval=0.2)
+
+
+def main() -> int:
+    """Command line of a board without typer; the same as ``sousvit device serve``."""
+    parser = argparse.ArgumentParser(
+        prog="sousvit.objectives.devices.remote.agent", description="Measure artifacts here."
+    )
+    parser.add_argument("--host", default=HOST)
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--max-gb", type=float, default=2.0, help="of uploaded files")
+    given = parser.parse_args()
+    try:
+        serve(given.host, given.port, given.token_file, given.max_gb)
+    except UserError as error:
+        print(f"sousvit: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""A device reached through its agent (:mod:`.agent`): lost, slow, restarting and lying ones are told apart from ours.
+
+- *Lost or restarting*: a request that finds nobody is repeated with growing pauses, for the target's ``patience``.
+  Files that a restarted agent no longer has are sent again.
+- *Slow*: a measurement has the target's ``timeout``; the agent ends it, and so do we.
+- *Lying or disturbed*: an answer must echo the order's nonce and the hashes of the files, come from the machine that
+  the first answer came from, and hold timings that can be (:mod:`.sanity`). Otherwise it is asked for again.
+- *Quarantine*: after a few measurements in a row that failed so, the device is not asked again and the search stops
+  with one line; the same command resumes it.
+
+A model that the device's runtime does not take is the model's failure, not the device's.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.objectives.devices.protocol import Order, OrderError
+from sousvit.objectives.devices.remote.checks import Sanity
+from sousvit.objectives.devices.remote.files import file_hashes
+from sousvit.objectives.devices.standin import OrderingDevice, decode
+
+if TYPE_CHECKING:
+    from sousvit.objectives.targets.target import Target
+    from sousvit.spaces.export.artifact import Artifact
+
+T = TypeVar("T")
+
+#: Seconds to wait for a connection and for short answers.
+CONNECT, SHORT = 5.0, 30.0
+#: Seconds of the first pause and of the longest; each is twice the one before.
+PAUSE, LONGEST_PAUSE = 0.5, 15.0
+#: Seconds beyond an order's timeout for starting the process and sending figures.
+GRACE = 20.0
+#: An answer that cannot be right is asked for so many times.
+TRIES = 3
+#: Failed measurements in a row after which a device is out.
+QUARANTINE_AFTER = 3
+#: Bytes of an answer.
+MAX_ANSWER = 1 << 28
+
+
+class LostError(RuntimeError):
+    """The device did not answer, or was busy."""
+
+
+class RemoteDevice(OrderingDevice):
+    """Measures through a target's agent."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        assert target.agent is not None
+        self._address = _address(target.agent)
+        self._token = target.token()
+        self._sanity = Sanity()
+        self._failures, self._last_failure = 0, ""
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Device`."""
+        try:
+            facts = self._patiently(lambda: self._request("GET", "/v1/facts"))
+            self._sanity.check_facts(facts)
+        except (LostError, OrderError) as error:
+            raise SharedInputError(
+                f"target {self.target.label}: its agent must answer",
+                error,
+                f"start sousvit device serve there, see {self.target.agent}",
+            ) from error
+        return facts
+
+    def _measured(self, order: Order) -> Any:
+        self._require_trusted()
+        for tried in range(1, TRIES + 1):
+            try:
+                found = self._patiently(lambda: self._once(order))
+            except LostError as error:
+                raise self._failed(str(error)) from error
+            except OrderError as error:
+                if tried == TRIES:
+                    raise self._failed(f"its answers cannot be trusted: {error}") from error
+            else:
+                self._failures = 0
+                return found
+        raise AssertionError("unreachable")
+
+    def _once(self, order: Order) -> Any:
+        """Send what the device lacks, and measure."""
+        files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
+        self._send_files(order, files)
+        nonce = uuid.uuid4().hex
+        plain = {**order.to_dict(lambda artifact: {"files": file_hashes(artifact)}), "nonce": nonce}
+        begun = time.monotonic()
+        answer = self._request("POST", "/v1/measure", plain, order.timeout + GRACE)
+        elapsed = time.monotonic() - begun
+        if answer.get("nonce") != nonce or answer.get("files") != files:
+            raise OrderError("the answer is not to what was sent")
+        self._sanity.check_facts(answer.get("facts"))
+        found = decode(order, answer)
+        if order.ask == "time":
+            base = json.dumps(files[order.baseline], sort_keys=True)
+            self._sanity.check_timings(found, order, elapsed, f"{base} {order.threads} {order.batch}")
+        return found
+
+    def _send_files(self, order: Order, files: Mapping[str, Mapping[str, str]]) -> None:
+        paths = {
+            content: artifact.folder / file
+            for name, artifact in order.artifacts.items()
+            for file, content in files[name].items()
+        }
+        answer = self._request("POST", "/v1/lacking", {"hashes": list(paths)})
+        for content in answer.get("lacking") or []:
+            if content not in paths:
+                raise OrderError("the device asks for a file that was not named")
+            self._request("PUT", f"/v1/files/{content}", paths[content], SHORT + self.target.timeout)
+
+    def keep(self, artifact: Artifact) -> None:
+        """See :class:`Device`: nothing to do, files are sent once and stay as long as there is room."""
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask until somebody answers or the target's patience is over."""
+        begun, pause = time.monotonic(), PAUSE
+        while True:
+            try:
+                return ask()
+            except LostError:
+                if time.monotonic() - begun + pause > self.target.patience:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _failed(self, reason: str) -> TrialError:
+        self._failures += 1
+        self._last_failure = reason
+        self._require_trusted()
+        return TrialError(f"target {self.target.label}: {reason}")
+
+    def _require_trusted(self) -> None:
+        if self._failures >= QUARANTINE_AFTER:
+            raise SharedInputError(
+                f"target {self.target.label} must measure: {self._failures} measurements in a row failed",
+                self._last_failure,
+                "mend the device (sousvit device check tells) and run the same command again to resume",
+            )
+
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | Path | None = None, wait: float | None = None
+    ) -> Any:
+        """One request and its JSON answer.
+
+        Raises:
+            LostError: nobody answered in time, or the device is busy.
+            OrderError: the answer is not JSON.
+            TrialError: the artifact failed there.
+            UserError: the token is wrong, or the file too large.
+        """
+        try:
+            status, content = self._exchange(method, path, body, wait or SHORT)
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise LostError(f"no answer from {self.target.agent} ({reason})") from error
+        return self._told(status, content)
+
+    def _exchange(self, method: str, path: str, body: Any, wait: float) -> tuple[int, bytes]:
+        secure, host, port = self._address
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(host, port, timeout=CONNECT)
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        try:
+            connection.connect()
+            connection.sock.settimeout(wait)
+            if isinstance(body, Path):
+                headers["Content-Length"] = str(body.stat().st_size)
+                with body.open("rb") as stream:
+                    connection.request(method, path, stream, headers)
+            elif body is None:
+                connection.request(method, path, headers=headers)
+            else:
+                headers["Content-Type"] = "application/json"
+                connection.request(method, path, json.dumps(body).encode(), headers)
+            answer = connection.getresponse()
+            return answer.status, _read(answer, wait)
+        finally:
+            connection.close()
+
+    def _told(self, status: int, content: bytes) -> Any:
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise OrderError(f"no agent answers at {self.target.agent} (status {status}, no JSON)")
+        reason = " ".join(str(found.get("error", ""))[:300].split())
+        label = f"target {self.target.label}"
+        if status == 401:
+            raise SharedInputError(
+                f"{label}: the agent's token must be given", reason, "correct token_file or token_env"
+            )
+        if status == 413:
+            raise UserError(
+                f"{label}: the device must have room for the file", reason, "start its agent with more --max-gb"
+            )
+        if status == 422:
+            raise TrialError(f"{label}: {reason}")
+        if status == 503:
+            raise LostError(f"{self.target.agent} is busy ({reason})")
+        if status != 200:
+            raise OrderError(f"the agent answered {status}: {reason}")
+        return found
+
+
+def _read(answer: http.client.HTTPResponse, wait: float) -> bytes:
+    """The body; one that trickles in for longer than ``wait`` seconds is no answer.
+
+    Raises:
+        TimeoutError: it does, or it is larger than any answer.
+    """
+    parts, size, deadline = [], 0, time.monotonic() + wait
+    while part := answer.read1(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > deadline or size > MAX_ANSWER:
+            raise TimeoutError("the answer does not end")
+    return b"".join(parts)
+
+
+def _address(agent: str) -> tuple[bool, str, int]:
+    """(https, host, port) of an agent's URL.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        parts = urlsplit(agent)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    plain = not (parts.path.strip("/") or parts.query or parts.username)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        raise UserError("an agent is http://HOST:PORT", repr(agent), "correct the target's agent")
+    return parts.scheme == "https", parts.hostname, port

@@ -1,0 +1,122 @@
+"""Devices that measure by orders to a process of their own, and the stand-in: a constrained process of this machine.
+
+A stand-in has few cores and little memory of *this* machine. It answers whether a model fits and how models compare
+on so many cores; it is not the device, whose cores, caches and memory are others.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sousvit.errors import TrialError
+from sousvit.objectives.devices import process
+from sousvit.objectives.devices.device import Device, device_facts
+from sousvit.objectives.devices.protocol import Order, OrderError, decode_groups
+from sousvit.objectives.devices.remote.files import file_hashes
+from sousvit.objectives.memory_probe import Probe
+from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan, summarise
+
+if TYPE_CHECKING:
+    from sousvit.objectives.targets.target import Target
+    from sousvit.spaces.export.artifact import Artifact
+
+_ONE = "artifact"
+
+
+class OrderingDevice(Device):
+    """Sends an :class:`Order` and reads raw figures; where to is the subclass's."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._probes: dict[str, Probe] = {}
+
+    @abstractmethod
+    def _measured(self, order: Order) -> Any:
+        """What came of an order, decoded by :func:`decode`; raises as :meth:`Device.time`."""
+
+    def time(
+        self, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan = DEFAULT, with_baseline: bool = False
+    ) -> dict[str, Timing]:
+        """See :class:`Device`; no memory limit holds here, because the baseline is loaded too."""
+        alone = len(artifacts) == 1
+        order = replace(self._order("time", artifacts, baseline, plan), with_baseline=with_baseline or alone)
+        groups = self._measured(order)
+        return {name: summarise(done, plan, self.target.batch) for name, done in groups.items()}
+
+    def probe(self, artifact: Artifact) -> Probe:
+        """See :class:`Device`; measured once for the same content."""
+        return self._probed(artifact, None)
+
+    def admit(self, artifact: Artifact) -> None:
+        """See :class:`Device`."""
+        limit = self.target.memory_bytes
+        if limit is not None:
+            process.require_memory(self._probed(artifact, limit).process_bytes, limit)
+
+    def _probed(self, artifact: Artifact, limit: int | None) -> Probe:
+        key = repr(sorted(file_hashes(artifact).items()))
+        if key not in self._probes:
+            order = self._order("probe", {_ONE: artifact}, _ONE, DEFAULT)
+            self._probes[key] = self._measured(replace(order, memory_bytes=limit))
+        return self._probes[key]
+
+    def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
+        """See :class:`Device`."""
+        return float(self._measured(self._order("energy", {_ONE: artifact}, _ONE, plan)))
+
+    def _order(self, ask: Any, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan) -> Order:
+        target = self.target
+        return Order(
+            ask, artifacts, baseline, target.threads, target.batch, plan, cores=target.cores, timeout=target.timeout
+        )
+
+
+def decode(order: Order, answer: Mapping[str, Any]) -> Any:
+    """Groups by name, a :class:`Probe`, or millijoules.
+
+    Raises:
+        OrderError: the answer is not to this order, or not whole.
+    """
+    try:
+        if order.cores is not None and len(answer["affinity"]) != order.cores:
+            raise OrderError(f"{order.cores} cores were asked for, {len(answer['affinity'])} were used")
+        if order.ask == "time":
+            groups = decode_groups(answer["groups"])
+            wanted = set(order.artifacts) - (set() if order.with_baseline else {order.baseline})
+            if set(groups) != wanted or not all(groups.values()):
+                raise OrderError(f"timings of {sorted(wanted)} were asked for, not of {sorted(groups)}")
+            return groups
+        if order.ask == "energy":
+            return _positive(answer["energy_mj"])
+        return Probe(
+            int(_positive(answer["memory_bytes"])),
+            int(_positive(answer["process_bytes"])),
+            _positive(answer["load_ms"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise error if isinstance(error, OrderError) else OrderError(f"the answer is not whole: {error}") from error
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise OrderError(f"a measured figure is a number above 0, not {value}")
+    return number
+
+
+class StandIn(OrderingDevice):
+    """A process of this machine, pinned to the target's cores, its memory held against the target's limit."""
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Device`: this machine's, with what the stand-in may use of it."""
+        target = self.target
+        return {**device_facts(), "standin": {"cores": target.cores, "memory_mb": target.memory}}
+
+    def _measured(self, order: Order) -> Any:
+        try:
+            return decode(order, process.measure(order))
+        except OrderError as error:
+            raise TrialError(f"measuring failed: {error}") from error

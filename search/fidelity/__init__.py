@@ -1,0 +1,1 @@
+"""How much recovery training a trial gets."""

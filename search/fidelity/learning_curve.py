@@ -1,0 +1,115 @@
+"""What full training should make of a result at a low rung: which share of its loss is still there.
+
+Learned from recipes that were judged at several rungs; a loss is the distance from the base's figure. Of a recipe that
+was not trained in full, the highest rung stands for it, continued by the share that is left from there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+
+from sousvit.objectives.objective import Measurement, Stage, get_objective
+from sousvit.search.trial import TrialRecord
+
+FULL = 1.0
+#: Fidelity of a recipe that is judged untrained: cut and repaired, its recovery left out.
+READ = 0.0
+#: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
+READ_SHARE = 0.8
+#: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
+LOSS_POWER = 1 / 3
+#: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
+SHOWN = 0.02
+#: How far the share of one recipe lies from the usual one (a standard deviation), and how many recipes outweigh that.
+SPREAD, SPREAD_WEIGHT = 0.35, 4
+#: Width of an interval from all validation images, relative to that of the low rung's quarter.
+NARROWER = 0.5
+
+
+@cache
+def is_trained(name: str) -> bool:
+    """Whether training decides the objective."""
+    return get_objective(name).stage is Stage.TRAINED
+
+
+class LearningCurve:
+    """What is known of a run's learning so far.
+
+    Args:
+        base: the base's figures, by objective.
+        records: all results.
+    """
+
+    def __init__(self, base: Mapping[str, Measurement], records: Iterable[TrialRecord]) -> None:
+        self._base = base
+        self._shares: dict[tuple[str, float], float] = {}
+        self._spreads: dict[tuple[str, float], float] = {}
+        by_recipe: dict[tuple[str, int], list[TrialRecord]] = defaultdict(list)
+        for record in records:
+            if record.status == "complete":
+                by_recipe[record.recipe_key, record.seed].append(record)
+        climbed = [sorted(steps, key=lambda r: r.fidelity) for steps in by_recipe.values() if len(steps) > 1]
+        rungs = {record.fidelity for steps in climbed for record in steps if record.fidelity < FULL}
+        for rung in sorted(rungs, reverse=True):  # what follows from a rung must be known before those below it
+            self._learn(rung, [(one, steps[-1]) for steps in climbed for one in steps[:-1] if one.fidelity == rung])
+
+    def _learn(self, rung: float, pairs: list[tuple[TrialRecord, TrialRecord]]) -> None:
+        """From results of ``rung`` and the highest ones of the same recipes."""
+        losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for low, high in pairs:
+            for name in filter(self._is_comparable, low.values.keys() & high.values.keys()):
+                reference = self._base[name].value
+                after = (high.get(name) - reference) * self.share(name, high.fidelity)
+                losses[name].append((low.get(name) - reference, after))
+        for name, found in losses.items():
+            before, after = map(sum, zip(*found, strict=True))
+            share = _share(after, before, SHOWN, _usual_share(rung))
+            apart = [(end / start - share) ** 2 for start, end in found if abs(start) > SHOWN / 2]
+            variance = (SPREAD_WEIGHT * SPREAD**2 + sum(apart)) / (SPREAD_WEIGHT + len(apart))
+            self._shares[name, rung], self._spreads[name, rung] = share, variance**0.5
+
+    def share(self, name: str, fidelity: float) -> float:
+        """Share of the loss at ``fidelity`` that full training leaves; 1 of a full training."""
+        return 1.0 if fidelity >= FULL else self._shares.get((name, fidelity), _usual_share(fidelity))
+
+    def spread(self, name: str, fidelity: float) -> float:
+        """Standard deviation of that share among recipes."""
+        return 0.0 if fidelity >= FULL else self._spreads.get((name, fidelity), SPREAD)
+
+    def expected(self, trial: TrialRecord, bold: bool = False) -> TrialRecord:
+        """``trial`` as it should come out of its full training; ``bold``: if that brings a standard deviation more."""
+        if trial.fidelity >= FULL:
+            return trial
+        values = dict(trial.values)
+        for name, value in trial.values.items():
+            if self._is_comparable(name):
+                change = value.value - self._base[name].value
+                is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
+                if is_loss:  # training more takes none of a gain away
+                    left = self.share(name, trial.fidelity) - bold * self.spread(name, trial.fidelity)
+                    values[name] = _moved(value, -change * (1 - max(0.0, left)))
+        return replace(trial, values=values)
+
+    def _is_comparable(self, name: str) -> bool:
+        return name in self._base and is_trained(name)
+
+
+def _usual_share(fidelity: float) -> float:
+    return READ_SHARE if fidelity == READ else fidelity**LOSS_POWER
+
+
+def _share(after: float, before: float, doubt: float, usual: float) -> float:
+    """What is left of ``before``, near ``usual`` where ``before`` is small against ``doubt`` (mostly noise)."""
+    doubt = doubt if before >= 0 else -doubt
+    return min(1.0, max(0.0, (after + usual * doubt) / (before + doubt))) if before + doubt else 1.0
+
+
+def _moved(value: Measurement, by: float) -> Measurement:
+    """``value`` changed, with the interval that all validation images would give."""
+    low, high = (
+        None if end is None else value.value + by + (end - value.value) * NARROWER for end in (value.low, value.high)
+    )
+    return Measurement(value.value + by, low, high)

@@ -1,0 +1,133 @@
+"""When a trial is trained in full, and which: the moments that the budget's trials and time leave for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget
+from sousvit.search.fidelity.halving import Halving, Promotion
+from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.pending import Work
+from sousvit.search.trial import IS_SINGLE, TrialRecord
+
+TRIALS_BEFORE_FIRST = 3
+#: Share of trials that are full trainings and their variants, however cheap the others are.
+LEAST_SHARE = 1 / 16
+#: Against division by no time at all.
+EPSILON = 1e-9
+#: One full training in this many goes to a single technique, after the first.
+SINGLES_SHARE = 4
+
+
+class Promotions:
+    """Decides on promotions for one search.
+
+    Args:
+        budget: its limits say how much there is to spend.
+        archive: what is known.
+        policy: ranks what may be promoted.
+    """
+
+    def __init__(self, budget: Budget, archive: Archive, policy: Halving) -> None:
+        self._budget, self._archive, self._policy = budget, archive, policy
+        self._limits, self._senses = budget.hard_limits, budget.senses
+
+    def next(self, seconds: float, running: Sequence[Work] = (), exhausted: bool = False) -> Promotion | None:
+        """What to train further now, if anything.
+
+        Args:
+            seconds: of search time spent.
+            running: jobs on their way.
+            exhausted: whether there is nothing else left to do.
+        """
+        if not self._policy.explores:
+            return None
+        busy = {work.model_key for work in running if work.trains}
+        trials = self._archive.records
+        risen = self._policy.rise(trials, busy)
+        if risen is not None:
+            return risen
+        chosen = self._in_full(trials, seconds, running, busy, exhausted)
+        return None if chosen is None else Promotion(chosen, FULL)
+
+    def _in_full(
+        self, trials: list[TrialRecord], seconds: float, running: Sequence[Work], busy: set[str], exhausted: bool
+    ) -> TrialRecord | None:
+        time_limit = self._budget.search.time
+        left = math.inf if time_limit is None else time_limit - seconds
+        is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
+        if not is_late and not self._lags(trials, running):
+            return self._last_chance(trials, left, busy)
+        single = self._due_single(trials, left, running, busy)
+        if single is not None:
+            return single
+        has_answer = self._has_answer()
+        # What is left of the search may go to near misses; where they fail, the learning curve tells so.
+        bold = is_late and has_answer
+        chosen = self._policy.next(trials, left, busy, bold)
+        if chosen is None or exhausted:
+            return chosen
+        # With an answer in hand, a full training that would not give a better one is worse spent than on exploring;
+        # but before the first one nobody knows what training brings.
+        has_promoted = bool(self._policy.ledger(trials).promoted) or any(map(_is_promoted, running))
+        is_wanted = not has_promoted or (is_late and not has_answer)
+        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials, bold) else None
+
+    def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
+        """Whether full trainings and their variants have had less of the search so far than their share."""
+        explored = [trial for trial in trials if trial.status == "complete" and trial.fidelity < FULL]
+        if len(explored) < TRIALS_BEFORE_FIRST:
+            return False
+        full = [trial for trial in trials if _is_late(trial)]
+        of_trials = (len(full) + sum(map(_is_late, running))) / (len(trials) + len(running))
+        of_seconds = _cost(full) / max(_cost(trials), EPSILON)
+        return max(of_trials, of_seconds) < 1 - self._policy.explore_share or of_trials < LEAST_SHARE
+
+    def _spent_share(self, seconds: float) -> float:
+        limits = self._budget.search
+        shares = [self._archive.own / limits.trials]
+        if limits.time is not None:
+            shares.append(seconds / limits.time)
+        return max(shares)
+
+    def _has_answer(self) -> bool:
+        return bool(self._archive.front(self._limits, self._senses))
+
+    def _last_chance(self, trials: list[TrialRecord], left: float, busy: set[str]) -> TrialRecord | None:
+        """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
+        if math.isinf(left) or self._has_answer():
+            return None
+        chosen = self._policy.next(trials, left, busy)
+        if chosen is None or not self._policy.is_hopeful(chosen, trials):
+            return None
+        longest = max(sum(trial.seconds.values()) for trial in trials)
+        return chosen if self._policy.seconds_in_full(chosen, trials) + longest > left else None
+
+    def _due_single(
+        self, trials: list[TrialRecord], left: float, running: Sequence[Work], busy: set[str]
+    ) -> TrialRecord | None:
+        """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
+        ledger = self._policy.ledger(trials)
+        promoted: list[TrialRecord | Work] = [*ledger.promoted, *filter(_is_promoted, running)]
+        if SINGLES_SHARE * sum(one.is_single for one in promoted) >= len(promoted):
+            return None
+        chosen = self._policy.next(ledger.singles, left, busy)
+        is_known = bool(self._archive.front(self._limits, self._senses, IS_SINGLE))
+        return None if is_known and chosen and not self._policy.is_hopeful(chosen, trials) else chosen
+
+
+def _is_late(one: TrialRecord | Work) -> bool:
+    """Whether it is a full training of what was explored, or a variant of one."""
+    return one.origin in ("promoted", "fanned") and one.fidelity >= FULL
+
+
+def _is_promoted(work: Work) -> bool:
+    """Whether it is a full training of what was explored."""
+    return work.origin == "promoted" and work.fidelity >= FULL
+
+
+def _cost(trials: Sequence[TrialRecord]) -> float:
+    """Seconds that ``trials`` took."""
+    return sum(sum(trial.seconds.values()) for trial in trials)

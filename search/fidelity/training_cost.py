@@ -1,0 +1,76 @@
+"""What trainings cost, by the trials so far: that of a candidate in full, and which rungs save what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from statistics import median
+
+from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.trial import TrialRecord
+from sousvit.spaces.technique import get_technique
+
+#: Parts of a trial's time that its own full training does not repeat as they were.
+TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
+#: A rung pays if it costs no more than so many times what one ``eta`` times cheaper than the next would.
+SLACK = 1.25
+#: So many trainings tell what trials of a search cost: the first ones which rungs pay, the last ones what comes next.
+TELLING = 20
+
+
+def seconds_in_full(trial: TrialRecord, same_model: Iterable[TrialRecord], trained: Sequence[TrialRecord]) -> float:
+    """Expected cost of training ``trial`` in full, by those of its own model, or else by all that were ``trained``."""
+    paces = []
+    for record in same_model:  # siblings share recovered weights, so theirs count once
+        if record.fidelity >= FULL:
+            return _rest(trial)
+        if record.fidelity > READ:
+            paces.append(_pace(record))
+    return _rest(trial) + (max(paces) if paces else _usual_training(trial, trained[-TELLING:]))
+
+
+def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[TrialRecord]) -> tuple[float, ...]:
+    """The rungs, without those whose trials cost so much, training or not, that they do not pay.
+
+    Successive halving spends on ``eta`` trials of a rung what one of the next takes. Where export, measuring and
+    judging take longer than the training, a low rung saves nothing, and its result is worth less. Before the first
+    training has shown what else there is to pay, only the training counts.
+    """
+    trained = list(islice((record for record in records if tells_cost(record)), TELLING))
+    fixed = median(map(_rest, trained)) if trained else 0.0
+    pace = median(map(_pace, trained)) if trained else 1.0
+    kept = [FULL]
+    for rung in reversed(rungs[:-1]):
+        if (fixed + rung * pace) * eta <= SLACK * (fixed + kept[-1] * pace):
+            kept.append(rung)
+    return tuple(reversed(kept))
+
+
+def tells_cost(record: TrialRecord) -> bool:
+    """Whether it was trained, and with success."""
+    return record.status == "complete" and record.fidelity > READ and record.seconds.get("recover", 0.0) > 0
+
+
+def _rest(trial: TrialRecord) -> float:
+    """Seconds of everything but training."""
+    return sum(seconds for part, seconds in trial.seconds.items() if part not in TRAINING_PARTS)
+
+
+def _pace(trial: TrialRecord) -> float:
+    """Seconds that all epochs of its training should take."""
+    return trial.seconds.get("recover", 0.0) / trial.fidelity
+
+
+def _usual_training(trial: TrialRecord, trained: Sequence[TrialRecord]) -> float:
+    """Seconds that ``trained`` took, for as much work where it is known how much that is; 0 where there is none."""
+    work = _work(trial)
+    by_work = [_pace(record) / _work(record) for record in trained if work and _work(record)]
+    if by_work:
+        return work * median(by_work)
+    return median(map(_pace, trained)) if trained else 0.0
+
+
+def _work(trial: TrialRecord) -> float:
+    """What its full training computes, in epochs times MACs; 0 where that is not known."""
+    epochs = sum(step.get("epochs", 0) for step in trial.recipe["steps"] if get_technique(step["technique"]).recovers)
+    return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0

@@ -1,0 +1,1 @@
+"""One trial, judged: gates, recovery, export, measurement."""

@@ -1,0 +1,98 @@
+"""The worker process: loads the base once, then judges recipes (a function of recipe, fidelity and seed)."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.machine import end_with_parent, lease_cores
+from sousvit.registry import load_from_file
+from sousvit.search.executors.executor import Job, Outcome
+
+
+def serve(connection: Connection, setup: dict[str, Any]) -> None:
+    """Answer requests until told to stop or the driver is gone.
+
+    Args:
+        setup: see :class:`.Judge`; with ``cores``, so many are leased where other workers of this
+            machine train or measure beside it; ``judge`` names another class (``file.py:Class``), such as one that
+            gives recorded results.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    end_with_parent()
+    if setup.get("cores"):
+        lease_cores(setup["cores"])
+    judge: Any = None
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        if message[0] == "stop":
+            return
+
+        def progress(*content: Any) -> None:
+            connection.send(("progress", content))
+
+        try:
+            if message[0] == "start":
+                judge = _judge_class(setup)(setup, progress)
+                answer = judge.start(message[1])
+            elif message[0] == "job":
+                answer = _judged(judge, message[1])
+            else:
+                answer = getattr(judge, f"call_{message[1]}")(**message[2])
+            connection.send(("answer", answer))
+        except UserError as error:
+            connection.send(("error", error))
+        except (BrokenPipeError, ConnectionError):
+            return
+        except Exception as error:
+            if message[0] == "job":
+                connection.send(("answer", Outcome(message[1].attempt, "failed", message=_last_line(error))))
+            else:
+                connection.send(("error", _sendable(error)))
+
+
+def _judge_class(setup: dict[str, Any]) -> Any:
+    if setup.get("judge"):
+        return load_from_file(setup["judge"], "judge")
+    from sousvit.search.judging.judge import Judge
+
+    return Judge
+
+
+def _judged(judge: Any, job: Job) -> Outcome:
+    """Judge a job; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's."""
+    begun = time.monotonic()
+    try:
+        return judge.judge(job)
+    except TrialError as error:
+        message = str(error)
+    except SharedInputError:
+        raise
+    except UserError as error:
+        message = str(error)
+    except MemoryError:
+        message = "out of memory"
+    return Outcome(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
+
+
+def _last_line(error: BaseException) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(_last_line(error))
+    return error

@@ -1,0 +1,241 @@
+"""The answer of a search: the returned recipe, the rows of the final table, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sousvit.files import write_atomic
+from sousvit.objectives.objective import Measurement, get_objective
+from sousvit.search.archive import Archive, feasible, violations
+from sousvit.search.budget import Budget
+from sousvit.search.limits import Limit
+from sousvit.search.trial import IS_SINGLE, BaseRecord, TrialRecord, decode, encode
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the final table, everything on it measured in the same session.
+
+    ``role`` is ``base``, ``best single``, ``recipe`` or ``without <technique>``; ``values`` are on the test split;
+    ``noisy`` where the machine was busy while its latency was measured.
+    """
+
+    role: str
+    recipe: dict[str, Any]
+    values: dict[str, Measurement]
+    artifact: str = ""
+    noisy: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "values": encode(self.values)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Row:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**plain, "values": decode(plain["values"])})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a budget gets.
+
+    Attributes:
+        feasible: whether the recipe holds every limit (on validation).
+        chosen: the returned trial, or the nearest miss; None when nothing finished at all.
+        violated: per broken limit a phrase with the value and the bound.
+        rows: the final table; empty when only the archive was asked.
+        notes: what a reader must know besides.
+    """
+
+    feasible: bool
+    chosen: TrialRecord | None
+    single: TrialRecord | None
+    violated: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    cost: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "status": "feasible" if self.feasible else "infeasible",
+            "recipe": None if self.chosen is None else self.chosen.to_dict(),
+            "single": None if self.single is None else self.single.to_dict(),
+            "violated": list(self.violated),
+            "rows": [row.to_dict() for row in self.rows],
+            "notes": list(self.notes),
+            "cost": self.cost,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Answer:
+        """The inverse of :meth:`to_dict`."""
+
+        def trial(name: str) -> TrialRecord | None:
+            return None if plain[name] is None else TrialRecord.from_dict(plain[name])
+
+        rows = tuple(Row.from_dict(row) for row in plain["rows"])
+        feasible = plain["status"] == "feasible"
+        return cls(
+            feasible,
+            trial("recipe"),
+            trial("single"),
+            tuple(plain["violated"]),
+            rows,
+            tuple(plain["notes"]),
+            plain["cost"],
+        )
+
+
+def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float]) -> Answer:
+    """Answer from the archive alone; what broke a limit when it was measured again is no answer."""
+    assert archive.base is not None
+    pool = [trial for trial in archive if not archive.is_rejected(trial, limits)]
+    return choose_among(pool, archive.base, limits, weights)
+
+
+def choose_among(
+    pool: Sequence[TrialRecord], base: BaseRecord, limits: Sequence[Limit], weights: Mapping[str, float]
+) -> Answer:
+    """The best trial of ``pool`` that holds the limits, or the nearest miss."""
+    preference = Preference(weights, base.values)
+    held = feasible(pool, limits)
+    chosen = best(held, limits, preference)
+    single = best(filter(IS_SINGLE, held), limits, preference) or nearest_miss(
+        filter(IS_SINGLE, pool), limits, preference
+    )
+    if chosen is not None:
+        return Answer(True, chosen, single)
+    miss = nearest_miss(pool, limits, preference)
+    return Answer(False, miss, single, () if miss is None else phrases(miss, limits))
+
+
+def phrases(trial: TrialRecord, limits: Sequence[Limit]) -> tuple[str, ...]:
+    """Why a trial is no answer: one phrase a violated limit, and whether it was trained in part only."""
+    broken = violations(trial, limits)
+    found = [limit.phrase(trial.values.get(limit.name)) for limit in limits if limit.name in broken]
+    if trial.status == "complete" and not trial.is_final:
+        found.append(f"trained for {trial.fidelity:.0%} of its epochs only, which never counts as final")
+    return tuple(found)
+
+
+def recipe_yaml(answer: Answer, budget: Budget) -> str:
+    """The text of ``recipe.yaml``: all that ``sousvit apply`` needs, and what was measured."""
+    assert answer.chosen is not None
+    test = next((row for row in answer.rows if row.role == "recipe"), None)
+    content: dict[str, Any] = {
+        "status": "feasible" if answer.feasible else "infeasible",
+        **({} if answer.feasible else {"violated": list(answer.violated)}),
+        "recipe": answer.chosen.recipe,
+        "fidelity": answer.chosen.fidelity,
+        "seed": answer.chosen.seed,
+        "model": budget.model.model_dump(mode="json", exclude_defaults=True),
+        "data": budget.data.model_dump(mode="json", exclude_defaults=True),
+        "target": budget.target.model_dump(mode="json"),
+        ("validation" if budget.data.kind != "none" else "held_out"): plain_values(answer.chosen.values),
+        **({} if test is None or not budget.data.has_test else {"test": plain_values(test.values)}),
+    }
+    head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
+    return head + yaml.safe_dump(content, sort_keys=False)
+
+
+def plain_values(values: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Rounded figures, ``[value, low, high]`` where there is an interval."""
+
+    def short(number: float | None) -> float | None:
+        return None if number is None else float(f"{number:.6g}")
+
+    return {
+        name: short(v.value) if v.low is None else [short(v.value), short(v.low), short(v.high)]
+        for name, v in values.items()
+    }
+
+
+def write_answer(answer: Answer, budget: Budget, folder: Path) -> None:
+    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe)."""
+    write_atomic(folder / "answer.json", json.dumps(answer.to_dict(), indent=1))
+    names = ("recipe.yaml", "nearest-miss.yaml")
+    right, stale = names if answer.feasible else reversed(names)
+    if answer.chosen is not None:
+        write_atomic(folder / right, recipe_yaml(answer, budget))
+    (folder / stale).unlink(missing_ok=True)
+
+
+#: Errors below this are one: a split cannot tell them apart.
+ERROR_FLOOR = 2e-3
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Orders recipes by what the budget optimises.
+
+    The score is ``sum_i w_i log(gain_i)``: ``base / value`` for what is minimised, ``value / base`` for what
+    is maximised; for shares such as accuracy the ratio of the errors ``(1 - base) / (1 - value)``, because near 1
+    only the error tells recipes apart. 0 is the base, more is better. One objective: simply its order.
+    """
+
+    weights: Mapping[str, float]
+    base: Mapping[str, Measurement]
+
+    def score(self, trial: TrialRecord) -> float:
+        """The weighted log gain; minus infinity where an objective is missing."""
+        total = 0.0
+        for name, weight, gain in self._terms:
+            value = trial.get(name)
+            if math.isnan(value):
+                return -math.inf
+            total += weight * gain(value)
+        return total
+
+    @cached_property
+    def _terms(self) -> list[tuple[str, float, Callable[[float], float]]]:
+        return [(name, weight, _gain_of(name, self.base.get(name))) for name, weight in self.weights.items()]
+
+
+def _gain_of(name: str, base: Measurement | None) -> Callable[[float], float]:
+    """Gain by the value of objective ``name``."""
+    objective = get_objective(name)
+    reference = 1.0 if base is None else base.value
+    sign = 1.0 if objective.direction == "maximize" else -1.0
+    if name.partition("@")[0].endswith("_drop"):
+        return lambda value: sign * value
+    if objective.direction == "maximize" and objective.unit == "share":
+        base_error = max(1 - reference, ERROR_FLOOR)
+        return lambda value: math.log(base_error / max(1 - value, ERROR_FLOOR))
+    floored = max(reference, 1e-12)
+    return lambda value: sign * math.log(max(value, 1e-12) / floored)
+
+
+def best(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+    """The feasible trial with the highest score, or None."""
+    return max(feasible(trials, limits), key=preference.score, default=None)
+
+
+def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+    """The trial whose worst violation is smallest: among final ones, else low-rung ones, else gated ones.
+
+    A gated trial is compared by the limits that were measured before it ended.
+    """
+
+    def distance(trial: TrialRecord) -> tuple[float, int, float]:
+        broken = violations(trial, limits)
+        unknown = [name for name, by in broken.items() if math.isinf(by)]
+        worst = max((by for name, by in broken.items() if name not in unknown), default=0.0)
+        return worst if len(unknown) < len(limits) else math.inf, len(unknown), -preference.score(trial)
+
+    pool = list(trials)
+    groups = (
+        [trial for trial in pool if trial.is_final],
+        [trial for trial in pool if trial.status == "complete"],
+        [trial for trial in pool if trial.status == "gated"],
+    )
+    return min(next((group for group in groups if group), []), key=distance, default=None)

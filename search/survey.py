@@ -1,0 +1,247 @@
+"""A study: every technique of a space alone, and named combinations, measured on one base in one run.
+
+It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
+proposed. A technique that changes the base stands there twice: repaired from calibration data alone, and with the
+space's full recovery (a new architecture needs training). Every recovered recipe is measured in every runtime that
+takes it without other changes. Ways to recover are compared on one and the same compressed model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sousvit.errors import UserError
+from sousvit.files import write_atomic
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget, open_space
+from sousvit.search.callbacks import Hooks
+from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
+from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.report.tables import trial_frame
+from sousvit.search.run import claim_run
+from sousvit.search.trial import trial_key
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import ModelShape, read_shape
+from sousvit.spaces.space import Option, Space
+from sousvit.spaces.technique import ModelTechnique, Stage
+
+#: Combinations by name: techniques at their middle settings, of those that the space has.
+COMBINATIONS = {
+    "structure": ("prune_depth", "prune_heads", "prune_mlp"),
+    "structure + int8": ("prune_depth", "prune_heads", "prune_mlp", "int8_dynamic"),
+    "width + int8": ("prune_heads", "prune_mlp", "int8_dynamic"),
+    "mlp + int8": ("prune_mlp", "int8_dynamic"),
+    "embedding + int8": ("prune_embed", "int8_dynamic"),
+    "low rank + int8": ("low_rank", "int8_dynamic"),
+    "mlp + low rank": ("low_rank", "prune_mlp"),
+    "merging + int8": ("tome", "int8_dynamic"),
+    "linear attention + int8": ("attention", "int8_dynamic"),
+    "patches + int8": ("patch_size", "int8_dynamic"),
+    "mlp + static int8": ("prune_mlp", "static_int8"),
+    "mlp + QAT": ("prune_mlp", "qat"),
+    "student + int8": ("student", "int8_dynamic"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a study: the technique or combination it stands for, and the recipe."""
+
+    name: str
+    recipe: Recipe
+
+
+def entries(space: Space, shape: ModelShape) -> list[Entry]:
+    """The base in every runtime, every technique alone, then the combinations; each recipe once, in canonical form."""
+    runtimes = list(dict.fromkeys(runtime for runtime, _ in space.deploys.values()))
+    found = [Entry("base", Recipe((), runtime)) for runtime in runtimes]
+    found += [*_singles(space, shape, runtimes), *_recoveries(space, shape)]
+    for name, techniques in COMBINATIONS.items():
+        recipe = _combination(space, shape, techniques)
+        if recipe is not None:
+            found.append(Entry(name, recipe))
+    unique: dict[str, Entry] = {}
+    for entry in found:
+        try:
+            recipe = entry.recipe.canonical(shape)
+            recipe.reshape(shape)
+        except UserError:
+            continue  # these settings do not fit this base
+        unique.setdefault(recipe.hash, Entry(entry.name, recipe))
+    return list(unique.values())
+
+
+def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterator[Entry]:
+    for option in _model_options(space):
+        for step in variants(option, shape):
+            recovery = _recovery(space, shape, step)
+            if recovery and option.handler.stage is not Stage.ARCHITECTURE:
+                yield Entry(f"{option.technique}, untrained", Recipe((step,), space.first_runtime(step)))
+            for runtime in runtimes:
+                if all(one.handler.suits(runtime) for one in (step, *recovery)):
+                    yield Entry(option.technique, Recipe((step, *recovery), runtime))
+    for runtime, deploy in space.deploys.values():
+        if deploy is not None:
+            for step in variants(deploy, shape):
+                yield Entry(deploy.technique, Recipe((step,), runtime))
+
+
+def _model_options(space: Space) -> list[Option]:
+    return [
+        option
+        for group in space.groups
+        for option in group
+        if isinstance(option.handler, ModelTechnique) and option.handler.compresses
+    ]
+
+
+def variants(option: Option, shape: ModelShape) -> list[Step]:
+    """A middle setting and an end of the scale; at the middle, every other value of what has no scale.
+
+    A scale is a parameter that can also change nothing; how long to train is one too.
+    """
+    steps = option.samples(shape)
+    if not steps:
+        return []
+    middle = steps[0].config.model_dump(mode="json")
+    for name, values in option.values.items():
+        others = [Step.make(option.technique, **{**middle, name: value}) for value in values if value != middle[name]]
+        is_scale = name == "epochs" or any(option.handler.is_identity(step.config, shape) for step in others)
+        steps += [step for step in others if not is_scale or isinstance(getattr(step.config, name), str)]
+    return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
+
+
+def _recoveries(space: Space, shape: ModelShape) -> Iterator[Entry]:
+    """Every value of every recovery parameter, and techniques that only help recovery, on the first pruned model."""
+    options = [option for group in space.groups for option in group]
+    carriers = [option.samples(shape)[0] for option in options if option.handler.stage is Stage.STRUCTURE]
+    usual = _recovery(space, shape, None)
+    if not carriers or not usual:
+        return
+    carrier, runtime = carriers[0], space.first_runtime(*usual)
+    for option in options:
+        handler = option.handler
+        if handler.recovers and option.technique == usual[0].technique:
+            given = usual[0].config.model_dump(mode="json")
+            for name, values in option.values.items():
+                for value in values if name != "epochs" else ():
+                    with contextlib.suppress(UserError):  # shares of the loss beyond 1
+                        step = Step.make(option.technique, **{**given, name: value})
+                        yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
+        elif not handler.compresses and not handler.trains:
+            for step in option.samples(shape)[:1]:
+                recipe = _helped(step, carriers, Recipe(usual, runtime), shape)
+                if recipe is not None:
+                    yield Entry(f"recovery, {option.technique}", recipe)
+
+
+def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: ModelShape) -> Recipe | None:
+    """``step``, the first of ``carriers`` with which it has an effect, and the recovery; None where there is none."""
+    for carrier in carriers:
+        with contextlib.suppress(UserError):
+            recipe = replace(recovery, steps=(step, carrier, *recovery.steps)).canonical(shape)
+            if step in recipe.steps:
+                return recipe
+    return None
+
+
+def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:
+    if step is not None and step.handler.trains:
+        return ()
+    recovering = [option for group in space.groups for option in group if option.handler.recovers]
+    return tuple(option.default_step(shape) for option in recovering[:1])
+
+
+def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> Recipe | None:
+    """The techniques in the space's order, each at its middle setting (at their last where those do not go together).
+
+    None unless the space has all of them.
+    """
+    options = {option.technique: option for option in _model_options(space)}
+    deploys = {option.technique: (runtime, option) for runtime, option in space.deploys.values() if option is not None}
+    if any(name not in options and name not in deploys for name in techniques):
+        return None
+    last = [(runtime, deploy.default_step()) for runtime, deploy in (deploys[n] for n in techniques if n in deploys)]
+    for place in (0, -1):
+        steps = [option.samples(shape)[place] for name, option in options.items() if name in techniques]
+        steps += [] if any(step.handler.trains for step in steps) else _recovery(space, shape, None)
+        runtime = last[0][0] if last else space.first_runtime(*steps)
+        recipe = Recipe((*steps, *(step for _, step in last)), runtime)
+        with contextlib.suppress(UserError):
+            recipe.reshape(shape)
+            return recipe
+    return None
+
+
+def run_study(
+    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], hooks: Hooks | None = None
+) -> Archive:
+    """Measure every entry that the run has not measured yet; returns the archive.
+
+    Raises:
+        UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
+    """
+    hooks = hooks or Hooks()
+    archive = Archive(folder, writable=True)
+    try:
+        claim_run(archive, budget, f"study {budget.identity}")
+        # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.
+        optimised = {**budget.optimize, "size_compressed": 1.0}
+        with make_executor(budget.model_copy(update={"limits": {}, "optimize": optimised}), folder) as executor:
+            base = executor.start(archive.base)
+            if archive.base is None:
+                archive.append("base", base=base.to_dict())
+            shape = read_shape(base.shape)
+            space, left_out = open_space(budget, shape)
+            hooks.ready(base, space, left_out)
+            executor.drive(_Listed(entries(space, shape), archive, budget, hooks))
+        frame = trial_frame(archive, budget.hard_limits)
+        frame.insert(0, "name", [trial.origin for trial in archive])
+        write_atomic(folder / "study.csv", frame.to_csv(index=False))
+    finally:
+        archive.close()
+    return archive
+
+
+class _Listed:
+    """The entries that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
+
+    def __init__(self, wanted: list[Entry], archive: Archive, budget: Budget, hooks: Hooks) -> None:
+        self._archive, self._budget, self._hooks = archive, budget, hooks
+        seed = budget.search.seed
+        self._waiting = deque(
+            entry for entry in wanted if trial_key(entry.recipe.to_dict(), FULL, seed) not in archive.trials
+        )
+        self._running: dict[str, tuple[Entry, Job]] = {}
+
+    def next_job(self) -> Job | None:
+        if not self._waiting:
+            return None
+        entry = self._waiting.popleft()
+        self._hooks.watcher.begin(entry.name, entry.recipe, FULL)
+        job = make_job(entry.recipe, FULL, self._budget.search)
+        self._running[job.attempt] = entry, job
+        return job
+
+    def take(self, outcome: Outcome) -> bool:
+        if outcome.attempt not in self._running:
+            return False
+        entry, job = self._running.pop(outcome.attempt)
+        record = record_of(job, outcome, entry.name)
+        self._archive.add(record)
+        self._archive.drop_artifacts(self._budget.hard_limits, self._budget.senses, record)
+        counts = self._hooks.watcher.counts
+        counts.finished += 1
+        counts.failed += record.status == "failed"
+        self._hooks.watcher.trial(record, counts)
+        return True
+
+    def rungs_of(self, job: Job) -> list[float]:
+        return [job.fidelity]
+
+    def continue_with(self, job: Job, attempt: str) -> Job | None:
+        return None

@@ -1,0 +1,178 @@
+"""What is known of one trial: :class:`TrialRecord`, and :class:`BaseRecord` for the uncompressed model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, Literal
+
+from sousvit.files import content_hash
+from sousvit.objectives.objective import Measurement
+from sousvit.objectives.tasks.task import task_measured
+from sousvit.spaces.technique import Stage, get_technique
+
+Status = Literal["complete", "gated", "failed"]
+
+
+def encode(values: Mapping[str, Measurement]) -> dict[str, list[float | None]]:
+    """Figures as plain ``[value, low, high]``."""
+    return {name: [v.value, v.low, v.high] for name, v in values.items()}
+
+
+def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
+    """The inverse of :func:`encode`."""
+    return {name: Measurement(*entry) for name, entry in plain.items()}
+
+
+#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
+#: answer from the archive takes under a second because it imports no technique, hence no torch.
+REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
+
+
+def is_single(techniques: Iterable[str]) -> bool:
+    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
+    return sum(name not in REPAIRS for name in techniques) == 1
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished trial at one fidelity.
+
+    Attributes:
+        key: recipe, fidelity and seed in one hash; a finished key is never paid again.
+        recipe: plain values of the recipe.
+        fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 judged before its recovery.
+        status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
+        values: figures by objective name, those measured before the trial ended.
+        origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted``, ``fanned`` (another
+            deployment) or ``unrecovered`` (a reading's recipe without its recovery).
+        number: the Optuna trial, or None for promotions.
+        attempt: identifies the attempt that gave the result.
+        seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).
+        message: why it failed, or which limits gated it.
+        artifact: folder name under ``artifacts/``, or "".
+        source: the earlier run that measured it, where this one took it over; "" for a trial of its own.
+    """
+
+    key: str
+    recipe: dict[str, Any]
+    fidelity: float
+    seed: int
+    status: Status
+    values: dict[str, Measurement] = field(default_factory=dict)
+    origin: str = "proposed"
+    number: int | None = None
+    attempt: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    artifact: str = ""
+    source: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it counts for the answer: complete, at full fidelity."""
+        return self.status == "complete" and self.fidelity >= 1.0
+
+    @cached_property
+    def techniques(self) -> tuple[str, ...]:
+        """Names of the recipe's steps."""
+        return tuple(step["technique"] for step in self.recipe["steps"])
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether its recipe is one technique."""
+        return is_single([step["technique"] for step in self.recipe["steps"]])
+
+    @cached_property
+    def recipe_key(self) -> str:
+        """Identity of the recipe."""
+        return content_hash(self.recipe)
+
+    @cached_property
+    def model_key(self) -> str:
+        """Identity of the recipe's model before deployment: siblings share its recovered weights."""
+        return recipe_model_key(self.recipe)
+
+    def get(self, name: str) -> float:
+        """The value of an objective, NaN where it was not measured."""
+        found = self.values.get(name)
+        return math.nan if found is None else found.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "values": encode(self.values)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
+        """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
+        known = {entry.name for entry in fields(cls)}
+        kept = {name: value for name, value in plain.items() if name in known}
+        kept["values"] = decode(plain["values"])
+        return cls(**kept)
+
+
+def quality_of(values: Mapping[str, Measurement]) -> str:
+    """Which figure says how good predictions are: the task's own, or ``agreement`` where there are no labels."""
+    quality = task_measured(values).quality
+    return "agreement" if quality not in values and "agreement" in values else quality
+
+
+def word_of(values: Mapping[str, Measurement]) -> str:
+    """What that figure is called in tables and plots: agreement with the base is never called top-1."""
+    quality = quality_of(values)
+    return quality if quality == "agreement" else task_measured(values).heading.removesuffix(" %")
+
+
+#: The same function wherever fronts of single techniques are asked for, so that they are kept.
+IS_SINGLE = attrgetter("is_single")
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
+
+    ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``export_error`` is the relative error of
+    the exported predictions; ``fingerprint`` is of its weights and of the data that the search sees; ``timings`` are
+    the plain forms of its :class:`sousvit.objectives.timing.Timing` by target. ``machine`` are the facts of the first
+    target's device, with those of all by target under ``devices``.
+    """
+
+    values: dict[str, Measurement]
+    shape: dict[str, Any]
+    machine: dict[str, Any]
+    export_error: float = 0.0
+    fingerprint: str = ""
+    timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "values": encode(self.values),
+            "shape": self.shape,
+            "machine": self.machine,
+            "export_error": self.export_error,
+            "fingerprint": self.fingerprint,
+            "timings": self.timings,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> BaseRecord:
+        """The inverse of :meth:`to_dict`; keys of other versions are ignored."""
+        known = {entry.name for entry in fields(cls)}
+        kept = {name: value for name, value in plain.items() if name in known}
+        return cls(**{**kept, "values": decode(plain["values"])})
+
+
+def recipe_model_key(recipe: dict[str, Any]) -> str:
+    """Identity of a recipe's model before deployment."""
+    steps = recipe["steps"]
+    deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
+    return content_hash(steps[: len(steps) - deployed])
+
+
+def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:
+    """Identity of the work that a trial pays for."""
+    return content_hash(recipe, float(fidelity), seed)

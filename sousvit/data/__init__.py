@@ -1,0 +1,7 @@
+"""Labelled images: sources (parquet, IDX, folders, torchvision), the three splits, and augmentation."""
+
+from sousvit.data.source import ImageSet, Source
+from sousvit.data.splits import Splits, look_at_test, require_test
+from sousvit.specs import DataSpec
+
+__all__ = ["DataSpec", "ImageSet", "Source", "Splits", "look_at_test", "require_test"]

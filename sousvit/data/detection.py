@@ -1,0 +1,221 @@
+"""Images with boxes: what a source of them holds, how annotations are cleaned, and the set that the rooms see.
+
+Broken annotations are handled the same way for every format: boxes are clipped to their image; what is then smaller
+than a pixel, and a box given twice, is dropped and counted (:attr:`DetectionSource.notes`). An image without objects
+stays, as a negative. What cannot be understood (no such class, no numbers, no image) is an error that names the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from sousvit.data.source import ImageSet, Source, decode_image
+from sousvit.errors import SharedInputError, UserError
+from sousvit.files import content_hash, files_hash
+
+#: Sides below this many pixels of the original image hold nothing to find.
+SMALLEST_SIDE = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What is to be found in one image: ``boxes`` float32 ``[n, 4]`` (x1, y1, x2, y2 in pixels), ``labels`` ``[n]``."""
+
+    boxes: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, kept: torch.Tensor) -> Objects:
+        """The objects at a mask or positions."""
+        return Objects(self.boxes[kept], self.labels[kept])
+
+    def as_target(self) -> dict[str, torch.Tensor]:
+        """Torchvision's form."""
+        return {"boxes": self.boxes, "labels": self.labels}
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One image as its format describes it.
+
+    Attributes:
+        file: the image.
+        size: (width, height) in pixels.
+        boxes: ``(x1, y1, x2, y2)`` each, as written.
+        labels: a class each.
+    """
+
+    file: Path
+    size: tuple[int, int]
+    boxes: tuple[tuple[float, float, float, float], ...]
+    labels: tuple[int, ...]
+
+
+class BoxSource(Source, Protocol):
+    """A source that knows where objects are.
+
+    Attributes:
+        objects: of each image, by its row.
+        sizes: (width, height) in which its boxes are measured.
+    """
+
+    objects: Sequence[Objects] | Mapping[int, Objects]
+    sizes: Sequence[tuple[int, int]] | Mapping[int, tuple[int, int]]
+
+
+class DetectionSource:
+    """Annotated images, cleaned.
+
+    Args:
+        labelled: False where images have no boxes, and need none.
+
+    Attributes:
+        labels: ``[N]``, the row of each image's objects (a class an image has no meaning here).
+        objects: per image, in pixels of the original.
+        notes: one line for each kind of box that was dropped or changed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        annotations: Sequence[Annotation],
+        class_names: list[str],
+        counts: Counter[str],
+        labelled: bool = True,
+    ) -> None:
+        if not annotations:
+            raise UserError("a data set must hold images", f"none in {name}", "correct the path")
+        self.name, self.class_names = name, class_names
+        self.files = [annotation.file for annotation in annotations]
+        self.sizes = [annotation.size for annotation in annotations]
+        self.objects = [clean(annotation, counts) for annotation in annotations]
+        if labelled and not any(map(len, self.objects)):
+            raise UserError("detection data must hold boxes", f"none in {name}", "correct the annotations")
+        self.labels = np.arange(len(annotations), dtype=np.int64)
+        self.notes = [f"{count} {what} in {name}" for what, count in sorted(counts.items()) if count]
+        parts = [part for one in self.objects for part in (one.boxes.numpy().tobytes(), one.labels.numpy().tobytes())]
+        files = files_hash({f"{place} {file.name}": file for place, file in enumerate(self.files)})
+        self.fingerprint = content_hash(files, class_names, *parts)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode image ``index``.
+
+        Raises:
+            SharedInputError: it is corrupt, or of another size than its annotation says.
+        """
+        file = self.files[index]
+        try:
+            image = decode_image(file.read_bytes(), str(file))
+        except OSError as error:
+            raise SharedInputError(
+                "every image must be readable", f"{file}: {error.strerror}", "repair or remove it"
+            ) from error
+        if image.size != self.sizes[index]:
+            raise SharedInputError(
+                "boxes are measured on their image",
+                f"{file} has {image.size} pixels, its annotation says {self.sizes[index]}",
+                "correct the annotation's size",
+            )
+        return image
+
+
+def numbered(classes: Sequence[str]) -> dict[str, int]:
+    """The label of each class that the user names, in their order.
+
+    Raises:
+        UserError: a class is named twice.
+    """
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise UserError("classes are named once", ", ".join(twice), "correct data.classes")
+    return {name: label for label, name in enumerate(classes)}
+
+
+def clean(annotation: Annotation, counts: Counter[str]) -> Objects:
+    """The boxes clipped to their image, without empty and repeated ones; what happened is counted in ``counts``.
+
+    Raises:
+        UserError: a coordinate is no finite number.
+    """
+    given = np.array(annotation.boxes, dtype=np.float64).reshape(-1, 4)
+    if not np.isfinite(given).all():
+        raise UserError("box coordinates are finite numbers", f"{annotation.file.name}: {given}", "correct them")
+    width, height = annotation.size
+    boxes = given.clip(0, [width, height, width, height])
+    alive = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(axis=1)
+    counts["boxes dropped: outside of their image, or smaller than a pixel"] += int((~alive).sum())
+    counts["boxes clipped to their image"] += int(((boxes != given).any(axis=1) & alive).sum())
+    rows = np.column_stack([boxes, annotation.labels])[alive] if len(boxes) else np.zeros((0, 5))
+    first = np.sort(np.unique(rows, axis=0, return_index=True)[1]) if len(rows) else np.zeros(0, dtype=np.int64)
+    counts["boxes dropped: given twice"] += len(rows) - len(first)
+    rows = rows[first]
+    return Objects(torch.from_numpy(rows[:, :4]).float(), torch.from_numpy(rows[:, 4]).long())
+
+
+def image_dimensions(file: Path) -> tuple[int, int]:
+    """(width, height) from the file's header.
+
+    Raises:
+        UserError: no readable image there.
+    """
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise UserError("every image must be readable", f"{file}: {error}", "repair or remove it") from error
+
+
+class DetectionSet(ImageSet):
+    """Images stretched to the model's size, with their boxes.
+
+    Stretching keeps the whole image, where classification crops the centre; overlaps of boxes do not change by it.
+    """
+
+    source: BoxSource
+
+    def targets(self, positions: torch.Tensor) -> list[Objects]:
+        """The objects of the images at ``positions``, in pixels of ``size``."""
+        found = []
+        for row in self.indices[positions.numpy()]:
+            objects, (width, height) = self.source.objects[row], self.source.sizes[row]
+            scale = torch.tensor([self.size[1] / width, self.size[0] / height] * 2)
+            found.append(Objects(objects.boxes * scale, objects.labels))
+        return found
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the source."""
+        return len(self.class_names)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """See :class:`ImageSet`."""
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        return image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
+
+
+class _Reboxed:
+    """A source whose images at ``rows`` hold other objects, in pixels of ``size``."""
+
+    def __init__(self, source: Source, rows: np.ndarray, objects: Sequence[Objects], size: tuple[int, int]) -> None:
+        self.name, self.class_names, self.labels = source.name, source.class_names, source.labels
+        self.objects = dict(zip(rows.tolist(), objects, strict=True))
+        self.sizes = dict.fromkeys(rows.tolist(), (size[1], size[0]))
+        parts = [part for one in objects for part in (one.boxes.numpy().tobytes(), one.labels.numpy().tobytes())]
+        self.fingerprint = content_hash(source.fingerprint, rows.tobytes(), size, *parts)
+        self.read = source.read
+
+
+def reboxed(images: ImageSet, objects: Sequence[Objects]) -> DetectionSet:
+    """The same images with ``objects`` in each, in pixels of their size."""
+    source = _Reboxed(images.source, images.indices, objects, images.size)
+    return DetectionSet(source, images.indices, images.size, images.channels)

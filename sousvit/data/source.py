@@ -1,0 +1,191 @@
+"""The contract of a data source, and :class:`ImageSet`, the form in which every room sees images.
+
+A source knows where labelled images lie and reads one at a time; an ``ImageSet`` is a selection of
+them at the model's input size. Small sets are decoded once and kept in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from sousvit.errors import SharedInputError, UserError
+from sousvit.files import content_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Sets of at most this many decoded bytes stay in memory.
+CACHE_BYTES = 2 << 30
+
+#: What PIL's decoders raise on broken files.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class Source(Protocol):
+    """Labelled images somewhere on disk.
+
+    ``name`` and ``fingerprint`` identify the content for caches; ``labels`` is int64 ``[N]``, a class an image (other
+    targets stand in sources of their own, see :mod:`sousvit.data.detection`); ``class_names`` may be empty when
+    the format has none.
+    """
+
+    name: str
+    fingerprint: str
+    labels: np.ndarray
+    class_names: list[str]
+
+    def read(self, index: int) -> Image.Image:
+        """Decode image ``index``; raises :class:`SharedInputError` when it is corrupt."""
+        ...
+
+
+def decode_image(data: bytes, where: str) -> Image.Image:
+    """Decode an encoded image (JPEG, PNG, ...).
+
+    Raises:
+        SharedInputError: the bytes are no readable image; ``where`` names the row or file.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except UnidentifiedImageError as error:
+        raise SharedInputError(
+            "every image must be readable", f"{where}: no known image format", "repair or remove it"
+        ) from error
+    except _DECODE_ERRORS as error:
+        raise SharedInputError("every image must be readable", f"{where}: {error}", "repair or remove it") from error
+    return image
+
+
+class ImageSet:
+    """A selection of a source's images as uint8 tensors ``[N, C, H, W]`` at one size.
+
+    Args:
+        source: where the images come from.
+        indices: which of them, in order.
+        size: (height, width) in pixels.
+        channels: 3 for RGB, 1 for grey.
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray, size: tuple[int, int], channels: int = 3) -> None:
+        self.source, self.indices = source, np.asarray(indices, dtype=np.int64)
+        self.size, self.channels = size, channels
+        self.labels = torch.from_numpy(np.ascontiguousarray(source.labels[self.indices]))
+        self._cache: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names by label, or an empty list."""
+        return self.source.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label."""
+        return int(self.labels.max()) + 1
+
+    def targets(self, positions: torch.Tensor) -> Any:
+        """What is to be predicted of the images at ``positions``: labels ``[B]``."""
+        return self.labels[positions]
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """A decoded image at this set's size and channels."""
+        return fit_image(image, self.size, self.channels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content identity: the source, the selection and the size."""
+        return content_hash(self.source.fingerprint, self.indices.tobytes(), self.size, self.channels)
+
+    def subset(self, positions: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
+        """The images at ``positions``, sharing decoded pixels where they are in memory."""
+        positions = np.asarray(positions, dtype=np.int64)
+        chosen = type(self)(self.source, self.indices[positions], self.size, self.channels)
+        if self._cache is not None:
+            chosen._cache = self._cache[torch.from_numpy(positions)]
+        return chosen
+
+    def head(self, count: int) -> ImageSet:
+        """The first ``count`` images (all of them when there are fewer)."""
+        return self if count >= len(self) else self.subset(np.arange(count))
+
+    def spread(self, count: int, seed: int = 0) -> ImageSet:
+        """``count`` images drawn without replacement, the same for the same seed."""
+        if count >= len(self):
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+
+    def images(self, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """The uint8 images ``[B, C, H, W]`` at ``positions`` (all by default)."""
+        if self._cache is None and len(self) * self.channels * self.size[0] * self.size[1] <= CACHE_BYTES:
+            self._cache = self._decode(self.indices)
+        if self._cache is not None:
+            return self._cache if positions is None else self._cache[positions]
+        return self._decode(self.indices if positions is None else self.indices[positions.numpy()])
+
+    def _decode(self, indices: np.ndarray) -> torch.Tensor:
+        # Not a tensor: the caller may be in inference mode, which threads do not inherit.
+        out = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)
+
+        def one(position: int) -> None:
+            image = self.source.read(int(indices[position]))
+            array = np.array(self.fit(image))
+            out[position] = array.reshape(*self.size, self.channels).transpose(2, 0, 1)
+
+        large = self.size[0] * self.size[1] > 64 * 64
+        if large:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(one, range(len(indices))))
+        else:
+            for position in range(len(indices)):
+                one(position)
+        return torch.from_numpy(out)
+
+
+def fit_image(image: Image.Image, size: tuple[int, int], channels: int) -> Image.Image:
+    """Convert to grey or RGB and, if needed, resize the short side and crop the centre (bicubic)."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    height, width = size
+    if image.size == (width, height):
+        return image
+    scale = max(width / image.width, height / image.height)
+    image = image.resize(
+        (max(width, round(image.width * scale)), max(height, round(image.height * scale))), Image.Resampling.BICUBIC
+    )
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def require_labels(labels: Any, where: str) -> np.ndarray:
+    """Labels as int64 ``[N]``.
+
+    Raises:
+        UserError: there are none, or some are negative or not whole numbers.
+    """
+    array = np.asarray(labels)
+    if array.size == 0:
+        raise UserError("a data set must hold images", f"none in {where}", "correct the path")
+    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        seen = f"smallest {array.min()}" if np.issubdtype(array.dtype, np.integer) else str(array.dtype)
+        raise UserError("labels must be whole numbers from 0", f"{seen} in {where}", "re-encode the labels")
+    return array.astype(np.int64)

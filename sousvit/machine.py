@@ -1,0 +1,193 @@
+"""The machine: cores and their leases, CPU instructions, torch's device and threads, child processes, output streams.
+
+Light to import: torch is imported by what needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import platform
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Lower-case instruction-set names as Linux lists them; empty where they cannot be read."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.partition(":")[0].strip() in ("flags", "Features"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def computes_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices itself."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def int8_saturates() -> bool:
+    """Whether u8 x s8 products are summed in 16 bits and can overflow: x86 without VNNI (``vpmaddubsw``)."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+    return x86 and not cpu_flags() & {"avx512_vnni", "avx_vnni"}
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+#: Leases of this process; closing one (or ending in any way) gives the core back.
+_leases: dict[int, IO[bytes]] = {}
+
+
+def lease_cores(count: int, folder: Path | None = None) -> list[int]:
+    """Lease up to ``count`` free cores for this process's life and run on them only.
+
+    Where the system cannot pin a process, or fewer cores are free, nothing is pinned.
+
+    Args:
+        folder: where the leases lie; by default one place a machine and user.
+
+    Returns:
+        The leased cores; empty where nothing is pinned.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return []
+    folder = folder or Path(tempfile.gettempdir()) / f"sousvit-cores-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    allowed = sorted(os.sched_getaffinity(0))
+    found = [core for core in allowed if core in _leases]
+    for core in allowed:
+        if len(found) < count and core not in found and _lease(core, folder):
+            found.append(core)
+    if len(found) < count:
+        for core in found:
+            _leases.pop(core).close()
+        return []
+    os.sched_setaffinity(0, found)
+    return found
+
+
+def _lease(core: int, folder: Path) -> bool:
+    """Whether the core was free; an advisory lock dies with its process, so nothing stale is left behind."""
+    import fcntl
+
+    stream = (folder / str(core)).open("ab")
+    with contextlib.suppress(OSError):
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _leases[core] = stream
+        return True
+    stream.close()
+    return False
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainingDevice:
+    """A torch device and its autocast type (``None``: fp32)."""
+
+    name: str
+    dtype: torch.dtype | None
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context to run forward passes in."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        import torch
+
+        return torch.autocast(self.name, self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.name} {'fp32' if self.dtype is None else str(self.dtype).removeprefix('torch.')}"
+
+
+def training_device(precision: Precision = "auto") -> TrainingDevice:
+    """The best device here, with bf16 autocast where the hardware has it (or as ``precision`` says)."""
+    import torch
+
+    if torch.cuda.is_available():
+        name, has_bf16 = "cuda", torch.cuda.is_bf16_supported()
+    elif torch.backends.mps.is_available():
+        name, has_bf16 = "mps", False
+    else:
+        name, has_bf16 = "cpu", cpu_has_bf16()
+    wanted = has_bf16 if precision == "auto" else precision == "bf16"
+    return TrainingDevice(name, torch.bfloat16 if wanted else None)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware."""
+    import torch
+
+    try:
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    except AttributeError:
+        return False
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with ``count`` threads while this is open; the count is the whole process's."""
+    import torch
+
+    before = torch.get_num_threads()
+    if before != count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before != count:
+            torch.set_num_threads(before)
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """On Linux the kernel kills this process when its parent ends, however it ends; elsewhere nothing happens.
+
+    Args:
+        parent: process id, to notice that the parent ended before this was called; None where init is never it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == 1 if parent is None else os.getppid() != parent:
+            sys.exit(1)
+
+
+#: The stream is the whole process's: of two threads the second would put back what the first one put there.
+_CHANGING = threading.RLock()
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drop what is written to standard error meanwhile, by compiled code too; what is raised stays."""
+    with _CHANGING:
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            with contextlib.redirect_stderr(io.StringIO()):
+                yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)

@@ -1,0 +1,1 @@
+"""The base model: loading, preprocessing, detectors."""

@@ -1,0 +1,180 @@
+"""Base models: a timm name with arguments, weights from timm's hub or a local safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import content_hash, write_atomic
+from sousvit.specs import METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint, read_class_names
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A loaded base: the module in eval mode, how to feed it, and its content hash.
+
+    ``class_names`` say what each label means, where the checkpoint says so.
+    """
+
+    module: nn.Module
+    spec: ModelSpec
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int
+    fingerprint: str
+    class_names: tuple[str, ...] = ()
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 ``[B, C, H, W]`` to float32, as the model expects it."""
+        return normalise(images, self.mean, self.std)
+
+
+def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """uint8 ``[B, C, H, W]`` in 0..255 to float32 ``(x / 255 - mean) / std``, one mean and std a channel."""
+    scale = torch.tensor([255.0 * s for s in std], device=images.device).view(1, -1, 1, 1)
+    offset = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(1, -1, 1, 1)
+    return images.float() / scale - offset
+
+
+def create(spec: ModelSpec) -> nn.Module:
+    """``timm.create_model`` with our errors.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        UserError: timm rejects the arguments, or pretrained weights cannot be had.
+    """
+    import timm
+
+    assert spec.name is not None
+    if not timm.is_model(spec.name):
+        raise UnknownNameError("timm model", spec.name, timm.list_models())
+    args = dict(spec.args)
+    if spec.detector is not None:
+        return _create_detector(spec, spec.detector)
+    try:
+        return timm.create_model(spec.name, pretrained=spec.pretrained, **args).eval()
+    except Exception as error:  # timm checks little: asserts, arithmetic and torch errors all mean wrong arguments
+        if spec.pretrained and _builds(spec.name, args):
+            raise UserError(
+                f"pretrained weights of {spec.name} must be reachable and fit model.args",
+                _brief(error),
+                "use the network, a filled hub cache, or model.checkpoint with a local safetensors file",
+            ) from error
+        raise UserError(
+            f"model.args must suit timm's {spec.name}", f"{args}: {_brief(error)}", "correct model.args"
+        ) from error
+
+
+def _create_detector(spec: ModelSpec, detector: DetectorSpec) -> nn.Module:
+    """A plain ViT that returns all its tokens, under a detection head."""
+    from sousvit.models.detector import attach_head
+
+    args = dict(spec.args)
+    classes = args.pop("num_classes", 0)
+    if not isinstance(classes, int) or classes < 1:
+        raise UserError("a detector needs classes", f"num_classes {classes}", "set model.args.num_classes")
+    if args.pop("global_pool", ""):
+        raise UserError("a detector reads all tokens", "global_pool", "remove it from model.args")
+    bare = {"args": {**args, "num_classes": 0, "global_pool": ""}, "detector": None}
+    return attach_head(create(spec.model_copy(update=bare)), classes, detector).eval()
+
+
+def _builds(name: str, args: dict[str, Any]) -> bool:
+    """Whether timm builds the model without weights; then a failure with weights is theirs."""
+    import timm
+
+    try:
+        timm.create_model(name, pretrained=False, **args)
+    except Exception:
+        return False
+    return True
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}{'...' if len(text) > 160 else ''}"
+
+
+def load(spec: ModelSpec) -> LoadedModel:
+    """Build a resolved spec and load its weights.
+
+    Raises:
+        UserError: see :func:`create`; or the checkpoint does not fit the model.
+    """
+    module = create(spec)
+    names: tuple[str, ...] = ()
+    if spec.checkpoint is not None:
+        load_weights(module, Path(spec.checkpoint))
+        names = read_class_names(Path(spec.checkpoint))
+    size, channels = input_size(module)
+    mean = _per_channel(spec.mean or getattr(module, "pretrained_cfg", {}).get("mean") or (0.5,), channels, "mean")
+    std = _per_channel(spec.std or getattr(module, "pretrained_cfg", {}).get("std") or (0.5,), channels, "std")
+    classes = int(getattr(module, "num_classes", 0))
+    weights = (
+        part for name, value in module.state_dict().items() for part in (name, value.cpu().float().numpy().tobytes())
+    )
+    head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
+    fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
+    return LoadedModel(module, spec, size, channels, mean, std, classes, fingerprint, names)
+
+
+def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:
+    """((height, width), channels) that a timm model takes."""
+    embed = getattr(module, "patch_embed", None)
+    config = getattr(module, "pretrained_cfg", {})
+    size = getattr(embed, "img_size", None) or config.get("input_size", (3, 224, 224))[1:]
+    projection = getattr(embed, "proj", None)
+    channels = projection.in_channels if isinstance(projection, nn.Conv2d) else getattr(module, "in_chans", 3)
+    return (int(size[0]), int(size[1])), int(channels)
+
+
+def _per_channel(values: tuple[float, ...], channels: int, what: str) -> tuple[float, ...]:
+    values = tuple(float(value) for value in values)
+    if len(values) == channels:
+        return values
+    if len(values) == 1 or channels == 1:
+        return (sum(values) / len(values),) * channels
+    raise UserError(
+        f"model.{what} has one value a channel", f"{len(values)} values for {channels} channels", "correct it"
+    )
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a safetensors file into ``module``, all of it and nothing else.
+
+    Raises:
+        UserError: missing, unexpected or mis-shaped tensors; the message names the first ones.
+    """
+    with open_checkpoint(path, "pt") as checkpoint:
+        tensors = {name: checkpoint.get_tensor(name) for name in checkpoint.keys()}  # noqa: SIM118 - no mapping
+    own = module.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in tensors]
+    wrong += [f"{name} is not in the model" for name in tensors if name not in own]
+    wrong += [
+        f"{name} is {list(tensors[name].shape)}, the model has {list(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(
+            "a checkpoint must fit the model",
+            f"{path.name}: {', '.join(wrong[:3])}{more}",
+            "correct model.name or model.args",
+        )
+    module.load_state_dict(tensors)
+
+
+def save_checkpoint(path: Path, module: nn.Module, description: dict[str, Any]) -> None:
+    """Write weights and their description (name, args, mean, std, figures) as safetensors."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(description, default=str)}))

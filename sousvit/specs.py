@@ -1,0 +1,360 @@
+"""What a user writes about a model and its data. Light: checked YAML only, no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from safetensors import SafetensorError, safe_open
+
+from sousvit.errors import UserError
+from sousvit.schema import validated
+
+METADATA_KEY = "sousvit"
+_DESCRIBED = ("name", "args", "mean", "std", "detector")
+#: Key of a description: what each label means. It stands with the weights, so a budget does not repeat it.
+CLASS_NAMES = "class_names"
+#: Keys of a description that are figures or notes; everything else in a flat sidecar goes to timm.
+_FIGURES = frozenset(
+    {"epoch", "epochs", "training", "figures", "params", "seed", "date", "dataset", "notes", "license"}
+)
+_FIGURE_ENDINGS = ("top1", "top5", "accuracy", "_acc", "_loss", "_seconds", "_params", "_macs")
+
+
+Task = Literal["classification", "detection"]
+#: Formats of data whose images hold boxes.
+DETECTION_FORMATS = ("voc", "coco")
+
+
+class DetectorSpec(BaseModel):
+    """The head that makes a detector of a plain ViT; see :mod:`sousvit.models.detector`.
+
+    ``channels`` of the pyramid, ``strides`` of its maps in pixels (the patch size times powers of two), ``convs``
+    before each output; boxes below ``score_threshold`` are dropped, and those that overlap a better one of their
+    class by more than ``nms_threshold`` (intersection over union).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    channels: Annotated[int, Field(ge=32, multiple_of=32)] = 64
+    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32)
+    convs: Annotated[int, Field(ge=1)] = 2
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+
+class ModelSpec(BaseModel):
+    """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
+
+    ``name`` and ``args`` go to ``timm.create_model``; ``mean`` and ``std`` normalise pixels in [0, 1], one
+    value a channel; the model's own are the default. With ``detector`` the model is a detector with that head,
+    ``args.num_classes`` are its classes (without background).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    name: str | None = None
+    args: dict[str, Any] = {}
+    checkpoint: str | None = None
+    pretrained: bool = False
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    detector: DetectorSpec | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+        return "classification" if self.detector is None else "detection"
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> ModelSpec:
+        if self.pretrained and self.checkpoint is not None:
+            raise UserError(
+                "a model's weights come from one place", "pretrained: true and a checkpoint", "remove one of the two"
+            )
+        return self
+
+    def resolved(self, folder: Path) -> ModelSpec:
+        """The same with an absolute checkpoint path and the checkpoint's own description filled in.
+
+        The description stands in the file's metadata (``sousvit train`` writes it) or in ``<stem>.json`` beside it.
+
+        Raises:
+            UserError: the checkpoint is missing or no safetensors file, its description is broken, or nothing
+                names the model.
+        """
+        spec = self
+        if self.checkpoint is not None:
+            path = (folder / Path(self.checkpoint).expanduser()).resolve()
+            own = read_description(path)
+            fields = {key: own[key] for key in _DESCRIBED if own.get(key) is not None}
+            missing = {key: value for key, value in fields.items() if not getattr(self, key)}
+            spec = validated(ModelSpec, {**self.model_dump(), "checkpoint": str(path), **missing}, str(path))
+        if not spec.name:
+            raise UserError("a model needs a name", "none", "add model.name, or a checkpoint written by sousvit train")
+        return spec
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+StrictCount = Annotated[int, Field(ge=1, strict=True)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class LastRows(BaseModel):
+    """Hold out the last rows of the training data, in file order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    last: Count
+
+
+#: What stands for data that there is none of.
+NO_DATA = "none"
+#: Images held out for judging where all of them are synthesised, unless the user says how many.
+HELD_OUT = 512
+DEFAULT_VALIDATION = 0.1
+
+
+class DataSpec(BaseModel):
+    """Where the data is and how it is split.
+
+    ``validation`` is a fraction or a count (drawn at random with ``split_seed``), ``{last: N}`` rows of the
+    training data, or the path of data of its own. Paths are relative to the file that holds this spec, or to
+    ``root`` where that is given (``voc`` and ``coco``).
+
+    ``voc``: parts are lists of image names (``ImageSets/Main/train.txt``), beside whose top folder ``Annotations``
+    and ``JPEGImages`` lie. ``coco``: parts are JSON files; ``images`` are the folders of their images, the JSON's own
+    by default. ``classes`` are the names to find, in the order of the model's labels; by default those that VOC's
+    training part names, in alphabetical order, or COCO's categories in the order of their ids.
+
+    ``labels: false`` says that training and validation images have no labels (a test split always has). ``data: none``
+    (short for ``format: none``), or ``train: none`` beside a test split, says that there are no images: then they
+    are synthesised from the base, as ``synthesis`` says (the parameters of the technique ``synthesize``), and
+    ``validation`` may only be the count of those held out for judging (and of others, for the answer alone).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco", "none"]
+    train: str | None = None
+    test: str | None = None
+    validation: StrictCount | Fraction | LastRows | str = DEFAULT_VALIDATION
+    name: str | None = Field(default=None, description="torchvision class name")
+    root: str | None = Field(default=None, description="torchvision folder, or where voc and coco paths start")
+    classes: tuple[str, ...] | None = Field(default=None, description="voc and coco: class names, in label order")
+    images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
+        default=None, description="coco: folders that hold the images"
+    )
+    limit_train: Count | None = Field(default=None, description="use at most this many training images")
+    calibration: Count = Field(default=512, description="training images for calibration and repair")
+    split_seed: int = 0
+    labels: bool = Field(default=True, description="whether training and validation images are labelled")
+    synthesis: dict[str, Any] = Field(default={}, description="how images are made where there are none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_at_all(cls, value: Any) -> Any:
+        return {"format": NO_DATA} if value == NO_DATA else value
+
+    @property
+    def kind(self) -> Literal["labelled", "unlabelled", "none"]:
+        """What training images there are."""
+        if NO_DATA in (self.format, self.train):
+            return "none"
+        return "labelled" if self.labels else "unlabelled"
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split."""
+        return self.test is not None or self.format == "torchvision"
+
+    @property
+    def validation_name(self) -> str:
+        """What a search judges on."""
+        names = {"labelled": "validation", "unlabelled": "images without labels", "none": "held-out synthesised images"}
+        return names[self.kind]
+
+    @property
+    def final_name(self) -> str:
+        """What the answer is judged on."""
+        fresh = "fresh synthesised images" if self.kind == "none" else self.validation_name
+        return "the test split" if self.has_test else fresh
+
+    @property
+    def held_out(self) -> int:
+        """How many synthesised images judge recipes; as many others judge the answer."""
+        return self.validation if isinstance(self.validation, int) else HELD_OUT
+
+    @model_validator(mode="after")
+    def _nothing_for_no_images(self) -> DataSpec:
+        """Refuse keys that speak of training images where there are none, and names whose order nobody knows."""
+        if self.format == "voc" and self.kind != "labelled" and self.test is not None and self.classes is None:
+            raise UserError(
+                "without boxes to learn from, VOC data names its classes in the order of the model's labels",
+                "none",
+                "add data.classes",
+            )
+        if self.kind != "none":
+            if self.synthesis:
+                raise UserError("synthesis makes images where there are none", "data with images", "remove synthesis")
+            return self
+        of_test = ("root", "classes", "images") if self.format in DETECTION_FORMATS else ()
+        described = [key for key in ("limit_train", "name", "root", "classes", "images") if key not in of_test]
+        ignored = [key for key in described if getattr(self, key) is not None]
+        ignored += ["labels: false"] if not self.labels else []
+        if self.format == NO_DATA:
+            ignored += ["train"] if self.train not in (None, NO_DATA) else []
+            ignored += ["test"] if self.test is not None else []
+        if ignored:
+            action = "name the test split's format and write train: none" if "test" in ignored else "remove them"
+            raise UserError("data: none has no images to describe", ", ".join(ignored), action)
+        if not isinstance(self.validation, int) and self.validation != DEFAULT_VALIDATION:
+            raise UserError(
+                "without images, validation is the count of synthesised ones to judge on",
+                self.validation,
+                f"write for instance validation: {HELD_OUT}, or leave it out",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> DataSpec:
+        """Refuse keys that the format would pass over."""
+        own = {"torchvision": ("name", "root"), "voc": ("root", "classes"), "coco": ("root", "classes", "images")}
+        paths = () if self.format == "torchvision" else ("train", "test")
+        special = ("train", "test", "name", "root", "classes", "images")
+        foreign = [key for key in special if key not in (*paths, *own.get(self.format, ()))]
+        ignored = [key for key in foreign if getattr(self, key) is not None]
+        if self.format == "torchvision" and isinstance(self.validation, str):
+            ignored.append("validation (a path)")
+        if ignored:
+            raise UserError(f"data keys must suit format {self.format}", ", ".join(ignored), "remove them")
+        return self
+
+    @property
+    def task(self) -> Task | None:
+        """What such data teaches; None for images alone, which suit every model."""
+        if self.format in DETECTION_FORMATS:
+            return "detection"
+        return "classification" if self.kind == "labelled" or self.has_test else None
+
+    def resolved(self, folder: Path) -> DataSpec:
+        """The same with absolute paths."""
+
+        def absolute(text: str | None, start: Path = folder) -> str | None:
+            return text if text in (None, NO_DATA) else str((start / Path(text).expanduser()).resolve())
+
+        root = absolute(self.root)
+        start = folder if root is None else Path(root)
+        validation = absolute(self.validation, start) if isinstance(self.validation, str) else self.validation
+        images = None if self.images is None else tuple(str(absolute(entry, start)) for entry in self.images)
+        changes = {"train": absolute(self.train, start), "test": absolute(self.test, start), "root": root}
+        return self.model_copy(update={**changes, "validation": validation, "images": images})
+
+
+def require_task(model: ModelSpec, data: DataSpec) -> None:
+    """Check that the data teaches what the model does.
+
+    Raises:
+        UserError: boxes for a classifier, or classes for a detector.
+    """
+    if data.task not in (None, model.task):
+        raise UserError(
+            "model and data have one task",
+            f"a model for {model.task}, data of format {data.format} for {data.task}",
+            "a detector has model.detector and data of format voc or coco; a classifier neither",
+        )
+
+
+def open_checkpoint(path: Path, framework: str = "numpy") -> Any:
+    """A safetensors file, opened for ``framework`` (``numpy``, ``pt``).
+
+    Raises:
+        UserError: no file, or not safetensors.
+    """
+    if not path.is_file():
+        raise UserError("a checkpoint must exist", path, "correct model.checkpoint")
+    try:
+        return safe_open(path, framework=framework)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            "a checkpoint is a safetensors file (pickles are never opened)",
+            f"{path}: {error}",
+            "convert it to safetensors",
+        ) from error
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, in its metadata or in ``<stem>.json`` beside it; or an empty dict.
+
+    Raises:
+        UserError: no file, not safetensors, or a broken description.
+    """
+    return read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The classes of a checkpoint's model in the order of their labels; none where it does not say.
+
+    Raises:
+        UserError: see :func:`read_description`; or they are no list of names.
+    """
+    names = read_description(path).get(CLASS_NAMES) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        rule = f"{CLASS_NAMES} of a checkpoint's description is a list of names"
+        raise UserError(rule, f"{str(names)[:80]} in {path}", "correct it")
+    return tuple(names)
+
+
+def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
+    """The description that ``sousvit train`` put into a checkpoint, or an empty dict.
+
+    Raises:
+        UserError: no file, or not safetensors.
+    """
+    with open_checkpoint(path) as checkpoint:
+        text = (checkpoint.metadata() or {}).get(METADATA_KEY)
+    return {} if text is None else _json_mapping(text, path)
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Name, args, mean, std and class names from a JSON file beside a checkpoint; empty when it describes no model.
+
+    The model is called ``name`` or ``model_name``; timm's arguments stand under ``args`` or at the top level,
+    where known figures (epochs, accuracies) are passed over.
+
+    Raises:
+        UserError: not JSON, or no mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        values = _json_mapping(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            "a checkpoint's description must be readable JSON", f"{path}: {error}", "repair or remove it"
+        ) from error
+    name = values.get("name") or values.get("model_name")
+    if not isinstance(name, str):
+        return {}
+    known = {*_DESCRIBED, CLASS_NAMES, "model_name"}
+    flat = {key: value for key, value in values.items() if key not in known and not _is_figure(key)}
+    described: dict[str, Any] = {key: values[key] for key in ("mean", "std", CLASS_NAMES) if key in values}
+    return {**described, "name": name, "args": values.get("args", flat)}
+
+
+def _is_figure(key: str) -> bool:
+    return key in _FIGURES or key.lower().endswith(_FIGURE_ENDINGS)
+
+
+def _json_mapping(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError("a checkpoint's description must be JSON", f"{path}: {error}", "repair or remove it") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            "a checkpoint's description must be a JSON object", f"{path}: {type(values).__name__}", "repair it"
+        )
+    return values

@@ -1,0 +1,1 @@
+"""Statistics of a few images, and what is set or repaired by them."""

@@ -1,0 +1,1 @@
+"""Modules of our own, and their mathematics in pure tensor functions."""

@@ -1,0 +1,1 @@
+"""A base trained once together with its parts."""

@@ -1,0 +1,1 @@
+"""Structured pruning, sparsity and low-rank factorisation."""

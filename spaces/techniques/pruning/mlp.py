@@ -1,0 +1,75 @@
+"""Fewer hidden units in every MLP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from sousvit.spaces.layers.low_rank import LowRankLinear
+from sousvit.spaces.shape import BlockShape, VitShape
+from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
+from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block
+
+#: Hidden widths are multiples of this, which vector units and int8 kernels like.
+MULTIPLE = 8
+
+
+class PruneMlp(WidthPruning):
+    """Removes hidden units, predicts what they gave from the others, and folds the prediction into ``fc2``."""
+
+    name: ClassVar[str] = "prune_mlp"
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    rank: ClassVar[int] = 2
+    config: ClassVar[type[StepConfig]] = WidthPruningConfig
+    summary: ClassVar[str] = "remove MLP hidden units, with closed-form repair from calibration images"
+    multiple: ClassVar[int] = MULTIPLE
+    source: ClassVar[str] = "CORP (arXiv 2602.05243); Taylor importance (Molchanov et al., 1906.10771)"
+
+    def choices(self, shape: VitShape) -> Choices:
+        """See :class:`Technique`."""
+        return {
+            "keep": (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0),
+            "importance": ("activation", "taylor", "gates", "magnitude"),
+            "allocation": ("uniform", "global"),
+        }
+
+    def num_units(self, block: BlockShape) -> int:
+        """Hidden units."""
+        return block.mlp
+
+    def num_kept(self, block: BlockShape, keep: float) -> int:
+        """The nearest multiple of 8 that the block has, at least 8; all units for ``keep`` 1."""
+        if keep == 1:
+            return block.mlp
+        return min(block.mlp, max(MULTIPLE, round(keep * block.mlp / MULTIPLE) * MULTIPLE))
+
+    def resized(self, block: BlockShape, units: int) -> BlockShape:
+        """See :class:`WidthPruning`."""
+        return replace(block, mlp=units)
+
+    def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
+        """``fc2``."""
+        return block.mlp.fc2, block.ls2
+
+    def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
+        """The whole block: the MLP is its last part."""
+        out: torch.Tensor = block(tokens)
+        return out
+
+    def weight_norms(self, block: Block) -> torch.Tensor:
+        """Norms of the rows of ``fc1``."""
+        return block.mlp.fc1.weight.detach().norm(dim=1)
+
+    def narrow(self, block: Block, kept: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Slice ``fc1``, replace ``fc2``."""
+        keep_outputs(block.mlp, "fc1", kept)
+        replace_reader(block.mlp, "fc2", weight, bias)
+
+
+TECHNIQUES.add(PruneMlp.name, PruneMlp())

@@ -1,0 +1,1 @@
+"""Fewer bits: deployment steps for each runtime, and quantization-aware training."""

@@ -1,0 +1,50 @@
+"""Dynamic int8 or int4 for LiteRT: quantized matrices and convolutions, activations quantized as they come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+
+if TYPE_CHECKING:
+    from sousvit.spaces.shape import ModelShape
+
+
+class LitertDynamicConfig(StepConfig):
+    """``bits`` of a weight; one scale per output channel."""
+
+    bits: Literal[8, 4] = 8
+
+
+class LitertDynamic(DeployTechnique):
+    """XNNPACK multiplies int8 activations with int8 or int4 weights; its 16-bit sums do not overflow on any CPU."""
+
+    name: ClassVar[str] = "litert_dynamic"
+    config: ClassVar[type[StepConfig]] = LitertDynamicConfig
+    summary: ClassVar[str] = "int8 or int4 weights, activations quantized on the fly (LiteRT; needs no data)"
+    source: ClassVar[str] = "ai_edge_quantizer, dynamic range quantization"
+    packages: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_quantizer")
+    extra: ClassVar[str] = "litert"
+    runtimes: ClassVar[frozenset[str]] = frozenset({"litert"})
+    uses_images: ClassVar[bool] = False
+
+    def choices(self, shape: ModelShape) -> Choices:
+        """Both widths."""
+        return {"bits": (8, 4)}
+
+    def bytes_per_weight(self, config: Any) -> float:
+        """The bits alone: scales come on top, so it is a lower bound."""
+        return float(config.bits / 8)
+
+    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+        """See :class:`DeployTechnique`."""
+        from sousvit.spaces.export.litert import litert_rules, quantize_litert
+
+        path = quantize_litert(graph, litert_rules(config.bits), folder)
+        return Artifact(folder, runtime, path.name)
+
+
+TECHNIQUES.add(LitertDynamic.name, LitertDynamic())

@@ -1,0 +1,1 @@
+"""Recovery of what compression lost: distillation."""

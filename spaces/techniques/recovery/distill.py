@@ -1,0 +1,231 @@
+"""Recovery training by distillation from the base model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from sousvit.data.augment import Policy
+from sousvit.errors import UserError
+from sousvit.spaces.context import Context
+from sousvit.spaces.shape import ModelShape, VitShape
+from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.training.optimizer import OptimizerName
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sousvit.spaces.context import Teaching
+    from sousvit.spaces.training.plan import Networks
+    from sousvit.spaces.training.transfer import Transfer
+
+
+class RecoveryConfig(StepConfig):
+    """How weights learn from the base and from true labels. ``epochs`` at full fidelity. ``soft_weight`` and
+    ``hard_weight`` are shares of the loss, the rest is the true label's cross entropy. ``repeats``: views of an image
+    in one batch (repeated augmentation).
+    """
+
+    epochs: int = Field(default=4, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    optimizer: OptimizerName = "adamw"
+    soft_weight: float = Field(default=0.7, ge=0, le=1)
+    hard_weight: float = Field(default=0.0, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+    augmentation: Policy = "crop_flip"
+    num_views: int = Field(default=4, ge=1)
+    repeats: int = Field(default=1, ge=1, le=8)
+    batch_size: int = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _shares(self) -> RecoveryConfig:
+        if self.soft_weight + self.hard_weight > 1:
+            raise UserError(
+                "soft_weight and hard_weight are shares of one loss",
+                f"{self.soft_weight} + {self.hard_weight}",
+                "sum at most 1",
+            )
+        return self
+
+
+class DistillConfig(RecoveryConfig):
+    """Besides, ``feature_weight`` and ``attention_weight`` add transfer losses. ``interpolate``: at the end, keep the
+    weights between start and end that are closest to the base (:mod:`.interpolation`).
+    """
+
+    feature_weight: float = Field(default=0.0, ge=0)
+    attention_weight: float = Field(default=0.0, ge=0)
+    interpolate: bool = True
+
+
+class Distill(ModelTechnique):
+    """Fine-tunes against the base's soft and hard labels and the true ones, on augmented views."""
+
+    name: ClassVar[str] = "distill"
+    stage: ClassVar[Stage] = Stage.RECOVERY
+    config: ClassVar[type[StepConfig]] = DistillConfig
+    summary: ClassVar[str] = "recovery training: soft and hard labels of the base model, with augmentation"
+    source: ClassVar[str] = (
+        "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
+        "features: FitNets (1412.6550), VkD (2403.06213); attention transfer (1612.03928); "
+        "detectors: CrossKD (2306.11369), PKD (2207.02039); "
+        "interpolated weights: WiSE-FT (2109.01903); "
+        "RandAugment (1909.13719), mixup (1710.09412), CutMix (1905.04899), repeated augmentation (1901.09335)"
+    )
+    conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
+    trains: ClassVar[bool] = True
+    compresses: ClassVar[bool] = False
+    any_model: ClassVar[bool] = True
+
+    def choices(self, shape: ModelShape) -> Choices:
+        found: dict[str, tuple[Any, ...]] = {
+            "epochs": (0, 4, 8),
+            "learning_rate": (5e-4, 1e-3, 2e-3),
+            "soft_weight": (0.5, 0.9),
+        }
+        # Detection data are few images with many objects each, and what the pyramid reads is worth following.
+        detection = {"augmentation": ("zoom",), "batch_size": (16,), "feature_weight": (1.0,)}
+        return {**found, **detection} if _detects(shape) else found
+
+    def is_identity(self, config: Any, shape: ModelShape) -> bool:
+        return bool(config.epochs == 0)
+
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        """Attention is transferred where student and teacher have the same grid of patches; a detector's classes have
+        no temperature.
+        """
+        has_grid = isinstance(shape, VitShape) and not shape.reduces_tokens
+        unused: dict[str, float] = {} if has_grid else {"attention_weight": 0.0}
+        if _detects(shape):
+            unused["temperature"] = type(config)().temperature
+        return config.model_copy(update=unused) if unused else config
+
+    def reshape(self, shape: ModelShape, config: Any) -> ModelShape:
+        if _detects(shape):
+            from sousvit.spaces.tasks.detection import require_moving
+
+            require_moving(config.augmentation)
+        return shape
+
+    def nested(self, config: Any) -> Any:
+        """Cuts of an elastic base are trained as any other model is."""
+        return config
+
+    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.techniques.recovery.interpolation import settle, weights_of
+
+        if context.train is not None:
+            weights = config.feature_weight, config.attention_weight
+            teacher = _taught(config, context, *weights)
+            start = weights_of(model) if config.interpolate else {}
+            train(model, config, config.epochs * context.fidelity, context, _transfer(model, config, context, teacher))
+            if config.interpolate:
+                settle(model, start, context)
+        return model
+
+
+def _detects(shape: ModelShape) -> bool:
+    return isinstance(shape, VitShape) and shape.detects
+
+
+def train(
+    model: nn.Module,
+    config: RecoveryConfig,
+    epochs: float,
+    context: Context,
+    transfer: Transfer | None = None,
+    networks: Networks | None = None,
+) -> None:
+    """Train ``model`` in place on the context's training images, as ``config`` says but for the ``epochs``.
+
+    Args:
+        model: gives its task's predictions.
+        config: how.
+        epochs: how long.
+        context: with training images, and a teacher where the losses need one.
+        transfer: further losses.
+        networks: what learns in each step, where it is not the model alone.
+
+    Raises:
+        UserError: no teacher.
+        TrialError: the training diverged, or ran past its deadline.
+    """
+    from sousvit.spaces.training.loop import fit
+    from sousvit.spaces.training.plan import TrainingPlan
+
+    assert context.train is not None
+    plan = TrainingPlan(
+        epochs=epochs,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        batch_size=config.batch_size,
+        soft_weight=config.soft_weight,
+        hard_weight=config.hard_weight,
+        temperature=config.temperature,
+        augmentation=config.augmentation,
+        num_views=config.num_views,
+        repeats=config.repeats,
+        seed=context.seed,
+        precision=context.precision,  # type: ignore[arg-type]
+    )
+    teacher, report = _taught(config, context), context.progress
+
+    def progress(epoch: int, step: int, steps: int, loss: float) -> None:
+        if report is not None:
+            report("recover" if networks is None else "prepare", epoch * steps + step + 1, round(plan.epochs * steps))
+
+    def logits(view: int) -> Any:
+        assert teacher is not None
+        return teacher(config.augmentation, context.seed, view)
+
+    learns = config.soft_weight + config.hard_weight > 0
+    fit(
+        model,
+        context.train,
+        context.normalise,
+        plan,
+        logits if learns else None,
+        progress,
+        context.deadline,
+        transfer,
+        networks,
+        context.checkpoint,
+    )
+
+
+def _taught(config: RecoveryConfig, context: Context, *more: float) -> Teaching | None:
+    """The teacher, if any of the losses, ``more`` weights included, needs one."""
+    weights = config.soft_weight + config.hard_weight + sum(more)
+    if weights and context.teacher is None:
+        raise UserError("distillation needs the base model", "no teacher", "give the context a teacher")
+    return context.teacher if weights else None
+
+
+def _transfer(model: nn.Module, config: DistillConfig, context: Context, teacher: Teaching | None) -> Transfer | None:
+    if teacher is None or config.feature_weight + config.attention_weight == 0 or config.epochs == 0:
+        return None
+    from sousvit.spaces.training.transfer import Transfer
+
+    assert context.train is not None
+
+    def features(view: int) -> Any:
+        return teacher.features(config.augmentation, context.seed, view)
+
+    width = pooled_width(model, context)
+    return Transfer(features, width, teacher.feature_width, config.feature_weight, config.attention_weight)
+
+
+def pooled_width(model: nn.Module, context: Context) -> int:
+    """Channels of what ``model`` puts in front of its classifier, or of the map that its pyramid starts from."""
+    import torch
+
+    from sousvit.spaces.training.transfer import represent
+
+    assert context.train is not None
+    with torch.no_grad():
+        seen = represent(model.eval(), context.normalise(context.train.images(torch.arange(1))))
+    return seen.pooled.shape[1]
+
+
+TECHNIQUES.add(Distill.name, Distill())

@@ -1,0 +1,1 @@
+"""Students: compact architectures trained from the base."""

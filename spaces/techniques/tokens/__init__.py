@@ -1,0 +1,1 @@
+"""Fewer tokens: larger patches, dropped patches, merging, pruning."""

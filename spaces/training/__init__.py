@@ -1,0 +1,1 @@
+"""Training: the loop, its plan, optimiser and teacher."""

@@ -1,0 +1,160 @@
+"""``sousvit train``: trains or fine-tunes a base model from a YAML file of model, data and training."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from sousvit.data import DataSpec, ImageSet, Splits
+from sousvit.data.augment import Policy
+from sousvit.errors import UserError
+from sousvit.files import disk_errors_as_user_errors
+from sousvit.machine import Precision
+from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
+from sousvit.schema import read_yaml, validated
+from sousvit.spaces.images import knows_all, require_classes, require_room
+from sousvit.spaces.tasks.task import task_of
+from sousvit.spaces.training.loop import fit, predict
+from sousvit.spaces.training.optimizer import OptimizerName
+from sousvit.spaces.training.plan import Progress, TrainingPlan
+from sousvit.specs import CLASS_NAMES, require_task
+
+
+class TrainingSpec(BaseModel):
+    """How a base model is trained (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
+
+    Label smoothing is a classifier's; a detector's training has none unless it is asked for, and then refuses it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=1e-2, gt=0)
+    optimizer: OptimizerName = "muon"
+    batch_size: int = Field(default=128, ge=1)
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    augmentation: Policy = "crop_flip"
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+class TrainSpec(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec = TrainingSpec()
+
+
+def figures_of(
+    model: torch.nn.Module, data: ImageSet, base: LoadedModel, precision: Precision = "auto"
+) -> dict[str, float]:
+    """``top1``, or ``map50`` and ``map`` of a detector, on ``data``."""
+    outputs = predict(model, data, base.normalise, precision=precision)
+    return task_of(model).figures(model, outputs, data)
+
+
+def train_base(
+    spec: TrainSpec, out: Path, progress: Progress | None = None, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Train, judge on validation and (once) on test, and write the checkpoint with its description.
+
+    Args:
+        spec: model, data (paths resolved) and training.
+        out: the checkpoint to write.
+        progress: called after every step.
+        say: takes lines for the user.
+
+    Returns:
+        The description written into the checkpoint: name, args, mean, std, figures, a detector's class names.
+
+    Raises:
+        UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
+    """
+    _require_writable(out)
+    if spec.data.kind != "labelled":
+        raise UserError("training needs labelled images", f"data of the kind {spec.data.kind}", "name labelled data")
+    torch.manual_seed(spec.training.seed)
+    base = load(spec.model)
+    require_task(spec.model, spec.data)
+    splits = Splits(spec.data, base.size, base.channels)
+    parts = [splits.train, splits.validation, *([splits.look_at_test()] if spec.data.has_test else [])]
+    for part in parts:
+        require_room(base, part)
+    _compare_classes(base, splits.train, say)
+    say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
+    for note in splits.notes:
+        say(note)
+    plan = TrainingPlan(**spec.training.model_dump())
+    if spec.model.detector is not None and "label_smoothing" not in spec.training.model_fields_set:
+        plan = replace(plan, label_smoothing=0.0)
+    fit(base.module, splits.train, base.normalise, plan, progress=progress)
+    description: dict[str, Any] = {
+        "name": spec.model.name,
+        "args": spec.model.args,
+        "mean": base.mean,
+        "std": base.std,
+        "training": {**spec.training.model_dump(), "label_smoothing": plan.label_smoothing},
+        **_figures("validation", base, splits.validation, plan.precision),
+    }
+    if spec.model.detector is not None:
+        description["detector"] = spec.model.detector.model_dump(mode="json")
+        description[CLASS_NAMES] = splits.train.class_names
+    save_checkpoint(out, base.module, description)
+    if spec.data.has_test:
+        description.update(_figures("test", base, splits.open_test(), plan.precision))
+        save_checkpoint(out, base.module, description)
+    return description
+
+
+def _compare_classes(base: LoadedModel, data: ImageSet, say: Callable[[str], None]) -> None:
+    """Refuse the base's own classes in another order; to others it may be fine-tuned, with a word.
+
+    Raises:
+        UserError: see :func:`require_classes`.
+    """
+    if knows_all(base, data):
+        require_classes(base, data)
+    elif base.class_names:
+        say(f"the checkpoint's classes ({', '.join(base.class_names)}) become {', '.join(data.class_names)}")
+
+
+def _figures(part: str, base: LoadedModel, data: ImageSet, precision: Precision) -> dict[str, float]:
+    found = figures_of(base.module, data, base, precision)
+    return {f"{part}_{name}": round(value, 4) for name, value in found.items()}
+
+
+def _require_writable(out: Path) -> None:
+    """Learn before the training, not after it, that the checkpoint cannot be written."""
+    with disk_errors_as_user_errors(out):
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+
+
+def read_training(path: Path, data_root: Path | None = None, epochs: int | None = None) -> TrainSpec:
+    """The training file at ``path``.
+
+    Args:
+        path: YAML of model, data and training.
+        data_root: where relative data paths start; the file's folder by default.
+        epochs: instead of the file's.
+
+    Raises:
+        UserError: anything wrong in it.
+    """
+    spec = validated(TrainSpec, read_yaml(path), str(path))
+    training = spec.training
+    if epochs is not None:
+        training = validated(TrainingSpec, {**training.model_dump(exclude_unset=True), "epochs": epochs}, "the option")
+    resolved = {"model": spec.model.resolved(path.parent), "data": spec.data.resolved(data_root or path.parent)}
+    return spec.model_copy(update={**resolved, "training": training})

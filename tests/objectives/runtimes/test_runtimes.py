@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sousvit.errors import MissingPackageError, TrialError, UnknownNameError
+from sousvit.objectives.runtimes.parity import agreement, check_agreement
+from sousvit.objectives.runtimes.pool import open_pool
+from sousvit.objectives.runtimes.runtime import Session, get_runtime, open_session
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.export import make_artifact
+
+SHAPE = (1, 3, 16, 16)
+RUNTIMES = ["onnxruntime", "openvino", "litert", "torch"]
+
+
+@pytest.fixture(scope="module")
+def artifacts(subject: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    folder = tmp_path_factory.mktemp("runtimes")
+    context = Context(lambda images: images.float())
+    return {
+        name: make_artifact(subject.model, SHAPE, (0.5,) * 3, (0.5,) * 3, name, None, context, folder / name)
+        for name in RUNTIMES
+    }
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((5, *SHAPE[1:]), dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_logits_are_the_models(name: str, artifacts: dict[str, Artifact], images: np.ndarray, subject: Any) -> None:
+    with open_session(artifacts[name], 1) as any_batch, open_session(artifacts[name], 1, batch=1) as single:
+        assert check_agreement(any_batch, subject.model, images, quantized=False).top1_match == 1.0
+        logits = any_batch.run(images)
+        assert logits.shape == (5, 4) and logits.dtype == np.float32
+        one_by_one = np.concatenate([single.run(image[None]) for image in images])
+    np.testing.assert_allclose(one_by_one, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_results_are_not_overwritten_by_the_next_run(
+    name: str, artifacts: dict[str, Artifact], images: np.ndarray
+) -> None:
+    with open_session(artifacts[name], 1) as session:
+        first = session.run(images)
+        kept = first.copy()
+        session.run(-images)
+    assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_versions_and_broken_files(name: str, artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    assert get_runtime(name).version()[0].isdigit()
+    artifact = replace(artifacts[name], folder=tmp_path)
+    artifact.path.write_bytes(b"nothing")
+    with pytest.raises(TrialError, match="could not open") as caught:
+        open_session(artifact, 1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_wrong_images_are_a_failed_trial(name: str, artifacts: dict[str, Artifact]) -> None:
+    with open_session(artifacts[name], 1, batch=1) as session, pytest.raises(TrialError, match="failed"):
+        session.run(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_unknown_and_missing_runtimes(artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'openvino'"):
+        get_runtime("openvinos")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingPackageError, match=r"sousvit\[openvino\]"):
+        open_session(artifacts["openvino"], 1)
+
+
+def test_openvino_computes_in_fp32_unless_told(artifacts: dict[str, Artifact]) -> None:
+    session: Any = open_session(artifacts["openvino"], 1)
+    compiled = session._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_openvino_reports_to_nobody() -> None:
+    """It would from a forked process, as soon as it is imported."""
+    code = """
+import os
+os.environ.pop("CI", None)
+from sousvit.objectives.runtimes.runtime import get_runtime
+get_runtime("openvino").require()
+from openvino_telemetry import Telemetry
+print(Telemetry().consent, "CI" in os.environ)
+"""
+    told = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    assert told.stdout.split() == ["False", "False"]
+
+
+def test_torch_keeps_the_thread_count_of_the_process(artifacts: dict[str, Artifact], images: np.ndarray) -> None:
+    before = torch.get_num_threads()
+    with open_session(artifacts["torch"], before + 1) as session:
+        session.run(images)
+    assert torch.get_num_threads() == before
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return print, ("a pickle ran",)
+
+
+def test_pickles_in_torch_artifacts_are_refused(
+    artifacts: dict[str, Artifact], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = replace(artifacts["torch"], folder=tmp_path)
+    with zipfile.ZipFile(artifacts["torch"].path) as old, zipfile.ZipFile(evil.path, "w") as new:
+        names = old.namelist()
+        target = next(name for name in names if "sample_inputs" in name)
+        for name in names:
+            new.writestr(name, pickle.dumps(Payload()) if name == target else old.read(name))
+    with pytest.raises(TrialError):
+        open_session(evil, 1)
+    assert "a pickle ran" not in capsys.readouterr().out
+
+
+def test_a_wrong_model_is_caught(artifacts: dict[str, Artifact], images: np.ndarray, subject: Any) -> None:
+    with open_session(artifacts["onnxruntime"], 1) as session:
+        with pytest.raises(TrialError, match="disagrees"):
+            check_agreement(session, subject.base.model, images, quantized=False)
+        found = check_agreement(session, subject.base.model, images, quantized=True)
+        assert found.relative > 0.1 and found.max_abs > 0
+        with pytest.raises(TrialError, match="predictions"):
+            agreement(session, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 7)), images)
+
+
+class Infinite(Session):
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        return np.full((len(batch), 4), np.inf, np.float32)
+
+
+def test_infinite_logits_are_caught_even_when_quantized(images: np.ndarray, subject: Any) -> None:
+    with pytest.raises(TrialError, match="finite"):
+        check_agreement(Infinite(), subject.model, images, quantized=True)
+
+
+def test_a_pool_gives_every_batch_in_its_order(artifacts):
+    chance = np.random.default_rng(0)
+    for name, artifact in artifacts.items():
+        batches = [chance.normal(size=(count, *artifact.input_shape[1:])).astype(np.float32) for count in (2, 1, 3) * 5]
+        with open_pool(artifact, 3) as pool, open_session(artifact, 1) as single:
+            assert len(pool._sessions) == (3 if get_runtime(name).concurrent else 1)
+            for found, batch in zip(pool.run_all(iter(batches)), batches, strict=True):
+                np.testing.assert_allclose(found, single.run(batch), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pool_takes_few_batches_ahead_and_passes_errors_on(artifacts):
+    artifact, taken = artifacts["onnxruntime"], []
+
+    def batches():
+        for place in range(50):
+            taken.append(place)
+            yield np.zeros((1, *artifact.input_shape[1:]) if place != 20 else (1, 2, 3), np.float32)
+
+    with open_pool(artifact, 2) as pool:
+        answers = pool.run_all(batches())
+        next(answers)
+        assert len(taken) < 10
+        with pytest.raises(TrialError, match="failed"):
+            list(answers)
+        assert len(taken) < 40
+        assert len(list(pool.run_all(iter([np.zeros((1, *artifact.input_shape[1:]), np.float32)])))) == 1
+
+
+def test_a_session_alone_runs_batches_one_after_the_other(artifacts):
+    artifact = artifacts["onnxruntime"]
+    images = np.zeros((4, *artifact.input_shape[1:]), np.float32)
+    with open_session(artifact, 1) as session:
+        assert [len(found) for found in session.run_all([images, images[:1]])] == [4, 1]

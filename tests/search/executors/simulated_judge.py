@@ -1,0 +1,93 @@
+"""A judge of made-up but consistent results that any executor can run: named by file in a worker's setup."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sousvit.objectives.objective import Measurement
+from sousvit.search.budget import make_budget
+from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.judging.gate import rejection
+from sousvit.search.results import Row
+from sousvit.search.trial import BaseRecord, encode
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.shape import VitShape
+
+
+def make_shape() -> VitShape:
+    import timm
+
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3)
+    return VitShape.of(model)
+
+
+class SimulatedJudge:
+    """Cost from the shape, accuracy lost by compression and won back by training.
+
+    ``SOUSVIT_TEST_SECONDS`` is slept in every job; a file ``kill-next`` in the run folder is taken away and ends the
+    process at once, as a crash of the machine would.
+    """
+
+    def __init__(self, setup: dict[str, Any], progress: Any) -> None:
+        self._folder = Path(setup["folder"])
+        self._budget = make_budget(setup["budget"], self._folder)
+        self._shape = make_shape()
+        self._seconds = float(os.environ.get("SOUSVIT_TEST_SECONDS", "0"))
+
+    def start(self, known: BaseRecord | None) -> BaseRecord:
+        machine = {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
+        return known or BaseRecord(self._figures(Recipe(), 1.0), asdict(self._shape), machine)
+
+    def judge(self, job: Job) -> Outcome:
+        time.sleep(self._seconds)
+        self._die_if_told()
+        recipe = Recipe.from_dict(job.recipe)
+        values = self._figures(recipe, job.fidelity)
+        early = {name: value for name, value in values.items() if not name.startswith("accuracy")}
+        message = rejection(early, self._budget.hard_limits, job.rivals, self._budget.senses)
+        if message:
+            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
+        seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
+        return Outcome(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
+
+    def call_verify(self, recipe: dict[str, Any], fidelity: float) -> dict[str, Any]:
+        return encode(self._figures(Recipe.from_dict(recipe), fidelity))
+
+    def call_answer(self, recipe: dict[str, Any], fidelity: float, **more: Any) -> dict[str, Any]:
+        row = Row("recipe", recipe, self._figures(Recipe.from_dict(recipe), fidelity), self._artifact("recipe"), False)
+        return {"rows": [row.to_dict()], "skipped": [], "sheet": None, "notes": []}
+
+    def _artifact(self, name: str) -> str:
+        folder = self._folder / "artifacts" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_text(name)
+        return name
+
+    def _die_if_told(self) -> None:
+        try:
+            (self._folder / "kill-next").unlink()
+        except FileNotFoundError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _figures(self, recipe: Recipe, fidelity: float) -> dict[str, Measurement]:
+        small = recipe.reshape(self._shape)
+        cost = small.macs() / self._shape.macs()
+        names = [step.technique for step in recipe.steps]
+        weight = 1.0 if "int8_dynamic" in names else 4.0
+        size, base_size = small.params() * weight / 1e6, self._shape.params() * 4.0 / 1e6
+        epochs = next((step.config.epochs for step in recipe.steps if step.technique == "distill"), 0)
+        loss = 0.25 * (1 - cost) ** 2 + 0.02 * (weight < 4)
+        drop = loss * 0.25 / (1 + 2 * fidelity) if epochs and fidelity else loss
+        ratio = 0.1 + 0.9 * cost * (0.7 if "int8_dynamic" in names else 1.0)
+        values = {
+            "accuracy": 0.9 - drop, "accuracy_drop": drop, "latency": 10 * ratio, "latency_ratio": ratio,
+            "size": size, "size_ratio": size / base_size, "params": small.params() / 1e6,
+            "params_ratio": small.params() / self._shape.params(), "macs": small.macs() / 1e6, "macs_ratio": cost,
+        }  # fmt: skip
+        return {name: Measurement(value) for name, value in values.items()}

@@ -1,0 +1,120 @@
+"""One conformance suite for all executors: the same results give the same answer, lost workers lose nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.callbacks import Hooks
+from sousvit.search.executors.executor import Executor
+from sousvit.search.executors.local import LocalExecutor
+from sousvit.search.executors.simulated import SimulatedExecutor
+from sousvit.search.judging.worker import serve
+from sousvit.search.run import search
+
+JUDGE = f"{Path(__file__).with_name('simulated_judge.py')}:SimulatedJudge"
+Maker = Callable[[Budget, Path], Executor]
+
+
+def simulated(budget: Budget, folder: Path) -> Executor:
+    spec = importlib.util.spec_from_file_location("simulated_judge", JUDGE.rpartition(":")[0])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    judge = module.SimulatedJudge({"budget": budget.model_dump(mode="json"), "folder": str(folder)}, None)
+    answers = {"verify": judge.call_verify, "answer": judge.call_answer}
+    return SimulatedExecutor(judge.start(None), judge.judge, answers=answers)
+
+
+def local(budget: Budget, folder: Path) -> Executor:
+    setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder), "judge": JUDGE}
+    return LocalExecutor(serve, setup)
+
+
+def on_ray(budget: Budget, folder: Path) -> Executor:
+    from sousvit.search.executors.ray.tune import RayExecutor
+
+    return RayExecutor(budget, folder, judge=JUDGE)
+
+
+MAKERS: dict[str, Maker] = {"simulated": simulated, "local": local, "ray": on_ray}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray of one core for the module: what runs there runs in the order of a single worker."""
+    import ray
+
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=MAKERS)
+def make(request) -> Maker:
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+    return MAKERS[request.param]
+
+
+def budget(folder: Path, **search_options) -> Budget:
+    search_options = {"trials": 14, "proposer": "tpe", "explore_share": 0.5, **search_options}
+    space = {"techniques": {"prune_mlp": {"keep": [0.25, 0.5, 0.75, 1.0]}, "prune_depth": {"drop": [0, 1, 2]},
+                            "distill": {"epochs": [2]}, "int8_dynamic": {}}}  # fmt: skip
+    return make_budget(
+        {
+            "model": {"name": "vit_tiny_patch16_224"},
+            "data": {"format": "idx", "train": "train-images"},
+            "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
+            "optimize": ["latency", "size"],
+            "space": space,
+            "search": search_options,
+        },
+        folder,
+    )
+
+
+def trials(folder: Path) -> list[tuple[str, str]]:
+    return [(trial.key, trial.status) for trial in Archive(folder)]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> tuple[list[tuple[str, str]], dict]:
+    """What the simulated executor finds."""
+    folder = tmp_path_factory.mktemp("expected")
+    answer = search(budget(folder), folder, simulated)
+    return trials(folder), answer.chosen.recipe
+
+
+def test_every_executor_finds_the_same(make, expected, tmp_path):
+    answer = search(budget(tmp_path), tmp_path, make)
+    assert (trials(tmp_path), answer.chosen.recipe) == expected
+    assert answer.feasible
+    assert (tmp_path / "artifacts" / answer.rows[0].artifact / "model.onnx").is_file()
+
+
+def test_a_killed_worker_loses_nothing(make, expected, tmp_path):
+    if make is simulated:
+        pytest.skip("has no process to kill")
+    hooks = Hooks()
+    hooks.watcher.begin = lambda origin, recipe, fidelity: (
+        kill.append(1) or ((tmp_path / "kill-next").touch() if len(kill) == 5 else None)
+    )
+    kill: list[int] = []
+    answer = search(budget(tmp_path), tmp_path, make, hooks)
+    assert not (tmp_path / "kill-next").exists() and len(kill) >= 5
+    assert (trials(tmp_path), answer.chosen.recipe) == expected
+
+
+def test_a_search_that_is_started_again_repeats_nothing(make, tmp_path):
+    search(budget(tmp_path, trials=6), tmp_path, make)
+    first = trials(tmp_path)
+    search(budget(tmp_path, trials=12), tmp_path, make)
+    again = trials(tmp_path)
+    assert again[: len(first)] == first and len(again) == 12
+    assert max(Counter(key for key, _ in again).values()) == 1

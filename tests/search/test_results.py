@@ -1,0 +1,174 @@
+"""The answer: verified once more, infeasible where nothing holds, and honest about what was not measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.objectives.objective import Measurement
+from sousvit.objectives.subject import measure
+from sousvit.search.archive import Archive
+from sousvit.search.callbacks import Hooks
+from sousvit.search.final import _notes_on_data, final_answer
+from sousvit.search.proposers.optuna import Proposer, storage_errors_as_user_errors
+from sousvit.search.results import Row, choose
+from sousvit.search.run import _check_measured, claim_run
+from sousvit.search.trial import encode
+from sousvit.specs import DataSpec
+
+
+def finished(simulated, verify, **changes):
+    """A simulated run whose worker answers ``verify`` by the given function and the final table with two rows."""
+    run = simulated(**changes)
+    run.engine.run()
+
+    def answer(recipe, fidelity, single, leave_one_out, retrain_base):
+        values = encode({"latency_ratio": Measurement(0.5), "accuracy_drop": Measurement(0.01)})
+        rows = [Row("base", {}, {}), Row("recipe", recipe, {}, noisy=True), Row("best single", single or {}, {})]
+        told = [{**row.to_dict(), "values": values} for row in rows]
+        return {"rows": told, "skipped": ["without tome"], "sheet": None, "notes": ["3 boxes dropped in train"]}
+
+    run.executor._answers.update(verify=verify, answer=answer)
+    said = []
+    return run, final_answer(run.archive, run.budget, run.executor, Hooks(say=said.append)), said
+
+
+def holds(recipe, fidelity):
+    return encode({"latency_ratio": Measurement(0.1), "accuracy_drop": Measurement(0.0)})
+
+
+def breaks(recipe, fidelity):
+    return encode({"latency_ratio": Measurement(0.9), "accuracy_drop": Measurement(0.0)})
+
+
+def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
+    run, answer, _ = finished(simulated, holds)
+    assert answer.feasible and not run.archive.rejected
+    assert [row.role for row in answer.rows] == ["base", "recipe", "best single"]
+    assert any("the machine was busy while recipe was timed" in note for note in answer.notes)
+    assert any("left out: without tome" in note for note in answer.notes)
+    assert "3 boxes dropped in train" in answer.notes, "what reading the data changed"
+
+
+def test_a_second_answer_says_that_the_test_split_was_read(simulated):
+    data = {"format": "idx", "train": "train-images", "test": "test-images"}
+    run, first, _ = finished(simulated, holds, data=data)
+    second = final_answer(run.archive, run.budget, run.executor, Hooks())
+    run.archive.append("test_read", recipe={})  # of an answer that was cut short
+    assert run.archive.test_answers == 2
+    assert not any("was read for earlier" in note for note in first.notes)
+    assert any("was read for earlier answers (1)" in note for note in second.notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "words"),
+    [
+        ({"format": "idx", "train": "a", "test": "b"}, 0, ""),
+        ({"format": "none"}, 1, "held-out synthesised images"),
+        ({"format": "idx", "train": "a", "test": "b", "labels": False}, 1, "images without labels"),
+        ({"format": "folder", "train": "a", "labels": False}, 2, "that the recipe was chosen by"),
+    ],
+)
+def test_the_answer_says_what_was_judged_without_labels(data, count, words):
+    notes = _notes_on_data(DataSpec(**data))
+    assert len(notes) == count and words in " ".join(notes)
+
+
+def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next(simulated):
+    asked = []
+
+    def verify(recipe, fidelity):
+        asked.append(recipe)
+        return breaks(recipe, fidelity) if len(asked) < 3 else holds(recipe, fidelity)
+
+    run, answer, said = finished(simulated, verify)
+    assert answer.feasible and answer.chosen.recipe == asked[2] and len(run.archive.rejected) == 2
+    assert sum("broke latency_ratio" in line for line in said) == 2
+    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).chosen == answer.chosen
+
+
+def test_where_every_recipe_breaks_a_limit_when_measured_again_the_answer_is_infeasible(simulated):
+    run, answer, said = finished(simulated, breaks)
+    assert not answer.feasible and len(run.archive.rejected) == 5
+    assert answer.violated == ("measured again: latency_ratio 0.9, limit <= 0.6",)
+    assert said[-1].endswith("giving up")
+
+
+def test_a_trial_of_a_low_rung_is_no_answer_and_the_answer_says_so(simulated, tmp_path):
+    run = simulated(search={"trials": 30, "explore_share": 1.0})
+    run.engine.run()
+    archive = Archive(tmp_path / "low", writable=True)
+    archive.base = run.archive.base
+    for trial in run.archive:
+        if trial.status == "complete" and not trial.is_final:
+            archive.add(trial)
+    answer = choose(archive, (), run.budget.optimize)
+    assert len(archive) and not answer.feasible
+    assert answer.violated == ("trained for 25% of its epochs only, which never counts as final",)
+
+
+def test_the_nearest_miss_of_gated_trials_is_the_nearest_by_what_was_measured(simulated):
+    run = simulated(limits={"accuracy_drop": 0.03, "latency_ratio": 0.01}, optimize=["latency", "accuracy"])
+    run.engine.run()
+    assert all(trial.status == "gated" for trial in run.archive)
+    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    ratios = [trial.get("latency_ratio") for trial in run.archive if "latency_ratio" in trial.values]
+    assert answer.chosen.get("latency_ratio") == min(ratios)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (0.9, "must return a Measurement"),
+        (None, "must return a Measurement"),
+        (Measurement(math.nan), "no finite number"),
+        (Measurement(0.9, math.nan, math.nan), "no finite number"),
+        (Measurement("much"), "ValueError"),
+    ],
+)
+def test_what_a_plug_in_objective_returns_is_checked(found, words):
+    objective = SimpleNamespace(name="mine", measure=lambda subject: found)
+    with pytest.raises(TrialError, match=f"objective mine: .*{words}"):
+        measure(None, [objective])
+
+
+def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
+    objective = SimpleNamespace(name="mine", measure=lambda subject: Measurement(np.int64(3), np.float32(2), 4))
+    value = measure(None, [objective])["mine"]
+    assert value == Measurement(3.0, 2.0, 4.0) and all(
+        type(end) is float for end in (value.value, value.low, value.high)
+    )
+
+
+def test_a_study_that_cannot_be_written_is_one_clear_line(simulated, tmp_path):
+    run = simulated()
+    known = run.engine._proposer
+    with pytest.raises(SharedInputError, match="study's file must be writable"):
+        Proposer(known.space, run.engine._shape, {"size": False}, (), 0, tmp_path / "no-folder" / "study.db")
+    with pytest.raises(SharedInputError, match="disk is full"), storage_errors_as_user_errors(tmp_path):
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+
+@pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])
+def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(simulated, limits):
+    run = simulated(limits=limits)
+    base = run.archive.base
+    measured = replace(base, values={**base.values, **dict.fromkeys(limits, Measurement(1.0))})
+    with pytest.raises(UserError, match="a limit must be reachable"):
+        _check_measured(run.budget, measured)
+
+
+def test_a_run_name_is_not_lost_to_a_typo(simulated, tmp_path):
+    wrong, right = simulated("one").budget, simulated("two", limits={}).budget
+    archive = Archive(tmp_path / "run", writable=True)
+    claim_run(archive, wrong, wrong.identity)
+    claim_run(archive, right, right.identity)  # nothing was measured for the first
+    archive.append("base", base=simulated("three").archive.base.to_dict())
+    with pytest.raises(UserError, match="a run keeps its budget"):
+        claim_run(archive, wrong, wrong.identity)

@@ -1,0 +1,77 @@
+"""A study: what it lists, that it resumes, and what it writes."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from sousvit.errors import UserError
+from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.report.study import write_study
+from sousvit.search.survey import COMBINATIONS, entries, run_study
+from sousvit.spaces.space import make_space, read_space
+from sousvit.spaces.technique import techniques
+
+
+@pytest.fixture(scope="module")
+def space(shape):
+    return make_space(read_space("all"), shape, ("onnxruntime", "openvino", "litert"))[0]
+
+
+def test_every_technique_and_combination_of_the_space_is_listed_once(space, shape):
+    listed = entries(space, shape)
+    names = {entry.name for entry in listed}
+    compressing = {technique.name for technique in techniques() if technique.compresses}
+    assert names >= compressing | set(COMBINATIONS) | {"base"}
+    assert names >= {"tome, untrained", "attention, untrained"} and names.isdisjoint(
+        {"qat, untrained", "student, untrained"}
+    )
+    hashes = [entry.recipe.hash for entry in listed]
+    assert len(hashes) == len(set(hashes))
+    [elastic] = [entry.recipe for entry in listed if entry.name == "recovery, elastic"]
+    assert [step.technique for step in elastic.steps[::2]] == ["elastic", "distill"]
+    kinds = {step.config.kind for entry in listed for step in entry.recipe.steps if step.technique == "attention"}
+    assert kinds == {"nystrom", "sima", "focused"}
+    for entry in listed:
+        assert entry.recipe.reshape(shape).params() > 0
+
+
+@pytest.fixture
+def study(simulated_study, tmp_path):
+    def run(*arguments, **changes):
+        budget, executor = simulated_study(*arguments, **changes)
+        return run_study(budget, tmp_path, lambda *_: executor), executor
+
+    return run
+
+
+def test_a_study_measures_all_resumes_and_writes_table_and_plot(study, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    done: list[Job] = []
+
+    def trouble(job: Job) -> Outcome | None:
+        done.append(job)
+        if len(done) == 9:
+            raise Killed
+        return Outcome(job.attempt, "failed", message="boom") if len(done) == 4 else None
+
+    with pytest.raises(Killed):
+        study(trouble, space="all")
+    archive, executor = study(space="all")
+    first = [(str(job.recipe), job.fidelity) for job in done[:8]]
+    assert not set(first) & {(str(job.recipe), job.fidelity) for job in executor.jobs}
+    table, page = write_study(archive, tmp_path)
+    text = table.read_text()
+    assert text.count("\n") == len(archive) + 2 and "boom" in text and "structure + int8" in text
+    assert "plotly" in page.read_text()
+    frame = pd.read_csv(tmp_path / "study.csv")
+    assert len(frame) == len(archive) and set(frame["name"]) >= {"base", "prune_mlp", "structure + int8"}
+    assert (frame["fidelity"] == 1.0).all()
+
+
+def test_another_budget_wants_another_run(study):
+    study(space={"techniques": {"prune_mlp": {}, "int8_dynamic": {}}})
+    with pytest.raises(UserError, match="keeps its budget"):
+        study(space={"techniques": {"prune_mlp": {}}})

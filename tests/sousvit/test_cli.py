@@ -1,0 +1,262 @@
+"""The command line: bad input is one line and exit code 2; listings; help is light."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from sousvit.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capsys):
+    """Run the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def write(path: Path, value: object) -> Path:
+    path.write_text(value if isinstance(value, str) else yaml.safe_dump(value))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda b: b.pop("optimize"), "optimize"),
+        (lambda b: b.update(limits={"latency": "soon"}), "a limit is a number"),
+        (lambda b: b.update(space="everything"), "space must be a known name"),
+        (lambda b: b.update(space={"techniques": {"prune_all": {}}}), "technique must be a known name"),
+        (lambda b: b["model"].update(name="vit_tinny_patch16_224", checkpoint=None), "timm model"),
+        (lambda b: b["model"].update(checkpoint="gone.safetensors"), "checkpoint must exist"),
+        (lambda b: b["model"].update(args={"img_size": 16, "patch_size": 4, "depth": 2}), "checkpoint must fit"),
+        (lambda b: b["data"].update(train="gone.idx.gz"), "gone.idx.gz"),
+        (lambda b: b["data"].update(validation=10**9), "validation must leave images"),
+        (lambda b: b["data"].pop("test"), "data needs a test path"),
+        (lambda b: b["data"].update(test="gone.idx.gz"), "gone.idx.gz"),
+        (lambda b: b["data"].update(test=b["data"]["train"]), "test split must be data of its own"),
+        (lambda b: b.update(optimize=[{"latency": 2}]), "optimize lists names"),
+        (lambda b: b.update(limits={"latency": True}), "a limit is a finite number"),
+        (lambda b: b.update(targets=[{"threads": True}]), "threads, batch and cores are counts"),
+        (lambda b: b.update(targets=["gone.yaml"]), "gone.yaml"),
+        (lambda b: b.update(space={"techniques": {"prune_mlp": True}}), "maps parameters to values"),
+    ],
+)
+def test_bad_budgets_exit_with_2_and_one_line(cli, tiny_project, tmp_path, change, words):
+    budget = tiny_project.budget()
+    change(budget)
+    code, _, err = cli("search", write(tmp_path / "b.yaml", budget), "--run", "r")
+    lines = [line for line in err.splitlines() if line.startswith("sousvit:")]
+    assert code == 2 and len(lines) == 1 and words in lines[0], err
+    assert "Traceback" not in err
+
+
+def test_malformed_files(cli, tmp_path):
+    for text, words in (("a: [", "must be YAML"), ("- 1", "keys and values"), ("", "keys and values")):
+        code, _, err = cli("search", write(tmp_path / "b.yaml", text))
+        assert code == 2 and words in err
+    assert cli("search", tmp_path / "none.yaml")[0] == 2
+
+
+def test_apply_replaces_nothing_but_an_artifact(cli, tiny_project, tmp_path):
+    recipe = {"recipe": {"runtime": "onnxruntime", "steps": []}, **tiny_project.budget()}
+    path = write(tmp_path / "recipe.yaml", {key: recipe[key] for key in ("recipe", "model", "data")})
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("precious")
+    for out in (mine, mine / "notes.txt", "."):
+        code, _, err = cli("apply", path, "--out", out)
+        assert code == 2 and "must be new, empty, or an artifact" in err
+    assert (mine / "notes.txt").read_text() == "precious"
+    for _ in range(2):
+        assert cli("apply", path, "--out", tmp_path / "new")[0] == 0
+
+
+def test_apply_checks_that_the_recipe_fits_the_model(cli, tiny_project, tmp_path):
+    recipe = {"runtime": "onnxruntime", "steps": [{"technique": "distill_token"}]}  # the tiny base has no class token
+    content = {"recipe": recipe, **{key: tiny_project.budget()[key] for key in ("model", "data")}}
+    code, _, err = cli("apply", write(tmp_path / "recipe.yaml", content), "--out", tmp_path / "new")
+    assert code == 2 and "no class token" in err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "steps", "package"),
+    [("litert", [], "ai_edge_litert"), ("openvino", [{"technique": "ptq_int8"}], "nncf")],
+)
+def test_apply_asks_for_packages_before_anything_else(
+    cli, tiny_project, tmp_path, runtime, steps, package, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    content = {"recipe": {"runtime": runtime, "steps": steps}, "model": {"name": "no such model"}}
+    code, _, err = cli("apply", write(tmp_path / "recipe.yaml", content), "--out", tmp_path / "new")
+    assert code == 2 and f"needs the package {package}" in err and f"sousvit[{runtime}]" in err
+
+
+def test_a_pickle_checkpoint_is_never_opened(cli, tiny_project, tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    budget = tiny_project.budget(
+        model={"name": "vit_tiny_patch16_224", "checkpoint": str(tmp_path / "model.safetensors")}
+    )
+    code, _, err = cli("search", write(tmp_path / "b.yaml", budget))
+    assert code == 2 and "safetensors" in err and "Traceback" not in err
+
+
+def test_an_unwritable_run_folder(cli, tiny_project, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), "--run", "r")
+    assert code == 2 and "must be a folder" in err
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden"])
+def test_run_names_stay_in_the_runs_folder(cli, tiny_project, tmp_path, name):
+    code, _, _ = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), f"--run={name}")
+    assert code == 2
+
+
+def test_unknown_runs(cli, tmp_path):
+    for command in (("recipe", "none", write(tmp_path / "b.yaml", "optimize: [size]")), ("report", "none")):
+        code, _, err = cli(*command)
+        assert code == 2 and "a run must exist" in err
+
+
+@pytest.mark.parametrize("what", ["techniques", "objectives", "targets", "spaces"])
+def test_listings(cli, what):
+    code, out, _ = cli("list", what, "--json")
+    rows = json.loads(out)
+    assert code == 0 and len(rows) >= 2 and all(row["name"] for row in rows)
+    assert cli("list", what)[0] == 0
+
+
+def test_unknown_listing(cli):
+    code, _, err = cli("list", "recipes")
+    assert code == 2 and "choose one of" in err
+
+
+def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_path):
+    plugin = f"{EXAMPLES / 'worst_class.py'}:WorstClassAccuracy"
+    path = tiny_project.write_budget(
+        tmp_path / "b.yaml", plugins={"objectives": [plugin]}, limits={"worst_class_accuracy_drop": 0.1}
+    )
+    code, out, _ = cli("list", "objectives", "--budget", path, "--json")
+    assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
+
+
+@pytest.mark.parametrize("command", ["search", "study"])
+def test_data_paths_start_at_the_data_root(cli, tiny_project, tmp_path, command):
+    path = write(
+        tmp_path / "b.yaml", {**tiny_project.budget(), "data": {"format": "folder", "train": "cats", "test": "dogs"}}
+    )
+    code, _, err = cli(command, path, "--data-root", tmp_path / "elsewhere")
+    assert code == 2 and "elsewhere/dogs" in err
+
+
+def test_other_executors_are_refused(cli, tiny_project, tmp_path):
+    code, _, err = cli("search", tiny_project.write_budget(tmp_path / "b.yaml"), "--executor", "moon")
+    assert code == 2 and "executor must be a known name" in err
+
+
+def test_bad_artifacts_and_recipes(cli, tmp_path):
+    code, _, err = cli("measure", tmp_path)
+    assert code == 2 and "artifact.json" in err
+    code, _, err = cli("apply", write(tmp_path / "r.yaml", "a: 1"), "--out", tmp_path / "o")
+    assert code == 2 and "recipe file" in err
+
+
+def test_version_and_help(cli):
+    assert cli("--version")[1].strip()
+    assert "search" in cli("--help")[1]
+
+
+def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
+    config = {
+        "model": {
+            "name": "vit_tiny_patch16_224",
+            "args": {
+                "img_size": 16,
+                "patch_size": 8,
+                "in_chans": 1,
+                "embed_dim": 16,
+                "depth": 1,
+                "num_heads": 2,
+                "num_classes": 3,
+            },
+        },
+        "data": tiny_project.data,
+        "training": {"epochs": 1, "batch_size": 64},
+    }
+    code, out, err = cli("train", write(tmp_path / "t.yaml", config), "--out", "new.safetensors", "--json")
+    assert code == 0, err
+    assert 0 <= json.loads(out)["test_top1"] <= 1 and (tmp_path / "new.safetensors").is_file()
+
+
+#: Its data and the base trained on them are the user's.
+#: Their base is trained by the user.
+NOT_SHIPPED = [EXAMPLES / "bccd" / name for name in ("budget.yaml", "margin.yaml")]
+MANIFEST = EXAMPLES / "cluster" / "kuberay.yaml"
+
+
+@pytest.mark.parametrize("path", NOT_SHIPPED, ids=lambda path: path.name)
+def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_path, path):
+    from sousvit.models.load import create, save_checkpoint
+    from sousvit.search.budget import make_budget
+    from sousvit.spaces.shape import VitShape
+    from sousvit.spaces.space import make_space
+    from sousvit.spaces.training.base import read_training
+
+    training = read_training(path.with_name("train.yaml"), tmp_path)
+    model = create(training.model)
+    description = {**training.model.model_dump(mode="json"), "checkpoint": None}
+    save_checkpoint(tmp_path / "base.safetensors", model, description)
+    budget = make_budget(yaml.safe_load(path.read_text()), tmp_path, data_root=tmp_path)
+    same = ("format", "train", "validation", "test", "classes")
+    assert all(getattr(budget.data, key) == getattr(training.data, key) for key in same)
+    _, left_out = make_space(budget.space, VitShape.of(model), budget.target.runtimes)
+    assert not left_out
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted({*EXAMPLES.rglob("*.yaml")} - {*NOT_SHIPPED, MANIFEST}),
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
+def test_every_example_is_a_valid_budget_or_training_file(path):
+    from sousvit.search.budget import read_budget
+    from sousvit.spaces.training.base import read_training
+
+    if path.name == "train.yaml":
+        assert read_training(path).training.epochs >= 1
+    else:
+        budget = read_budget(path)
+        data = budget.data
+        own = () if data.kind == "none" else (data.train, data.validation)
+        for part in (*own, data.test, budget.model.checkpoint):
+            assert Path(str(part)).is_file(), part
+
+
+def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
+    from sousvit.data.idx import read_idx
+
+    data = EXAMPLES / "fashion-mnist" / "data"
+    assert sum(path.stat().st_size for path in data.iterdir()) <= 8e6
+    assert (EXAMPLES / "fashion-mnist" / "base.safetensors").stat().st_size <= 12e6
+    parts = {part: read_idx(data / f"{part}-images-idx3-ubyte.gz") for part in ("train", "validation", "test")}
+    seen = {part: {image.tobytes() for image in images} for part, images in parts.items()}
+    assert not seen["validation"] & seen["train"] and not seen["test"] & seen["train"]

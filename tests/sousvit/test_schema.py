@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sousvit.errors import UserError
+from sousvit.schema import parse_yaml, read_yaml, validated
+from sousvit.specs import DataSpec
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    epochs: int = Field(default=1, ge=1)
+    rate: float = 0.1
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    inner: Inner = Inner()
+    several: list[Inner] = []
+
+    @field_validator("name")
+    @classmethod
+    def _no_shouting(cls, value):
+        if value.isupper():
+            raise UserError("a name is lower case", value, "write it small")
+        return value
+
+
+def refused(call, *args):
+    with pytest.raises(UserError) as caught:
+        call(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_mapping_is_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: 1\nb: {c: [x, 2.5]}\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": 1, "b": {"c": ["x", 2.5]}}
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "x:\n  a: 1\n  a: 1\n", "1: a\n1: b\n", "x: [{a: 1, a: 2}]"])
+def test_a_key_given_twice_is_refused(text):
+    assert "is given twice" in refused(parse_yaml, text, "here")
+
+
+def test_merge_keys_and_their_overriding_are_allowed():
+    text = "base: &b {a: 1, c: 2}\nother:\n  <<: *b\n  a: 5\n"
+    assert parse_yaml(text, "here")["other"] == {"a": 5, "c": 2}
+
+
+@pytest.mark.parametrize(("text", "kind"), [("- a\n", "list"), ("word", "str"), ("", "nothing"), ("# c\n", "nothing")])
+def test_anything_but_a_mapping_is_refused(text, kind):
+    assert f"here: {kind}" in refused(parse_yaml, text, "here")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:os.system ['touch PWNED']",
+        "!!python/object/new:os.system ['touch PWNED']",
+        "!!python/name:os.system ''",
+        "!!python/module:os ''",
+        "!!python/tuple [1, 2]",
+        "!custom {a: 1}",
+    ],
+)
+def test_python_tags_are_refused_and_not_run(tag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "must be YAML" in refused(parse_yaml, f"a: {tag}\n", "here")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tx: 1", "a: \x00", "a: !!map word", "? [x]\n: 1", "a: *none"])
+def test_broken_yaml_is_one_line_that_names_the_file(text):
+    message = refused(parse_yaml, text, "here.yaml")
+    assert "must be YAML" in message and "here.yaml" in message
+
+
+def test_the_line_is_named():
+    assert "here line 3" in refused(parse_yaml, "a: 1\nb: 2\nc: [1\n", "here") + refused(
+        parse_yaml, "a: 1\nb: 2\na: b: c", "here"
+    )
+
+
+def test_deep_nesting_is_refused_not_a_crash():
+    assert "must be YAML" in refused(parse_yaml, "a: " + "[" * 100_000, "here")
+
+
+def test_unreadable_files_are_user_errors(tmp_path):
+    (tmp_path / "latin").write_bytes(b"a: caf\xe9\n")
+    assert "must exist" in refused(read_yaml, tmp_path / "absent.yaml")
+    assert "readable text" in refused(read_yaml, tmp_path / "latin")
+    assert "readable text" in refused(read_yaml, tmp_path)
+
+
+def test_an_unknown_key_lists_the_known_ones_at_every_depth():
+    assert "no such key" in refused(validated, Outer, {"name": "a", "extra": 1}, "file")
+    assert "known keys here: inner, name, several" in refused(validated, Outer, {"name": "a", "extra": 1}, "file")
+    message = refused(validated, Outer, {"name": "a", "inner": {"epoch": 3}}, "file")
+    assert "inner.epoch" in message and "did you mean 'epochs'? known keys here: epochs, rate" in message
+    message = refused(validated, Outer, {"name": "a", "several": [{}, {"x": 3}]}, "file")
+    assert "several.1.x" in message and "known keys here: epochs, rate" in message
+
+
+def test_a_missing_key_is_asked_for():
+    message = refused(validated, Outer, {}, "file")
+    assert message == "file: name: a value is required; received nothing; add name"
+
+
+def test_a_wrong_type_names_the_place_the_value_and_the_others():
+    message = refused(validated, Outer, {"name": "a", "inner": {"epochs": "many", "rate": []}}, "file")
+    assert "file: inner.epochs:" in message and "(and 1 more)" in message and "received 'many'" in message
+
+
+def test_long_values_are_cut():
+    assert len(refused(validated, Outer, {"name": ["x" * 10_000]}, "file")) < 400
+
+
+def test_the_top_level_must_be_a_mapping():
+    assert "the top level" in refused(validated, Outer, [1], "file")
+
+
+def test_our_own_rules_come_through():
+    assert (
+        refused(validated, Outer, {"name": "LOUD"}, "file")
+        == "file: a name is lower case; received LOUD; write it small"
+    )
+
+
+def test_a_union_is_told_without_the_names_of_its_branches():
+    message = refused(validated, DataSpec, {"format": "idx", "validation": 1.5}, "file")
+    assert message.startswith("file: validation: ") and "constrained" not in message
+    assert "less than 1" in message and "(and" not in message
