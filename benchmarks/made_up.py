@@ -70,7 +70,6 @@ class Charged:
         self.rungs_of, self.continue_with = engine.rungs_of, engine.continue_with
 
     def next_job(self) -> Job | None:
-        """See :class:`sousvit.search.executors.executor.JobSource`."""
         known, fanned, begun = len(self._archive), self._given_otherwise(), time.perf_counter()
         job = self._engine.next_job()
         asked = job is not None and self._given_otherwise() == fanned
@@ -79,7 +78,6 @@ class Charged:
         return job
 
     def take(self, outcome: Outcome) -> bool:
-        """See :class:`sousvit.search.executors.executor.JobSource`."""
         known, begun = len(self._archive), time.perf_counter()
         taken = self._engine.take(outcome)
         self._charge("took", known, begun)

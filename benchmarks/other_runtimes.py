@@ -49,7 +49,6 @@ class Function(Session):
         self._function = function
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """See :class:`sousvit.objectives.runtimes.runtime.Session`."""
         return self._function(batch)
 
 

@@ -24,7 +24,6 @@ class Accuracy(Objective):
     needs_labels: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         from sousvit.objectives.tasks.classification import interval
 
         evaluation = cast("TopOneEvaluation", subject.evaluation)
@@ -56,7 +55,6 @@ class Agreement(Objective):
     )
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return Measurement(*subject.evaluation.against(subject.base.evaluation).merit())
 
     def measure_drop(self, subject: Subject) -> Measurement:
@@ -80,7 +78,6 @@ class MeanAp(Objective):
     needs_labels: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         evaluation = cast("BoxEvaluation", subject.evaluation)
         return Measurement(evaluation.precision.whole[self.name], *evaluation.interval(self.name))
 

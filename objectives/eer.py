@@ -66,7 +66,6 @@ class EfficientErrorRate(Objective):
         self.needs_labels = "error" in terms  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         values = {term: _value(subject, term) for term in self.terms}
         if self.reference == "vit_b16":
             return Measurement(efficient_error_rate(values, VIT_B16, self.terms))

@@ -74,7 +74,6 @@ class Energy(Objective):
     per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return Measurement(subject.energy_mj)
 
 

@@ -26,7 +26,6 @@ class Latency(Objective):
     per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         timing = subject.timing
         if subject.base is subject:
             return Measurement(timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms)
@@ -52,7 +51,6 @@ class _Tail(Objective):
         """The candidate's and the baseline's."""
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         own, baseline = self._of(subject.timing)
         if subject.base is subject:
             return Measurement(own)
@@ -95,7 +93,6 @@ class Throughput(Objective):
     per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         latency = LATENCY.measure(subject)
         ends = [None if end is None else self._rate(end, subject) for end in (latency.high, latency.low)]
         return Measurement(self._rate(latency.value, subject), *ends)

@@ -41,7 +41,6 @@ class Memory(Objective):
     per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return Measurement(subject.probe.memory_bytes / 1e6)
 
 
@@ -56,7 +55,6 @@ class LoadTime(Objective):
     per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return Measurement(subject.probe.load_ms)
 
 

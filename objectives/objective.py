@@ -236,7 +236,6 @@ class OnTarget(Objective):
         self.summary = f"{original.summary}: {target}"  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return self.original.measure(subject.on(self.target))
 
 

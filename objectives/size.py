@@ -21,7 +21,6 @@ class Size(Objective):
     summary: ClassVar[str] = "size of the artifact's files"
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return Measurement(subject.artifact.size_bytes / 1e6)
 
 
@@ -38,7 +37,6 @@ class CompressedSize(Objective):
     summary: ClassVar[str] = "size of the artifact's files as a compressed download"
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         total = sum(len(zlib.compress(file.read_bytes(), LEVEL)) for file in subject.artifact.shipped_files)
         return Measurement(total / 1e6)
 
@@ -57,7 +55,6 @@ class Params(Objective):
     summary: ClassVar[str] = "parameters"
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         return Measurement(sum(parameter.numel() for parameter in subject.model.parameters()) / 1e6)
 
 
@@ -71,7 +68,6 @@ class Macs(Objective):
     summary: ClassVar[str] = "multiply-accumulates of one image"
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`."""
         from sousvit.spaces.module_shape import macs_of
 
         return Measurement(macs_of(subject.model, subject.input_shape[1:]) / 1e6)

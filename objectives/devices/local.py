@@ -30,24 +30,20 @@ class LocalDevice(Device):
         self._kept: dict[Path, Session] = {}
 
     def facts(self) -> dict[str, Any]:
-        """See :class:`Device`."""
         return device_facts()
 
     def time(
         self, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan = DEFAULT, with_baseline: bool = False
     ) -> dict[str, Timing]:
-        """See :class:`Device`."""
         shape = (self.target.batch, *artifacts[baseline].input_shape[1:])
         with ExitStack() as stack:
             sessions = {name: self._session(artifact, stack) for name, artifact in artifacts.items()}
             return measure_many(sessions, baseline, shape, plan, with_baseline=with_baseline)
 
     def probe(self, artifact: Artifact) -> Probe:
-        """See :class:`Device`."""
         return probe_artifact(artifact, self.target.threads, self.target.batch)
 
     def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
-        """See :class:`Device`."""
         meter = find_meter()
         if meter is None:
             raise TrialError(ABSENT)
@@ -58,12 +54,10 @@ class LocalDevice(Device):
             return energy_mj(self._session(artifact, stack), batch, plan.min_seconds, meter)
 
     def keep(self, artifact: Artifact) -> None:
-        """See :class:`Device`."""
         if artifact.path not in self._kept:
             self._kept[artifact.path] = self._open(artifact)
 
     def close(self) -> None:
-        """See :class:`Device`."""
         for session in self._kept.values():
             session.close()
         self._kept.clear()

@@ -40,18 +40,15 @@ class OrderingDevice(Device):
     def time(
         self, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan = DEFAULT, with_baseline: bool = False
     ) -> dict[str, Timing]:
-        """See :class:`Device`; no memory limit holds here, because the baseline is loaded too."""
         alone = len(artifacts) == 1
         order = replace(self._order("time", artifacts, baseline, plan), with_baseline=with_baseline or alone)
         groups = self._measured(order)
         return {name: summarise(done, plan, self.target.batch) for name, done in groups.items()}
 
     def probe(self, artifact: Artifact) -> Probe:
-        """See :class:`Device`; measured once for the same content."""
         return self._probed(artifact, None)
 
     def admit(self, artifact: Artifact) -> None:
-        """See :class:`Device`."""
         limit = self.target.memory_bytes
         if limit is not None:
             process.require_memory(self._probed(artifact, limit).process_bytes, limit)
@@ -64,7 +61,6 @@ class OrderingDevice(Device):
         return self._probes[key]
 
     def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
-        """See :class:`Device`."""
         return float(self._measured(self._order("energy", {_ONE: artifact}, _ONE, plan)))
 
     def _order(self, ask: Any, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan) -> Order:
@@ -111,7 +107,6 @@ class StandIn(OrderingDevice):
     """A process of this machine, pinned to the target's cores, its memory held against the target's limit."""
 
     def facts(self) -> dict[str, Any]:
-        """See :class:`Device`: this machine's, with what the stand-in may use of it."""
         target = self.target
         return {**device_facts(), "standin": {"cores": target.cores, "memory_mb": target.memory}}
 

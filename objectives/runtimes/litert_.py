@@ -23,7 +23,6 @@ class LiteRt(Runtime):
     batches: ClassVar[bool] = False
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
-        """See :class:`Runtime`; the batch size makes no difference."""
         self.require()
         from ai_edge_litert.interpreter import Interpreter
 

@@ -20,7 +20,6 @@ class OnnxRuntime(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
-        """See :class:`Runtime`; the batch size makes no difference."""
         ort = self.require()
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -27,7 +27,6 @@ class OpenVino(Runtime):
     concurrent: ClassVar[bool] = False  # it pins threads: two sessions of one thread share a core (measured)
 
     def require(self) -> ModuleType:
-        """See :class:`Runtime`."""
         return import_openvino(f"the {self.name} runtime")
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:

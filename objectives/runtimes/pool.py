@@ -35,11 +35,9 @@ class SessionPool(Session):
         self._sessions = sessions
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """See :class:`Session`."""
         return self._sessions[0].run(batch)
 
     def run_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """See :class:`Session`; a few batches are taken ahead."""
         idle: SimpleQueue[Session] = SimpleQueue()
         for session in self._sessions:
             idle.put(session)
@@ -65,7 +63,6 @@ class SessionPool(Session):
                     future.cancel()
 
     def close(self) -> None:
-        """See :class:`Session`."""
         for session in self._sessions:
             session.close()
 

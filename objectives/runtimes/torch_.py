@@ -26,7 +26,6 @@ class Torch(Runtime):
     concurrent: ClassVar[bool] = False  # the thread count is the whole process's
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
-        """See :class:`Runtime`; the batch size makes no difference."""
         try:
             return _Session(load_program(artifact.path), threads)
         except Exception as error:  # torch.export raises many kinds

@@ -58,19 +58,15 @@ class TopOneEvaluation(Evaluation):
         return 0.5 / len(self.labels)
 
     def against(self, base: TopOneEvaluation) -> TopOneEvaluation:
-        """See :class:`Evaluation`."""
         return replace(self, labels=base.predictions)
 
     def merit(self) -> tuple[float, float, float]:
-        """See :class:`Evaluation`."""
         return (self.top1, *interval(self))
 
     def merit_drop(self, base: TopOneEvaluation) -> tuple[float, float, float]:
-        """See :class:`Evaluation`."""
         return paired_difference(base, self)
 
     def resampled_merit(self) -> np.ndarray:
-        """See :class:`Evaluation`."""
         random, correct, count = np.random.default_rng(0), self.correct, len(self.labels)
         return np.array([correct[random.integers(0, count, count)].mean() for _ in range(RESAMPLES)])
 
@@ -94,7 +90,6 @@ class Classification(JudgingTask):
         normalise: Callable[[torch.Tensor], torch.Tensor],
         batch: int,
     ) -> TopOneEvaluation:
-        """See :class:`JudgingTask`."""
         return evaluate(session, images, normalise, batch)
 
 

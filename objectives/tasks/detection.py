@@ -56,22 +56,18 @@ class BoxEvaluation(Evaluation):
         return 0.5 / max(1, self.num_objects)
 
     def against(self, base: BoxEvaluation) -> BoxEvaluation:
-        """See :class:`Evaluation`; of the boxes of ``base``, the sure ones."""
         from sousvit.models.detector import sure_objects
 
         wanted = [sure_objects(found) for found in base.precision.found]
         return BoxEvaluation(self.precision.against(wanted), sum(map(len, wanted)))
 
     def merit(self) -> tuple[float, float, float]:
-        """See :class:`Evaluation`."""
         return self.figures()[MAP50]
 
     def merit_drop(self, base: BoxEvaluation) -> tuple[float, float, float]:
-        """See :class:`Evaluation`."""
         return paired_drop(base, self, MAP50)
 
     def resampled_merit(self) -> np.ndarray:
-        """See :class:`Evaluation`."""
         return self.precision.resampled[MAP50]
 
     def figures(self) -> dict[str, tuple[float, float, float]]:
@@ -122,7 +118,6 @@ class Detection(JudgingTask):
         normalise: Callable[[torch.Tensor], torch.Tensor],
         batch: int,
     ) -> BoxEvaluation:
-        """See :class:`JudgingTask`."""
         import torch
 
         from sousvit.models.detector import head_of

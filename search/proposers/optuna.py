@@ -304,7 +304,6 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
         self._complete = complete
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """See :class:`optuna.samplers.BaseSampler`."""
         return dict(self._complete.shared or {})
 
     def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
@@ -319,7 +318,6 @@ class _Nsga2(optuna.samplers.NSGAIISampler):
         return newest
 
     def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """See :class:`optuna.samplers.BaseGASampler`: chosen once a generation, then looked up."""
         chosen = study._storage.get_study_system_attrs(study._study_id)
         parents = chosen.get(f"{self._get_parent_cache_key_prefix()}{generation}")
         if parents is None:

@@ -73,36 +73,29 @@ class StudyFile(InMemoryStorage):
         self._attributes.clear()
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """See :class:`optuna.storages.BaseStorage`."""
         study_id = super().create_new_study(directions, study_name)
         self._file.create_new_study(directions, study_name)
         return study_id
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
         super().set_study_system_attr(study_id, key, value)
         self._attributes[key] = value
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """See :class:`optuna.storages.BaseStorage`."""
         return self._note(super().create_new_trial(study_id, template_trial))
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
         super().set_trial_param(self._note(trial_id), param_name, param_value_internal, distribution)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """See :class:`optuna.storages.BaseStorage`."""
         return super().set_trial_state_values(self._note(trial_id), state, values)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
         super().set_trial_user_attr(self._note(trial_id), key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """See :class:`optuna.storages.BaseStorage`."""
         super().set_trial_system_attr(self._note(trial_id), key, value)
 
     def _note(self, trial_id: int) -> int:

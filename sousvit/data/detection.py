@@ -198,7 +198,6 @@ class DetectionSet(ImageSet):
         return len(self.class_names)
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """See :class:`ImageSet`."""
         image = image.convert("L" if self.channels == 1 else "RGB")
         return image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
 

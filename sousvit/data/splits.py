@@ -97,7 +97,6 @@ class Splits:
         return self.train.spread(self.spec.calibration, self.spec.split_seed)
 
     def look_at_test(self) -> ImageSet:
-        """See :func:`look_at_test`; the parts beside it are those that are open."""
         images = look_at_test(self.spec, self._size, self._channels, self._sources)
         self._test_notes = _notes(images.source)
         return images

@@ -42,11 +42,9 @@ class Classification(LearningTask):
     def loss(
         self, model: nn.Module, output: Logits, targets: torch.Tensor, taught: torch.Tensor | None, plan: TrainingPlan
     ) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         return total_loss(output, targets, taught, plan)
 
     def summed_loss(self, model: nn.Module, output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         return F.cross_entropy(output, targets, reduction="sum")
 
     def divergence(self, output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -55,11 +53,9 @@ class Classification(LearningTask):
         return F.kl_div(log_output, log_reference, reduction="batchmean", log_target=True)
 
     def class_scores(self, output: torch.Tensor) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         return output.log_softmax(1)
 
     def class_logits(self, output: torch.Tensor) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         return output
 
     def truth(self, model: nn.Module, output: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -67,7 +63,6 @@ class Classification(LearningTask):
         return {"labels": output.argmax(1)}
 
     def labelled(self, images: ImageSet, truth: Mapping[str, torch.Tensor]) -> ImageSet:
-        """See :class:`LearningTask`."""
         return relabelled(images, truth["labels"])
 
     def figures(self, model: nn.Module, outputs: torch.Tensor, data: ImageSet) -> dict[str, float]:

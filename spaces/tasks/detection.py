@@ -40,7 +40,6 @@ class Detection(LearningTask):
     least_classes: ClassVar[int] = 1
 
     def check(self, plan: TrainingPlan) -> None:
-        """See :class:`LearningTask`."""
         require_moving(plan.augmentation)
         if plan.label_smoothing:
             raise UserError("the focal loss of a detector has no label smoothing", plan.label_smoothing, "set it to 0")
@@ -60,7 +59,6 @@ class Detection(LearningTask):
         taught: torch.Tensor | None,
         plan: TrainingPlan,
     ) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         head, output = _head(model), output.float()
         true_weight = 1.0 - plan.soft_weight - plan.hard_weight
         total = output.new_zeros(())
@@ -79,15 +77,12 @@ class Detection(LearningTask):
         return torch.stack(losses).sum()
 
     def divergence(self, output: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         return dense_distance(output, reference)
 
     def class_scores(self, output: torch.Tensor) -> torch.Tensor:
-        """See :class:`LearningTask`; of the position that is surest of it."""
         return F.logsigmoid(_class_part(output)).amax(1)
 
     def class_logits(self, output: torch.Tensor) -> torch.Tensor:
-        """See :class:`LearningTask`."""
         return _class_part(output).flatten(1)
 
     def truth(self, model: nn.Module, output: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -100,7 +95,6 @@ class Detection(LearningTask):
         return {"boxes": boxes, "labels": labels}
 
     def labelled(self, images: ImageSet, truth: Mapping[str, torch.Tensor]) -> DetectionSet:
-        """See :class:`LearningTask`."""
         pairs = zip(truth["boxes"], truth["labels"], strict=True)
         objects = [Objects(boxes, labels).select(labels != NOTHING) for boxes, labels in pairs]
         if not any(map(len, objects)):

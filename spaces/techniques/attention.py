@@ -55,13 +55,11 @@ class EfficientAttentionTechnique(ModelTechnique):
         return {"kind": ("nystrom", "sima", "focused"), "landmarks": landmarks, "blocks": ("all", "first", "last")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         if shape.reduces_tokens:
             return "tokens that are reduced already"
         return None if all(block.attention == "softmax" for block in shape.blocks) else "attention replaced already"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return bool(config.kind == "none")
 
     def normalised(self, config: Any, shape: VitShape) -> Any:
@@ -69,7 +67,6 @@ class EfficientAttentionTechnique(ModelTechnique):
         return config if config.kind == "nystrom" else config.model_copy(update={"landmarks": DEFAULT_LANDMARKS})
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         if config.kind == "none":
             return shape
         changed = changed_blocks(shape.depth, config.blocks)
@@ -78,7 +75,6 @@ class EfficientAttentionTechnique(ModelTechnique):
         )
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         from sousvit.spaces.layers.attention import EfficientAttention
 
         model.eval()

@@ -51,7 +51,7 @@ class Teacher:
         return self._stored("logits", augmentation, seed, view)["logits"].float()
 
     def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See :class:`.Representation`: pooled features (or maps) and activation strengths."""
+        """Pooled features (or maps) and activation strengths of one view."""
         found = self._stored("features", augmentation, seed, view)
         return found["pooled"], found.get("strength")
 

@@ -64,7 +64,6 @@ class RemoteDevice(OrderingDevice):
         self._failures, self._last_failure = 0, ""
 
     def facts(self) -> dict[str, Any]:
-        """See :class:`Device`."""
         try:
             facts = self._patiently(lambda: self._request("GET", "/v1/facts"))
             self._sanity.check_facts(facts)

@@ -95,7 +95,6 @@ class Supervisor:
         return outcome
 
     def call(self, function: str, arguments: dict[str, Any]) -> Any:
-        """See :meth:`sousvit.search.executors.executor.Executor.call`."""
         assert self._executor is not None
         told = self._executor.call(function, **arguments)
         for row in told.get("rows", ()) if isinstance(told, dict) else ():

@@ -60,25 +60,20 @@ class Elastic(ModelTechnique):
     prepares: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"epochs": (0, 4)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         if shape.detects:
             return "a detection head, whose parts were not seen to gain by it"
         return None if len(set(shape.blocks)) == 1 else "blocks of different widths"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return bool(config.epochs == 0)
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         return shape
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         model.eval()
         if config.epochs == 0 or context.calibration is None:
             return model

@@ -62,7 +62,6 @@ class PruneDepth(ModelTechnique):
         return {"drop": tuple(range(0, most + 1, step))}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         if shape.depth < 2:
             return "only one block"
         if any(any(block.ranks) for block in shape.blocks):
@@ -70,7 +69,6 @@ class PruneDepth(ModelTechnique):
         return None if len(set(shape.blocks)) == 1 else "blocks of different widths"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return bool(config.drop == 0)
 
     def nested(self, config: Any) -> Any:
@@ -78,13 +76,11 @@ class PruneDepth(ModelTechnique):
         return config
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         if config.drop >= shape.depth:
             raise UserError("a model keeps at least one block", f"drop {config.drop} of {shape.depth}", "drop fewer")
         return replace(shape, blocks=shape.blocks[: shape.depth - config.drop])
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         self.reshape(shape, config)
         model.eval()

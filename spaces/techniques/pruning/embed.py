@@ -55,25 +55,20 @@ class PruneEmbed(ModelTechnique):
     )
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"keep": (0.5, 0.625, 0.75, 0.875, 1.0), "importance": ("activation", "magnitude")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         if shape.embed_dim < 2 * MULTIPLE:
             return f"fewer than {2 * MULTIPLE} channels"
         return "layers that are factored already" if any(any(block.ranks) for block in shape.blocks) else None
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return kept_width(shape, config.keep) == shape.embed_dim
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         return replace(shape, embed_dim=kept_width(shape, config.keep))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         model.eval()
         width = kept_width(shape, config.keep)

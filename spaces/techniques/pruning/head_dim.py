@@ -47,11 +47,9 @@ class PruneHeadDim(ModelTechnique):
     source: ClassVar[str] = "SVD-LLM (arXiv 2403.07378) on head products; head width in NViT (2110.04869)"
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"keep": (0.25, 0.5, 0.75, 1.0)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         if shape.normalises_heads:
             return "queries and keys that are normalised"
         if not all(block.qkv_bias for block in shape.blocks):
@@ -59,15 +57,12 @@ class PruneHeadDim(ModelTechnique):
         return "layers that are factored already" if any(any(block.ranks) for block in shape.blocks) else None
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return self.reshape(shape, config) == shape
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         return shape.with_blocks(replace(block, head_dim=kept_channels(block, config.keep)) for block in shape.blocks)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         model.eval()
         if self.is_identity(config, shape):

@@ -40,7 +40,6 @@ class PruneHeads(WidthPruning):
         return {"keep": shares, "importance": importance, "allocation": ("uniform", "global")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         return None if any(block.heads > 1 for block in shape.blocks) else "only one head a block"
 
     def num_units(self, block: BlockShape) -> int:
@@ -52,7 +51,6 @@ class PruneHeads(WidthPruning):
         return max(1, round(keep * block.heads))
 
     def resized(self, block: BlockShape, units: int) -> BlockShape:
-        """See :class:`WidthPruning`."""
         return replace(block, heads=units)
 
     def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:

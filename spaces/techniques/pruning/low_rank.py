@@ -51,7 +51,6 @@ class LowRank(ModelTechnique):
     movable_past: ClassVar[frozenset[str]] = frozenset({"prune_heads", "prune_mlp"})
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         methods, allocations = ("whitened", "svd"), ("uniform", "sensitivity")
         return {
             "keep": (0.4, 0.6, 0.8, 1.0), "layers": ("all", "attention", "mlp"), "method": methods,
@@ -59,19 +58,15 @@ class LowRank(ModelTechnique):
         }  # fmt: skip
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         return "layers that are factored already" if any(any(block.ranks) for block in shape.blocks) else None
 
     def shapes_by_data(self, config: Any) -> bool:
-        """See :class:`Technique`."""
         return bool(config.allocation == "sensitivity")
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return self.reshape(shape, config) == shape
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         if config.keep == 1:
             return shape
         return shape.with_blocks(
@@ -79,7 +74,6 @@ class LowRank(ModelTechnique):
         )
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         target = self.reshape(shape, config)
         if target == shape:

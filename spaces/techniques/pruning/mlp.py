@@ -32,7 +32,6 @@ class PruneMlp(WidthPruning):
     source: ClassVar[str] = "CORP (arXiv 2602.05243); Taylor importance (Molchanov et al., 1906.10771)"
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {
             "keep": (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0),
             "importance": ("activation", "taylor", "gates", "magnitude"),
@@ -50,7 +49,6 @@ class PruneMlp(WidthPruning):
         return min(block.mlp, max(MULTIPLE, round(keep * block.mlp / MULTIPLE) * MULTIPLE))
 
     def resized(self, block: BlockShape, units: int) -> BlockShape:
-        """See :class:`WidthPruning`."""
         return replace(block, mlp=units)
 
     def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:

@@ -45,11 +45,9 @@ class Sparsify(ModelTechnique):
     source: ClassVar[str] = "Wanda (arXiv 2306.11695); 2:4 sparsity (2104.08378)"
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"sparsity": (0.0, 0.3, 0.5, 0.7), "pattern": ("unstructured", "2:4")}
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return bool(config.sparsity == 0)
 
     def normalised(self, config: Any, shape: VitShape) -> Any:
@@ -61,7 +59,6 @@ class Sparsify(ModelTechnique):
         return shape
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         model.eval()
         if config.sparsity == 0:
             return model

@@ -85,7 +85,6 @@ class WidthPruning(ModelTechnique):
         """Keep units ``kept`` only; the reader gets ``weight [outputs, kept channels]`` and ``bias``."""
 
     def shapes_by_data(self, config: Any) -> bool:
-        """See :class:`Technique`."""
         return bool(config.allocation == "global")
 
     def nested(self, config: Any) -> WidthPruningConfig | None:
@@ -94,15 +93,12 @@ class WidthPruning(ModelTechnique):
         return WidthPruningConfig(keep=config.keep, compensate=config.compensate) if uniform else None
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         return shape.with_blocks(self.resized(block, self.num_kept(block, config.keep)) for block in shape.blocks)
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return self.reshape(shape, config) == shape
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         if self.is_identity(config, shape):
             return model.eval()

@@ -40,7 +40,6 @@ class Bf16(DeployTechnique):
         return 2.0 if config.store == "fp16" else 4.0
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         from sousvit.spaces.export.openvino import read_openvino, save_openvino
 
         save_openvino(read_openvino(graph), folder, fp16=config.store == "fp16")

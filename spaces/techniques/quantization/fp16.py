@@ -44,7 +44,6 @@ class Fp16(DeployTechnique):
         return 2.0
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         from sousvit.spaces.export.litert import half_rules, quantize_litert
         from sousvit.spaces.export.openvino import read_openvino, save_openvino
 

@@ -51,7 +51,6 @@ class Int8Dynamic(DeployTechnique):
         return 1.0
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         from sousvit.spaces.export.onnx import quiet

@@ -40,7 +40,6 @@ class LitertDynamic(DeployTechnique):
         return float(config.bits / 8)
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         from sousvit.spaces.export.litert import litert_rules, quantize_litert
 
         path = quantize_litert(graph, litert_rules(config.bits), folder)

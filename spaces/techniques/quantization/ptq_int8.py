@@ -84,7 +84,6 @@ class PtqInt8(DeployTechnique):
         return model
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         from sousvit.spaces.export.onnx import graph_input_shape
         from sousvit.spaces.export.openvino import read_openvino, save_openvino
         from sousvit.spaces.techniques.quantization.nncf_tools import import_nncf, silent_tool

@@ -47,7 +47,6 @@ class Qat(Distill):
     compresses: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
-        """See :class:`Technique`."""
         return {"epochs": (2, 4, 8), "weights": ("int7",) if int8_saturates() else ("int8",)}
 
     def bytes_per_weight(self, config: Any) -> float:
@@ -55,7 +54,6 @@ class Qat(Distill):
         return 1.0
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         from sousvit.spaces.calibration.quantize import QuantPlan, quantize_model
 
         model = quantize_model(model, QuantPlan(config.weights, config.clip), context)

@@ -70,14 +70,12 @@ class StaticInt8(DeployTechnique):
         return 1.0
 
     def prepare(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
-        """See :class:`DeployTechnique`."""
         from sousvit.spaces.calibration.quantize import QuantPlan, quantize_model
 
         plan = QuantPlan(config.weights, config.clip, config.smoothing, config.strength, config.float_blocks)
         return quantize_model(model, plan, context)
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         from sousvit.spaces.export.openvino import read_openvino, save_openvino
 
         if runtime == "openvino":

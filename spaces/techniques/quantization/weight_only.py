@@ -53,7 +53,6 @@ class WeightOnly(DeployTechnique):
         return float(config.bits / 8)
 
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """See :class:`DeployTechnique`."""
         if runtime == "openvino":
             _compress_openvino(graph, config, folder)
             return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": config.hint or "f32"})

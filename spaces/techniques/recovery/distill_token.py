@@ -40,11 +40,9 @@ class DistillToken(ModelTechnique):
     uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"use": (False, True)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         if shape.dropped:
             return "patches left out already"
         if shape.pool != "token" or shape.num_prefix_tokens != 1:
@@ -54,11 +52,9 @@ class DistillToken(ModelTechnique):
         return None if shape.num_position_tokens is not None else "no position embedding"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return not config.use
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         if not config.use:
             return shape
         wider = replace(
@@ -73,7 +69,6 @@ class DistillToken(ModelTechnique):
         return wider.with_blocks(replace(block, tokens_in=tokens, tokens_mlp=tokens) for block in wider.blocks)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         from timm.models.deit import VisionTransformerDistilled
 
         self_shape = VitShape.of(model)

@@ -73,27 +73,23 @@ class Student(ModelTechnique):
         return {"model": (NONE, *smaller, *fitting)}
 
     def unmet_need(self, shape: ModelShape) -> str | None:
-        """See :class:`Technique`."""
         return "a detection head, which reads its own backbone" if getattr(shape, "detects", False) else None
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return bool(config.model == NONE)
 
     def leaves_plain(self, config: Any) -> bool:
-        """See :class:`ModelTechnique`."""
         return (
             config.model == NONE or config.model in PLAIN or _module_of(config.model) in ("vision_transformer", "deit")
         )
 
     def reshape(self, shape: VitShape, config: Any) -> Any:
-        """See :class:`ModelTechnique`; the first time, a model is built and run once."""
+        """The student's shape; the first time, a model is built and run once."""
         if config.model == NONE:
             return shape
         return _shape_of(config.model, shape.image, shape.patch, shape.channels, shape.num_classes)
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         if config.model == NONE:
             return model.eval()
         shape = VitShape.of(model)

@@ -64,7 +64,6 @@ class Generator(nn.Module):
         )
 
     def forward(self, noise: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """See the class."""
         code = torch.cat([noise, F.one_hot(classes, self.num_classes).to(noise.dtype)], 1)
         fields: torch.Tensor = self.layers(self.project(code).unflatten(1, (WIDTH, *self.start)))
         return fields

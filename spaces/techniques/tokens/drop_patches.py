@@ -87,23 +87,18 @@ class DropPatches(ModelTechnique):
     conflicts: ClassVar[frozenset[str]] = frozenset({"tome", "evit", "attention"})
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"keep": (0.5, 0.625, 0.75, 0.875, 1.0), "choice": ("places", "image")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         return unsupported_pooling(shape)
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return kept_patches(shape, config.keep) == shape.num_patches
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         return shape.with_dropped(shape.num_patches - kept_patches(shape, config.keep))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         model.eval()
         count = kept_patches(shape, config.keep)

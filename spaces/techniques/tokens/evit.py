@@ -49,7 +49,6 @@ class AttentiveBlocks(TokenBlocks):
     def reduce(
         self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None, patches: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See :class:`TokenBlocks`."""
         attention, prefix = block.attn, self.num_prefix
         q, k, v = queries_keys_values(attention, block.norm1(x))
         weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)  # [B, heads, N, N]
@@ -75,15 +74,12 @@ class Evit(ModelTechnique):
     uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
-        """See :class:`Technique`."""
         return {"keep": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "schedule": ("spread", "early", "late")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         return unsupported_pooling(shape)
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return bool(config.patches(shape)[-1] == shape.num_patches)
 
     def nested(self, config: Any) -> Any:
@@ -91,14 +87,12 @@ class Evit(ModelTechnique):
         return config
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         counts = config.patches(shape)
         if counts[-1] == shape.num_patches:
             return shape
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], [0] * shape.depth)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         if self.reshape(shape, config) != shape:
             model.blocks = AttentiveBlocks(model, config.patches(shape))

@@ -50,19 +50,15 @@ class PatchSize(ModelTechnique):
         return {"patch": tuple(size for size in fitting if size == base or _patches(shape, size) >= MIN_PATCHES)}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         return None if shape.patch[0] == shape.patch[1] else "patches that are not square"
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return shape.patch == (config.patch, config.patch)
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         return shape.with_patch((config.patch, config.patch))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         self.reshape(shape, config)
         model.eval()

@@ -40,7 +40,6 @@ class MergingBlocks(TokenBlocks):
     has_sizes: ClassVar[bool] = True
 
     def run_block(self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
-        """See :class:`TokenBlocks`."""
         if sizes is None:
             return super().run_block(block, x, sizes)
         x, _ = self._attend(block, x, sizes)
@@ -50,7 +49,6 @@ class MergingBlocks(TokenBlocks):
     def reduce(
         self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None, patches: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """See :class:`TokenBlocks`."""
         prefix, count = self.num_prefix, x.shape[1] - self.num_prefix - patches
         x, keys = self._attend(block, x, sizes)
         sizes = torch.ones_like(x[..., :1]) if sizes is None else sizes
@@ -89,11 +87,9 @@ class Tome(ModelTechnique):
         return {"keep": reachable, "schedule": ("constant", "decreasing")}
 
     def unmet_need(self, shape: VitShape) -> str | None:
-        """See :class:`Technique`."""
         return unsupported_pooling(shape)
 
     def is_identity(self, config: Any, shape: VitShape) -> bool:
-        """See :class:`Technique`."""
         return max(1, round(config.keep * shape.num_patches)) == shape.num_patches
 
     def nested(self, config: Any) -> Any:
@@ -101,7 +97,6 @@ class Tome(ModelTechnique):
         return config
 
     def reshape(self, shape: VitShape, config: Any) -> VitShape:
-        """See :class:`ModelTechnique`."""
         if self.is_identity(config, shape):
             return shape
         counts = patches_left(shape.num_patches, shape.depth, config.keep, config.schedule)
@@ -112,7 +107,6 @@ class Tome(ModelTechnique):
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], macs)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        """See :class:`ModelTechnique`."""
         shape = VitShape.of(model)
         self.reshape(shape, config)
         if not self.is_identity(config, shape):
