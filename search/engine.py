@@ -25,7 +25,7 @@ from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL, READ
 from sousvit.search.fidelity.promotion import Promotions
 from sousvit.search.fidelity.untrained import Readings
-from sousvit.search.judging.gate import analytic_values, broken_limits, explain
+from sousvit.search.judging.gate import analytic_values
 from sousvit.search.pending import Work
 from sousvit.search.proposers.optuna import Proposal, Proposer
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
@@ -77,12 +77,11 @@ class Engine:
         self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
         self._watcher = watcher or Watcher()
-        self._limits = budget.hard_limits
-        self._senses = budget.senses
+        self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(budget, archive, proposer.space, policy)
+        self._fan_out = FanOut(archive, proposer.space, policy)
         self._readings = Readings(archive)
         self._running: dict[str, Work] = {}
         #: Asked, but the same weights are being trained for another recipe.
@@ -262,7 +261,7 @@ class Engine:
             return False
         work = self._planned(recipe)
         is_asked = work.key in self._archive.trials or work.key in self._on_their_way()
-        return not is_asked and not broken_limits(self._analytic_values(work.recipe), self._limits)
+        return not is_asked and not self.goals.violations(self._analytic_values(work.recipe), measured_only=True)
 
     def _planned(self, recipe: Recipe) -> Work:
         canonical = recipe.canonical(self._shape)
@@ -300,10 +299,10 @@ class Engine:
             message = "gated: every model that was deployed so was better off with another deployment"
             return self._gated(work, message=message)
         values = self._analytic_values(work.recipe)
-        broken = broken_limits(values, self._limits)
+        broken = self.goals.explain(values, measured_only=True)
         if not broken:
             return None
-        message = f"gated by shape: {explain(broken, values, self._limits)}"
+        message = f"gated by shape: {'; '.join(broken)}"
         return self._gated(work, values=values, message=message)
 
     def _gated(self, work: Work, **more: Any) -> TrialRecord:
@@ -314,7 +313,7 @@ class Engine:
 
     def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
-        return self._archive.rivals(self._limits, self._senses, IS_SINGLE if work.is_single else None)
+        return self._archive.rivals(self.goals, IS_SINGLE if work.is_single else None)
 
     def _record(self, record: TrialRecord, proposals: list[Proposal]) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
@@ -322,7 +321,7 @@ class Engine:
         for proposal in proposals:
             self._proposer.tell(proposal, self._policy.expected(record, self._archive.records))
         if record.artifact:
-            self._archive.drop_artifacts(self._limits, self._senses, record)
+            self._archive.drop_artifacts(self.goals, record)
         self.counts.finished += 1
         self.counts.failed += record.status == "failed"
         self._watcher.trial(record, self.counts)
@@ -341,7 +340,7 @@ class Engine:
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
         if not self._proposer.is_new:
             return  # resumed: the study still holds what was not asked yet
-        for trial in self._archive.front(self._limits, self._senses):
+        for trial in self._archive.front(self.goals):
             # Known: replayed, so that the sampler learns it.
             self._proposer.enqueue(Recipe.from_dict(trial.recipe), "earlier")
         hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]

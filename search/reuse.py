@@ -41,7 +41,7 @@ def answer_other_budget(folder: Path, path: Path) -> tuple[Answer, Budget]:
     other = read_other(own, path, FIXED)
     assert archive.base is not None
     require_measured([*other.optimize, *other.limits], archive.base.values)
-    return choose(archive, other.hard_limits, other.optimize), other
+    return choose(archive, other.goals(archive.base.values)), other
 
 
 def read_other(own: Budget, path: Path, fixed: Sequence[str]) -> Budget:
@@ -140,7 +140,7 @@ def _measured(
 
 
 def _answer(trials: list[TrialRecord], base: BaseRecord, budget: Budget) -> Answer:
-    return choose_among(trials, base, budget.hard_limits, budget.optimize)
+    return choose_among(trials, budget.goals(base.values))
 
 
 def _moved(trial: TrialRecord, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> TrialRecord:

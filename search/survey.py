@@ -199,7 +199,7 @@ def run_study(
             space, left_out = open_space(budget, shape)
             hooks.ready(base, space, left_out)
             executor.drive(_Listed(entries(space, shape), archive, budget, hooks))
-        frame = trial_frame(archive, budget.hard_limits)
+        frame = trial_frame(archive, budget.goals())
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
     finally:
@@ -233,7 +233,7 @@ class _Listed:
         entry, job = self._running.pop(outcome.attempt)
         record = record_of(job, outcome, entry.name)
         self._archive.add(record)
-        self._archive.drop_artifacts(self._budget.hard_limits, self._budget.senses, record)
+        self._archive.drop_artifacts(self._budget.goals(), record)
         counts = self._hooks.watcher.counts
         counts.finished += 1
         counts.failed += record.status == "failed"

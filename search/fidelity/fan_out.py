@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
-from sousvit.search.archive import Archive, violations
-from sousvit.search.budget import Budget
+from sousvit.search.archive import Archive
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL, READ
-from sousvit.search.judging.gate import dominated
 from sousvit.search.trial import TrialRecord
 from sousvit.spaces.recipe import Recipe
 
@@ -32,15 +30,13 @@ class FanOut:
     """Deployments of recovered models that wait to be judged.
 
     Args:
-        budget: its limits and objectives say which deployments lose.
         archive: what is known.
         space: the deployments there are.
-        policy: says which results are accurate enough.
+        policy: says which results are accurate enough; its goals say which deployments lose.
     """
 
-    def __init__(self, budget: Budget, archive: Archive, space: Space, policy: Halving) -> None:
-        self._limits, self._senses = budget.hard_limits, budget.senses
-        self._archive, self._space, self._policy = archive, space, policy
+    def __init__(self, archive: Archive, space: Space, policy: Halving) -> None:
+        self._archive, self._space, self._policy, self._goals = archive, space, policy, policy.goals
         self._waiting: deque[tuple[Recipe, str]] = deque()
         #: What was given before: most results lead to deployments that earlier ones led to.
         self._given: set[str] = set()
@@ -80,7 +76,7 @@ class FanOut:
                 self._waiting.append((sibling, origin))
 
     def _is_beaten(self, record: TrialRecord) -> bool:
-        return dominated(record.values, self._archive.rivals(self._limits, self._senses), self._senses)
+        return any(self._goals.dominates(rival, record.values) for rival in self._archive.rivals(self._goals))
 
     def resume(self) -> None:
         """What follows from the last results may have been cut short; what was judged already is not judged again."""
@@ -110,7 +106,7 @@ class FanOut:
         """Hold what the archive has got since against the deployments of the same weights."""
         for trial in self._archive.since(self._read):
             self._read += 1
-            if all(name in trial.values for name in self._senses):
+            if all(name in trial.values for name in self._goals.directions):
                 self._hold_against_siblings(trial)
 
     def _hold_against_siblings(self, trial: TrialRecord) -> None:
@@ -125,9 +121,8 @@ class FanOut:
 
     def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
         """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
-        holds = not violations(other, self._limits) or bool(violations(trial, self._limits))
-        point = {name: other.get(name) for name in self._senses}
-        return holds and dominated(trial.values, [point], self._senses)
+        holds = self._goals.holds(other.values) or not self._goals.holds(trial.values)
+        return holds and self._goals.dominates(self._goals.figures(other.values), trial.values)
 
 
 def _deployment(trial: TrialRecord) -> str:

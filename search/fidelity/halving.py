@@ -12,9 +12,10 @@ would miss the limits least.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import moocore
@@ -23,9 +24,8 @@ import numpy as np
 from sousvit.search.fidelity.learning_curve import FULL, READ, is_trained
 from sousvit.search.fidelity.standings import Ledger
 from sousvit.search.fidelity.training_cost import paying_rungs, seconds_in_full
-from sousvit.search.limits import Limit
-from sousvit.search.ranking import constrained_order, miss_of, points_of
-from sousvit.search.results import Preference
+from sousvit.search.goals import Goals
+from sousvit.search.ranking import constrained_order, points_of
 from sousvit.search.trial import TrialRecord
 from sousvit.spaces.recipe import Recipe
 
@@ -55,18 +55,14 @@ class Halving:
         reads: whether repaired models are judged untrained first.
         eta: one result in so many may rise to the next rung.
         explore_share: share of trials and of time, in (0, 1].
-        limits: the hard limits.
-        preference: the budget's order among feasible recipes.
-        senses: per optimised objective, whether more is better.
+        goals: what results are held against.
     """
 
     rungs: tuple[float, ...]
     reads: bool
     eta: float
     explore_share: float
-    limits: Sequence[Limit]
-    preference: Preference
-    senses: Mapping[str, bool]
+    goals: Goals
     _ledgers: list[Ledger] = field(default_factory=list, init=False, compare=False)
 
     @property
@@ -110,8 +106,8 @@ class Halving:
     def survivors(self, trials: Iterable[TrialRecord], rung: float) -> list[TrialRecord]:
         """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
         there = [trial for trial in trials if trial.fidelity == rung and self._can_rise(trial)]
-        misses = np.array([miss_of(trial, self.limits) for trial in there])
-        order = constrained_order(points_of(there, self.senses), misses)
+        misses = np.array([self.goals.miss(trial.values) for trial in there])
+        order = constrained_order(points_of(there, self.goals), misses)
         return [there[place] for place in order[: math.ceil(len(there) / self.eta)]]
 
     def next(
@@ -144,7 +140,7 @@ class Halving:
     def _in_order(self, waiting: list[TrialRecord], ledger: Ledger, bold: bool) -> list[TrialRecord]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
         asked = ledger.outlooks(waiting, bold)
-        points = np.array([one.point for one in asked]).reshape(len(asked), len(self.senses))
+        points = np.array([one.point for one in asked]).reshape(len(asked), len(self.goals.directions))
         order = constrained_order(points, np.array([one.miss for one in asked]), ledger.final)
         better = [place for place in order if asked[place].miss <= 0 and asked[place].score > ledger.best]
         better.sort(key=lambda place: asked[place].score, reverse=True)
@@ -152,9 +148,9 @@ class Halving:
 
     def _unsettled(self, waiting: list[TrialRecord], ledger: Ledger) -> list[TrialRecord]:
         """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
-        if any(map(is_trained, self.senses)):
+        if any(map(is_trained, self.goals.directions)):
             return waiting
-        reached, asked = ledger.final, points_of(waiting, self.senses)
+        reached, asked = ledger.final, points_of(waiting, self.goals)
         front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
         return [trial for trial, point in zip(waiting, asked, strict=True) if not (front <= point).all(axis=1).any()]
 
@@ -163,7 +159,7 @@ class Halving:
 
     def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> bool:
         """Whether its full training should make it hold every limit."""
-        return miss_of(self.expected(trial, trials, bold), self.limits) <= 0
+        return self.goals.miss(self.expected(trial, trials, bold).values) <= 0
 
     def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> TrialRecord:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown.
@@ -182,7 +178,7 @@ class Halving:
             if ledger.read(records):
                 self._ledgers.insert(0, self._ledgers.pop(place))
                 return ledger
-        ledger = Ledger(self.limits, self.preference, self.senses, self._can_rise)
+        ledger = Ledger(self.goals, self._can_rise)
         ledger.read(records)
         self._ledgers[:] = [ledger, *self._ledgers[:1]]
         return ledger
@@ -191,17 +187,23 @@ class Halving:
         """Whether it misses none of the limits that training decides by more than ``tolerance``, in their unit."""
         return not any(
             limit.violation(trial.values.get(limit.name)) * (abs(limit.bound) or 1.0) > tolerance
-            for limit in self.limits
-            if is_trained(limit.name)
+            for limit in self._trained.limits
         )
 
     def may_be_accurate(self, trial: TrialRecord) -> bool:
         """Whether the better ends of its intervals hold the limits that training decides."""
-        known = ((limit, trial.values.get(limit.name)) for limit in self.limits if is_trained(limit.name))
-        return all(value is not None and limit.may_hold(value) for limit, value in known)
+        return self._trained.may_hold(trial.values)
 
     def _broken_for_good(self, trial: TrialRecord) -> bool:
         """Whether it violates a limit that training does not change."""
-        return any(
-            limit.violation(trial.values.get(limit.name)) > 0 for limit in self.limits if not is_trained(limit.name)
-        )
+        return not self._fixed.holds(trial.values)
+
+    @cached_property
+    def _trained(self) -> Goals:
+        """The goals with the limits that training decides."""
+        return self.goals.only(is_trained)
+
+    @cached_property
+    def _fixed(self) -> Goals:
+        """The goals with the limits that training does not change."""
+        return self.goals.only(lambda name: not is_trained(name))

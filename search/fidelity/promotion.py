@@ -32,7 +32,6 @@ class Promotions:
 
     def __init__(self, budget: Budget, archive: Archive, policy: Halving) -> None:
         self._budget, self._archive, self._policy = budget, archive, policy
-        self._limits, self._senses = budget.hard_limits, budget.senses
 
     def next(self, seconds: float, running: Sequence[Work] = (), exhausted: bool = False) -> Promotion | None:
         """What to train further now, if anything.
@@ -93,7 +92,7 @@ class Promotions:
         return max(shares)
 
     def _has_answer(self) -> bool:
-        return bool(self._archive.front(self._limits, self._senses))
+        return bool(self._archive.front(self._policy.goals))
 
     def _last_chance(self, trials: list[TrialRecord], left: float, busy: set[str]) -> TrialRecord | None:
         """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
@@ -114,7 +113,7 @@ class Promotions:
         if SINGLES_SHARE * sum(one.is_single for one in promoted) >= len(promoted):
             return None
         chosen = self._policy.next(ledger.singles, left, busy)
-        is_known = bool(self._archive.front(self._limits, self._senses, IS_SINGLE))
+        is_known = bool(self._archive.front(self._policy.goals, IS_SINGLE))
         return None if is_known and chosen and not self._policy.is_hopeful(chosen, trials) else chosen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
@@ -13,9 +13,8 @@ import numpy as np
 
 from sousvit.search.fidelity.learning_curve import FULL, LearningCurve
 from sousvit.search.fidelity.training_cost import tells_cost
-from sousvit.search.limits import Limit
-from sousvit.search.ranking import Array, miss_of, points_of
-from sousvit.search.results import Preference
+from sousvit.search.goals import Goals
+from sousvit.search.ranking import Array, points_of
 from sousvit.search.trial import TrialRecord
 
 
@@ -40,9 +39,7 @@ class Ledger:
     """Of one list of trials.
 
     Args:
-        limits: the hard limits.
-        preference: the budget's order among feasible recipes.
-        senses: per optimised objective, whether more is better.
+        goals: what results are held against.
         can_rise: whether a result may be trained further.
 
     Attributes:
@@ -54,14 +51,8 @@ class Ledger:
         singles: results of single techniques.
     """
 
-    def __init__(
-        self,
-        limits: Sequence[Limit],
-        preference: Preference,
-        senses: Mapping[str, bool],
-        can_rise: Callable[[TrialRecord], bool],
-    ) -> None:
-        self._limits, self._preference, self._senses, self._can_rise = limits, preference, senses, can_rise
+    def __init__(self, goals: Goals, can_rise: Callable[[TrialRecord], bool]) -> None:
+        self._goals, self._can_rise = goals, can_rise
         self._seen: list[TrialRecord] = []
         self._source: Sequence[TrialRecord] | None = None
         self._done: set[str] = set()
@@ -72,7 +63,7 @@ class Ledger:
         self.waiting: dict[str, TrialRecord] = {}
         self.best = -math.inf
         self._final: list[tuple[float, ...]] = []
-        self._final_points: Array = np.empty((0, len(senses)))
+        self._final_points: Array = np.empty((0, len(goals.directions)))
         self.by_model: dict[str, list[TrialRecord]] = defaultdict(list)
         self.trained: list[TrialRecord] = []
         self.promoted: list[TrialRecord] = []
@@ -103,7 +94,7 @@ class Ledger:
     def curve(self) -> LearningCurve:
         """What recipes have shown that were judged at several rungs."""
         if self._curve is None:
-            self._curve = LearningCurve(self._preference.base, chain.from_iterable(self._climbed.values()))
+            self._curve = LearningCurve(self._goals.base, chain.from_iterable(self._climbed.values()))
         return self._curve
 
     def outlooks(self, trials: Iterable[TrialRecord], bold: bool) -> list[Outlook]:
@@ -117,8 +108,8 @@ class Ledger:
         return known
 
     def _made(self, trial: TrialRecord, expected: TrialRecord) -> Outlook:
-        point = tuple(points_of([expected], self._senses)[0])
-        return Outlook(trial, miss_of(expected, self._limits), point, self._preference.score(expected))
+        point = tuple(points_of([expected], self._goals)[0])
+        return Outlook(trial, self._goals.miss(expected.values), point, self._goals.score(expected.values))
 
     def _take(self, trial: TrialRecord) -> None:
         self.by_model[trial.model_key].append(trial)

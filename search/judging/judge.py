@@ -172,7 +172,7 @@ class Judge:
         seconds: dict[str, float] = {}
         with _clocked(seconds, "gate"):
             structure = self._structure(recipe)
-        message = rejection(structure.values, self._budget.hard_limits, job.rivals, self._budget.senses)
+        message = rejection(structure.values, self._budget.goals(), job.rivals)
         if message:
             return Outcome(job.attempt, "gated", structure.values, seconds, message)
         name = content_hash(job.recipe, job.fidelity, job.seed)

@@ -10,7 +10,7 @@ beats is not worth exploring beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import filterfalse, product
 from typing import Any
@@ -21,11 +21,12 @@ from threadpoolctl import ThreadpoolController
 
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.fidelity.learning_curve import LearningCurve, is_trained
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.acquisition import Improvement, probability_above
 from sousvit.search.proposers.candidates import Candidates, Pool
 from sousvit.search.proposers.surrogate import Surrogate
-from sousvit.search.ranking import BEYOND, constrained_order, miss_of, points_of
+from sousvit.search.ranking import BEYOND, constrained_order, points_of
 from sousvit.search.trial import TrialRecord
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape
@@ -85,9 +86,7 @@ class ModelBased:
     Args:
         space: what may be combined.
         shape: the base's.
-        base: the base's figures.
-        senses: per optimised objective, whether more is better.
-        limits: the hard limits.
+        goals: what results are held against.
         seed: of the candidates that are drawn.
     """
 
@@ -95,17 +94,14 @@ class ModelBased:
         self,
         space: Space,
         shape: ModelShape,
-        base: Mapping[str, Measurement],
-        senses: Mapping[str, bool],
-        limits: Sequence[Limit],
+        goals: Goals,
         seed: int,
     ) -> None:
-        self._base, self._limits, self._exact = base, limits, shape.exact_figures
-        self._senses = senses
-        self._make = lambda: Candidates(space, shape, base, limits, seed)
+        self._goals, self._exact = goals, shape.exact_figures
+        self._make = lambda: Candidates(space, shape, goals, seed)
         self._made: Candidates | None = None
-        self._trained = [name for name in senses if is_trained(name)]
-        needed = [*senses, *(limit.name for limit in limits)]
+        self._trained = [name for name in goals.directions if is_trained(name)]
+        needed = [*goals.directions, *(limit.name for limit in goals.limits)]
         #: Figures that are learned; a cost that cannot be negative by its logarithm.
         self._learned = {self._source(name): _Learned() for name in needed if not self._is_exact(name)}
         self._read = 0
@@ -184,7 +180,7 @@ class ModelBased:
 
     def _source(self, name: str) -> str:
         """What is learned for ``name``: relative forms of trained objectives follow from the objective itself."""
-        return underlying(name) if is_trained(name) and underlying(name) in self._base else name
+        return underlying(name) if is_trained(name) and underlying(name) in self._goals.base else name
 
     def _learn(self, records: Sequence[TrialRecord]) -> None:
         """Take results in one by one: so a resumed search knows what the undisturbed one knew."""
@@ -222,7 +218,7 @@ class ModelBased:
 
     def _references(self) -> dict[str, Measurement]:
         """What losses are counted from: the base's figures; of what it has not, the best one so far."""
-        found = dict(self._base)
+        found = dict(self._goals.base)
         for name in self._learned:
             seen = [self._sign(name) * record.get(name) for record in self._results if name in record.values]
             if name not in found and is_trained(name) and seen:
@@ -231,8 +227,8 @@ class ModelBased:
 
     def _parents(self) -> list[TrialRecord]:
         """The best recipes so far, as they should end."""
-        points = points_of(self._hoped, self._senses)
-        misses = np.array([miss_of(record, self._limits) for record in self._hoped])
+        points = points_of(self._hoped, self._goals)
+        misses = np.array([self._goals.miss(record.values) for record in self._hoped])
         return [self._hoped[place] for place in constrained_order(points, misses)[:PARENTS]]
 
     # What candidates cost, and what they should bring
@@ -241,8 +237,8 @@ class ModelBased:
         """The open candidate that should add most hypervolume, and how much: 0 where all should break a limit."""
         count = len(pool.items)
         uncertain = self._least_certain(pool)
-        costs = [name for name in self._senses if name != uncertain]
-        final = [record for record in self._hoped if miss_of(record, self._limits) <= 0]
+        costs = [name for name in self._goals.directions if name != uncertain]
+        final = [record for record in self._hoped if self._goals.miss(record.values) <= 0]
         asked = _columns([self._cost(name, pool) for name in costs], count)
         reached = _columns([self._costs_of(name, final) for name in costs], len(final))
         if believed.items:
@@ -266,7 +262,7 @@ class ModelBased:
     def _chance_to_hold(self, pool: Pool) -> Array:
         """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
         found = np.ones(len(pool.items))
-        for limit in self._limits:
+        for limit in self._goals.limits:
             if is_trained(limit.name):
                 found *= probability_above(*self._expected(self._source(limit.name), pool), self._floor(limit))
             else:
@@ -293,10 +289,10 @@ class ModelBased:
         source = self._source(name)
         figures = self._sign(source) * np.array(self._learned[source].values)
         worst = float(figures.min())
-        if source not in self._base:
+        if source not in self._goals.base:
             figures = np.append(figures, expected)
             worst = float(figures.min() - BEYOND * np.ptp(figures))
-        return max([worst, *(self._floor(limit) for limit in self._limits if limit.name == name)])
+        return max([worst, *(self._floor(limit) for limit in self._goals.limits if limit.name == name)])
 
     def _cost(self, name: str, pool: Pool) -> Array:
         """``[n]`` what candidates should cost, less is better: of what is to be large, its negative."""
@@ -328,16 +324,16 @@ class ModelBased:
         """Cost from which on nothing is gained: the base's, or a little more than the highest there is."""
         if is_trained(name):
             return -self._worst(name, -costs)
-        bounds = [-self._sign(name) * limit.bound for limit in self._limits if limit.name == name]
+        bounds = [-self._sign(name) * limit.bound for limit in self._goals.limits if limit.name == name]
         highest = float(costs.max()) + BEYOND * float(np.ptp(costs))
-        return min([-self._sign(name) * self._base[name].value if name in self._base else highest, *bounds])
+        return min([-self._sign(name) * self._goals.base[name].value if name in self._goals.base else highest, *bounds])
 
     def _floor(self, limit: Limit) -> float:
         """The least sign-adjusted figure that holds a limit on what training decides, intervals included."""
         source = self._source(limit.name)
         bound = limit.bound
         if source != limit.name:
-            reference = self._base[source].value
+            reference = self._goals.base[source].value
             bound = reference - bound if limit.name.endswith("_drop") else reference * bound
         margins = [
             abs(limit.cautious(r.values[limit.name]) - r.get(limit.name))

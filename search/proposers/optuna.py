@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from sousvit.errors import SharedInputError, UserError
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
 from sousvit.search.proposers.study_file import StudyFile
 from sousvit.search.trial import TrialRecord
 from sousvit.spaces.space import Space
@@ -82,8 +82,7 @@ class Proposer:
     Args:
         space: what may be combined.
         shape: the base's shape, for canonical recipes.
-        senses: per optimised objective, whether more is better.
-        limits: hard limits, told as constraints.
+        goals: their limits are told as constraints.
         seed: of the sampler.
         path: SQLite file of the study, or None to keep it in memory.
         expected_trials: how long TPE draws at random first.
@@ -95,8 +94,7 @@ class Proposer:
         self,
         space: Space,
         shape: ModelShape,
-        senses: Mapping[str, bool],
-        limits: Sequence[Limit],
+        goals: Goals,
         seed: int,
         path: Path | None = None,
         expected_trials: int = 100,
@@ -104,14 +102,14 @@ class Proposer:
         model: ModelBased | None = None,
     ) -> None:
         self._model = model
-        self.space, self._shape, self._senses, self._limits = space, shape, senses, limits
+        self.space, self._shape, self._goals = space, shape, goals
         with storage_errors_as_user_errors(path):
             self._file = None if path is None else StudyFile(path)
             self.study = optuna.create_study(
                 storage=self._file,
                 study_name=STUDY,
                 load_if_exists=True,
-                directions=["maximize" if more else "minimize" for more in senses.values()],
+                directions=list(goals.directions.values()),
             )
         self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
         self._random = random.Random(seed)
@@ -244,11 +242,11 @@ class Proposer:
         is_gated = record.status == "gated"
         values = {
             limit.name: limit.violation(record.values[limit.name])
-            for limit in self._limits
+            for limit in self._goals.limits
             if limit.name in record.values
         }
         self._set_constraints(trial, values, unmeasured=0.0 if is_gated else 1.0)
-        point = [record.get(name) for name in self._senses]
+        point = [record.get(name) for name in self._goals.directions]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
             self._complete.add(self.study.tell(trial, point))
         else:
@@ -265,7 +263,7 @@ class Proposer:
             violations: those measured.
             unmeasured: value of the others: of a gated trial nothing is known, any other breaks what it did not tell.
         """
-        for limit in self._limits:
+        for limit in self._goals.limits:
             value = violations.get(limit.name, unmeasured)
             trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from sousvit.errors import UnknownNameError
 from sousvit.schema import validated
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Watcher
 from sousvit.search.executors.executor import make_job, record_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
 from sousvit.search.replay.curves import Curve, Hypervolume
 from sousvit.search.replay.samplers import run_sampler
 from sousvit.search.replay.table import Table
@@ -77,15 +77,10 @@ class Replay:
         """The table's."""
         return self.table.space
 
-    @property
-    def senses(self) -> Mapping[str, bool]:
-        """The table's."""
-        return self.table.senses
-
-    @property
-    def limits(self) -> Sequence[Limit]:
-        """The table's hard limits."""
-        return self.budget.hard_limits
+    @cached_property
+    def goals(self) -> Goals:
+        """The table's objectives and hard limits."""
+        return self.budget.goals()
 
     @property
     def paid(self) -> int:
@@ -116,8 +111,8 @@ class Replay:
         points: list[list[float]] = []
         shares: list[float] = []
         for record in self.found:
-            if record.is_final and not violations(record, self.budget.hard_limits):
-                points.append([record.get(name) for name in self.table.senses])
+            if record.is_final and self.goals.holds(record.values):
+                points.append(list(self.goals.figures(record.values).values()))
                 share = hypervolume.share(np.array(points))
             else:
                 share = shares[-1] if shares else 0.0
@@ -134,7 +129,7 @@ def table_budget(table: Table, evaluations: int, seed: int, seconds: float | Non
         "model": {"name": "a-recorded-table"},
         "data": {"format": "idx", "train": "none"},
         "limits": table.limits,
-        "optimize": list(table.senses),
+        "optimize": list(table.directions),
         "search": search,
     }
     return validated(Budget, plain, "the table")
@@ -200,4 +195,4 @@ def replay(
         raise UnknownNameError("policy", policy, known)
     run = Replay(table, evaluations, seed, seconds)
     known[policy](run)
-    return run.curve(hypervolume or Hypervolume(table.points(), list(table.senses.values())))
+    return run.curve(hypervolume or table.hypervolume())

@@ -23,6 +23,7 @@ from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Obj
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity.halving import make_rungs
 from sousvit.search.fidelity.learning_curve import READ
+from sousvit.search.replay.curves import Hypervolume
 from sousvit.search.replay.table_file import TableSpec, checked, read_table
 from sousvit.search.replay.table_space import RUNTIME, TableSpace
 from sousvit.spaces.recipe import Recipe, Step
@@ -164,9 +165,13 @@ class Table:
         return recorded[0], max(1.5, 1 / recorded[0])
 
     @property
-    def senses(self) -> dict[str, bool]:
-        """Per objective (by its registered name) whether more is better."""
-        return {self.name_of(column): word == "maximize" for column, word in self.spec.objectives.items()}
+    def directions(self) -> dict[str, Direction]:
+        """Per objective, by its registered name."""
+        return {self.name_of(column): direction for column, direction in self.spec.objectives.items()}
+
+    def hypervolume(self) -> Hypervolume:
+        """What shares of the table's hypervolume are counted by."""
+        return Hypervolume(self.points(), list(self.directions.values()))
 
     @property
     def limits(self) -> dict[str, float]:

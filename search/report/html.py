@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.files import write_atomic
-from sousvit.search.archive import Archive, open_run, violations
+from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
@@ -115,7 +115,7 @@ def _group(trial: TrialRecord, budget: Budget) -> str:
         return trial.status
     if trial.fidelity < 1:
         return "low rung"
-    return "breaks a limit" if violations(trial, budget.hard_limits) else "fits"
+    return "fits" if budget.goals().holds(trial.values) else "breaks a limit"
 
 
 def _scatter(archive: Archive, budget: Budget) -> go.Figure:
@@ -136,7 +136,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
             text=[short_recipe(trial.recipe) for trial in chosen],
             hovertemplate="%{text}<br>latency x %{x:.3f}, " + word + " %{y:.2f} %<extra></extra>",
         )
-    front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
+    front = sorted(archive.front(budget.goals()), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
     figure.add_scatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
     axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{word} on {judged_on}, %"}

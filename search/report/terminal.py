@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Counts, Watcher
 from sousvit.search.results import Answer, Row
@@ -111,7 +110,7 @@ def trial_line(record: TrialRecord, counts: Counts, budget: Budget) -> str:
 
 
 def _result(record: TrialRecord, budget: Budget) -> str:
-    broken = violations(record, budget.hard_limits)
+    broken = budget.goals().violations(record.values)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
     shown = (quality_of(record.values), "latency_ratio", "size_ratio")

@@ -91,7 +91,7 @@ class Simulation:
         values = figures(recipe, self.shape, job.fidelity)
         seconds = {"gate": 0.5, "recover": self.seconds * job.fidelity * recipe.trains}
         early = {name: values[name] for name in ON_ARTIFACT}
-        message = rejection(early, self.budget.hard_limits, job.rivals, self.budget.senses)
+        message = rejection(early, self.budget.goals(), job.rivals)
         if message:
             return Outcome(job.attempt, "gated", early, {"gate": 0.5}, message)
         return Outcome(job.attempt, "complete", values, seconds, artifact="none")

@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
-from sousvit.search.archive import violations
 from sousvit.search.engine import DUPLICATES_BEFORE_END, MOST_HELD
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.fidelity.halving import Halving
@@ -24,16 +23,16 @@ def test_a_search_spends_its_trials_and_returns_a_recipe_within_all_limits(simul
     run = simulated()
     run.engine.run()
     assert len(run.archive) == 40
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     assert answer.feasible and answer.chosen is not None
-    assert not violations(answer.chosen, run.budget.hard_limits)
+    assert run.engine.goals.holds(answer.chosen.values)
     assert answer.chosen.fidelity == 1.0
 
 
 def test_the_hybrid_beats_the_best_single_technique(simulated):
     run = simulated(search={"trials": 80})
     run.engine.run()
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     assert len(answer.chosen.techniques) > len(answer.single.techniques)
     assert answer.chosen.get("size") < answer.single.get("size")
 
@@ -43,7 +42,7 @@ def test_what_cannot_win_is_not_trained(simulated):
     run.engine.run()
     beaten = [trial for trial in run.archive if "a finished recipe is better" in trial.message]
     assert beaten and all("recover" not in trial.seconds for trial in beaten)
-    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).feasible
+    assert choose(run.archive, run.engine.goals).feasible
 
 
 def test_the_first_promotion_comes_before_the_explore_share_is_spent(simulated):
@@ -164,7 +163,7 @@ def test_cuts_of_an_elastic_base_are_read_and_the_best_are_trained(proposer, sim
     assert all("low_rank" not in trial.techniques for trial in run.archive if "elastic" in trial.techniques)
     singles = [trial for trial in run.archive if trial.is_single]
     assert {"elastic", "prune_mlp", "distill"} in [set(trial.techniques) for trial in singles]
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     assert answer.feasible and answer.chosen.fidelity == 1.0
 
 
@@ -173,7 +172,7 @@ def test_low_rung_results_never_answer(simulated):
     run.engine.run()
     low = [trial for trial in run.archive if trial.fidelity < 1 and trial.status == "complete"]
     assert low
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     assert not answer.feasible or answer.chosen.fidelity == 1.0
 
 
@@ -197,7 +196,7 @@ def test_recovered_models_are_asked_again_with_other_deployments(simulated):
 def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
     run = simulated(limits={"accuracy_drop": 0.0001, "size_ratio": 0.06}, search={"trials": 30})
     run.engine.run()
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     assert not answer.feasible and answer.chosen is not None
     assert answer.violated and all("limit <=" in phrase for phrase in answer.violated)
 
@@ -220,7 +219,7 @@ def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
     assert len(run.archive) == 40
     recorded = [trial for trial in run.archive if trial.attempt in bad]
     assert len(recorded) >= 5
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     assert answer.feasible and answer.chosen not in recorded
     if status != "nan":
         assert all(trial.status == "failed" and "signal 9" in trial.message for trial in recorded)
@@ -239,7 +238,7 @@ def test_a_short_search_trains_what_looks_good_while_there_is_time(seconds, simu
     run.engine.run()
     promoted = [trial for trial in run.archive if trial.origin == "promoted"]
     assert promoted and promoted[0].is_final
-    assert run.archive.front(run.engine._limits, run.engine._senses)
+    assert run.archive.front(run.engine.goals)
 
 
 def test_the_time_limit_ends_the_search(simulated):
@@ -385,7 +384,7 @@ def test_many_workers_spend_the_same_trials_and_pay_nothing_twice(simulated, wor
     assert len(run.archive) == 60
     paid = Counter((Recipe.from_dict(job.recipe).hash, job.fidelity) for job in run.executor.jobs)
     assert max(paid.values()) == 1
-    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).feasible
+    assert choose(run.archive, run.engine.goals).feasible
     running = [trial for trial in run.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
     assert len(running) <= MOST_HELD
 
@@ -477,7 +476,7 @@ def test_the_model_proposes_no_deployment_that_has_lost(simulated, shape):
     run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
     run.engine.run()
     records, space = list(run.archive), run.engine._proposer.space
-    model = ModelBased(space, shape, run.archive.base.values, run.budget.senses, run.budget.hard_limits, seed=0)
+    model = ModelBased(space, shape, run.engine.goals, seed=0)
     lost: set[str] = set()
     while (parameters := model.propose(records, lost=lost)) is not None:
         proposed = space.suggest(optuna.trial.FixedTrial(parameters)).deployment

@@ -49,7 +49,7 @@ class SimulatedJudge:
         recipe = Recipe.from_dict(job.recipe)
         values = self._figures(recipe, job.fidelity)
         early = {name: value for name, value in values.items() if not name.startswith("accuracy")}
-        message = rejection(early, self._budget.hard_limits, job.rivals, self._budget.senses)
+        message = rejection(early, self._budget.goals(), job.rivals)
         if message:
             return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
         seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}

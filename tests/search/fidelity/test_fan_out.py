@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.judging.gate import dominated
-from sousvit.search.results import Preference
 from sousvit.search.trial import TrialRecord, trial_key
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Option, Space
@@ -28,6 +26,7 @@ BUDGET = Budget.model_validate(
         "optimize": ["latency", "size"],
     }
 )
+POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, BUDGET.goals())
 KEEPS = (0.5, 0.75)
 DEPLOYS = (("onnxruntime", None), ("onnxruntime", "int8_dynamic"), ("openvino", None), ("openvino", "bf16"))
 
@@ -39,7 +38,7 @@ class Trials(Archive):
         super().__init__(Path("nowhere"))
         self.records, self.best = list(found), list(best)
 
-    def front(self, limits, senses, among=None):
+    def front(self, goals, among=None):
         return self.best
 
 
@@ -62,8 +61,8 @@ def trial(chance: random.Random, models: int) -> TrialRecord:
 
 def lost_by_definition(trials: list[TrialRecord], deploy: tuple[str, str | None]) -> bool:
     """Tried, and each time surely worse than another deployment of the same weights that holds what it holds."""
-    limits, senses = BUDGET.hard_limits, BUDGET.senses
-    measured = [one for one in trials if all(name in one.values for name in senses)]
+    goals = BUDGET.goals()
+    measured = [one for one in trials if all(name in one.values for name in goals.directions)]
     key = recipe(KEEPS[0], deploy)
     tried = [one for one in measured if one.recipe["runtime"] == key.runtime and one.techniques[1:] == key_deploy(key)]
 
@@ -71,8 +70,8 @@ def lost_by_definition(trials: list[TrialRecord], deploy: tuple[str, str | None]
         weights = (one.model_key, one.fidelity)
         others = (other for other in measured if (other.model_key, other.fidelity) == weights)
         return any(
-            (not violations(other, limits) or bool(violations(one, limits)))
-            and dominated(one.values, [{name: other.get(name) for name in senses}], senses)
+            (goals.holds(other.values) or not goals.holds(one.values))
+            and goals.dominates(goals.figures(other.values), one.values)
             for other in others
         )
 
@@ -88,7 +87,7 @@ def test_lost_deployments_are_counted_as_results_come(models):
     seen = set()
     for seed in range(20):
         chance, trials = random.Random(seed), Trials()
-        fan_out = FanOut(BUDGET, trials, None, None)
+        fan_out = FanOut(trials, None, POLICY)
         for _ in range(30):
             trials.records.append(trial(chance, models))
             for deploy in DEPLOYS:
@@ -123,8 +122,7 @@ def make_fan_out(trials: Trials) -> FanOut:
         runtime if name is None else f"{runtime}:{name}": (runtime, None if name is None else Option(name, {}))
         for runtime, name in DEPLOYS
     }
-    policy = Halving((0.25, 1.0), True, 4.0, 0.5, BUDGET.hard_limits, Preference({}, {}), BUDGET.senses)
-    return FanOut(BUDGET, trials, Space((), options), policy)
+    return FanOut(trials, Space((), options), POLICY)
 
 
 def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> tuple[Recipe, TrialRecord]:

@@ -9,15 +9,15 @@ import pytest
 from sousvit.objectives.objective import Measurement
 from sousvit.search.fidelity.halving import Halving, make_rungs
 from sousvit.search.fidelity.learning_curve import READ_SHARE
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
-from sousvit.search.results import Preference
 from sousvit.search.trial import TrialRecord, trial_key
 from sousvit.spaces.recipe import Recipe, Step
 
 SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
 BASE = {"latency": Measurement(10.0), "accuracy": Measurement(0.9), "accuracy_drop": Measurement(0.0)}
-POLICY = Halving((0.25, 1.0), False, 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
+POLICY = Halving((0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0}, BASE))
 
 
 def trial(
@@ -101,7 +101,7 @@ def test_recipes_without_training_are_final_at_once():
     assert POLICY.rung(recipe("prune_mlp"), []) == 1.0 and POLICY.rung(recipe("prune_mlp", "distill"), []) == 0.25
 
 
-THREE = Halving((1 / 16, 0.25, 1.0), False, 4.0, 0.5, LIMITS, Preference({"latency": 1.0}, BASE), {"latency": False})
+THREE = Halving((1 / 16, 0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0}, BASE))
 
 
 def test_rungs_are_eta_apart_and_end_at_all_epochs():
@@ -134,8 +134,7 @@ def test_full_training_starts_from_the_highest_rung_that_a_recipe_reached():
 
 
 def test_after_the_answer_come_recipes_that_widen_the_front():
-    senses = {"latency": False, "accuracy": True}
-    policy = Halving((0.25, 1.0), False, 4.0, 0.5, LIMITS, Preference({"latency": 1.0, "accuracy": 0.01}, BASE), senses)
+    policy = Halving((0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0, "accuracy": 0.01}, BASE))
     answer = trial("answer", 0.0, 2.0, fidelity=1.0)
     beaten, wide = trial("beaten", 0.001, 2.1), trial("wide", 0.01, 1.9)
     assert policy.next([answer, beaten, wide], 1e9) == wide
@@ -191,7 +190,7 @@ def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_t
     assert POLICY.next([read], 1e9) == read
     assert POLICY.next([read, twin], 1e9) is None
     assert POLICY.next([read, twin, wider], 1e9) == wider
-    accuracy_too = replace(POLICY, senses={"latency": False, "accuracy": True})
+    accuracy_too = replace(POLICY, goals=Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE))
     assert accuracy_too.next([read, twin], 1e9) == read
 
 

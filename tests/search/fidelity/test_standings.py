@@ -10,8 +10,8 @@ import pytest
 from sousvit.objectives.objective import Measurement
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.standings import Ledger
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
-from sousvit.search.results import Preference
 from sousvit.search.trial import TrialRecord
 
 LIMITS = [Limit("accuracy_drop", 0.05, False), Limit("latency_ratio", 0.9, False)]
@@ -21,9 +21,8 @@ BASE = {
     "latency": Measurement(10.0),
     "latency_ratio": Measurement(1.0),
 }
-SENSES = {"latency": False, "accuracy": True}
-PREFERENCE = Preference({"latency": 1.0, "accuracy": 1.0}, BASE)
-POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, LIMITS, PREFERENCE, SENSES)
+GOALS = Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE)
+POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, GOALS)
 
 
 def some_trial(chance: random.Random, number: int) -> TrialRecord:
@@ -54,7 +53,7 @@ def some_trial(chance: random.Random, number: int) -> TrialRecord:
 
 def fresh(trials: list[TrialRecord]) -> Ledger:
     """One that reads ``trials`` at once."""
-    ledger = Ledger(LIMITS, PREFERENCE, SENSES, POLICY._can_rise)
+    ledger = Ledger(GOALS, POLICY._can_rise)
     assert ledger.read(trials)
     return ledger
 
@@ -63,7 +62,7 @@ def fresh(trials: list[TrialRecord]) -> Ledger:
 def test_what_grew_is_what_is_read_at_once(seed):
     chance = random.Random(seed)
     trials: list[TrialRecord] = []
-    grown = Ledger(LIMITS, PREFERENCE, SENSES, POLICY._can_rise)
+    grown = Ledger(GOALS, POLICY._can_rise)
     for number in range(60):
         trials.append(some_trial(chance, number))
         if number % 3:
@@ -86,7 +85,7 @@ def test_by_definition():
     assert {key: trial.fidelity for key, trial in ledger.waiting.items()} == highest
     final = [t for t in trials if t.is_final and all(limit.violation(t.values[limit.name]) <= 0 for limit in LIMITS)]
     assert ledger.final.tolist() == [[t.get("latency"), -t.get("accuracy")] for t in final]
-    assert ledger.best == max(map(PREFERENCE.score, final))
+    assert ledger.best == max(GOALS.score(trial.values) for trial in final)
     assert ledger.singles == [trial for trial in trials if "int8_dynamic" not in trial.techniques]
 
 
