@@ -45,8 +45,8 @@ def dot(share: float, points: float, radius: float, more: str) -> str:
     return f'<circle cx="{x(share):.1f}" cy="{y(points):.1f}" r="{radius}" {more}/>'
 
 
-def main() -> None:
-    """Draw."""
+def picture() -> str:
+    """The whole drawing as SVG."""
     trials = pd.read_csv(TRIALS).query("status == 'complete'")
     trials["lost"] = 100 * trials["accuracy_drop"]
     final = trials[trials.fidelity == 1].sort_values("latency_ratio")
@@ -82,8 +82,8 @@ def main() -> None:
     body = "\n".join(parts)
     style = f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {style}>\n<rect width="100%" height="100%" fill="white"/>'
-    (HERE / "front.svg").write_text(f"{head}\n{body}\n</svg>\n")
+    return f"{head}\n{body}\n</svg>\n"
 
 
 if __name__ == "__main__":
-    main()
+    (HERE / "front.svg").write_text(picture())
