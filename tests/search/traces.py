@@ -30,7 +30,7 @@ from sousvit.spaces.space import make_space, read_space
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Simulation, base_record, simulated_budget
 
-TABLE = Path(__file__).parents[2] / "benchmarks" / "tables" / "fashion-mnist.yaml"
+TABLE = Path(__file__).parents[2] / "benchmarks" / "recorded_table" / "fashion-mnist.yaml"
 STORED = Path(__file__).with_name("traces.json")
 
 
