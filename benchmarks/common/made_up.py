@@ -15,6 +15,7 @@ from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.executors.simulated import SimulatedClock
 from sousvit.search.trial import BaseRecord
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Space, make_space, read_space
@@ -49,7 +50,7 @@ def figures(recipe: Recipe, shape: VitShape, fidelity: float = 1.0) -> dict[str,
 
 def world() -> tuple[VitShape, BaseRecord, Space]:
     """A DeiT-Ti's shape, its made-up base figures, and the whole space."""
-    shape = VitShape.of(timm.create_model("deit_tiny_patch16_224"))
+    shape = vit_shape(timm.create_model("deit_tiny_patch16_224"))
     space, _ = make_space(read_space("all"), shape, ("onnxruntime", "openvino"))
     return shape, BaseRecord(figures(Recipe(), shape), asdict(shape), {}), space
 

@@ -34,12 +34,12 @@ from sousvit.machine import available_cores, int8_saturates
 from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.machine import machine_facts
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.tasks.task import Evaluation, judging_tasks
+from sousvit.objectives.tasks.task import JUDGING_TASKS, Evaluation
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.export import make_artifact
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.techniques.synthesis.config import OWN_STEPS, SynthesisConfig
 from sousvit.spaces.techniques.synthesis.supply import Supply
 from sousvit.spaces.training.teacher import Teacher
@@ -84,7 +84,7 @@ class Bench:
         folder = self._folder / "artifact"
         artifact = make_artifact(model, shape, base.mean, base.std, RUNTIME, recipe.deploy_step, context, folder)
         with open_session(artifact, available_cores()) as session:
-            task = judging_tasks()[base.spec.task]
+            task = JUDGING_TASKS.get(base.spec.task)
             found = task.evaluate(session, model, self._test, base.normalise, BATCH)
         print(f"{name}, {way}: {task.heading} {100 * found.merit()[0]:.2f}", flush=True)
         return Result(name, way, time.monotonic() - begun, found)
@@ -252,7 +252,7 @@ def main() -> int:
     ways = {
         REAL: Context(base.normalise, splits.calibration(), splits.train, Teacher(base, splits.train), seed=given.seed)
     }
-    shape = VitShape.of(base.module)
+    shape = vit_shape(base.module)
     left = Recipe(pruned(given)).reshape(shape)
     notes = [
         f"Pruned: {left.params() / shape.params():.0%} of the parameters and {left.macs() / shape.macs():.0%} of the "
@@ -273,7 +273,7 @@ def main() -> int:
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine_facts(),
         "settings": {key: value for key, value in vars(given).items() if key not in ("data", "model")},
-        "heading": judging_tasks()[base.spec.task].heading,
+        "heading": JUDGING_TASKS.get(base.spec.task).heading,
         "test_images": len(test),
         "rows": [described(row, found[0]) for row in found],
         "notes": [*notes, *goals(found, given.methods)],

@@ -34,6 +34,7 @@ from sousvit.objectives.devices.machine import machine_facts
 from sousvit.search.budget import read_budget
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import get_technique
@@ -111,7 +112,7 @@ def judged(given: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
         }
         print(once, flush=True)
         rows = []
-        for cut in random_cuts(VitShape.of(base.module), given.recipes, elastic, given.seed):
+        for cut in random_cuts(vit_shape(base.module), given.recipes, elastic, given.seed):
             rows.append({"recipe": str(Recipe(cut)), **dict(measured(cut, ways(given, elastic, tail), builder, top1))})
             print(rows[-1], flush=True)
     return pd.DataFrame(rows), once

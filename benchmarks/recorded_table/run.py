@@ -32,6 +32,7 @@ from sousvit.search.budget import read_budget
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context
 from sousvit.spaces.images import open_splits
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.training.loop import predict
@@ -76,7 +77,7 @@ def world() -> World:
     teacher = Teacher(base, splits.train, store)
     builder = ModelBuilder(base, Context(base.normalise, splits.calibration(), splits.train, teacher), store)
     builder.build(Recipe((RECOVERY,)), FIDELITIES[1])
-    return World(base, splits.validation, builder, VitShape.of(base.module))
+    return World(base, splits.validation, builder, vit_shape(base.module))
 
 
 def recipe_of(values: Values) -> Recipe:

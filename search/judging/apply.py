@@ -15,7 +15,7 @@ from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.subject import JUDGING_BATCH
 from sousvit.objectives.targets.target import load_target
-from sousvit.objectives.tasks.task import judging_tasks
+from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import CAREFUL
 from sousvit.schema import read_yaml, validated
 from sousvit.search.executors.executor import Progress
@@ -108,7 +108,7 @@ def _judge(artifact: Artifact, compressed: Any, base: LoadedModel, splits: Split
         figures: dict[str, Any] = {"size_mb": artifact.size_bytes / 1e6}
         for name, images in parts.items():
             batch = 1 if artifact.batch_dependent else JUDGING_BATCH
-            found = judging_tasks()[base.spec.task].evaluate(session, compressed, images, base.normalise, batch)
+            found = JUDGING_TASKS.get(base.spec.task).evaluate(session, compressed, images, base.normalise, batch)
             if name == "agreement":
                 figures[name] = list(found.merit())
                 continue

@@ -28,7 +28,7 @@ from sousvit.objectives.runtimes.parity import check_agreement
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.subject import JUDGING_BATCH, MeasuredSubject, measure
-from sousvit.objectives.tasks.task import judging_tasks
+from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Job, Outcome, Progress
@@ -80,7 +80,7 @@ class Judge:
         self._folder = Path(setup["folder"])
         self._budget: Budget = make_budget(setup["budget"], self._folder)
         self._devices = {target.label: open_device(target) for target in self._budget.targets}
-        self._task = judging_tasks()[self._budget.model.task]
+        self._task = JUDGING_TASKS.get(self._budget.model.task)
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)

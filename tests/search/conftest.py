@@ -19,6 +19,7 @@ from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.judging.gate import rejection
 from sousvit.search.run import make_engine
 from sousvit.search.trial import BaseRecord
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
@@ -34,7 +35,7 @@ def shape() -> VitShape:
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10
     )
-    return VitShape.of(model)
+    return vit_shape(model)
 
 
 def figures(recipe: Recipe, shape: VitShape, fidelity: float) -> dict[str, Measurement]:

@@ -24,7 +24,7 @@ from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
 from sousvit.search.trial import TrialRecord
-from sousvit.spaces.shape import VitShape
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.space import make_space, read_space
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,7 +52,7 @@ def simulated(workers: int = 1, **changes: object) -> Iterable[TrialRecord]:
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10
     )
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     budget = simulated_budget(**changes)
     base = base_record(shape)
     clock = SimulatedClock()

@@ -15,6 +15,7 @@ from sousvit.search.executors.executor import Job, Outcome
 from sousvit.search.judging.gate import rejection
 from sousvit.search.results import Row
 from sousvit.search.trial import BaseRecord, encode
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 
@@ -23,7 +24,7 @@ def make_shape() -> VitShape:
     import timm
 
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3)
-    return VitShape.of(model)
+    return vit_shape(model)
 
 
 class SimulatedJudge:
