@@ -1,12 +1,12 @@
 """How much recovery training a trial gets: successive halving over rungs, with several objectives and hard limits.
 
-Models that were cut and repaired, or cut from a prepared base, may be evaluated untrained first, and trained in
-full where that promises most. Other trials begin at the lowest rung that pays, a share of the recovery epochs (less than one epoch
-is a share of the images). From one rung to the next, the best ``1 / eta`` of its results may rise (asynchronous
-successive halving, Li et al., 2020), in the order of :mod:`sousvit.search.ranking`. A low-rung result never counts as
-final. What is learned from full trainings is which share of the loss at a rung is still there after all epochs;
-candidates whose accuracy would then hold the limits are trained in full first, and where there is none, the one that
-would miss the limits least.
+Models that were cut and repaired, or cut from a prepared base, may be evaluated untrained first, and trained in full
+where that promises most. Other trials begin at the lowest rung that pays, a share of the recovery epochs (less than
+one epoch is a share of the images). From one rung to the next, the best ``1 / eta`` of its results may rise
+(asynchronous successive halving, Li et al., 2020), in the order of :mod:`sousvit.search.ranking`. A low-rung result
+never counts as final. What is learned from full trainings is which share of the loss at a rung is still there after
+all epochs; candidates whose accuracy would then hold the limits are trained in full first, and where there is none,
+the one that would miss the limits least.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Halving:
         return paying_rungs(self.rungs, self.eta, trials)
 
     def rungs_from(self, fidelity: float, trials: Iterable[Trial]) -> list[float]:
-        """The rungs that a recipe at ``fidelity`` may still see, that one first; after an untrained one, full training."""
+        """The rungs that a recipe at ``fidelity`` may still see, its own first; after an untrained one the full one."""
         above = self.ladder(trials) if fidelity > UNTRAINED else (FULL,)
         return [fidelity, *(rung for rung in above if rung > fidelity)]
 

@@ -472,6 +472,326 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
 
 
+def test_cuts_of_an_elastic_base_are_read_and_the_best_are_trained(proposer, simulated):
+    search = {"trials": 60, "proposer": proposer}
+    run = simulated(space=ELASTIC_SPACE, search=search)
+    run.engine.run()
+    trained = [trial for trial in run.archive if "distill" in trial.techniques and trial.status == "complete"]
+    by_kind = Counter(("elastic" in trial.techniques, trial.fidelity) for trial in trained)
+    assert by_kind[True, 0.0] > 0 and by_kind[True, 1.0] > 0 and by_kind[False, 0.25] > 0
+    assert not by_kind[True, 0.25] and not by_kind[False, 0.0]
+    assert all("low_rank" not in trial.techniques for trial in run.archive if "elastic" in trial.techniques)
+    singles = [trial for trial in run.archive if trial.is_single]
+    assert {"elastic", "prune_mlp", "distill"} in [set(trial.techniques) for trial in singles]
+    answer = choose(run.archive, run.engine.goals)
+    assert answer.feasible and answer.chosen.fidelity == 1.0
+
+
+def test_low_rung_results_never_answer(simulated):
+    run = simulated(search={"trials": 30, "explore_share": 1.0})
+    run.engine.run()
+    low = [trial for trial in run.archive if trial.fidelity < 1 and trial.status == "complete"]
+    assert low
+    answer = choose(run.archive, run.engine.goals)
+    assert not answer.feasible or answer.chosen.fidelity == 1.0
+
+
+def test_promotions_train_in_full_what_looked_best(simulated):
+    run = simulated(search={"trials": 40, "explore_share": 0.5})
+    run.engine.run()
+    promoted = [trial for trial in run.archive if trial.origin == "promoted"]
+    assert promoted and all(trial.fidelity == 1.0 for trial in promoted)
+    assert run.engine.counts.promoted == len(promoted)
+
+
+def test_recovered_models_are_asked_again_with_other_deployments(simulated):
+    run = simulated()
+    run.engine.run()
+    fanned = [trial for trial in run.archive if trial.origin == "variant"]
+    assert fanned
+    others = {trial.model_key for trial in run.archive if trial.origin != "variant"}
+    assert all(trial.model_key in others for trial in fanned)
+
+
+def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
+    run = simulated(limits={"accuracy_drop": 0.0001, "size_ratio": 0.06}, search={"trials": 30})
+    run.engine.run()
+    answer = choose(run.archive, run.engine.goals)
+    assert not answer.feasible and answer.chosen is not None
+    assert answer.violated and all("limit <=" in phrase for phrase in answer.violated)
+
+
+@pytest.mark.parametrize("status", ["crash", "nan"])
+def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
+    def trouble(job: Job) -> JobResult | None:
+        seen.append(job.attempt)
+        if len(seen) % 3:
+            return None
+        bad.add(job.attempt)
+        if status == "nan":
+            return JobResult(job.attempt, "complete", {"accuracy": Measurement(float("nan"))}, {"judge": 1.0})
+        return JobResult(job.attempt, "failed", message="the worker was killed by signal 9")
+
+    seen: list[str] = []
+    bad: set[str] = set()
+    run = simulated(trouble=trouble)
+    run.engine.run()
+    assert len(run.archive) == 40
+    recorded = [trial for trial in run.archive if trial.attempt in bad]
+    assert len(recorded) >= 5
+    answer = choose(run.archive, run.engine.goals)
+    assert answer.feasible and answer.chosen not in recorded
+    if status != "nan":
+        assert all(trial.status == "failed" and "signal 9" in trial.message for trial in recorded)
+
+
+def test_a_search_in_which_everything_fails_says_so(simulated):
+    run = simulated(trouble=lambda job: JobResult(job.attempt, "failed", message="no such operator"))
+    with pytest.raises(UserError, match="no such operator"):
+        run.engine.run()
+
+
+@pytest.mark.parametrize("seconds", [18, 20, 24])
+def test_a_short_search_trains_what_looks_good_while_there_is_time(seconds, simulated):
+    """By the share for exploring, only half of the time would be left, too little for one full training."""
+    run = simulated(limits={"accuracy_drop": 0.06, "latency_ratio": 0.6}, search={"trials": 200, "time": seconds})
+    run.engine.run()
+    promoted = [trial for trial in run.archive if trial.origin == "promoted"]
+    assert promoted and promoted[0].is_final
+    assert run.archive.front(run.engine.goals)
+
+
+def test_the_time_limit_ends_the_search(simulated):
+    run = simulated(search={"trials": 1000, "time": 120})
+    run.engine.run()
+    assert 120 <= run.executor.clock.now < 150
+    assert run.engine.stopped_because == "120 s"
+
+
+def test_a_tiny_space_is_exhausted_without_repeating(simulated):
+    space = {"techniques": {"prune_depth": {"drop": [0, 1, 2]}, "int8_dynamic": {}}}
+    run = simulated(space=space, search={"trials": 500})
+    run.engine.run()
+    assert run.engine.stopped_because == "the space is exhausted"
+    assert len(run.archive) == len({trial.key for trial in run.archive}) >= 6
+
+
+def test_known_recipes_that_wait_do_not_count_as_an_exhausted_space(simulated):
+    run = simulated(search={"trials": 5})
+    run.engine.run()
+    run.archive.close()
+    again = simulated(search={"trials": 10})
+    known = Recipe.from_dict(next(trial.recipe for trial in run.archive if trial.is_final))
+    again.engine.begin()
+    while again.engine._proposer.is_waiting:
+        again.engine._proposer.ask()
+    for _ in range(2 * DUPLICATES_BEFORE_END):
+        assert again.engine._proposer.enqueue(known, "earlier")
+    assert again.engine._propose()
+
+
+#: Listed whole by the model-based proposer.
+SMALL = {
+    "techniques": {
+        "prune_mlp": {"keep": [0.25, 0.5, 0.75, 1.0], "importance": ["activation"], "allocation": ["uniform"]},
+        "prune_depth": {"drop": [0, 1, 2, 3]},
+        "distill": {"epochs": [2], "learning_rate": [0.001]},
+        "int8_dynamic": {},
+    }
+}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("after", [1, 7, 15])
+@pytest.mark.parametrize("moment", ["judging", "between archive and tell"])
+def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, moment, monkeypatch):
+    jobs = []
+
+    def trouble(job: Job) -> None:
+        jobs.append((Recipe.from_dict(job.recipe).hash, job.fidelity))
+        if moment == "judging" and len(jobs) == after:
+            raise Killed
+
+    run = simulated(trouble=trouble, in_memory=False)
+    if moment != "judging":
+        tell, told = run.engine._proposer.tell, []
+
+        def killed_tell(*arguments):
+            told.append(1)
+            if len(told) == after:
+                raise Killed
+            tell(*arguments)
+
+        monkeypatch.setattr(run.engine._proposer, "tell", killed_tell)
+    with pytest.raises(Killed):
+        run.engine.run()
+    finished = set(run.archive.trials)
+    run.archive.close()
+    before = len(jobs)
+
+    again = simulated(
+        trouble=lambda job: jobs.append((Recipe.from_dict(job.recipe).hash, job.fidelity)), in_memory=False
+    )
+    again.engine.run()
+    assert finished <= set(again.archive.trials)
+    assert len(again.archive) == 40
+    lost = 1 if moment == "judging" else 0  # the one that was running is paid again, once
+    assert len(jobs) - len(set(jobs)) <= lost
+    assert before >= 1
+    running = [trial for trial in again.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
+    assert not running
+
+
+def test_the_same_seed_gives_the_same_search(simulated):
+    runs = [simulated(folder=name) for name in ("one", "two")]
+    for run in runs:
+        run.engine.run()
+    assert list(runs[0].archive.trials) == list(runs[1].archive.trials)
+
+
+def test_late_results_of_lost_attempts_are_discarded(simulated):
+    run = simulated(search={"trials": 3})
+    executor = run.executor
+    real_wait = executor.wait
+    stale = iter([JobResult("lost", "complete", {"accuracy": Measurement(1.0)})])
+    executor.wait = lambda: next(stale, None) or real_wait()
+    run.engine.run()
+    assert all(trial.attempt != "lost" for trial in run.archive)
+
+
+def test_study_on_disk_is_a_readable_optuna_study(simulated):
+    run = simulated(search={"trials": 12}, in_memory=False)
+    run.engine.run()
+    study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
+    assert len(study.directions) == 3
+    assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) >= 1
+
+
+def test_a_deployment_that_lost_on_the_base_is_not_paid_for_again(simulated):
+    targets = [{"runtime": ["onnxruntime", "openvino"]}]
+    run = simulated(optimize=["latency", "size"], targets=targets, search={"trials": 80})
+    run.engine.run()
+    gated = [trial for trial in run.archive if "better off with another deployment" in trial.message]
+    assert all(not trial.seconds and trial.origin == "proposed" for trial in gated)
+    plain = [trial for trial in run.archive if trial.status == "complete" and trial.techniques[-1:] == ("bf16",)]
+    assert len(plain) <= 2, "bf16 changes nothing here"
+
+
+def test_a_model_that_is_not_accurate_is_not_deployed_in_other_ways(simulated, monkeypatch):
+    run = simulated(search={"trials": 60})
+    monkeypatch.setattr(Halving, "is_accurate", lambda self, trial, tolerance=0.0: False)
+    run.engine.run()
+    assert not [trial for trial in run.archive if trial.origin == "variant"]
+    assert [trial for trial in run.archive if trial.origin == "promoted"]
+
+
+def test_few_promotions_go_to_single_techniques(simulated):
+    run = simulated(search={"trials": 80, "explore_share": 0.3})
+    run.engine.run()
+    promoted = [trial for trial in run.archive if trial.origin == "promoted"]
+    singles = [trial for trial in promoted if trial.is_single]
+    assert len(promoted) >= 4
+    assert 1 <= len(singles) <= 1 + len(promoted) // 4
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_many_workers_spend_the_same_trials_and_pay_nothing_twice(simulated, workers):
+    run = simulated(search={"trials": 60}, workers=workers)
+    run.engine.run()
+    assert len(run.archive) == 60
+    paid = Counter((Recipe.from_dict(job.recipe).hash, job.fidelity) for job in run.executor.jobs)
+    assert max(paid.values()) == 1
+    assert choose(run.archive, run.engine.goals).feasible
+    running = [trial for trial in run.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
+    assert len(running) <= MOST_HELD
+
+
+def test_workers_are_kept_busy(simulated):
+    run = simulated(search={"trials": 200, "proposer": "nsga2"}, workers=8)
+    run.engine.run()
+    assert run.executor.busy_until() > 0.9 * 8 * run.executor.clock.now
+
+
+def test_nsga2_counts_generations_as_optuna_does(simulated):
+    run = simulated(search={"trials": 160, "proposer": "nsga2"}, in_memory=False)
+    run.engine.run()
+    proposer = run.engine._proposer
+    proposer._draw_as_of(0)
+    sampler, trial = proposer.study.sampler, proposer.study.ask()
+    own = sampler.get_trial_generation(proposer.study, proposer.study.trials[trial.number])
+    again = proposer.study.trials[trial.number]
+    again.system_attrs.clear()
+    assert own == optuna.samplers.NSGAIISampler.get_trial_generation(sampler, proposer.study, again) >= 1
+    [kept] = optuna.storages.RDBStorage(f"sqlite:///{run.archive.folder}/study.db").get_all_studies()
+    assert kept.system_attrs, "the parents of a generation are chosen once"
+    parents = [chosen.get_parent_population(proposer.study, own) for chosen in (sampler, super(type(sampler), sampler))]
+    assert parents[0] and [one.number for one in parents[0]] == [one.number for one in parents[1]]
+
+
+def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simulated):
+    run = simulated(search={"trials": 150}, space="all", workers=60)
+    run.engine.run()
+    assert len(run.archive) == 150 and run.engine.stopped_because == "150 trials"
+    assert run.engine.counts.unfit == 0
+
+
+def test_equal_weights_are_trained_once_at_a_time(simulated):
+    training: Counter[str] = Counter()
+    run = simulated(search={"trials": 80}, workers=6, targets=[{"runtime": ["onnxruntime", "openvino"]}])
+    submit, wait = run.executor.submit, run.executor.wait
+    jobs, trained = {}, set()
+
+    def submitted(job: Job) -> None:
+        recipe = Recipe.from_dict(job.recipe)
+        jobs[job.attempt] = f"{recipe.model_steps}{job.fidelity}" if recipe.trains else job.attempt
+        training[jobs[job.attempt]] += 1
+        assert training[jobs[job.attempt]] == 1 or jobs[job.attempt] in trained
+        submit(job)
+
+    def waited() -> JobResult:
+        outcome = wait()
+        training[jobs[outcome.attempt]] -= 1
+        trained.add(jobs[outcome.attempt])
+        return outcome
+
+    run.executor.submit, run.executor.wait = submitted, waited
+    run.engine.run()
+    assert len(run.archive) == 80
+
+
+def test_three_rungs_rise_by_rank(simulated):
+    run = simulated(search={"trials": 120, "explore_fidelity": 1 / 16}, seconds=100.0)
+    run.engine.run()
+    trained = [trial for trial in run.archive if trial.status == "complete" and trial.seconds["recover"]]
+    by_rung = Counter(trial.fidelity for trial in trained)
+    assert by_rung[1 / 16] > by_rung[0.25] > 0 and by_rung[1.0]
+    assert all(trial.origin == "promoted" for trial in run.archive if trial.fidelity == 0.25)
+
+
+def test_rungs_that_cost_as_much_as_a_training_are_left_out(simulated):
+    run = simulated(search={"trials": 60, "explore_fidelity": 1 / 16}, seconds=1.0)
+    run.engine.run()
+    trained = [trial for trial in run.archive if trial.seconds.get("recover")]
+    assert Counter(trial.fidelity for trial in trained)[1 / 16] <= 1 and len(trained) > 3
+
+
+READ_FIRST = {"explore_fidelity": 0.0, "trials": 60, "proposer": "auto"}
+
+
+def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulated):
+    run = simulated(search=READ_FIRST, limits={"accuracy_drop": 0.1, "latency_ratio": 0.6})
+    run.engine.run()
+    read = {Recipe.from_dict(trial.recipe).unrecovered().hash: trial for trial in run.archive if trial.fidelity == 0}
+    found = [trial for trial in run.archive if trial.origin == "unrecovered"]
+    assert found and all(trial.is_final and not Recipe.from_dict(trial.recipe).trains for trial in found)
+    same = [read[key] for trial in found if (key := Recipe.from_dict(trial.recipe).hash) in read]
+    assert same and len(found) > len(same), "and their other deployments"
+    assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
+
+
 def test_the_model_proposes_no_deployment_that_has_lost(simulated, shape):
     run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
     run.engine.run()
