@@ -20,6 +20,7 @@ from PIL import Image
 
 from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
+from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.specs import ModelSpec
 
 
@@ -30,6 +31,26 @@ def one_thread() -> None:
 
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test registers is gone after it."""
+    for registry in {registry for registries in KINDS.values() for registry in registries}:
+        for part in ("_items", "_plugins", "_references"):
+            monkeypatch.setattr(registry, part, dict(getattr(registry, part)))
+
+
+#: A runtime in a file, as a budget's ``plugins`` names it.
+TOY_RUNTIME = f"{Path(__file__).parent / 'toy_runtime.py'}:Reference"
+
+
+@pytest.fixture
+def toy_runtime(forget_plugins: None) -> str:
+    """The name of a runtime that is registered from a file."""
+    load_plugins({"runtimes": [TOY_RUNTIME]}, Path())
+    return "reference"
+
 
 TINY_VIT: dict[str, Any] = {
     "img_size": 16,
