@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,23 +35,33 @@ def one_thread() -> None:
 torch.set_num_threads(1)
 
 
+@contextmanager
+def scratch_registries() -> Iterator[None]:
+    """What is registered in it is gone after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in {registry for registries in KINDS.values() for registry in registries}:
+            for part in ("_items", "_plugins", "_references"):
+                patch.setattr(registry, part, dict(getattr(registry, part)))
+        yield
+
+
 @pytest.fixture
-def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_plugins() -> Iterator[None]:
     """What the test registers is gone after it."""
-    for registry in {registry for registries in KINDS.values() for registry in registries}:
-        for part in ("_items", "_plugins", "_references"):
-            monkeypatch.setattr(registry, part, dict(getattr(registry, part)))
+    with scratch_registries():
+        yield
 
 
 #: A runtime in a file, as a budget's ``plugins`` names it.
 TOY_RUNTIME = f"{Path(__file__).parent / 'toy_runtime.py'}:Reference"
 
 
-@pytest.fixture
-def toy_runtime(forget_plugins: None) -> str:
-    """The name of a runtime that is registered from a file."""
-    load_plugins({"runtimes": [TOY_RUNTIME]}, Path())
-    return "reference"
+@pytest.fixture(scope="module")
+def toy_runtime() -> Iterator[str]:
+    """The name of a runtime that is registered from a file, for a module's tests."""
+    with scratch_registries():
+        load_plugins({"runtimes": [TOY_RUNTIME]}, Path())
+        yield "reference"
 
 
 TINY_VIT: dict[str, Any] = {
