@@ -14,7 +14,7 @@ from sousvit.objectives.runtimes.parity import check_agreement
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.subject import JUDGING_BATCH
-from sousvit.objectives.targets.target import load_target
+from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import CAREFUL
 from sousvit.schema import read_yaml, validated
