@@ -14,12 +14,12 @@ from sousvit.models.load import LoadedModel
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig, synthesis_of
 from sousvit.spaces.techniques.synthesis.select import truth_of
-from sousvit.spaces.techniques.synthesis.supply import FINAL, HELD_OUT, Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, HELD_OUT, Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 
 
 def open_splits(
-    spec: DataSpec, base: LoadedModel, supply: Supply | None = None, cache: TensorCache | None = None
+    spec: DataSpec, base: LoadedModel, synthesiser: Synthesiser | None = None, cache: TensorCache | None = None
 ) -> Splits:
     """Training and validation images at the base's input size, with labels of their own or the base's predictions.
 
@@ -28,7 +28,7 @@ def open_splits(
     Args:
         spec: resolved data specification.
         base: names the classes of images without labels.
-        supply: makes images where there are none; needed for ``data: none``.
+        synthesiser: makes images where there are none; needed for ``data: none``.
         cache: keeps the base's answers on unlabelled images.
 
     Raises:
@@ -39,10 +39,10 @@ def open_splits(
         rule = "without labels, the base must tell classes apart"
         raise UserError(rule, f"{base.num_classes} classes", "set model.args.num_classes, or name labelled data")
     if spec.kind == "none":
-        assert supply is not None
+        assert synthesiser is not None
         if spec.has_test:
             require_classes(base, look_at_test(spec, base.size, base.channels))
-        made = supply.made(synthesis_of(spec)), supply.made(_judging(spec), HELD_OUT)
+        made = synthesiser.made(synthesis_of(spec)), synthesiser.made(_judging(spec), HELD_OUT)
         return Splits(spec, base.size, base.channels, made)
     splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection")
     labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
@@ -55,7 +55,7 @@ def open_splits(
     return splits
 
 
-def open_final(splits: Splits, supply: Supply) -> ImageSet:
+def open_final(splits: Splits, synthesiser: Synthesiser) -> ImageSet:
     """What an answer is judged on: the test split; without images of any kind, some synthesised for this alone.
 
     Of unlabelled images without a test split it is validation again: none were kept from the search.
@@ -63,7 +63,7 @@ def open_final(splits: Splits, supply: Supply) -> ImageSet:
     spec = splits.spec
     if spec.has_test:
         return splits.open_test()
-    return supply.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
+    return synthesiser.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
 
 
 def _judging(spec: DataSpec) -> SynthesisConfig:

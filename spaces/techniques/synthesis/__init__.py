@@ -15,5 +15,5 @@ content, like those on real images. Images for judging are drawn with a seed of 
 
 Reading order: config.py (the parameters), scenes.py (random images), select.py (the base chooses among them), priors.py
 (what else can be asked of an image), inversion.py (images optimised one by one), generator.py (a network that makes
-them), supply.py (kept and handed out).
+them), synthesiser.py (kept and handed out).
 """

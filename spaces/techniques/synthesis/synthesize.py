@@ -52,8 +52,8 @@ class Synthesize(ModelTechnique):
         return config.acting
 
     def surroundings(self, config: Any, context: Context) -> Context:
-        if context.supply is None:
+        if context.synthesise is None:
             rule = f"{self.name} makes images where there are none"
             raise UserError(rule, "data with images", "use data: none, or take the step out of the recipe")
-        made = context.supply(config)
+        made = context.synthesise(config)
         return replace(context, train=made.train, calibration=made.calibration, teacher=made.teacher)

@@ -13,7 +13,7 @@ from sousvit.data import ImageSet
 from sousvit.data.memory import memory_set
 from sousvit.files import content_hash
 from sousvit.models.load import LoadedModel
-from sousvit.spaces.context import Supplied
+from sousvit.spaces.context import StepImages
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 from sousvit.spaces.techniques.synthesis.generator import generate
@@ -29,7 +29,7 @@ VERSION = 2
 SEEN, HELD_OUT, FINAL = 0, 1, 1 << 31
 
 
-class Supply:
+class Synthesiser:
     """Makes the images that a :class:`SynthesisConfig` describes.
 
     Args:
@@ -52,17 +52,17 @@ class Supply:
     ) -> None:
         self._base, self._seed, self._calibration = base, seed, calibration
         self._cache, self._progress, self._forward = cache, progress, forward
-        self._handed: dict[str, tuple[Supplied, Teacher]] = {}
+        self._handed: dict[str, tuple[StepImages, Teacher]] = {}
         self._own_seconds = 0.0
 
-    def __call__(self, config: SynthesisConfig) -> Supplied:
+    def __call__(self, config: SynthesisConfig) -> StepImages:
         """Images for a recipe, and the teacher on them; the same object for parameters that come to the same."""
         key = content_hash(config.acting.model_dump())
         if key not in self._handed:
             train = self.made(config)
             teacher = Teacher(self._base, train, self._cache, self._progress, self._forward)
             calibration = train.spread(self._calibration, self._seed)
-            self._handed[key] = Supplied(train, calibration, teacher), teacher
+            self._handed[key] = StepImages(train, calibration, teacher), teacher
         return self._handed[key][0]
 
     @property
