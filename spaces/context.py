@@ -36,7 +36,7 @@ class Teaching(Protocol):
 
 @dataclass(frozen=True)
 class StepImages:
-    """Images for the steps of a recipe.
+    """Images that were synthesised for the steps of a recipe.
 
     Attributes:
         train: for recovery.

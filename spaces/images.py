@@ -1,6 +1,6 @@
-"""Opens whatever images a user has (labelled, unlabelled, or none) as the same :class:`Splits`.
+"""The images of a run as :class:`Splits`, whether the user has labelled ones, unlabelled ones, or none.
 
-What the answer is judged on, :func:`open_final` opens when the search is over.
+:func:`open_final` opens those that the answer is judged on, when the search is over.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def open_splits(
 ) -> Splits:
     """Training and validation images at the base's input size, with labels of their own or the base's predictions.
 
-    A test split is looked at for its labels, so that a wrong one is told before the search and not after it.
+    The labels of a test split are checked here, so that a wrong one is reported before the search and not after it.
 
     Args:
         spec: resolved data specification.
-        base: names the classes of images without labels.
+        base: its predictions take the place of missing labels.
         synthesiser: makes images where there are none; needed for ``data: none``.
         cache: keeps the base's answers on unlabelled images.
 
@@ -56,9 +56,9 @@ def open_splits(
 
 
 def open_final(splits: Splits, synthesiser: Synthesiser) -> ImageSet:
-    """What an answer is judged on: the test split; without images of any kind, some synthesised for this alone.
+    """The images that an answer is judged on: the test split, or for ``data: none`` some synthesised for this alone.
 
-    Of unlabelled images without a test split it is validation again: none were kept from the search.
+    For unlabelled images without a test split it is the validation images again: none were kept from the search.
     """
     spec = splits.spec
     if spec.has_test:
@@ -67,7 +67,7 @@ def open_final(splits: Splits, synthesiser: Synthesiser) -> ImageSet:
 
 
 def _judging(spec: DataSpec) -> SynthesisConfig:
-    """How synthesised images are made that judge recipes."""
+    """Parameters of the synthesised images that recipes are judged on."""
     return synthesis_of(spec).model_copy(update={"images": spec.held_out})
 
 
@@ -78,7 +78,7 @@ def _labelled_by(base: LoadedModel, images: ImageSet, cache: TensorCache | None)
 
 
 def exactly_labelled(base: LoadedModel, images: ImageSet) -> ImageSet:
-    """The same by the base in float32, to state agreement with it: a teacher may work in less, and rounds."""
+    """The images labelled by the base in float32, for agreement with it: a teacher may compute in bf16, and rounds."""
     return task_of(base.module).labelled(images, truth_of(base, images.images()))
 
 
