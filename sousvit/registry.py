@@ -173,22 +173,23 @@ class Registry(Generic[T]):
     def _of_plugin(self, found: Any, where: str) -> T:
         """What a plug-in's class is held as, after checking what can be seen without using it."""
         kind, action = f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}", f"correct {where}"
-        held = found if self._part is None else getattr(found, self._part, None)
-        if not inspect.isclass(held) or not issubclass(held, self._base):
+        held: Any = found if self._part is None else getattr(found, self._part, None)
+        if not (isinstance(held, type) and issubclass(held, self._base)):
             base, given = self._base, getattr(held, "__name__", repr(held))
             raise UserError(f"{kind} derives from {base.__module__}.{base.__qualname__}", given, action)
         missing = [key for key in ("name", *self._declares) if not hasattr(found, key)]
         if missing:
             raise UserError(f"{kind} declares {', '.join(('name', *self._declares))}", f"no {missing[0]}", action)
         if inspect.isabstract(held):
-            methods = ", ".join(sorted(held.__abstractmethods__))
+            methods = ", ".join(sorted(getattr(held, "__abstractmethods__", ())))
             raise UserError(f"{kind} defines {methods}", f"{held.__name__} without it", action)
         if not isinstance(found.name, str) or not _NAME.fullmatch(found.name):
             raise UserError(f"the name of {kind} is snake_case", repr(found.name), action)
         if self._check is not None:
             self._check(found, where)
         try:
-            item: T = held if self._classes else held()
+            made: Any = held
+            item: T = made if self._classes else made()
         except Exception as error:  # a plug-in's own code
             rule = f"{kind} is made without arguments"
             raise UserError(rule, f"{type(error).__name__}: {error}", f"repair {where}") from error
