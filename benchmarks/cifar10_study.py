@@ -17,7 +17,7 @@ from provenance import RESULTS, provenance
 
 from sousvit.cli_search import study
 from sousvit.search.archive import Archive
-from sousvit.search.report.study import plot
+from sousvit.search.report.survey import plot
 from sousvit.spaces.space import read_space
 
 #: One epoch of recovery for everything, so that techniques are compared at the same price.

@@ -86,15 +86,15 @@ def _command(verb: str, path: Path, data_root: Path | None, executor: str | None
 
 def study(path: Path, name: str | None, runs: Path, as_json: bool, data_root: Path | None = None) -> int:
     """Run the study and say where its table and plot are; returns the exit code."""
-    from sousvit.search.report.study import write_study
-    from sousvit.search.survey import run_study
+    from sousvit.search.report.survey import write_survey
+    from sousvit.search.survey import run_survey
 
     budget = _with_overrides(path, {}, data_root)
     folder = run_folder(runs, name or f"{path.stem}-study-{time.strftime('%Y%m%d-%H%M%S')}")
-    archive = _watched(run_study, budget, folder, _command("study", path, data_root), as_json)
+    archive = _watched(run_survey, budget, folder, _command("study", path, data_root), as_json)
     if archive is None:
         return INTERRUPTED
-    table, page = write_study(archive, folder)
+    table, page = write_survey(archive, folder)
     if as_json:
         print(json.dumps({"run": str(folder), "trials": [trial.to_dict() for trial in archive]}, indent=1))
     else:

@@ -11,13 +11,13 @@ import yaml
 from PIL import Image
 
 from sousvit.cache import TensorCache
-from sousvit.cli_search import local_executor
 from sousvit.data.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
 from sousvit.search.budget import make_budget, read_budget
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback
+from sousvit.search.executors.open import local_executor
 from sousvit.search.judging.apply import apply_recipe
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
@@ -101,19 +101,19 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
 
 def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path):
     budget = budget_of(tiny_project, tmp_path, NONE, search={**SEARCH, "trials": 3})
-    folder, hooks, seen = tmp_path / "run", Hooks(), []
+    folder, seen = tmp_path / "run", []
 
     class Killed(BaseException):
         pass
 
-    def kill(record, counts):
-        seen.append(record)
-        if len(seen) == 2:
-            raise Killed
+    class KillAfterTwo(Callback):
+        def on_trial(self, trial, counts):
+            seen.append(trial)
+            if len(seen) == 2:
+                raise Killed
 
-    hooks.watcher.trial = kill
     with pytest.raises(Killed):
-        search(budget, folder, local_executor, hooks)
+        search(budget, folder, local_executor, KillAfterTwo())
     kept = {path: path.stat().st_ino for path in (folder / "cache" / "images").glob("*.safetensors")}
     answer = search(budget, folder, local_executor)
     assert answer.feasible and len(kept) >= 2

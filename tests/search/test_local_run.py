@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sousvit.cli_search import local_executor
 from sousvit.search.archive import Archive
 from sousvit.search.budget import read_budget
 from sousvit.search.executors import local
 from sousvit.search.executors.executor import Job
+from sousvit.search.executors.open import local_executor
 from sousvit.spaces.recipe import Recipe, Step
 
 HERE = Path(__file__).parent
