@@ -44,7 +44,7 @@ def open_executor(
 def inline_executor(
     budget: Budget, folder: Path, progress: Progress | None = None, base: LoadedModel | None = None
 ) -> InlineExecutor:
-    """This process.
+    """The calling process.
 
     Raises:
         UserError: a trial's memory is limited, which only a process of its own can be.

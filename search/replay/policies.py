@@ -158,7 +158,9 @@ def ours(replay: Replay, **changed: object) -> None:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
         executor = SimulatedExecutor(base, table.judge, replay.clock)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, _Noted(replay), replay.clock)
+        engine = make_engine(
+            budget, archive, executor, base, table.shape, table.space, None, _Noted(replay), replay.clock
+        )
         engine.run()
         archive.close()
 
