@@ -221,6 +221,7 @@ class Budget(BaseModel):
             "ray": True,
             "search": {"trials", "time", "leave_one_out", "explore_share"},
             "targets": {"__all__": REACHING},
+            "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
 
