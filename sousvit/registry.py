@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sousvit.errors import UnknownNameError, UserError
@@ -120,8 +121,10 @@ def load_from_file(reference: str, kind: str, folder: Path | None = None) -> typ
         raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
     # The same name in every process, so that workers can unpickle what a plug-in defines once they have loaded it.
     module_name = f"sousvit_plugin_{path.stem}_{content_hash(str(path))}"
-    module = sys.modules.get(module_name)
-    if module is None:
+    module = sys.modules.get(module_name) or _imported(path)
+    if module is not None:
+        sys.modules[module_name] = module
+    else:
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -137,3 +140,20 @@ def load_from_file(reference: str, kind: str, folder: Path | None = None) -> typ
     if not isinstance(found, type):
         raise UserError(f"the {kind} plug-in file must hold its class", repr(class_name), f"define it in {path}")
     return found
+
+
+def reference_of(found: type) -> str | None:
+    """What :func:`load_from_file` gives ``found`` for; None where no file has it, as in a notebook."""
+    module = sys.modules.get(found.__module__)
+    file = getattr(module, "__file__", None)
+    named = file is not None and getattr(module, found.__qualname__, None) is found
+    return f"{Path(file).resolve()}:{found.__qualname__}" if file is not None and named else None
+
+
+def _imported(path: Path) -> ModuleType | None:
+    """The module that a file was imported as already, the running script too: it is not run a second time."""
+    for module in list(sys.modules.values()):
+        file = module.__dict__.get("__file__") if isinstance(module, ModuleType) else None
+        if isinstance(file, str) and Path(file).name == path.name and Path(file).resolve() == path:
+            return module
+    return None

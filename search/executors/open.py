@@ -26,18 +26,17 @@ def open_executor(
 
     Args:
         progress: told what the running job does; of several workers nobody tells.
-        base: the model, where it lies in this process's memory only.
+        base: the model, where it lies in this process's memory only; for ``inline``.
 
     Raises:
         UnknownNameError: nothing has this name.
-        UserError: Ray is not installed, or the model cannot leave this process.
+        UserError: Ray is not installed.
     """
     if name not in EXECUTORS:
         raise UnknownNameError("executor", name, EXECUTORS)
     if base is None:
         return EXECUTORS[name](budget, folder, progress)
-    if name != INLINE:
-        raise UserError("a model in memory stays in its process", f"executor {name}", f"use executor={INLINE!r}")
+    assert name == INLINE, "no other process has this model"
     return inline_executor(budget, folder, progress, base)
 
 

@@ -62,7 +62,7 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, s
         judged_on=budget.data.final_name,
         sheet=sheet,
         parts=[] if answer is None else leave_one_out(answer),
-        scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
+        scatter=scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
         trial_headings=names,
         trials=[_trial(trial, names, budget) for trial in archive],
@@ -118,7 +118,7 @@ def _group(trial: TrialRecord, budget: Budget) -> str:
     return "breaks a limit" if violations(trial, budget.hard_limits) else "fits"
 
 
-def _scatter(archive: Archive, budget: Budget) -> go.Figure:
+def scatter(archive: Archive, budget: Budget) -> go.Figure:
     """The figure of merit against latency relative to the base; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
@@ -128,7 +128,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
     for group, colour in COLOURS.items():
         chosen = [trial for trial in archive if _group(trial, budget) == group]
         sizes = [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen]
-        figure.add_scatter(
+        figure.addscatter(
             **_points(chosen, quality),
             mode="markers",
             name=group,
@@ -138,7 +138,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
         )
     front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
-    figure.add_scatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
+    figure.addscatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
     axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{word} on {judged_on}, %"}
     figure.update_layout(**axes, height=480, template="plotly_white", margin={"t": 20})
     return figure

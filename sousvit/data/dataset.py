@@ -76,9 +76,7 @@ def _digest(pairs: Iterator[tuple[np.ndarray, int]]) -> tuple[str, list[int]]:
     return content_hash(parts, labels, length=12), labels
 
 
-def _written(
-    pairs: Iterator[tuple[np.ndarray, int]], writer: pq.ParquetWriter
-) -> Iterator[tuple[np.ndarray, int]]:
+def _written(pairs: Iterator[tuple[np.ndarray, int]], writer: pq.ParquetWriter) -> Iterator[tuple[np.ndarray, int]]:
     """Passes the pairs on, and writes them."""
     images: list[bytes] = []
     labels: list[int] = []

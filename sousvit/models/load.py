@@ -92,7 +92,7 @@ def _manufacture(spec: ModelSpec, factory: str) -> nn.Module:
             "correct it; its package must be importable where trials run",
         ) from error
     if not isinstance(module, nn.Module):
-        raise UserError("a model's factory returns an nn.Module", f"{type(module).__name__} from {factory}", "return one")
+        raise UserError("a factory returns an nn.Module", f"{type(module).__name__} from {factory}", "return one")
     return module.eval()
 
 

@@ -113,7 +113,7 @@ def _candidates(module: nn.Module) -> Iterator[ModelSpec]:
 
 
 def _vit_args(module: Any) -> dict[str, Any]:
-    """timm's arguments of a VisionTransformer, read from its parts; what else it was given shows in its outputs."""
+    """Arguments for timm of a VisionTransformer, read from its parts; what else it was given shows in its outputs."""
     embed, block = module.patch_embed, module.blocks[0]
     attention, mlp = block.attn, block.mlp
 

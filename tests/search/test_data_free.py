@@ -15,7 +15,7 @@ from sousvit.data.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
-from sousvit.search.budget import make_budget, read_budget
+from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.open import local_executor
 from sousvit.search.judging.apply import apply_recipe
@@ -46,7 +46,7 @@ NONE = {"format": "none", "validation": 64, "synthesis": {"images": 64, "steps":
 
 def budget_of(tiny_project, path: Path, data, **changes):
     values = {"limits": {"agreement": 0.3}, "optimize": ["size", "agreement"], "space": SPACE, "search": SEARCH}
-    return read_budget(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
+    return Budget.read(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
 
 
 def words_of(budget, folder: Path, answer) -> str:
