@@ -1,8 +1,29 @@
-"""Objectives: how a candidate is judged. Contract first: objective.py; then builtin.py and one file per family.
+"""How a candidate is judged. A new objective is a file (or a class in one) and a line in this table.
 
-Reading order: objective.py (the contract and what an objective may look at), accuracy.py, latency.py, size.py,
-compute.py, memory.py, energy.py, eer.py (the measured quantities), relative.py (``x_ratio``, ``x_drop``,
-``x@target``), plugins.py and conformance.py (a user's own). How figures come about: timing.py (interleaved latency),
-memory_probe.py (a process of its own), tasks/ (predictions and intervals), runtimes/ (what runs an artifact), targets/
-(where).
+Reading order: objective.py (the contract, what an objective may look at, ``x_ratio``, ``x_drop``, ``x@target``), one
+file per family of measured quantities (accuracy.py, latency.py, size.py, memory.py, energy.py, eer.py), plugins.py and
+conformance.py (a user's own). How figures come about: timing.py (interleaved latency), memory_probe.py (a process of
+its own), tasks/ (predictions and intervals), runtimes/ (what runs an artifact), targets/ and devices/ (where).
 """
+
+from __future__ import annotations
+
+#: Name in budgets -> its class, imported at first look-up.
+BUILTIN = {
+    "accuracy": "sousvit.objectives.accuracy:Accuracy",
+    "agreement": "sousvit.objectives.accuracy:Agreement",
+    "eer": "sousvit.objectives.eer:EfficientErrorRate",
+    "energy": "sousvit.objectives.energy:Energy",
+    "latency": "sousvit.objectives.latency:Latency",
+    "latency_p95": "sousvit.objectives.latency:LatencyP95",
+    "latency_p99": "sousvit.objectives.latency:LatencyP99",
+    "load_time": "sousvit.objectives.memory:LoadTime",
+    "macs": "sousvit.objectives.size:Macs",
+    "map": "sousvit.objectives.accuracy:MeanAp",
+    "map50": "sousvit.objectives.accuracy:MeanAp50",
+    "memory": "sousvit.objectives.memory:Memory",
+    "params": "sousvit.objectives.size:Params",
+    "size": "sousvit.objectives.size:Size",
+    "size_compressed": "sousvit.objectives.size:CompressedSize",
+    "throughput": "sousvit.objectives.latency:Throughput",
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 from sousvit.specs import Task
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ class Accuracy(Objective):
         return Measurement(*paired_difference(base, own))
 
 
-OBJECTIVES.add(Accuracy.name, Accuracy())
-
-
 class Agreement(Objective):
     """The task's figure of merit with the base's predictions in the place of labels, with its interval.
 
@@ -61,9 +58,6 @@ class Agreement(Objective):
         """One minus the agreement, with the paired interval of base and subject on the same images."""
         base = subject.base.evaluation
         return Measurement(*subject.evaluation.against(base).merit_drop(base.against(base)))
-
-
-OBJECTIVES.add(Agreement.name, Agreement())
 
 
 class MeanAp(Objective):
@@ -94,7 +88,3 @@ class MeanAp50(MeanAp):
 
     name: ClassVar[str] = "map50"
     summary: ClassVar[str] = "mAP at IoU 0.5 of the detector's artifact in its runtime"
-
-
-OBJECTIVES.add(MeanAp.name, MeanAp())
-OBJECTIVES.add(MeanAp50.name, MeanAp50())

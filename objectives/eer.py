@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from sousvit.errors import UserError
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
 TERMS = ("error", "params", "bits", "flops", "size")
 #: ViT-B/16 at 224 px in fp32: M parameters, bits, GMACs, MB.
@@ -94,6 +94,3 @@ def _value(subject: Subject, term: str) -> float:
     if term == "flops":
         return macs_of(subject.model, subject.input_shape[1:]) / 1e9
     return subject.artifact.size_bytes / 1e6
-
-
-OBJECTIVES.add(EfficientErrorRate.name, EfficientErrorRate())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +75,3 @@ class Energy(Objective):
 
     def measure(self, subject: Subject) -> Measurement:
         return Measurement(subject.energy_mj)
-
-
-OBJECTIVES.add(Energy.name, Energy())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
 if TYPE_CHECKING:
     from sousvit.objectives.timing import Timing
@@ -93,7 +93,7 @@ class Throughput(Objective):
     per_target: ClassVar[bool] = True
 
     def measure(self, subject: Subject) -> Measurement:
-        latency = LATENCY.measure(subject)
+        latency = Latency().measure(subject)
         ends = [None if end is None else self._rate(end, subject) for end in (latency.high, latency.low)]
         return Measurement(self._rate(latency.value, subject), *ends)
 
@@ -104,8 +104,3 @@ class Throughput(Objective):
 
     def _rate(self, milliseconds: float, subject: Subject) -> float:
         return 1e3 * subject.timing.batch / milliseconds
-
-
-LATENCY = Latency()
-for _one in (LATENCY, LatencyP95(), LatencyP99(), Throughput()):
-    OBJECTIVES.add(_one.name, _one)

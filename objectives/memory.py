@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sousvit.objectives.devices.process import measure
 from sousvit.objectives.devices.protocol import Order
 from sousvit.objectives.memory_probe import Probe
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
 if TYPE_CHECKING:
     from sousvit.spaces.export.artifact import Artifact
@@ -56,7 +56,3 @@ class LoadTime(Objective):
 
     def measure(self, subject: Subject) -> Measurement:
         return Measurement(subject.probe.load_ms)
-
-
-OBJECTIVES.add(Memory.name, Memory())
-OBJECTIVES.add(LoadTime.name, LoadTime())

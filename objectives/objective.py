@@ -29,6 +29,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from sousvit.errors import TrialError, UserError
+from sousvit.objectives import BUILTIN
 from sousvit.registry import Registry
 
 if TYPE_CHECKING:
@@ -148,13 +149,12 @@ class Objective(ABC):
 
 
 def _check_installed(found: Objective, name: str) -> None:
-
     check_class(type(found), f"the plug-in {name!r}")
     if found.name != name:
         raise UserError("an entry point has its objective's name", f"{name!r} for {found.name!r}", "rename one of them")
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "sousvit.objectives", _check_installed)
+OBJECTIVES: Registry[Objective] = Registry("objective", "sousvit.objectives", BUILTIN, _check_installed)
 
 
 def get_objective(name: str) -> Objective:
@@ -163,8 +163,6 @@ def get_objective(name: str) -> Objective:
     Raises:
         UnknownNameError: nothing has this name.
     """
-    import sousvit.objectives.builtin  # noqa: F401 - registers ours
-
     plain, at, target = name.partition("@")
     objective = relative_objective(plain) or OBJECTIVES.get(plain)
     return on_target(objective, target) if at else objective
@@ -172,8 +170,6 @@ def get_objective(name: str) -> Objective:
 
 def objectives() -> list[Objective]:
     """All registered objectives, plug-ins included."""
-    import sousvit.objectives.builtin  # noqa: F401 - registers ours
-
     return list(OBJECTIVES)
 
 

@@ -19,8 +19,6 @@ def load_objective(reference: str, folder: Path | None = None) -> Objective:
     Raises:
         UserError: the file or class is missing, the class breaks the contract, or its name is taken.
     """
-    import sousvit.objectives.builtin  # noqa: F401 - so that a plug-in cannot take one of our names
-
     found = check_class(load_from_file(reference, "objective", folder), reference)
     name = found.name
     if name in OBJECTIVES and type(OBJECTIVES.get(name)) is found:

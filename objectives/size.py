@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import ClassVar
 
-from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
+from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
 #: zlib's level, its own default and gzip's.
 LEVEL = 6
@@ -41,10 +41,6 @@ class CompressedSize(Objective):
         return Measurement(total / 1e6)
 
 
-OBJECTIVES.add(Size.name, Size())
-OBJECTIVES.add(CompressedSize.name, CompressedSize())
-
-
 class Params(Objective):
     """Parameters in millions."""
 
@@ -71,7 +67,3 @@ class Macs(Objective):
         from sousvit.spaces.module_shape import macs_of
 
         return Measurement(macs_of(subject.model, subject.input_shape[1:]) / 1e6)
-
-
-OBJECTIVES.add(Params.name, Params())
-OBJECTIVES.add(Macs.name, Macs())

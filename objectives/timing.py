@@ -10,7 +10,7 @@ and the timing is ``noisy``.
 Rounds are no shorter than that because a model is slow at first after another one has run: taking turns after every
 inference tells less noise, and a fast candidate 10% slower than it is when it runs alone.
 
-Two sessions of one file are not equally fast either (``benchmarks/timing_aa.py``: the one opened first is the slower
+Two sessions of one file are not equally fast either (``benchmarks/timing_aa``: the one opened first is the slower
 one, by about 0.5%): where their memory lies decides it, and no taking of turns shows it. The interval is widened by it.
 """
 

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
-from sousvit.objectives.objective import Objective, get_objective
+from sousvit.objectives.objective import Measurement, Objective, get_objective
 from sousvit.objectives.plugins import load_objective
 from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
 from sousvit.schema import read_yaml, validated
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task
@@ -228,10 +229,9 @@ class Budget(BaseModel):
         """What is optimised, in the user's order."""
         return [get_objective(name) for name in self.optimize]
 
-    @property
-    def senses(self) -> dict[str, bool]:
-        """Per optimised objective whether more is better."""
-        return {objective.name: objective.direction == "maximize" for objective in self.objectives}
+    def goals(self, base: Mapping[str, Measurement] | None = None) -> Goals:
+        """What results are held against; preferences count gains over the ``base``'s figures."""
+        return Goals(self.hard_limits, self.optimize, base)
 
     @property
     def identity(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.errors import SharedInputError, UserError, one_line
 
 if TYPE_CHECKING:
-    from sousvit.search.trial import BaseRecord, TrialRecord
+    from sousvit.search.trial import BaseRecord, Trial
     from sousvit.spaces.recipe import Recipe
     from sousvit.spaces.space import Space
 
@@ -24,7 +24,7 @@ class Counts:
     gated_measured: int = 0
     failed: int = 0
     replayed: int = 0
-    fanned: int = 0
+    variants: int = 0
     promoted: int = 0
 
 
@@ -39,12 +39,12 @@ class Callback:
         """The base is measured and the space known; ``left_out`` says why a technique is not in it."""
 
     def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
-        """A trial begins; ``origin`` is who asked for it (see :class:`~sousvit.search.trial.TrialRecord`)."""
+        """A trial begins; ``origin`` is who asked for it (see :class:`~sousvit.search.trial.Trial`)."""
 
     def on_progress(self, what: str, done: int, total: int) -> None:
         """What is being done right now; ``total`` is 0 where it is not known."""
 
-    def on_trial(self, trial: TrialRecord, counts: Counts) -> None:
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
         """A trial has ended and is stored."""
 
     def on_message(self, text: str) -> None:
@@ -76,7 +76,7 @@ class Callbacks(Callback):
     def on_progress(self, what: str, done: int, total: int) -> None:
         self._tell("on_progress", what, done, total)
 
-    def on_trial(self, trial: TrialRecord, counts: Counts) -> None:
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
         self._tell("on_trial", trial, counts)
 
     def on_message(self, text: str) -> None:

@@ -22,7 +22,7 @@ from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.results import Answer, choose, choose_among
-from sousvit.search.trial import BaseRecord, TrialRecord
+from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
@@ -44,7 +44,7 @@ def answer_other_budget(folder: Path, asked: Path | Mapping[str, Any]) -> tuple[
     other = read_other(own, asked, FIXED)
     assert archive.base is not None
     require_measured([*other.optimize, *other.limits], archive.base.values)
-    return choose(archive, other.hard_limits, other.optimize), other
+    return choose(archive, other.goals(archive.base.values)), other
 
 
 def read_other(own: Budget, asked: Path | Mapping[str, Any], fixed: Sequence[str]) -> Budget:
@@ -104,7 +104,7 @@ def retarget(
             device.close()
 
 
-def _kept(archive: Archive, folder: Path) -> list[TrialRecord]:
+def _kept(archive: Archive, folder: Path) -> list[Trial]:
     kept = [
         trial
         for trial in archive
@@ -119,7 +119,7 @@ def _measured(
     archive: Archive,
     budget: Budget,
     folder: Path,
-    kept: list[TrialRecord],
+    kept: list[Trial],
     devices: dict[str, Device],
     say: Callable[[str, int, int], None],
 ) -> Answer:
@@ -147,11 +147,11 @@ def _measured(
     return replace(_answer(trials, record, budget), notes=tuple(notes))
 
 
-def _answer(trials: list[TrialRecord], base: BaseRecord, budget: Budget) -> Answer:
-    return choose_among(trials, base, budget.hard_limits, budget.optimize)
+def _answer(trials: list[Trial], base: BaseRecord, budget: Budget) -> Answer:
+    return choose_among(trials, budget.goals(base.values))
 
 
-def _moved(trial: TrialRecord, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> TrialRecord:
+def _moved(trial: Trial, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> Trial:
     """The trial with its figures on the new targets."""
     if trial.recipe["runtime"] not in budget.runtimes:
         raise TrialError(f"the targets run {' or '.join(budget.runtimes)}")
@@ -219,7 +219,7 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     return len(complete)
 
 
-def _lies_in(space: Space, trial: TrialRecord, shape: ModelShape) -> bool:
+def _lies_in(space: Space, trial: Trial, shape: ModelShape) -> bool:
     try:
         return space.parameters(Recipe.from_dict(trial.recipe), shape) is not None
     except UserError:

@@ -19,14 +19,14 @@ from sousvit.search.callbacks import Callback
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
-from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.final import final_answer
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.model_based import ModelBased
 from sousvit.search.proposers.optuna import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
 from sousvit.search.report.tables import write_tables
-from sousvit.search.results import Answer, Preference, write_answer
+from sousvit.search.results import Answer, write_answer
 from sousvit.search.reuse import take_over
 from sousvit.search.trial import BaseRecord
 from sousvit.spaces.shape import ModelShape, read_shape
@@ -108,7 +108,9 @@ def _search(
         return stored
     callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
     searched = clock()
-    answer = final_answer(archive, budget, executor, callback)
+    assert archive.base is not None  # the exploration began with it
+    goals = budget.goals(archive.base.values)
+    answer = final_answer(archive, goals, budget, executor, callback)
     cost = {
         "wall_seconds": spent[0] + clock() - begun,
         "answer_seconds": clock() - searched,
@@ -120,7 +122,7 @@ def _search(
     }
     answer = replace(answer, cost=cost)
     write_answer(answer, budget, folder)
-    write_tables(archive, budget.hard_limits, budget.senses, folder)
+    write_tables(archive, goals, folder)
     return answer
 
 
@@ -157,17 +159,16 @@ def make_engine(
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
     """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
-    limits, search_limits = budget.hard_limits, budget.search
+    goals, search_limits = budget.goals(base.values), budget.search
     path = None if folder is None else folder / "study.db"
     seed, kind = search_limits.seed, search_limits.proposer
-    model = ModelBased(space, shape, base.values, budget.senses, limits, seed) if kind == "auto" else None
+    model = ModelBased(space, shape, goals, seed) if kind == "auto" else None
     sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
-    proposer = Proposer(space, shape, budget.senses, limits, seed, path, search_limits.trials, sampler, model)
+    proposer = Proposer(space, shape, goals, seed, path, search_limits.trials, sampler, model)
     trains = any(option.handler.trains for option in space.options())
     low = search_limits.explore_fidelity if trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
-    preference = Preference(budget.optimize, base.values)
-    policy = Halving(rungs, low == READ, eta, search_limits.explore_share, limits, preference, budget.senses)
+    policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals)
     return Engine(budget, archive, proposer, executor, base, shape, policy, callback, clock)
 
 

@@ -19,7 +19,7 @@ from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
 from sousvit.search.callbacks import Callback, Counts
-from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
+from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
 from sousvit.search.run import claim_run
@@ -199,7 +199,7 @@ def run_survey(
             space, left_out = open_space(budget, shape)
             callback.on_start(base, space, left_out)
             executor.drive(_Listed(entries(space, shape), archive, budget, callback))
-        frame = trial_frame(archive, budget.hard_limits)
+        frame = trial_frame(archive, budget.goals())
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
     finally:
@@ -228,13 +228,13 @@ class _Listed:
         self._running[job.attempt] = entry, job
         return job
 
-    def take(self, outcome: Outcome) -> bool:
+    def take(self, outcome: JobResult) -> bool:
         if outcome.attempt not in self._running:
             return False
         entry, job = self._running.pop(outcome.attempt)
-        record = record_of(job, outcome, entry.name)
+        record = trial_of(job, outcome, entry.name)
         self._archive.add(record)
-        self._archive.drop_artifacts(self._budget.hard_limits, self._budget.senses, record)
+        self._archive.drop_artifacts(self._budget.goals(), record)
         self._counts.finished += 1
         self._counts.failed += record.status == "failed"
         self._callback.on_trial(record, self._counts)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sousvit.errors import UnknownNameError, UserError, one_line
+from sousvit.errors import UserError, one_line
 from sousvit.objectives.objective import OBJECTIVES, Objective, check_class, get_objective
-from sousvit.objectives.runtimes.runtime import RUNTIMES, get_runtime
+from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.registry import Registry, reference_of
 from sousvit.search.executors.open import INLINE
 from sousvit.search.judging.trial_objectives import ON_REQUEST
@@ -28,7 +28,7 @@ def register_objective(objective: type[Objective] | Objective) -> None:
         UserError: it breaks the contract, or its name is taken.
     """
     check_class(_class_of(objective), _class_of(objective).__name__)
-    _register(OBJECTIVES, get_objective, objective)
+    _register(OBJECTIVES, objective)
 
 
 def register_technique(technique: type[Technique] | Technique) -> None:
@@ -45,7 +45,7 @@ def register_technique(technique: type[Technique] | Technique) -> None:
     if missing:
         action = f"correct {kind.__name__}"
         raise UserError("a technique declares name, stage, config, summary, source", f"no {missing[0]}", action)
-    _register(TECHNIQUES, get_technique, technique)
+    _register(TECHNIQUES, technique)
 
 
 def register_runtime(runtime: type[Runtime] | Runtime) -> None:
@@ -54,16 +54,12 @@ def register_runtime(runtime: type[Runtime] | Runtime) -> None:
     Raises:
         UserError: its name is taken.
     """
-    _register(RUNTIMES, get_runtime, runtime)
+    _register(RUNTIMES, runtime)
 
 
-def _register(registry: Registry[Any], get: Any, given: Any) -> None:
-    """Add ``given``, or an instance of it, under its name; ``get`` looks where ours are."""
-    try:
-        known = get(given.name)
-    except UnknownNameError:
-        known = None
-    if known is not None and given in (known, type(known)):
+def _register(registry: Registry[Any], given: Any) -> None:
+    """Add ``given``, or an instance of it, under its name."""
+    if given.name in registry and given in (registry.get(given.name), type(registry.get(given.name))):
         return
     try:
         item = given() if isinstance(given, type) else given

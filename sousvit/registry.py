@@ -1,42 +1,53 @@
-"""Names to things: techniques, objectives, runtimes, data formats, and the plug-ins a user adds.
+"""Names to things: techniques, objectives, runtimes, devices, and the plug-ins a user adds.
 
-A plug-in is a class named as ``path/to/file.py:ClassName`` in a budget, or an entry point of an
-installed package in the registry's group (for instance ``sousvit.objectives``).
+Ours are listed by name in one table a kind, each with the place of its class, and imported when somebody first asks
+for it, so that a contract need not know its implementations. A plug-in is a class named as
+``path/to/file.py:ClassName`` in a budget, or an entry point of an installed package in the registry's group (for
+instance ``sousvit.objectives``).
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Holds one kind of thing by name; a second registration of a name is an error, never an override.
+    """One kind of thing by name; a second registration of a name is an error, never an override.
 
     Args:
         kind: the word for messages, such as ``technique``.
-        group: entry-point group searched for plug-ins of installed packages.
+        group: entry-point group searched for plug-ins of installed packages; None for a kind that takes none.
+        builtin: ours, by name, as ``package.module:Class``.
         check: raises a UserError where a plug-in breaks the contract; told the plug-in and its entry point's name.
+        classes: whether it holds classes; otherwise one instance of each, made without arguments.
     """
 
-    def __init__(self, kind: str, group: str, check: Callable[[T, str], None] | None = None) -> None:
-        self.kind, self.group, self._check = kind, group, check
+    def __init__(
+        self,
+        kind: str,
+        group: str | None,
+        builtin: Mapping[str, str] | None = None,
+        check: Callable[[T, str], None] | None = None,
+        classes: bool = False,
+    ) -> None:
+        self.kind, self.group, self._check, self._classes = kind, group, check, classes
+        self._builtin = dict(builtin or {})
         self._items: dict[str, T] = {}
-        #: Names that plug-ins of installed packages brought.
-        self.installed: set[str] = set()
-        self._entry_points_loaded = False
 
     def add(self, name: str, item: T) -> T:
         """Register ``item``; the same object again is harmless.
@@ -44,60 +55,79 @@ class Registry(Generic[T]):
         Raises:
             UserError: another item has this name.
         """
-        if name in self._items and self._items[name] is not item:
+        if name in self and self.get(name) is not item:
             raise UserError(f"{self.kind} names are unique", repr(name), "rename one of the two")
         self._items[name] = item
         return item
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorator form of :meth:`add`."""
-        return lambda item: self.add(name, item)
-
     def get(self, name: str) -> T:
-        """The item called ``name``.
+        """The item called ``name``; nothing else is imported.
 
         Raises:
             UnknownNameError: nothing has this name.
+            UserError: the plug-in of this name does not import or breaks the contract.
         """
         if name not in self._items:
-            self._load_entry_points()
-        if name not in self._items:
-            raise UnknownNameError(self.kind, name, self._items)
+            if name in self._builtin:
+                self._items[name] = self._made(_attribute(self._builtin[name]))
+            elif name in self._points:
+                self._items[name] = self._of_package(name)
+            else:
+                raise UnknownNameError(self.kind, name, self.names())
         return self._items[name]
 
     def names(self) -> list[str]:
-        """All names, plug-ins included, sorted."""
-        self._load_entry_points()
-        return sorted(self._items)
+        """All names, plug-ins included, sorted; nothing is imported.
+
+        Raises:
+            UserError: the plug-in of an installed package has a name that is taken.
+        """
+        return sorted({*self._builtin, *self._items, *self._points})
+
+    @property
+    def installed(self) -> frozenset[str]:
+        """Names that plug-ins of installed packages brought."""
+        return frozenset(self._points)
 
     def __iter__(self) -> Iterator[T]:
-        return iter([self._items[name] for name in self.names()])
+        return iter([self.get(name) for name in self.names()])
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self._items or name in self._builtin or name in self._points
 
-    def _load_entry_points(self) -> None:
-        if self._entry_points_loaded:
-            return
-        found: dict[str, T] = {}
-        for point in importlib.metadata.entry_points(group=self.group):
-            try:
-                item = point.load()
-                item = item() if isinstance(item, type) else item
-            except Exception as error:  # never passed over: the next look-up says it again
-                raise UserError(
-                    f"{self.kind} plug-in {point.name!r} must import",
-                    f"{type(error).__name__}: {error}",
-                    "repair or uninstall it",
-                ) from error
-            if self._check is not None:
-                self._check(item, point.name)
-            if found.setdefault(point.name, item) is not item:
+    @cached_property
+    def _points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        """Entry points of installed packages by name."""
+        found: dict[str, importlib.metadata.EntryPoint] = {}
+        for point in () if self.group is None else importlib.metadata.entry_points(group=self.group):
+            if point.name in self._builtin:
+                raise UserError(f"{self.kind} names are unique", repr(point.name), "rename or uninstall the plug-in")
+            if found.setdefault(point.name, point) != point:
                 raise UserError(f"{self.kind} names are unique", repr(point.name), "uninstall one of the two plug-ins")
-        for name, item in found.items():
-            self.add(name, item)
-        self.installed.update(found)
-        self._entry_points_loaded = True
+        return found
+
+    def _of_package(self, name: str) -> T:
+        try:
+            item = self._made(self._points[name].load())
+        except Exception as error:  # never passed over: the next look-up says it again
+            raise UserError(
+                f"{self.kind} plug-in {name!r} must import",
+                f"{type(error).__name__}: {error}",
+                "repair or uninstall it",
+            ) from error
+        if self._check is not None:
+            self._check(item, name)
+        return item
+
+    def _made(self, found: Any) -> T:
+        made: T = found() if isinstance(found, type) and not self._classes else found
+        return made
+
+
+def _attribute(reference: str) -> Any:
+    """What ``package.module:name`` stands for."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def load_from_file(reference: str, kind: str, folder: Path | None = None) -> type:

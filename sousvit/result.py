@@ -125,14 +125,15 @@ class Result:
         """Every trial of the run: recipe, status, figures with intervals, seconds."""
         from sousvit.search.report.tables import trial_frame
 
-        return trial_frame(self._archive, self.budget.hard_limits)
+        return trial_frame(self._archive, self.budget.goals())
 
     @property
     def front(self) -> pd.DataFrame:
         """The trials that hold every limit and are not dominated in what is optimised."""
         from sousvit.search.report.tables import trial_frame
 
-        return trial_frame(self._archive.front(self.budget.hard_limits, self.budget.senses), self.budget.hard_limits)
+        goals = self.budget.goals()
+        return trial_frame(self._archive.front(goals), goals)
 
     @cached_property
     def model(self) -> nn.Module:

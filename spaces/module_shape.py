@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sousvit.errors import UserError
 from sousvit.models.detector import head_of
 from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
@@ -28,6 +29,22 @@ def shape_of(
     weights = sum(size for size, is_matrix in sizes if is_matrix)
     linear = sum(1 for _ in linear_layers(merged(model)))
     return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights, linear)
+
+
+def vit_shape(model: nn.Module) -> VitShape:
+    """The shape of a plain VisionTransformer.
+
+    Raises:
+        UserError: it is none.
+    """
+    reason = unsupported_reason(model)
+    if reason is not None:
+        raise UserError(
+            "the model must be a plain timm VisionTransformer",
+            f"{type(model).__name__}: {reason}",
+            "choose a vit_* or deit* model",
+        )
+    return read_vit_shape(model)
 
 
 def unsupported_reason(model: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Analytic shapes of a plain timm VisionTransformer: parameters and MACs without running it.
 
 A :class:`VitShape` answers in microseconds what a gate asks before anything is built. Techniques map shapes
-to shapes; ``VitShape.of(model)`` reads the shape of a real model, and the two must agree exactly.
+to shapes; module_shape.py reads the shape of a real model, and the two must agree exactly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 #: Iterations of the pseudo-inverse in Nystrom attention.
 PINV_STEPS = 6
@@ -191,24 +191,6 @@ class VitShape(NetworkShape):
     head_channels: int = 0
     head_macs: int = 0
     head_weights: int = 0
-
-    @classmethod
-    def of(cls, model: nn.Module) -> VitShape:
-        """The shape of ``model``.
-
-        Raises:
-            UserError: it is no plain VisionTransformer.
-        """
-        from sousvit.spaces.module_shape import read_vit_shape, unsupported_reason
-
-        reason = unsupported_reason(model)
-        if reason is not None:
-            raise UserError(
-                "the model must be a plain timm VisionTransformer",
-                f"{type(model).__name__}: {reason}",
-                "choose a vit_* or deit* model",
-            )
-        return read_vit_shape(model)
 
     @property
     def detects(self) -> bool:

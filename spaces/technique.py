@@ -7,7 +7,7 @@ A technique is a class with a frozen pydantic ``Config`` and one of two handlers
   because gates measure the untrained structure, and stored weights are loaded into a skeleton.
 * :class:`DeployTechnique` decides how the exported graph becomes the artifact of a runtime.
 
-Registering: ``@TECHNIQUES.register("name")`` on an instance, or the entry-point group ``sousvit.techniques``.
+Ours are listed in techniques/__init__.py. A plug-in is an entry point in the group ``sousvit.techniques``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from sousvit.registry import Registry
 from sousvit.spaces.context import Context
 from sousvit.spaces.shape import ModelShape, OtherShape
+from sousvit.spaces.techniques import BUILTIN
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,7 +223,7 @@ class DeployTechnique(Technique):
         """
 
 
-TECHNIQUES: Registry[Technique] = Registry("technique", "sousvit.techniques")
+TECHNIQUES: Registry[Technique] = Registry("technique", "sousvit.techniques", BUILTIN)
 
 
 def place(technique: Technique) -> tuple[int, int, str]:
@@ -232,8 +233,6 @@ def place(technique: Technique) -> tuple[int, int, str]:
 
 def techniques() -> Iterator[Technique]:
     """All registered techniques, plug-ins included, in stage order."""
-    import sousvit.spaces.techniques  # noqa: F401 - registers ours
-
     return iter(sorted((technique for technique in TECHNIQUES if technique.listed), key=place))
 
 
@@ -243,6 +242,4 @@ def get_technique(name: str) -> Technique:
     Raises:
         UnknownNameError: nothing has this name.
     """
-    import sousvit.spaces.techniques  # noqa: F401 - registers ours
-
     return TECHNIQUES.get(name)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import os
+import pkgutil
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +20,10 @@ tomllib = pytest.importorskip("tomllib")
 ROOT = Path(__file__).parent.parent
 ROOMS = ("spaces", "objectives", "search")
 #: Modules of ``sousvit/`` that stand on the rooms; the others are the ground floor that the rooms stand on.
-FRONT_DOOR = ("sousvit.api", "sousvit.cli", "sousvit.cli_search", "sousvit.cli_replay", "sousvit.__main__")
+FRONT_DOOR = tuple(
+    f"sousvit.{name}"
+    for name in ("__main__", "cli", "api", "runs", "tools", "result", "inputs", "plugins", "techniques")
+)
 #: The rooms that a room may import besides itself and the ground floor; lazy imports count.
 MAY_IMPORT = {
     "sousvit": set(),
@@ -24,9 +31,12 @@ MAY_IMPORT = {
     "objectives": {"spaces"},
     "search": {"spaces", "objectives"},
 }
-MAX_LINES = 500
+#: Lines of a file, at most and of nine files in ten; files in a folder.
+MAX_LINES, MOST_LINES, MAX_FILES = 700, 300, 20
 FILES = sorted(file for room in (*ROOMS, "sousvit") for file in (ROOT / room).rglob("*.py"))
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
+#: The packages that list the implementations of a contract.
+TABLES = [file for file in FILES if file.name == "__init__.py" and "\nBUILTIN = {" in file.read_text(encoding="utf-8")]
 
 
 @cache
@@ -34,18 +44,26 @@ def tree(file):
     return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
-def imported(file):
-    """Dotted names that a file imports, anywhere in it; type checking's included."""
-    names = set()
+def imports(file):
+    """What a file imports, anywhere in it, type checking's included: the dotted names that each part may stand for.
+
+    ``from a import b`` is the module ``a.b``, or else a name in ``a``.
+    """
+    found = []
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found += [(alias.name,) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            found += [(f"{node.module}.{alias.name}", node.module) for alias in node.names]
         elif isinstance(node, ast.Call) and called(node) in ("importlib.import_module", "import_module", "__import__"):
-            names |= {entry.value for entry in node.args if isinstance(entry, ast.Constant)}
-    return names
+            found += [(entry.value,) for entry in node.args if isinstance(entry, ast.Constant)]
+    return found
+
+
+def imported(file):
+    """Dotted names that a file imports, and may import."""
+    return {name for names in imports(file) for name in names}
 
 
 def module(file):
@@ -85,12 +103,77 @@ def test_the_package_list_equals_the_folders():
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_rooms_import_one_way(file):
     room = file.relative_to(ROOT).parts[0]
-    if module(file) in FRONT_DOOR:
+    if module(file) in (*FRONT_DOOR, "sousvit"):  # the package itself names what is public
         return
     forbidden = {f"sousvit.{other}" for other in ROOMS if other != room and other not in MAY_IMPORT[room]}
     forbidden |= set(FRONT_DOOR)
     broken = [name for name in imported(file) if any(name == bad or name.startswith(f"{bad}.") for bad in forbidden)]
     assert not broken, f"{room} imports {broken}"
+
+
+def circles(files):
+    """Groups of our modules that import each other in a circle; lazy and type checking's imports count."""
+    by_name = {module(file): file for file in files}
+    arrows = {}
+    for name, file in by_name.items():
+        meant = (next((one for one in names if one in by_name), None) for names in imports(file))
+        arrows[name] = {other for other in meant if other not in (None, name)}
+    return strongly_connected(arrows)
+
+
+def strongly_connected(arrows):
+    """Tarjan's algorithm: the groups of more than one node each of which reaches every other."""
+    index, low, stack, groups = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in arrows[node]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            groups.extend([sorted(group)] if len(group) > 1 else [])
+
+    for node in arrows:
+        if node not in index:
+            visit(node)
+    return groups
+
+
+def test_no_imports_go_in_a_circle():
+    found = circles(FILES)
+    print(f"circles of imports: {len(found)}")
+    assert not found, "; ".join(f"{len(group)} files: {', '.join(group)}" for group in found)
+
+
+def test_the_house_stays_easy_to_walk_through(capsys):
+    lengths = sorted(
+        (len(file.read_text(encoding="utf-8").splitlines()), str(file.relative_to(ROOT))) for file in FILES
+    )
+    folders = Counter(str(file.parent.relative_to(ROOT)) for file in FILES)
+    nine_in_ten, longest, fullest = lengths[len(lengths) * 9 // 10][0], lengths[-1], folders.most_common(1)[0]
+    with capsys.disabled():
+        print(
+            f"\n{len(FILES)} files, {len(circles(FILES))} circles of imports, at most {fullest[1]} files in a folder "
+            f"({fullest[0]}); lines: median {lengths[len(lengths) // 2][0]}, 90% at most {nine_in_ten}, "
+            f"longest {longest[0]} ({longest[1]})"
+        )
+    assert nine_in_ten <= MOST_LINES and longest[0] <= MAX_LINES and fullest[1] <= MAX_FILES
+
+
+@pytest.mark.parametrize("table", TABLES, ids=[file.parent.name for file in TABLES])
+def test_tables_name_what_is_there_and_in_their_own_folders(table):
+    """A table stands in for imports, so it holds to their rules: nothing of another room, and no module that is not."""
+    package = module(table)
+    for name, reference in importlib.import_module(package).BUILTIN.items():
+        assert reference.startswith(f"{package}."), f"{name} is of {reference}"
+        found = pkgutil.resolve_name(reference)
+        assert inspect.isclass(found) and not inspect.isabstract(found), f"{name}: {reference}"
+        assert getattr(found, "name", name) == name
 
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)
@@ -101,7 +184,7 @@ def test_rooms_are_imported_by_their_full_names(file):
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_files_stay_readable(file):
     text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < MAX_LINES
+    assert len(text.splitlines()) <= MAX_LINES
     if public(file):
         assert ast.get_docstring(tree(file)), "a public module says in its first lines what it is for"
 
@@ -142,6 +225,30 @@ def test_importing_sousvit_is_light():
 
 def test_the_spec_of_model_and_data_is_light():
     assert heavy_modules("import sousvit.specs, sousvit.schema, sousvit.registry, sousvit.machine") == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "def f():\n    import sousvit.spaces.one\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from sousvit.spaces.one import One\n",
+        "from sousvit.spaces import three\n",
+        "import importlib\nimportlib.import_module('sousvit.spaces.three')\n",
+    ],
+)
+def test_a_circle_is_found_however_it_is_closed(back, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "spaces").mkdir()
+    sources = {
+        "__init__": "",
+        "one": "from sousvit.spaces.two import Two\n",
+        "two": back,
+        "three": "import sousvit.spaces.one",
+    }
+    for name, source in sources.items():
+        (tmp_path / "spaces" / f"{name}.py").write_text(source)
+    [group] = circles(sorted((tmp_path / "spaces").glob("*.py")))
+    assert {"sousvit.spaces.one", "sousvit.spaces.two"} <= set(group) and "sousvit.spaces" not in group
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,11 @@
-"""Runtimes: what runs an artifact. The contract is in runtime.py; one file per runtime."""
+"""What runs an artifact. The contract is runtime.py; a new runtime is a file and a line in this table."""
+
+from __future__ import annotations
+
+#: Name in targets and recipes -> its class, imported at first look-up.
+BUILTIN = {
+    "litert": "sousvit.objectives.runtimes.litert_:LiteRt",
+    "onnxruntime": "sousvit.objectives.runtimes.onnxruntime_:OnnxRuntime",
+    "openvino": "sousvit.objectives.runtimes.openvino_:OpenVino",
+    "torch": "sousvit.objectives.runtimes.torch_:Torch",
+}

@@ -8,7 +8,7 @@ import numpy as np
 
 from sousvit.errors import TrialError, one_line
 from sousvit.machine import silent_stderr
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
+from sousvit.objectives.runtimes.runtime import Runtime, Session
 
 if TYPE_CHECKING:
     from sousvit.spaces.export.artifact import Artifact
@@ -55,6 +55,3 @@ class _Session(Session):
 
     def close(self) -> None:
         self._interpreter = None
-
-
-RUNTIMES.add(LiteRt.name, LiteRt())

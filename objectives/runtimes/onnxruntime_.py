@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sousvit.errors import TrialError, one_line
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
+from sousvit.objectives.runtimes.runtime import Runtime, Session
 
 if TYPE_CHECKING:
     from sousvit.spaces.export.artifact import Artifact
@@ -48,6 +48,3 @@ class _Session(Session):
 
     def close(self) -> None:
         self._session = None
-
-
-RUNTIMES.add(OnnxRuntime.name, OnnxRuntime())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sousvit.errors import TrialError, one_line
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
+from sousvit.objectives.runtimes.runtime import Runtime, Session
 from sousvit.spaces.export.openvino import import_openvino
 
 if TYPE_CHECKING:
@@ -62,6 +62,3 @@ class _Session(Session):
 
     def close(self) -> None:
         self._request = None
-
-
-RUNTIMES.add(OpenVino.name, OpenVino())

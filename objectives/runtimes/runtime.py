@@ -14,6 +14,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from sousvit.errors import MissingPackageError
+from sousvit.objectives.runtimes import BUILTIN
 from sousvit.registry import Registry
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Runtime(ABC):
             raise MissingPackageError(self.packages[0], f"the {self.name} runtime", self.extra) from error
 
 
-RUNTIMES: Registry[Runtime] = Registry("runtime", "sousvit.runtimes")
+RUNTIMES: Registry[Runtime] = Registry("runtime", "sousvit.runtimes", BUILTIN)
 
 
 def get_runtime(name: str) -> Runtime:
@@ -111,8 +112,6 @@ def get_runtime(name: str) -> Runtime:
     Raises:
         UnknownNameError: nothing has this name.
     """
-    from sousvit.objectives.runtimes import litert_, onnxruntime_, openvino_, torch_  # noqa: F401 - they register
-
     return RUNTIMES.get(name)
 
 

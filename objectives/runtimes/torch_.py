@@ -12,7 +12,7 @@ import numpy as np
 
 from sousvit.errors import TrialError, one_line
 from sousvit.machine import torch_threads
-from sousvit.objectives.runtimes.runtime import RUNTIMES, Runtime, Session
+from sousvit.objectives.runtimes.runtime import Runtime, Session
 
 if TYPE_CHECKING:
     from sousvit.spaces.export.artifact import Artifact
@@ -71,6 +71,3 @@ class _Session(Session):
 
     def close(self) -> None:
         self._module = None
-
-
-RUNTIMES.add(Torch.name, Torch())

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sousvit.objectives.tasks import BUILTIN
+from sousvit.registry import Registry
 from sousvit.specs import Task
 
 if TYPE_CHECKING:
@@ -119,12 +121,7 @@ def predictions(
         yield found
 
 
-def judging_tasks() -> dict[str, JudgingTask]:
-    """All tasks by name."""
-    from sousvit.objectives.tasks.classification import Classification
-    from sousvit.objectives.tasks.detection import Detection
-
-    return {task.name: task for task in (Classification(), Detection())}
+JUDGING_TASKS: Registry[JudgingTask] = Registry("task", None, BUILTIN)
 
 
 def task_measured(names: Iterable[str]) -> JudgingTask:
@@ -132,5 +129,5 @@ def task_measured(names: Iterable[str]) -> JudgingTask:
 
     Where none is (a trial that ended before it was judged), classification.
     """
-    known, tasks = set(names), judging_tasks()
-    return next((task for task in tasks.values() if task.quality in known), tasks["classification"])
+    known = set(names)
+    return next((task for task in JUDGING_TASKS if task.quality in known), JUDGING_TASKS.get("classification"))

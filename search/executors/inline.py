@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sousvit.search.executors.executor import Job, Outcome, Progress, QueueExecutor
+from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
 from sousvit.search.judging.worker import judge_class, judged
 from sousvit.search.trial import BaseRecord
 
@@ -40,7 +40,7 @@ class InlineExecutor(QueueExecutor):
         assert self._job is None, "the inline executor runs one job at a time"
         self._job = job
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobResult:
         job, self._job = self._job, None
         assert job is not None, "nothing was submitted"
         return judged(self._judge, job)

@@ -16,7 +16,7 @@ from sousvit.objectives.runtimes.parity import check_agreement
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.subject import JUDGING_BATCH
-from sousvit.objectives.tasks.task import judging_tasks
+from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.schema import read_yaml, validated
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.measure import plain
@@ -162,7 +162,7 @@ def _judge(
         figures = {"size_mb": Measurement(artifact.size_bytes / 1e6)}
         for name, images in parts.items():
             batch = 1 if artifact.batch_dependent else JUDGING_BATCH
-            found = judging_tasks()[base.spec.task].evaluate(session, model, images, base.normalise, batch)
+            found = JUDGING_TASKS.get(base.spec.task).evaluate(session, model, images, base.normalise, batch)
             if name == "agreement":
                 figures[name] = Measurement(*found.merit())
                 continue

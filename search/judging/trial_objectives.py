@@ -15,8 +15,6 @@ ON_EVERY_TARGET = ("latency", "latency_p95", "latency_p99", "throughput")
 
 def trial_objectives(budget: Budget) -> list[Objective]:
     """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
-    import sousvit.objectives.builtin  # noqa: F401 - registers ours
-
     left_out, tasks = ON_REQUEST | OBJECTIVES.installed, (None, budget.model.task)
     labelled = budget.data.kind == "labelled"
     usual = [one for one in OBJECTIVES if one.task in tasks and (labelled or not one.needs_labels)]

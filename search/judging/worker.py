@@ -13,7 +13,7 @@ from typing import Any
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.machine import end_with_parent, lease_cores
 from sousvit.registry import load_from_file
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
@@ -66,8 +66,8 @@ def judge_class(setup: dict[str, Any]) -> Any:
     return Judge
 
 
-def judged(judge: Any, job: Job) -> Outcome:
-    """A job's outcome; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's.
+def judged(judge: Any, job: Job) -> JobResult:
+    """A job's result; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's.
 
     Raises:
         SharedInputError: what every job needs is broken.
@@ -87,7 +87,7 @@ def judged(judge: Any, job: Job) -> Outcome:
         raise  # the driver is gone
     except Exception as error:  # a bug in one technique's code must not end a search
         message = _last_line(error)
-    return Outcome(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
+    return JobResult(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
 
 
 def _last_line(error: BaseException) -> str:

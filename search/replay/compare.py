@@ -133,7 +133,7 @@ _tables: dict[Path, tuple[Table, Hypervolume]] = {}
 def _replay(path: Path, evaluations: int, seconds: float | None, task: tuple[str, int]) -> Curve:
     if path not in _tables:  # a worker reads it once
         table = Table.read(path)
-        _tables[path] = table, Hypervolume(table.points(), list(table.senses.values()))
+        _tables[path] = table, table.hypervolume()
     table, hypervolume = _tables[path]
     policy, seed = task
     return replay(table, policy, evaluations, seed, hypervolume, seconds)

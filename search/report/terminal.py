@@ -13,11 +13,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.archive import violations
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.results import Answer, Row
-from sousvit.search.trial import BaseRecord, TrialRecord, quality_of, word_of
+from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -98,19 +97,19 @@ class SearchView(Callback):
     def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._current = f"[{origin}]"
 
-    def on_trial(self, trial: TrialRecord, counts: Counts) -> None:
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
         self.on_message(trial_line(trial, counts, self._budget))
 
 
-def trial_line(record: TrialRecord, counts: Counts, budget: Budget) -> str:
+def trial_line(record: Trial, counts: Counts, budget: Budget) -> str:
     """For instance ``#12 ok 14 s accuracy 0.912 latency 0.41 ... | prune_mlp(keep=0.5) + onnxruntime``."""
     found = {"complete": _result, "gated": lambda *_: record.message, "failed": lambda *_: f"FAILED: {record.message}"}
     head = f"#{counts.finished:<3d} {sum(record.seconds.values()):5.1f} s  {found[record.status](record, budget)}"
     return f"{head} | {short_recipe(record.recipe)} ({record.origin})"
 
 
-def _result(record: TrialRecord, budget: Budget) -> str:
-    broken = violations(record, budget.hard_limits)
+def _result(record: Trial, budget: Budget) -> str:
+    broken = budget.goals().violations(record.values)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
     shown = (quality_of(record.values), "latency_ratio", "size_ratio")
@@ -176,7 +175,7 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
             row.role,
             *row_cells(row.values, budget),
             short_recipe(row.recipe),
-            style="bold" if row.role == "recipe" else "",
+            style="optimistic" if row.role == "recipe" else "",
         )
     return table
 

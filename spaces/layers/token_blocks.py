@@ -100,7 +100,7 @@ class TokenBlocks(nn.Module, ABC):
         return x * (sizes * ((before + prefix) / (self.num_patches + prefix)))
 
     def token_plan(self, shape: VitShape) -> tuple[list[int], list[int]]:
-        """(tokens that enter each block's MLP, MACs of choosing them); read by :meth:`VitShape.of`."""
+        """(tokens that enter each block's MLP, MACs of choosing them); read by :func:`.vit_shape`."""
         tokens = [patches + self.num_prefix for patches in self.patches]
         befores = [self.num_patches, *self.patches[:-1]]
         macs = [

@@ -122,6 +122,3 @@ def _teacher_loss(output: torch.Tensor, teacher_logits: torch.Tensor | None, pla
     if plan.hard_weight > 0:
         loss = loss + plan.hard_weight * F.cross_entropy(output, teacher_logits.argmax(1))
     return loss
-
-
-CLASSIFICATION = Classification()

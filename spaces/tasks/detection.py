@@ -171,6 +171,3 @@ def _class_part(output: torch.Tensor) -> torch.Tensor:
 def _around(sides: torch.Tensor) -> torch.Tensor:
     """Boxes from distances ``[..., 4]`` to their sides, around the position; GIoU is the same in any unit."""
     return torch.cat([-sides[..., :2], sides[..., 2:]], dim=-1)
-
-
-DETECTION = Detection()

@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.models.detector import head_of
+from sousvit.registry import Registry
+from sousvit.spaces.tasks import BUILTIN
 from sousvit.specs import Task
 
 if TYPE_CHECKING:
@@ -98,9 +100,9 @@ class LearningTask(ABC):
         """Named figures of merit of the predictions of all images of ``data``."""
 
 
+LEARNING_TASKS: Registry[LearningTask] = Registry("task", None, BUILTIN)
+
+
 def task_of(model: nn.Module) -> LearningTask:
     """What ``model`` is for, by its head."""
-    from sousvit.spaces.tasks.classification import CLASSIFICATION
-    from sousvit.spaces.tasks.detection import DETECTION
-
-    return CLASSIFICATION if head_of(model) is None else DETECTION
+    return LEARNING_TASKS.get("classification" if head_of(model) is None else "detection")

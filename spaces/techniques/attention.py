@@ -14,8 +14,9 @@ from sousvit.spaces.calibration.repair import Moments, ridge_fit
 from sousvit.spaces.calibration.stream import TokenStream, captured_inputs, check_deadline, new_linear
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.low_rank import writing_layer
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import BlockShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -78,7 +79,7 @@ class EfficientAttentionTechnique(ModelTechnique):
         from sousvit.spaces.layers.attention import EfficientAttention
 
         model.eval()
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         if config.kind == "none":
             return model
         changed = changed_blocks(shape.depth, config.blocks)
@@ -138,6 +139,3 @@ def refit_projection(
         block.attn.proj = fitted
     else:
         projection.up = fitted
-
-
-TECHNIQUES.add(EfficientAttentionTechnique.name, EfficientAttentionTechnique())

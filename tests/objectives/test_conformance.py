@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-import sousvit.objectives.builtin  # noqa: F401 - registers
 from sousvit.errors import TrialError, UserError
 from sousvit.objectives.conformance import check_objective
 from sousvit.objectives.objective import (

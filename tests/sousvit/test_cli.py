@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from sousvit.cli import main
+from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -217,7 +218,6 @@ MANIFEST = EXAMPLES / "cluster" / "kuberay.yaml"
 def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_path, path):
     from sousvit.models.load import create, save_checkpoint
     from sousvit.search.budget import make_budget
-    from sousvit.spaces.shape import VitShape
     from sousvit.spaces.space import make_space
     from sousvit.spaces.training.base import read_training
 
@@ -228,7 +228,7 @@ def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_pa
     budget = make_budget(yaml.safe_load(path.read_text()), tmp_path, data_root=tmp_path)
     same = ("format", "train", "validation", "test", "classes")
     assert all(getattr(budget.data, key) == getattr(training.data, key) for key in same)
-    _, left_out = make_space(budget.space, VitShape.of(model), budget.target.runtimes)
+    _, left_out = make_space(budget.space, vit_shape(model), budget.target.runtimes)
     assert not left_out
 
 

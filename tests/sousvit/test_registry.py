@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
+import sys
 
 import pytest
 
@@ -35,12 +37,53 @@ def things(entry_points):
 
 def test_what_was_added_is_found_and_listed_sorted(things):
     things.add("b", 2)
-    assert things.register("a")(1) == 1
+    things.add("a", 1)
     assert not things.installed
     assert things.get("a") == 1
     assert things.names() == ["a", "b"]
     assert list(things) == [1, 2]
     assert "a" in things and "c" not in things
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """A registry whose table names three modules, each of which notes that it was imported."""
+    imported: list[str] = []
+    monkeypatch.setattr("sousvit.registry.noted", imported, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("alpha", "beta", "gamma"):
+        source = (
+            f"import sousvit.registry\nsousvit.registry.noted.append('{name}')\nclass Thing:\n    pass\nthing = 5\n"
+        )
+        (tmp_path / f"listed_{name}.py").write_text(source)
+    yield {"alpha": "listed_alpha:Thing", "beta": "listed_beta:Thing", "gamma": "listed_gamma:thing"}, imported
+    for name in ("alpha", "beta", "gamma"):
+        sys.modules.pop(f"listed_{name}", None)
+
+
+def test_a_look_up_imports_the_one_that_was_asked_for_and_listing_names_none(listed):
+    table, imported = listed
+    things = Registry("thing", None, table)
+    assert things.names() == ["alpha", "beta", "gamma"] and "beta" in things and "delta" not in things
+    with pytest.raises(UnknownNameError, match="did you mean 'beta'"):
+        things.get("betta")
+    assert imported == []
+    beta = things.get("beta")
+    assert type(beta).__name__ == "Thing" and things.get("beta") is beta and imported == ["beta"]
+    assert [type(thing).__name__ for thing in things] == ["Thing", "Thing", "int"]
+    assert sorted(imported) == ["alpha", "beta", "gamma"]
+
+
+def test_a_registry_of_classes_makes_no_instances(listed):
+    assert isinstance(Registry("thing", None, listed[0], classes=True).get("alpha"), type)
+
+
+def test_a_name_in_the_table_cannot_be_taken(listed):
+    things = Registry("thing", None, listed[0])
+    assert things.add("alpha", things.get("alpha")) is things.get("alpha")
+    for name in ("alpha", "beta"):
+        with pytest.raises(UserError, match="thing names are unique"):
+            things.add(name, object())
 
 
 def test_a_second_item_of_a_name_is_refused_and_the_first_stays(things):
@@ -74,18 +117,27 @@ def test_plug_ins_are_held_to_the_contract(entry_points):
         if item != name:
             raise UserError("a thing is its name", item, "rename it")
 
-    things = Registry("thing", "sousvit.things", check)
+    things = Registry("thing", "sousvit.things", check=check)
     entry_points += [Point("good", "good"), Point("bad", "worse")]
+    assert things.get("good") == "good"
     with pytest.raises(UserError, match="a thing is its name; received worse"):
-        things.names()
+        things.get("bad")
 
 
-def test_a_plug_in_cannot_replace_ours(things, entry_points):
-    things.add("a", 1)
+def test_a_plug_in_of_a_package_cannot_replace_ours(entry_points):
+    things = Registry("thing", "sousvit.things", {"a": "math:pi"})
+    entry_points.append(Point("a", 2))
+    for _ in range(2):
+        with pytest.raises(UserError, match="unique"):
+            things.names()
+    assert things.get("a") == math.pi
+
+
+def test_a_plug_in_of_a_file_cannot_replace_one_of_a_package(things, entry_points):
     entry_points.append(Point("a", 2))
     with pytest.raises(UserError, match="unique"):
-        things.names()
-    assert things.get("a") == 1
+        things.add("a", 1)
+    assert things.add("a", things.get("a")) == things.get("a") == 2
 
 
 def test_two_plug_ins_of_one_name_are_refused(things, entry_points):
@@ -99,8 +151,9 @@ def test_a_broken_plug_in_is_told_at_every_look_up_and_ours_still_work(things, e
     entry_points += [Point("good", 3), Point("bad", ImportError("no module named that"))]
     for _ in range(2):
         with pytest.raises(UserError, match="thing plug-in 'bad' must import; received ImportError: no module"):
-            things.names()
-    assert things.get("ours") == 1
+            list(things)
+    assert things.get("ours") == 1 and things.get("good") == 3
+    assert things.names() == ["bad", "good", "ours"]
 
 
 def test_a_class_is_loaded_from_a_file_relative_to_the_folder(tmp_path):

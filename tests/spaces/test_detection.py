@@ -23,9 +23,9 @@ from sousvit.spaces.builder import apply_steps, skeleton
 from sousvit.spaces.calibration.quantize import sensitive_parts
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.export import make_artifact
-from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape, read_shape
+from sousvit.spaces.shape import read_shape
 from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.tasks.detection import dense_distance
 from sousvit.spaces.tasks.task import task_of
@@ -91,14 +91,14 @@ def map50(model, splits, base):
 
 
 def check_exact(model, expected):
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     assert shape == expected
     assert shape.params() == sum(parameter.numel() for parameter in model.parameters())
     assert shape.macs() == macs_of(model, (3, 48, 64))
 
 
 def test_the_base_is_read_exactly(base):
-    shape = VitShape.of(base.module)
+    shape = vit_shape(base.module)
     check_exact(base.module, shape)
     assert shape.detects and shape.head_macs == head_of(base.module).dense_macs > 0
     matrices = [parameter for parameter in base.module.parameters() if parameter.ndim > 1]
@@ -109,14 +109,14 @@ def test_the_base_is_read_exactly(base):
 def test_shapes_survive_their_plain_form(base):
     from dataclasses import asdict
 
-    shape = VitShape.of(base.module)
+    shape = vit_shape(base.module)
     assert read_shape(asdict(shape)) == shape
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 def test_every_model_technique_keeps_the_positions_and_is_counted_exactly(step, base, splits, context, tmp_path):
     recipe = Recipe((step,))
-    expected = recipe.reshape(VitShape.of(base.module))
+    expected = recipe.reshape(vit_shape(base.module))
     images = base.normalise(splits.validation.images(torch.arange(4)))
     before = base.module(images)
     model = apply_steps(base.module, recipe, context)
@@ -139,7 +139,7 @@ def test_every_deployment_agrees(runtime, step, base, splits, context, tmp_path)
 
 
 def test_what_cannot_restore_the_map_is_left_out_with_a_reason(base):
-    shape = VitShape.of(base.module)
+    shape = vit_shape(base.module)
     misfits = {one.name for one in techniques() if one.misfit(shape) is not None}
     assert misfits == {"student", "distill_token", "drop_patches", "tome", "evit", "elastic"}
     space, left_out = make_space(read_space("default"), shape, ("onnxruntime", "openvino"))
@@ -284,11 +284,11 @@ def test_fine_tuning_keeps_the_order_of_the_bases_classes(tiny_detection, tmp_pa
 def test_recipes_that_lose_the_boxes_are_refused(base):
     recipe = Recipe((Step.make("prune_mlp"), Step.make("distill", augmentation="cutmix")))
     with pytest.raises(UserError, match="moves boxes"):
-        recipe.reshape(VitShape.of(base.module))
+        recipe.reshape(vit_shape(base.module))
 
 
 def test_a_detector_has_no_temperature(base):
-    shape = VitShape.of(base.module)
+    shape = vit_shape(base.module)
     hot, cold = (
         Recipe((Step.make("prune_mlp"), Step.make("distill", temperature=t, augmentation="zoom"))) for t in (8.0, 2.0)
     )

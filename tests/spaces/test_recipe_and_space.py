@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sousvit.errors import UserError
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import OtherShape, VitShape
 from sousvit.spaces.space import make_space, preset_names, read_space
@@ -26,7 +27,7 @@ def shape() -> VitShape:
     model = timm.create_model(
         "deit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=48, depth=4, num_heads=3, num_classes=10
     )
-    return VitShape.of(model)
+    return vit_shape(model)
 
 
 class RandomTrial:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from sousvit.errors import UserError
-from sousvit.spaces.module_shape import macs_of
-from sousvit.spaces.shape import OtherShape, VitShape, read_shape
+from sousvit.spaces.module_shape import macs_of, vit_shape
+from sousvit.spaces.shape import OtherShape, read_shape
 
 #: Plain models as timm defines them; built without memory for weights.
 NAMES: list[tuple[str, dict[str, Any]]] = [
@@ -36,7 +36,7 @@ NAMES: list[tuple[str, dict[str, Any]]] = [
 def test_parameters_are_exact(name: str, arguments: dict[str, Any]) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, **arguments)
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     matrices = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     assert shape.params() == sum(parameter.numel() for parameter in model.parameters())
     assert shape.matrix_weights() == sum(module.weight.numel() for module in matrices)
@@ -45,13 +45,13 @@ def test_parameters_are_exact(name: str, arguments: dict[str, Any]) -> None:
 
 def test_macs_are_those_that_run(make_vit: Callable[..., nn.Module], variant: str) -> None:
     model = make_vit(variant)
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     assert shape.macs() == macs_of(model, (shape.channels, *shape.image)) > 0
 
 
 def test_macs_of_published_models() -> None:
     with torch.device("meta"):
-        shape = VitShape.of(timm.create_model("vit_base_patch16_224"))
+        shape = vit_shape(timm.create_model("vit_base_patch16_224"))
     assert shape.params() == 86_567_656
     assert shape.macs() == pytest.approx(17.58e9, rel=0.005)
 
@@ -78,17 +78,17 @@ def test_other_models_are_refused_with_one_reason(name: str, arguments: dict[str
     with torch.device("meta"):
         model = timm.create_model(name, **arguments)
     with pytest.raises(UserError, match=reason) as error:
-        VitShape.of(model)
+        vit_shape(model)
     assert "\n" not in str(error.value)
 
 
 def test_patches_must_tile_the_image(make_vit: Callable[..., nn.Module]) -> None:
     with pytest.raises(UserError, match="tile the image"):
-        VitShape.of(make_vit()).with_patch((5, 5))
+        vit_shape(make_vit()).with_patch((5, 5))
 
 
 def test_fewer_tokens_cost_less_and_are_reduced_once(make_vit: Callable[..., nn.Module]) -> None:
-    shape = VitShape.of(make_vit())
+    shape = vit_shape(make_vit())
     reduced = shape.with_tokens([17, 9, 9, 5], [0, 100, 0, 0])
     assert [block.tokens_in for block in reduced.blocks] == [17, 17, 9, 9]
     assert reduced.params() == shape.params()
@@ -102,14 +102,14 @@ def test_fewer_tokens_cost_less_and_are_reduced_once(make_vit: Callable[..., nn.
 
 
 def test_shapes_are_values(make_vit: Callable[..., nn.Module]) -> None:
-    shape = VitShape.of(make_vit())
-    assert VitShape.of(make_vit(seed=3)) == shape
+    shape = vit_shape(make_vit())
+    assert vit_shape(make_vit(seed=3)) == shape
     assert hash(shape) != hash(replace(shape, channels=1))
 
 
 @pytest.mark.parametrize("kind", ["plain", "other"])
 def test_shapes_survive_json(kind: str, make_vit: Callable[..., nn.Module]) -> None:
-    shape = VitShape.of(make_vit()) if kind == "plain" else OtherShape("swin", (32, 32), 3, 5, 7, 8, 9, 2)
+    shape = vit_shape(make_vit()) if kind == "plain" else OtherShape("swin", (32, 32), 3, 5, 7, 8, 9, 2)
     assert read_shape(json.loads(json.dumps(asdict(shape)))) == shape
 
 

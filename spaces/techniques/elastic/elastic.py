@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from sousvit.spaces.context import NESTED, Context
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, get_technique
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, get_technique
 from sousvit.spaces.techniques.pruning.depth import least_needed
 from sousvit.spaces.techniques.pruning.width import WidthPruning
 from sousvit.spaces.techniques.recovery.distill import RecoveryConfig, train
@@ -81,7 +82,7 @@ class Elastic(ModelTechnique):
 
         order(model, context)
         if context.train is not None:
-            draws = parts(config, VitShape.of(model))
+            draws = parts(config, vit_shape(model))
             together = Sandwich(model, draws, context, config.networks, config.whole, config.pool)
             train(model, config, config.epochs, context, networks=together)
         return model
@@ -100,7 +101,7 @@ def order(model: nn.Module, context: Context) -> None:
         units[name] = handler.ranked(model, context) if known is None else known["units"][name]
         handler.reorder(model, units[name])
     if known is None:
-        blocks = least_needed(model, VitShape.of(model).depth - 1, context)
+        blocks = least_needed(model, vit_shape(model).depth - 1, context)
         context.decide(NESTED, {"blocks": blocks, "units": units})
 
 
@@ -129,6 +130,3 @@ def _steps(technique: str, shape: VitShape, name: str, values: Iterable[float]) 
     steps = [Step.make(technique, **{name: value}) for value in values]
     handler = get_technique(technique)
     return [None, *(step for step in steps if not handler.is_identity(step.config, shape))]
-
-
-TECHNIQUES.add(Elastic.name, Elastic())

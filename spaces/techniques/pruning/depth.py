@@ -21,9 +21,10 @@ from sousvit.spaces.calibration.stream import (
     image_batches,
 )
 from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.tasks.task import task_of
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -81,7 +82,7 @@ class PruneDepth(ModelTechnique):
         return replace(shape, blocks=shape.blocks[: shape.depth - config.drop])
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         self.reshape(shape, config)
         model.eval()
         if config.drop == 0:
@@ -171,6 +172,3 @@ def _fold_gap(block: Block, moments: Moments) -> None:
     layer.weight += (slope * inverse[:, None]).to(layer.weight.dtype)
     if layer.bias is not None:
         layer.bias += (offset * inverse).to(layer.bias.dtype)
-
-
-TECHNIQUES.add(PruneDepth.name, PruneDepth())

@@ -19,9 +19,9 @@ from sousvit.spaces.calibration.stream import (
     new_linear,
 )
 from sousvit.spaces.context import Context
-from sousvit.spaces.module_shape import final_readers
+from sousvit.spaces.module_shape import final_readers, vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -69,7 +69,7 @@ class PruneEmbed(ModelTechnique):
         return replace(shape, embed_dim=kept_width(shape, config.keep))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         model.eval()
         width = kept_width(shape, config.keep)
         if width == shape.embed_dim:
@@ -200,6 +200,3 @@ def _refit_heads(full: VisionTransformer, narrow: VisionTransformer, wide: Token
                 narrow.forward_head(narrow.norm(after))
                 moments.add(now[0], target(was[0]))
         setattr(new, name, _ridge(layer, moments))
-
-
-TECHNIQUES.add(PruneEmbed.name, PruneEmbed())

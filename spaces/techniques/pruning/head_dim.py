@@ -15,8 +15,9 @@ from sousvit.spaces.calibration.repair import Moments
 from sousvit.spaces.calibration.stream import TokenStream, new_linear
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.low_rank import whitening
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import BlockShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.layers import Attention
@@ -63,7 +64,7 @@ class PruneHeadDim(ModelTechnique):
         return shape.with_blocks(replace(block, head_dim=kept_channels(block, config.keep)) for block in shape.blocks)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         model.eval()
         if self.is_identity(config, shape):
             return model
@@ -146,6 +147,3 @@ def _split_values(
     u, s, vt = torch.linalg.svd(product @ root, full_matrices=False)
     scale = s[:, :width].sqrt()
     return scale[:, :, None] * vt[:, :width] @ inverse, (u[:, :, :width] * scale[:, None]).transpose(0, 1)
-
-
-TECHNIQUES.add(PruneHeadDim.name, PruneHeadDim())

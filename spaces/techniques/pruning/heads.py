@@ -10,7 +10,7 @@ from torch import nn
 
 from sousvit.spaces.layers.low_rank import LowRankLinear
 from sousvit.spaces.shape import BlockShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
+from sousvit.spaces.technique import Choices, Stage, StepConfig
 from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
 
 if TYPE_CHECKING:
@@ -75,6 +75,3 @@ class PruneHeads(WidthPruning):
         replace_reader(attention, "proj", weight, bias)
         attention.num_heads = len(kept)
         attention.attn_dim = len(kept) * attention.head_dim  # head_dim and scale stay: heads are removed whole
-
-
-TECHNIQUES.add(PruneHeads.name, PruneHeads())

@@ -14,8 +14,9 @@ from sousvit.spaces.calibration.repair import Moments
 from sousvit.spaces.calibration.stream import TokenStream
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.low_rank import break_even, energies, factored, rank_of
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import BlockShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ class LowRank(ModelTechnique):
         )
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         target = self.reshape(shape, config)
         if target == shape:
             return model.eval()
@@ -184,6 +185,3 @@ def low_rank_of(block: Block) -> tuple[int, int, int, int]:
     """Ranks of a real block's layers."""
     qkv, proj, fc1, fc2 = (rank_of(layer) for layer in layers_of(block))
     return qkv, proj, fc1, fc2
-
-
-TECHNIQUES.add(LowRank.name, LowRank())

@@ -10,7 +10,7 @@ from torch import nn
 
 from sousvit.spaces.layers.low_rank import LowRankLinear
 from sousvit.spaces.shape import BlockShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
+from sousvit.spaces.technique import Choices, Stage, StepConfig
 from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
 
 if TYPE_CHECKING:
@@ -68,6 +68,3 @@ class PruneMlp(WidthPruning):
         """Slice ``fc1``, replace ``fc2``."""
         keep_outputs(block.mlp, "fc1", kept)
         replace_reader(block.mlp, "fc2", weight, bias)
-
-
-TECHNIQUES.add(PruneMlp.name, PruneMlp())

@@ -13,7 +13,7 @@ from sousvit.spaces.calibration.stream import TokenStream
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.low_rank import reading_layer, writing_layer
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -108,6 +108,3 @@ def keep_zeros(layer: nn.Linear, kept: torch.Tensor) -> None:
     """Zero the other weights; training (:func:`.fit`) zeroes them again after every step."""
     layer.weight.mul_(kept)
     layer.keeps_zeros = True  # type: ignore[assignment]
-
-
-TECHNIQUES.add(Sparsify.name, Sparsify())

@@ -22,6 +22,7 @@ from sousvit.spaces.calibration.repair import Moments, fold_removed
 from sousvit.spaces.calibration.stream import TokenStream, best_units, new_linear, taylor_scores
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.low_rank import LowRankLinear, reading_layer, writing_layer
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import ModelTechnique, StepConfig
 
@@ -99,7 +100,7 @@ class WidthPruning(ModelTechnique):
         return self.reshape(shape, config) == shape
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         if self.is_identity(config, shape):
             return model.eval()
         model.eval()
@@ -112,7 +113,7 @@ class WidthPruning(ModelTechnique):
 
     def ranked(self, model: VisionTransformer, context: Context) -> list[list[int]]:
         """Units of every block in falling order of importance by activation, in the uncut model."""
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
         orders = []
         for block, block_shape in zip(model.blocks, shape.blocks, strict=True):
@@ -124,7 +125,7 @@ class WidthPruning(ModelTechnique):
 
     def reorder(self, model: VisionTransformer, orders: Sequence[Sequence[int]]) -> None:
         """Put the units of every block in another order; the model computes the same."""
-        for block, shape, order in zip(model.blocks, VitShape.of(model).blocks, orders, strict=True):
+        for block, shape, order in zip(model.blocks, vit_shape(model).blocks, orders, strict=True):
             units, reader = torch.tensor(order), self.reader(block)
             self.narrow(block, units, reader.weight[:, self._channels(units, block, shape)], reader.bias)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -44,6 +44,3 @@ class Bf16(DeployTechnique):
 
         save_openvino(read_openvino(graph), folder, fp16=config.store == "fp16")
         return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": "bf16"})
-
-
-TECHNIQUES.add(Bf16.name, Bf16())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -78,6 +78,3 @@ def halve_weights(source: Path, target: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend([*casts, *nodes])
     onnx.save(model, target)
-
-
-TECHNIQUES.add(Fp16.name, Fp16())

@@ -9,7 +9,7 @@ from sousvit.errors import TrialError, one_line
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -68,6 +68,3 @@ class Int8Dynamic(DeployTechnique):
         except Exception as error:  # the quantizer raises many kinds
             raise TrialError(f"int8_dynamic failed: {one_line(error)}") from error
         return Artifact(folder, runtime, "model.onnx", batch_dependent=True)
-
-
-TECHNIQUES.add(Int8Dynamic.name, Int8Dynamic())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -44,6 +44,3 @@ class LitertDynamic(DeployTechnique):
 
         path = quantize_litert(graph, litert_rules(config.bits), folder)
         return Artifact(folder, runtime, path.name)
-
-
-TECHNIQUES.add(LitertDynamic.name, LitertDynamic())

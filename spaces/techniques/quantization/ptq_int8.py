@@ -14,7 +14,7 @@ from sousvit.models.detector import head_of
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,6 +132,3 @@ def calibration_inputs(context: Context, shape: tuple[int, int, int, int], sampl
         return [image[None] for image in noise]
     images = context.calibration.spread(samples, context.seed).images()
     return [image[None] for image in context.normalise(images).float().numpy()]
-
-
-TECHNIQUES.add(PtqInt8.name, PtqInt8())

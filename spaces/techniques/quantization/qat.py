@@ -9,7 +9,7 @@ from pydantic import Field
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
 from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, Stage, StepConfig
+from sousvit.spaces.technique import Choices, Stage, StepConfig
 from sousvit.spaces.techniques.recovery.distill import Distill, DistillConfig
 
 if TYPE_CHECKING:
@@ -58,6 +58,3 @@ class Qat(Distill):
 
         model = quantize_model(model, QuantPlan(config.weights, config.clip), context)
         return super().apply(model, config, context)
-
-
-TECHNIQUES.add(Qat.name, Qat())

@@ -12,7 +12,7 @@ from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.shape import ModelShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +83,3 @@ class StaticInt8(DeployTechnique):
             return Artifact(folder, runtime, "model.xml")
         shutil.copy(graph, folder / "model.onnx")
         return Artifact(folder, runtime, "model.onnx")
-
-
-TECHNIQUES.add(StaticInt8.name, StaticInt8())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sousvit.errors import TrialError, UserError, one_line
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.technique import TECHNIQUES, Choices, DeployTechnique, StepConfig
+from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -125,6 +125,3 @@ def _nbits_tool() -> ModuleType:
     finally:
         logging.root.removeHandler(keep)
     return matmul_nbits_quantizer
-
-
-TECHNIQUES.add(WeightOnly.name, WeightOnly())

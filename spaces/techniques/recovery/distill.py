@@ -10,7 +10,7 @@ from sousvit.data.augment import Policy
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.shape import ModelShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 from sousvit.spaces.training.optimizer import OptimizerName
 
 if TYPE_CHECKING:
@@ -226,6 +226,3 @@ def pooled_width(model: nn.Module, context: Context) -> int:
     with torch.no_grad():
         seen = represent(model.eval(), context.normalise(context.train.images(torch.arange(1))))
     return seen.pooled.shape[1]
-
-
-TECHNIQUES.add(Distill.name, Distill())

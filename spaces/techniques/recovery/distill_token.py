@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -71,7 +72,7 @@ class DistillToken(ModelTechnique):
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
         from timm.models.deit import VisionTransformerDistilled
 
-        self_shape = VitShape.of(model)
+        self_shape = vit_shape(model)
         model.eval()
         if not config.use:
             return model
@@ -86,6 +87,3 @@ class DistillToken(ModelTechnique):
         model.head_dist = nn.Linear(model.head.in_features, model.head.out_features)
         model.head_dist.load_state_dict(model.head.state_dict())
         return model.eval()
-
-
-TECHNIQUES.add(DistillToken.name, DistillToken())

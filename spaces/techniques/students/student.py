@@ -9,9 +9,9 @@ from pydantic import field_validator
 
 from sousvit.errors import TrialError, UnknownNameError, UserError
 from sousvit.spaces.context import Context
-from sousvit.spaces.module_shape import shape_of
+from sousvit.spaces.module_shape import shape_of, vit_shape
 from sousvit.spaces.shape import ModelShape, VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +92,7 @@ class Student(ModelTechnique):
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         if config.model == NONE:
             return model.eval()
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         return build(config.model, shape.image, shape.patch, shape.channels, shape.num_classes).eval()
 
 
@@ -146,6 +146,3 @@ def _shape_of(name: str, image: tuple[int, int], patch: tuple[int, int], channel
             raise UserError(
                 "a student must suit the images", f"{name}: {type(error).__name__}", "choose another student"
             ) from error
-
-
-TECHNIQUES.add(Student.name, Student())

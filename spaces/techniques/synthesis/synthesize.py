@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.shape import ModelShape, NetworkShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 
 if TYPE_CHECKING:
@@ -57,6 +57,3 @@ class Synthesize(ModelTechnique):
             raise UserError(rule, "data with images", "use data: none, or take the step out of the recipe")
         made = context.supply(config)
         return replace(context, train=made.train, calibration=made.calibration, teacher=made.teacher)
-
-
-TECHNIQUES.add(Synthesize.name, Synthesize())

@@ -11,8 +11,9 @@ from torch import nn
 from sousvit.spaces.calibration.stream import calibration_images, image_batches
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.token_blocks import unsupported_pooling
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -99,7 +100,7 @@ class DropPatches(ModelTechnique):
         return shape.with_dropped(shape.num_patches - kept_patches(shape, config.keep))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         model.eval()
         count = kept_patches(shape, config.keep)
         if count == shape.num_patches:
@@ -126,6 +127,3 @@ def _best_places(model: VisionTransformer, count: int, context: Context) -> torc
     total = sum(contrast(batch, patch).sum(0) for batch, _ in image_batches(images, context))
     assert isinstance(total, torch.Tensor)
     return total.topk(count).indices.sort().values
-
-
-TECHNIQUES.add(DropPatches.name, DropPatches())

@@ -12,8 +12,9 @@ from torch import nn
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.token_blocks import TokenBlocks, project_heads, queries_keys_values, unsupported_pooling
 from sousvit.spaces.layers.token_math import keep_and_fuse
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -93,7 +94,7 @@ class Evit(ModelTechnique):
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], [0] * shape.depth)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         if self.reshape(shape, config) != shape:
             model.blocks = AttentiveBlocks(model, config.patches(shape))
             model.set_grad_checkpointing(False)  # it would call the blocks around their container
@@ -112,6 +113,3 @@ def patches_kept(patches: int, depth: int, keep: float, schedule: str = "spread"
             patches = min(patches, ceil(keep * patches) + 1)
         left.append(patches)
     return tuple(left)
-
-
-TECHNIQUES.add(Evit.name, Evit())

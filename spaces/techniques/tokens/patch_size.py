@@ -10,8 +10,9 @@ from torch import nn
 
 from sousvit.models.detector import head_of
 from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -59,7 +60,7 @@ class PatchSize(ModelTechnique):
         return shape.with_patch((config.patch, config.patch))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         self.reshape(shape, config)
         model.eval()
         if self.is_identity(config, shape):
@@ -76,6 +77,3 @@ class PatchSize(ModelTechnique):
 
 def _patches(shape: VitShape, size: int) -> int:
     return (shape.image[0] // size) * (shape.image[1] // size)
-
-
-TECHNIQUES.add(PatchSize.name, PatchSize())

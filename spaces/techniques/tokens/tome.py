@@ -13,8 +13,9 @@ from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.layers.token_blocks import TokenBlocks, project_heads, queries_keys_values, unsupported_pooling
 from sousvit.spaces.layers.token_math import bipartite_soft_matching, merge_tokens
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -107,7 +108,7 @@ class Tome(ModelTechnique):
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], macs)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
-        shape = VitShape.of(model)
+        shape = vit_shape(model)
         self.reshape(shape, config)
         if not self.is_identity(config, shape):
             counts = patches_left(shape.num_patches, shape.depth, config.keep, config.schedule)
@@ -144,6 +145,3 @@ def _reachable(shape: VitShape, keep: float) -> bool:
     except UserError:
         return False
     return True
-
-
-TECHNIQUES.add(Tome.name, Tome())

@@ -18,7 +18,7 @@ from sousvit.objectives.conformance import check_objective
 from sousvit.objectives.objective import get_objective
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.tasks.detection import BoxEvaluation, Detection, paired_drop
-from sousvit.objectives.tasks.task import judging_tasks, task_measured
+from sousvit.objectives.tasks.task import JUDGING_TASKS, task_measured
 from sousvit.objectives.timing import TimingPlan, compare
 from sousvit.spaces.builder import apply_steps
 from sousvit.spaces.context import Context
@@ -127,13 +127,13 @@ def test_an_empty_split_cannot_be_judged(subject):
 
 
 def test_tasks_are_told_by_their_figure_of_merit():
-    assert {name: task.quality for name, task in judging_tasks().items()} == {
+    assert {task.name: task.quality for task in JUDGING_TASKS} == {
         "classification": "accuracy",
         "detection": "map50",
     }
     assert task_measured(["latency", "map50"]).name == "detection"
     assert task_measured(["accuracy", "size"]).name == task_measured(["latency"]).name == "classification"
-    assert all(get_objective(task.quality).task == name for name, task in judging_tasks().items())
+    assert all(get_objective(task.quality).task == task.name for task in JUDGING_TASKS)
 
 
 def test_agreement_is_judged_on_the_boxes_of_the_base(subject):

@@ -11,10 +11,11 @@ from typing import Any
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import make_budget
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.judging.gate import rejection
 from sousvit.search.results import Row
 from sousvit.search.trial import BaseRecord, encode
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 
@@ -23,7 +24,7 @@ def make_shape() -> VitShape:
     import timm
 
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=48, depth=4, num_heads=3)
-    return VitShape.of(model)
+    return vit_shape(model)
 
 
 class SimulatedJudge:
@@ -43,17 +44,17 @@ class SimulatedJudge:
         machine = {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
         return known or BaseRecord(self._figures(Recipe(), 1.0), asdict(self._shape), machine)
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         time.sleep(self._seconds)
         self._die_if_told()
         recipe = Recipe.from_dict(job.recipe)
         values = self._figures(recipe, job.fidelity)
         early = {name: value for name, value in values.items() if not name.startswith("accuracy")}
-        message = rejection(early, self._budget.hard_limits, job.rivals, self._budget.senses)
+        message = rejection(early, self._budget.goals(), job.rivals)
         if message:
-            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
+            return JobResult(job.attempt, "gated", early, {"gate": 1.0}, message)
         seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
-        return Outcome(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
+        return JobResult(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
 
     def close(self) -> None:
         pass

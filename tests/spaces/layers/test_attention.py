@@ -14,9 +14,8 @@ from sousvit.spaces.layers.attention import (
     segment_means,
     sima_attention,
 )
-from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.shape import VitShape
 
 
 def heads(tokens=20, width=8, seed=0):
@@ -81,11 +80,11 @@ def test_focused_attention_is_a_weighted_mean_of_the_values():
 @pytest.mark.parametrize("kind", ["nystrom", "sima", "focused"])
 def test_converted_models_have_the_declared_shape(variant, kind, make_vit, make_context):
     model = make_vit(variant)
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     step = Step.make("attention", kind=kind, landmarks=4, blocks="last")
     changed = step.handler.apply(model, step.config, make_context(model))
     expected = step.handler.reshape(shape, step.config)
-    assert VitShape.of(changed) == expected
+    assert vit_shape(changed) == expected
     assert expected.macs() == macs_of(changed, (shape.channels, *shape.image))
     assert expected.params() == sum(parameter.numel() for parameter in changed.parameters())
     assert changed(torch.randn(2, shape.channels, *shape.image)).shape == (2, 5)

@@ -8,9 +8,8 @@ from torch import nn
 
 from sousvit.spaces.calibration.repair import Moments
 from sousvit.spaces.layers.low_rank import LowRankLinear, energies, factor, factored
-from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.techniques.pruning.low_rank import low_rank_of
 
 
@@ -71,7 +70,7 @@ def test_no_block_gets_a_rank_that_costs_more_than_the_full_layer(make_vit, make
         model.blocks[0].mlp.fc1.weight[1:] = 0
     step = Step.make("low_rank", keep=0.8, layers="mlp", allocation="sensitivity")
     changed = step.handler.apply(model, step.config, context)
-    for block in VitShape.of(changed).blocks:
+    for block in vit_shape(changed).blocks:
         for rank, (inputs, outputs) in zip(block.ranks[2:], ((96, block.mlp), (block.mlp, 96)), strict=True):
             assert rank * (inputs + outputs) < inputs * outputs
 
@@ -79,11 +78,11 @@ def test_no_block_gets_a_rank_that_costs_more_than_the_full_layer(make_vit, make
 @pytest.mark.parametrize("layers", ["all", "attention", "mlp"])
 def test_factored_models_have_the_declared_shape(variant, layers, make_vit, make_context):
     model = make_vit(variant, embed_dim=64)
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     step = Step.make("low_rank", keep=0.5, layers=layers)
     small = step.handler.apply(model, step.config, make_context(model))
     expected = step.handler.reshape(shape, step.config)
-    assert VitShape.of(small) == expected
+    assert vit_shape(small) == expected
     assert expected.macs() == macs_of(small, (shape.channels, *shape.image)) < shape.macs()
     assert expected.params() == sum(parameter.numel() for parameter in small.parameters()) < shape.params()
 
@@ -93,7 +92,7 @@ def test_sensitivity_moves_ranks_and_keeps_their_sum(make_vit, make_context):
     with torch.no_grad():  # the MLP of block 1 has two directions only: it needs few ranks
         weight = model.blocks[1].mlp.fc1.weight
         weight.copy_(weight[:, :2] @ weight[:2, :])
-    shape = VitShape.of(model)
+    shape = vit_shape(model)
     step = Step.make("low_rank", keep=0.6, allocation="sensitivity")
     context = make_context(model)
     small = step.handler.apply(model, step.config, context)
@@ -102,7 +101,7 @@ def test_sensitivity_moves_ranks_and_keeps_their_sum(make_vit, make_context):
     for place in range(4):
         assert sum(row[place] for row in ranks) == sum(row[place] for row in uniform)
     assert ranks[1][2] == min(row[2] for row in ranks) < uniform[1][2]
-    assert VitShape.of(small).macs() == step.handler.reshape(shape, step.config).macs()
+    assert vit_shape(small).macs() == step.handler.reshape(shape, step.config).macs()
     assert context.decisions["low_rank"] == [list(row) for row in ranks]
 
 
@@ -114,13 +113,13 @@ def test_narrow_heads_are_exact_where_the_heads_have_fewer_directions(make_vit, 
             qkv[:, :, 8:] = 0  # half of every head's channels are silent
             block.attn.qkv.bias.view(3, 4, 16)[:, :, 8:] = 0
     images = torch.randn(3, 3, 16, 16)
-    shape, before = VitShape.of(model), model(images)
+    shape, before = vit_shape(model), model(images)
     step = Step.make("prune_head_dim", keep=0.5)
     small = step.handler.apply(model, step.config, make_context(model))
-    assert VitShape.of(small) == step.handler.reshape(shape, step.config)
+    assert vit_shape(small) == step.handler.reshape(shape, step.config)
     assert small.blocks[0].attn.head_dim == 8
     assert torch.allclose(small(images), before, atol=2e-3)
-    assert VitShape.of(small).macs() == macs_of(small, (3, 16, 16)) < shape.macs()
+    assert vit_shape(small).macs() == macs_of(small, (3, 16, 16)) < shape.macs()
 
 
 def test_narrow_heads_from_data_beat_the_first_channels(make_vit, make_context, skeleton):

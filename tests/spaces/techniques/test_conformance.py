@@ -25,7 +25,7 @@ from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.layers.quantized import has_quantized
-from sousvit.spaces.module_shape import macs_of, shape_of
+from sousvit.spaces.module_shape import macs_of, shape_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Option, make_space, read_space
@@ -128,7 +128,7 @@ def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, byte
 
 def test_every_technique_fits_three_families_or_says_why(make_vit):
     for name in MODEL_TECHNIQUES:
-        reasons = [get_technique(name).unmet_need(VitShape.of(family_model(make_vit, family))) for family in FAMILIES]
+        reasons = [get_technique(name).unmet_need(vit_shape(family_model(make_vit, family))) for family in FAMILIES]
         fitting = reasons.count(None)
         assert fitting >= 3 or (name == "distill_token" and fitting >= 2), (name, reasons)
 
@@ -139,7 +139,7 @@ BLIND = [technique.name for technique in techniques() if not technique.uses_imag
 @pytest.mark.parametrize("name", BLIND)
 def test_a_technique_that_uses_no_images_does_the_same_without(name, make_vit, make_context, tmp_path):
     model = family_model(make_vit, "class_token")
-    step, context = middle_step(name, VitShape.of(model)), make_context(model)
+    step, context = middle_step(name, vit_shape(model)), make_context(model)
     runtime = "onnxruntime" if isinstance(step.handler, ModelTechnique) else min(step.handler.runtimes)
     images, outputs = context.normalise(context.calibration.head(4).images()).numpy(), []
     for place, one in enumerate((context, replace(context, calibration=None))):
@@ -156,7 +156,7 @@ def test_a_technique_that_uses_no_images_does_the_same_without(name, make_vit, m
 @pytest.mark.parametrize("name", MODEL_TECHNIQUES)
 def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_context, skeleton, tmp_path):
     model = family_model(make_vit, family)
-    handler, shape = get_technique(name), VitShape.of(model)
+    handler, shape = get_technique(name), vit_shape(model)
     if handler.unmet_need(shape) is not None:
         with pytest.raises(UserError, match="needs a model that fits"):
             Recipe((Step.make(name),)).reshape(shape)
@@ -173,7 +173,7 @@ def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_conte
     with torch.no_grad():
         output = changed(images)
     assert output.shape == (4, 5) and torch.isfinite(output).all()
-    assert VitShape.of(changed) == VitShape.of(bare) == expected
+    assert vit_shape(changed) == vit_shape(bare) == expected
     assert expected.macs() == macs_of(changed, (shape.channels, *shape.image))
     assert {key: value.shape for key, value in changed.state_dict().items()} == {
         key: value.shape for key, value in bare.state_dict().items()
@@ -193,7 +193,7 @@ def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_cont
     for runtime in sorted(get_technique(name).runtimes):
         if runtime == "litert" and family != FAMILIES[0]:
             continue  # seconds each
-        recipe = Recipe((middle_step(name, VitShape.of(model)),), runtime)
+        recipe = Recipe((middle_step(name, vit_shape(model)),), runtime)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         agree(model, recipe, context, tmp_path / runtime)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -203,7 +203,7 @@ def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_cont
 @pytest.mark.parametrize("name", [name for name in MODEL_TECHNIQUES if get_technique(name).suits("litert")])
 def test_a_model_technique_converts_to_litert(name, make_vit, make_context, tmp_path):
     model = family_model(make_vit, "class_token")
-    step = middle_step(name, VitShape.of(model))
+    step = middle_step(name, vit_shape(model))
     changed = step.handler.apply(model, step.config, training_context(model, make_context)).eval()
     agree(changed, Recipe((step,), "litert"), make_context(model), tmp_path / "artifact")
 
@@ -240,7 +240,7 @@ def random_space(shape: VitShape):
 def test_random_recipes_build_export_and_run(part, make_vit, make_context, skeleton, tmp_path):
     family = FAMILIES[part % len(FAMILIES)]
     base = family_model(make_vit, family)
-    shape = VitShape.of(base)
+    shape = vit_shape(base)
     space = random_space(shape)
     context = training_context(base, make_context)
     built, seed = 0, 100_000 * part
@@ -258,7 +258,7 @@ def test_random_recipes_build_export_and_run(part, make_vit, make_context, skele
         assert {key: value.shape for key, value in model.state_dict().items()} == {
             key: value.shape for key, value in bare.state_dict().items()
         }, str(recipe)
-        real = VitShape.of(model)
+        real = vit_shape(model)
         if not recipe.shapes_by_data:
             assert (real.macs(), real.params()) == (expected.macs(), expected.params()), str(recipe)
         try:
@@ -318,7 +318,7 @@ DEPLOYED = {"onnxruntime": ("static_int8", "int8_dynamic"), "openvino": ("fp16",
 @pytest.mark.parametrize("student", ["vit_64x4", "efficientvit_b0", "repvit_m0_9", "edgenext_xx_small"])
 def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_path):
     base = make_vit(img_size=32, embed_dim=64, num_heads=4)
-    shape = VitShape.of(base)
+    shape = vit_shape(base)
     steps = (Step.make("student", model=student), Step.make("distill", epochs=4, feature_weight=0.5))
     context = training_context(base, make_context)
     for runtime, deploys in DEPLOYED.items():
@@ -344,7 +344,7 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
 @pytest.mark.parametrize("student", HYBRIDS)
 def test_every_hybrid_student_is_built_and_exported_at_its_smallest_image(student, make_vit, make_context, tmp_path):
     base = make_vit(img_size=HYBRIDS[student], patch_size=HYBRIDS[student] // 4)
-    shape = VitShape.of(base)
+    shape = vit_shape(base)
     assert student in get_technique("student").choices(shape)["model"]
     recipe = Recipe((Step.make("student", model=student),))
     model = run_steps(base, recipe, make_context(base, 8))
@@ -353,7 +353,7 @@ def test_every_hybrid_student_is_built_and_exported_at_its_smallest_image(studen
 
 
 def test_after_a_hybrid_student_structural_techniques_are_excluded_with_a_reason(make_vit):
-    shape = VitShape.of(make_vit(img_size=32))
+    shape = vit_shape(make_vit(img_size=32))
     recipe = Recipe((Step.make("student", model="repvit_m0_9"), Step.make("prune_mlp")))
     with pytest.raises(UserError, match="repvit_m0_9 is no plain Vision Transformer"):
         recipe.reshape(shape)
@@ -364,5 +364,5 @@ def test_after_a_hybrid_student_structural_techniques_are_excluded_with_a_reason
 @pytest.mark.parametrize("name", ["mixer_b16_224", "no_such_model"])
 def test_a_student_that_does_not_suit_is_one_clear_line(name, make_vit):
     with pytest.raises(UserError) as caught:
-        Recipe((Step.make("student", model=name),)).reshape(VitShape.of(make_vit()))
+        Recipe((Step.make("student", model=name),)).reshape(vit_shape(make_vit()))
     assert "student" in str(caught.value) and "\n" not in str(caught.value)

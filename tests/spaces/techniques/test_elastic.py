@@ -15,8 +15,8 @@ from sousvit.errors import TrialError
 from sousvit.models.load import load
 from sousvit.spaces.builder import ModelBuilder, apply_steps
 from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.technique import get_technique
 from sousvit.spaces.techniques.elastic.elastic import ElasticConfig, order, parts
@@ -65,7 +65,7 @@ def test_ordering_changes_no_output(variant, make_vit, make_context):
     model = make_vit(variant)
     context = make_context(model)
     elastic = ordered(model, context)
-    assert VitShape.of(elastic) == VitShape.of(model)
+    assert vit_shape(elastic) == vit_shape(model)
     assert not torch.equal(elastic.blocks[0].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight)
     torch.testing.assert_close(outputs(elastic, context), outputs(model, context), rtol=1e-4, atol=1e-5)
 
@@ -118,7 +118,7 @@ def test_a_part_is_the_repaired_cut_and_moves_with_the_whole(variant, tokens, ma
     repaired = apply_steps(base, Recipe(steps), context)
     for one in (part, part.model()):
         torch.testing.assert_close(outputs(one, context), outputs(repaired, context), rtol=1e-5, atol=1e-5)
-    assert VitShape.of(part.model()) == VitShape.of(repaired)
+    assert vit_shape(part.model()) == vit_shape(repaired)
     moved = {name: 0.1 * torch.randn_like(value) for name, value in elastic.named_parameters()}  # the training
     with torch.no_grad():
         for name, value in elastic.named_parameters():
@@ -164,7 +164,7 @@ def test_a_step_trains_the_smallest_part_the_whole_and_random_ones(make_vit, mak
     model = make_vit()
     context = make_context(model)
     elastic = ordered(model, context)
-    draws = parts(ElasticConfig(depth=0.5, mlp=0.25, heads=0.25), VitShape.of(model))
+    draws = parts(ElasticConfig(depth=0.5, mlp=0.25, heads=0.25), vit_shape(model))
     together = Sandwich(elastic, draws, context, 5, True, pool=8)
     smallest, whole, *between = together(7)
     assert whole is elastic and len(between) == 3
@@ -247,7 +247,7 @@ def test_a_stored_base_serves_other_recipes(world, context, tmp_path, monkeypatc
     builder = ModelBuilder(base, context, TensorCache(tmp_path))
     assert same(builder.build(Recipe((ELASTIC, *CUT))), first)
     other = builder.build(Recipe((ELASTIC, Step.make("prune_depth", drop=1))))
-    assert VitShape.of(other).depth == 3
+    assert vit_shape(other).depth == 3
     stored.write_bytes(b"damaged")
     with pytest.raises(AssertionError, match="trained again"):
         builder.build(Recipe((ELASTIC, Step.make("prune_depth", drop=2))))
@@ -298,7 +298,7 @@ def test_a_training_past_its_deadline_is_a_failed_trial(world, context, tmp_path
 
 @pytest.fixture(scope="module")
 def shape(world):
-    return VitShape.of(world[0].module)
+    return vit_shape(world[0].module)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_space_with_an_elastic_base_holds_both_kinds_of_recipes(shape):
 
 
 def test_parts_keep_at_least_the_smallest_shares():
-    shape = VitShape.of(load_small())
+    shape = vit_shape(load_small())
     draws = parts(ElasticConfig(mlp=0.5, heads=0.6, depth=0.6), shape)
     assert [step and step.config.drop for step in draws["prune_depth"]] == [None, 1, 2]
     assert [step and step.config.keep for step in draws["prune_heads"]] == [None, 0.6667]

@@ -10,8 +10,7 @@ from torch import nn
 
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
-from sousvit.spaces.module_shape import macs_of
-from sousvit.spaces.shape import VitShape
+from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.techniques.tokens.patch_size import PatchSize, PatchSizeConfig
 
 TECHNIQUE = PatchSize()
@@ -31,10 +30,10 @@ def test_the_model_runs_and_has_the_predicted_shape(
     make_vit: Callable[..., nn.Module], skeleton: Context, variant: str
 ) -> None:
     model = make_vit(variant)
-    shape, config = VitShape.of(model), PatchSizeConfig(patch=8)
+    shape, config = vit_shape(model), PatchSizeConfig(patch=8)
     expected = TECHNIQUE.reshape(shape, config)
     changed = TECHNIQUE.apply(model, config, skeleton)
-    assert VitShape.of(changed) == expected
+    assert vit_shape(changed) == expected
     assert expected.num_patches * 4 == shape.num_patches
     assert expected.macs() == macs_of(changed, (shape.channels, *shape.image))
     assert changed(torch.randn(2, shape.channels, *shape.image)).shape == (2, 5)
@@ -54,9 +53,9 @@ def test_prefix_positions_stay_and_a_constant_position_map_stays_constant(
 
 
 def test_choices_are_the_base_and_larger_divisors(make_vit: Callable[..., nn.Module]) -> None:
-    shape = VitShape.of(make_vit(img_size=48, patch_size=4))
+    shape = vit_shape(make_vit(img_size=48, patch_size=4))
     assert TECHNIQUE.choices(shape)["patch"] == (4, 6, 8, 12, 16)
-    assert TECHNIQUE.choices(VitShape.of(make_vit()))["patch"] == (4, 8)
+    assert TECHNIQUE.choices(vit_shape(make_vit()))["patch"] == (4, 8)
     assert TECHNIQUE.is_identity(PatchSizeConfig(patch=4), shape)
     assert not TECHNIQUE.is_identity(PatchSizeConfig(patch=8), shape)
 
@@ -72,4 +71,4 @@ def test_a_patch_that_does_not_tile_is_refused(make_vit: Callable[..., nn.Module
     model = make_vit()
     with pytest.raises(UserError, match="tile the image"):
         TECHNIQUE.apply(model, PatchSizeConfig(patch=5), skeleton)
-    assert TECHNIQUE.unmet_need(VitShape.of(make_vit(patch_size=(4, 8)))) == "patches that are not square"
+    assert TECHNIQUE.unmet_need(vit_shape(make_vit(patch_size=(4, 8)))) == "patches that are not square"

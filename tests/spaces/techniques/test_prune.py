@@ -16,9 +16,8 @@ from sousvit.spaces.calibration.gates import learned_gates
 from sousvit.spaces.calibration.repair import Moments, fold_removed, ridge_fit
 from sousvit.spaces.calibration.stream import best_units, taylor_scores
 from sousvit.spaces.context import Context
-from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import ModelTechnique, get_technique
 from sousvit.spaces.techniques.pruning.width import allocated
 
@@ -123,11 +122,11 @@ def test_every_variant_is_pruned_to_the_predicted_shape_and_loads_into_a_skeleto
     make_vit: Make, make_context: MakeContext, skeleton: Context, variant: str, technique: str, parameters: dict
 ) -> None:
     base = make_vit(variant)
-    shape, context = VitShape.of(base), make_context(base, count=16)
+    shape, context = vit_shape(base), make_context(base, count=16)
     step = Step.make(technique, **parameters)
     expected = step.handler.reshape(shape, step.config)
     pruned = run(copy.deepcopy(base), context, technique, **parameters)
-    assert VitShape.of(pruned) == expected != shape
+    assert vit_shape(pruned) == expected != shape
     assert expected.params() == sum(parameter.numel() for parameter in pruned.parameters())
     assert expected.macs() == macs_of(pruned, (shape.channels, *shape.image)) < shape.macs()
     empty = run(copy.deepcopy(base), skeleton, technique, **parameters)
@@ -247,20 +246,20 @@ def test_a_passed_deadline_fails_the_trial(make_vit: Make, make_context: MakeCon
 
 
 def test_needs_choices_and_identities(make_vit: Make, skeleton: Context) -> None:
-    shape = VitShape.of(make_vit())
+    shape = vit_shape(make_vit())
     assert get_technique("prune_heads").choices(shape)["keep"] == (0.25, 0.5, 0.75, 1.0)
-    assert get_technique("prune_heads").choices(VitShape.of(make_vit(num_heads=1)))["keep"] == (1.0,)
-    assert get_technique("prune_heads").unmet_need(VitShape.of(make_vit(num_heads=1))) == "only one head a block"
+    assert get_technique("prune_heads").choices(vit_shape(make_vit(num_heads=1)))["keep"] == (1.0,)
+    assert get_technique("prune_heads").unmet_need(vit_shape(make_vit(num_heads=1))) == "only one head a block"
     assert get_technique("prune_depth").choices(shape)["drop"] == (0, 1, 2, 3)
-    assert get_technique("prune_depth").unmet_need(VitShape.of(make_vit(depth=1))) == "only one block"
+    assert get_technique("prune_depth").unmet_need(vit_shape(make_vit(depth=1))) == "only one block"
     uneven = make_vit()
     uneven.blocks[0] = make_vit(num_heads=2).blocks[0]
-    assert get_technique("prune_depth").unmet_need(VitShape.of(uneven)) == "blocks of different widths"
+    assert get_technique("prune_depth").unmet_need(vit_shape(uneven)) == "blocks of different widths"
     identities = [("prune_mlp", {"keep": 1.0}), ("prune_heads", {"keep": 0.9}), ("prune_depth", {"drop": 0})]
     for name, parameters in identities:
         step = Step.make(name, **parameters)
         assert step.handler.is_identity(step.config, shape)
-        assert VitShape.of(run(make_vit(), skeleton, name, **parameters)) == shape
+        assert vit_shape(run(make_vit(), skeleton, name, **parameters)) == shape
     with pytest.raises(UserError, match="at least one block"):
         run(make_vit(), skeleton, "prune_depth", drop=4)
 
@@ -300,7 +299,7 @@ def test_units_of_all_blocks_compete_for_the_same_places() -> None:
 
 
 def test_widths_are_multiples_of_eight(make_vit: Make) -> None:
-    shape = VitShape.of(make_vit())
+    shape = vit_shape(make_vit())
     widths = {}
     for keep in (0.001, 0.3, 0.5, 0.99, 1.0):
         step = Step.make("prune_mlp", keep=keep)
@@ -337,7 +336,7 @@ def test_any_combination_has_the_predicted_shape_and_loads_into_its_skeleton(
 ) -> None:
     base = make_vit(kind)
     context = make_context(base, count=8)
-    shape = VitShape.of(base)
+    shape = vit_shape(base)
     recipe = Recipe(tuple(Step.make(name, **parameters) for name, parameters in steps))
     model, empty = copy.deepcopy(base), copy.deepcopy(base)
     try:
@@ -348,7 +347,7 @@ def test_any_combination_has_the_predicted_shape_and_loads_into_its_skeleton(
         assert isinstance(step.handler, ModelTechnique)
         model = step.handler.apply(model, step.config, context)
         empty = step.handler.apply(empty, step.config, skeleton)
-    assert VitShape.of(model) == VitShape.of(empty) == expected
+    assert vit_shape(model) == vit_shape(empty) == expected
     assert expected.macs() == macs_of(model, (shape.channels, *shape.image))
     empty.load_state_dict(model.state_dict())
     image = torch.randn(2, shape.channels, *shape.image)

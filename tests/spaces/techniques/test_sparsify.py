@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sousvit.spaces.layers.quantized import QuantLinear
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.techniques.pruning.sparsify import SparsifyConfig, chosen
 
@@ -62,7 +62,7 @@ def test_training_keeps_the_zeros(recovery, make_vit, make_context):
 
 
 def test_it_acts_after_everything_that_would_fill_its_zeros(make_vit):
-    shape = VitShape.of(make_vit())
+    shape = vit_shape(make_vit())
     space = make_space(read_space("all"), shape, ("onnxruntime",))[0]
     order = [option.technique for option in space.options()]
     assert order.index("sparsify") > max(order.index(name) for name in ("low_rank", "prune_mlp", "attention", "tome"))

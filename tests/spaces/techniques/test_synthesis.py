@@ -20,9 +20,9 @@ from sousvit.errors import UserError
 from sousvit.models.load import LoadedModel, ModelSpec, load
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context, Supplied
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
-from sousvit.spaces.tasks.classification import CLASSIFICATION
+from sousvit.spaces.tasks.classification import Classification
 from sousvit.spaces.technique import get_technique
 from sousvit.spaces.techniques.synthesis import priors
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
@@ -395,7 +395,7 @@ def test_a_recipe_that_makes_images_is_refused_where_there_are_some(base):
 
 
 def test_recipes_that_look_at_no_image_need_none(base):
-    shape, own = VitShape.of(base.module), Step.make("synthesize", method="inversion")
+    shape, own = vit_shape(base.module), Step.make("synthesize", method="inversion")
     blind, seeing = Step.make("tome"), Step.make("static_int8")
     for rest in ((), (Step.make("distill"),), (Step.make("int8_dynamic"),), (blind, Step.make("int8_dynamic"))):
         assert Recipe((own, *rest)).canonical(shape) == Recipe(rest).canonical(shape)
@@ -413,7 +413,7 @@ def test_an_elastic_base_is_trained_on_made_images(tiny_project, tmp_path):
     elastic = Step.make("elastic", epochs=1, num_views=1, pool=2, batch_size=32)
     cuts = (Step.make("prune_depth", drop=1), Step.make("prune_mlp", keep=0.5))
     recipe = Recipe((Step.make("synthesize", images=64), elastic, *cuts))
-    assert recipe.canonical(VitShape.of(base.module)) == recipe and recipe.is_prepared
+    assert recipe.canonical(vit_shape(base.module)) == recipe and recipe.is_prepared
     made = supply(own)
     given = Context(base.normalise, made.calibration, made.train, made.teacher)
     expected = ModelBuilder(base, given, TensorCache(tmp_path / "given")).build(recipe.without("synthesize"))
@@ -453,7 +453,7 @@ def test_the_stand_in_is_smaller_and_leaves_the_base_alone(base):
 def test_the_students_loss_is_least_where_it_equals_the_teacher():
     taught = torch.tensor([[8.0, 0.0], [0.0, 8.0]])
     patches = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
-    task = CLASSIFICATION
+    task = Classification()
     equal = student_loss(task, taught, taught, patches, patches)
     assert float(equal) == pytest.approx(0.5 * np.log1p(np.exp(-8)), rel=1e-3)
     logits, own = torch.randn(2, 2, generator=torch.Generator().manual_seed(1)), 2 * patches.flip(2) + 1
@@ -478,7 +478,7 @@ def test_a_contact_sheet_shows_a_few_dozen(base):
 
 
 def test_a_search_optimises_images_of_small_bases_only(base):
-    handler, shape = get_technique("synthesize"), VitShape.of(base.module)
+    handler, shape = get_technique("synthesize"), vit_shape(base.module)
     assert handler.choices(shape)["method"] == ("scenes", "inversion")
     large = replace(shape, embed_dim=24 * shape.embed_dim, blocks=shape.blocks * 200)
     assert large.macs() > 1e9 and handler.choices(large)["method"] == ("scenes",)

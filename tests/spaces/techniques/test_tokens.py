@@ -19,9 +19,8 @@ from sousvit.spaces.layers.token_math import (
     merge_tokens,
     take_tokens,
 )
-from sousvit.spaces.module_shape import macs_of
+from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import ModelTechnique, get_technique
 from sousvit.spaces.techniques.tokens.evit import patches_kept
 from sousvit.spaces.techniques.tokens.tome import MergingBlocks, patches_left
@@ -118,10 +117,10 @@ def test_every_variant_runs_trains_and_has_the_predicted_shape(
     make_vit: Make, skeleton: Context, variant: str, technique: str, parameters: dict
 ) -> None:
     base = make_vit(variant)
-    shape, step = VitShape.of(base), Step.make(technique, **parameters)
+    shape, step = vit_shape(base), Step.make(technique, **parameters)
     model = reduced(base, skeleton, technique, **parameters)
     expected = step.handler.reshape(shape, step.config)
-    assert VitShape.of(model) == expected != shape
+    assert vit_shape(model) == expected != shape
     assert expected.params() == shape.params() == sum(parameter.numel() for parameter in model.parameters())
     assert expected.macs() == macs_of(model, (shape.channels, *shape.image)) < shape.macs()
     image = torch.randn(2, shape.channels, *shape.image)
@@ -200,15 +199,15 @@ def test_gradient_checkpointing_cannot_bypass_the_reduction(make_vit: Make, skel
 
 
 def test_needs_choices_and_identities(make_vit: Make, skeleton: Context) -> None:
-    shape, tome, evit = VitShape.of(make_vit()), get_technique("tome"), get_technique("evit")
+    shape, tome, evit = vit_shape(make_vit()), get_technique("tome"), get_technique("evit")
     assert tome.choices(shape)["keep"][-1] == evit.choices(shape)["keep"][-1] == 1.0
-    assert tome.choices(VitShape.of(make_vit(depth=1)))["keep"] == (0.55, 0.7, 0.85, 1.0)
+    assert tome.choices(vit_shape(make_vit(depth=1)))["keep"] == (0.55, 0.7, 0.85, 1.0)
     for technique in (tome, evit):
         config = technique.config(keep=1.0)
         assert technique.is_identity(config, shape)
-        assert VitShape.of(technique.apply(make_vit(), config, skeleton)) == shape
-        assert technique.unmet_need(VitShape.of(make_vit(global_pool="avgmax"))) == "avgmax pooling"
-        assert technique.unmet_need(VitShape.of(make_vit(patch_size=16))) == "fewer than four patches"
+        assert vit_shape(technique.apply(make_vit(), config, skeleton)) == shape
+        assert technique.unmet_need(vit_shape(make_vit(global_pool="avgmax"))) == "avgmax pooling"
+        assert technique.unmet_need(vit_shape(make_vit(patch_size=16))) == "fewer than four patches"
         assert technique.unmet_need(shape) is None
     with pytest.raises(UserError, match="exclude each other"):
         Recipe((Step.make("tome"), Step.make("evit")))

@@ -9,8 +9,8 @@ import torch
 
 from sousvit.cache import TensorCache
 from sousvit.models.load import LoadedModel
+from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.shape import VitShape
 from sousvit.spaces.training.loop import fit
 from sousvit.spaces.training.plan import TrainingPlan
 from sousvit.spaces.training.teacher import Teacher
@@ -134,4 +134,4 @@ def test_the_distill_technique_takes_all_of_them(loaded, make_vit, make_context)
     context = replace(context, train=context.calibration, teacher=Teacher(loaded, context.calibration))
     step = Step.make("distill", epochs=1, feature_weight=0.5, attention_weight=0.5, repeats=2, augmentation="cutmix")
     trained = step.handler.apply(make_vit(seed=2, embed_dim=16), step.config, context)
-    assert VitShape.of(trained).embed_dim == 16
+    assert vit_shape(trained).embed_dim == 16
