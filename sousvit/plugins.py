@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sousvit.errors import UserError, one_line
+from sousvit.objectives import BUILTIN
 from sousvit.objectives.objective import OBJECTIVES, Objective, check_class, get_objective
 from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.registry import Registry, reference_of
@@ -78,9 +79,10 @@ def objectives_input(own: Iterable[Any], named: Iterable[str], executor: str) ->
         executor: where trials run.
 
     Raises:
-        UserError: not an objective, one that worker processes cannot import, or one of ours that must be named.
+        UserError: not an objective, one that worker processes cannot import, or one that must be named.
     """
-    found = [_objective(entry, executor) for entry in own]
+    named = list(named)
+    found = [_objective(entry, named, executor) for entry in own]
     for name in named:
         try:
             objective: Any = get_objective(name)
@@ -92,21 +94,25 @@ def objectives_input(own: Iterable[Any], named: Iterable[str], executor: str) ->
     return list(dict.fromkeys(reference for reference in found if reference is not None))
 
 
-def _objective(entry: Any, executor: str) -> str | None:
-    """The reference of one objective; None where it is known wherever trials run."""
+def _objective(entry: Any, named: Sequence[str], executor: str) -> str | None:
+    """The reference of one objective; None where it is known wherever trials run, and measured if it is named."""
     if isinstance(entry, str) and ":" in entry:
         return entry
-    if isinstance(entry, str):
-        if entry in ON_REQUEST:
-            raise UserError(f"{entry} is measured where a budget asks for it", entry, "name it in optimize or limits")
-        return _reference(type(get_objective(entry)), executor)
-    kind = check_class(_class_of(entry), _class_of(entry).__name__)
-    if isinstance(entry, type):
-        return _reference(kind, executor)
-    if executor != INLINE:
+    given = type(get_objective(entry)) if isinstance(entry, str) else entry
+    kind = check_class(_class_of(given), _class_of(given).__name__)
+    reference = None
+    if isinstance(given, type):
+        reference = _reference(kind, executor)
+    elif executor != INLINE:
         raise _stays(f"an instance of {kind.__name__}")
-    register_objective(entry)
-    return None
+    else:
+        register_objective(given)
+    forms = {kind.name, f"{kind.name}_ratio", f"{kind.name}_drop"}
+    is_usual = reference is not None or kind.name in {*BUILTIN} - ON_REQUEST
+    if not is_usual and not any(name.partition("@")[0] in forms for name in named):
+        rule = "an objective that costs more, or stands in no file, is measured where a budget names it"
+        raise UserError(rule, kind.name, "name it in optimize or limits")
+    return reference
 
 
 def _reference(kind: type[Objective], executor: str) -> str | None:

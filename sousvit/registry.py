@@ -50,12 +50,12 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> T:
-        """Register ``item``; the same object again is harmless.
+        """Register ``item``; the same object again is harmless, and so is a class that a notebook's cell defines again.
 
         Raises:
             UserError: another item has this name.
         """
-        if name in self and self.get(name) is not item:
+        if name in self and self.get(name) is not item and not _is_defined_again(self.get(name), item):
             raise UserError(f"{self.kind} names are unique", repr(name), "rename one of the two")
         self._items[name] = item
         return item
@@ -122,6 +122,12 @@ class Registry(Generic[T]):
     def _made(self, found: Any) -> T:
         made: T = found() if isinstance(found, type) and not self._classes else found
         return made
+
+
+def _is_defined_again(known: object, item: object) -> bool:
+    """Whether ``item`` is of the same class of an interactive session, whose cell was run once more."""
+    before, now = type(known), type(item)
+    return now.__module__ == "__main__" and (before.__module__, before.__qualname__) == ("__main__", now.__qualname__)
 
 
 def _attribute(reference: str) -> Any:

@@ -171,7 +171,7 @@ class Result:
         return path
 
     def bundle(self, folder: str | Path) -> Path:
-        """Copy the artifact and its ``recipe.yaml`` into a new or empty folder; returns the folder.
+        """Copy the ``artifact`` and its ``recipe.yaml`` into a new or empty folder; returns the folder.
 
         The recipe says in its ``status`` whether it is a nearest miss.
 
@@ -182,7 +182,7 @@ class Result:
         with disk_errors_as_user_errors(out):
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise UserError("a bundle's folder is new or empty", out, "choose another")
-            shutil.copytree(artifact, out, dirs_exist_ok=True)
+            shutil.copytree(artifact, out / "artifact")
         self.write_recipe(out / "recipe.yaml")
         return out
 

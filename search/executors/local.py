@@ -137,7 +137,7 @@ class LocalExecutor(QueueExecutor):
                     "a script that starts worker processes is imported by them",
                     "a search outside if __name__ == '__main__'",
                     "put the call under if __name__ == '__main__':, or use executor='inline'",
-                ) from error
+                ) from None
             raise UserError(
                 "the worker must load the model and data", error, "give it more memory or a smaller model"
             ) from error

@@ -128,7 +128,7 @@ def scatter(archive: Archive, budget: Budget) -> go.Figure:
     for group, colour in COLOURS.items():
         chosen = [trial for trial in archive if _group(trial, budget) == group]
         sizes = [7 + 18 * min(1.0, trial.get("size_ratio")) for trial in chosen]
-        figure.addscatter(
+        figure.add_scatter(
             **_points(chosen, quality),
             mode="markers",
             name=group,
@@ -138,7 +138,7 @@ def scatter(archive: Archive, budget: Budget) -> go.Figure:
         )
     front = sorted(archive.front(budget.goals()), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
-    figure.addscatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
+    figure.add_scatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
     axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{word} on {judged_on}, %"}
     figure.update_layout(**axes, height=480, template="plotly_white", margin={"t": 20})
     return figure
