@@ -54,8 +54,8 @@ def read_other(own: Budget, asked: Path | Mapping[str, Any], fixed: Sequence[str
         UserError: a ``fixed`` part is another than the run's.
     """
     plain = own.model_dump(mode="json")
-    in_file = isinstance(asked, Path)
-    value, folder, where = (read_yaml(asked), asked.parent, str(asked)) if in_file else (asked, Path(), "the budget")
+    value = read_yaml(asked) if isinstance(asked, Path) else asked
+    folder, where = (asked.parent, str(asked)) if isinstance(asked, Path) else (Path(), "the budget")
     other = make_budget({**{name: plain[name] for name in FIXED}, **value}, folder, where)
     for name in fixed:
         if other.part(name) != own.part(name):

@@ -145,7 +145,7 @@ def space_input(space: Any, techniques: Sequence[Any], executor: str) -> Any:
         return space
     definition = read_space(space)
     names = [_technique(entry, executor) for entry in techniques]
-    added = {name: {} for name in names if name not in definition["techniques"]}
+    added: dict[str, Any] = {name: {} for name in names if name not in definition["techniques"]}
     return {**definition, "techniques": {**definition["techniques"], **added}}
 
 

@@ -21,7 +21,7 @@ from sousvit.models.load import LoadedModel, create, input_size, loaded, save_ch
 from sousvit.specs import MEMORY, ModelSpec
 
 #: Of the outputs of a module and of the one that was made again, relative and absolute: other kernels sum otherwise.
-TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
+RELATIVE, ABSOLUTE = 1e-3, 1e-4
 
 
 def adopt(module: nn.Module, folder: Path, factory: str | None = None) -> tuple[ModelSpec, LoadedModel | None]:
@@ -86,7 +86,8 @@ def _difference(module: nn.Module, made: nn.Module, channels: int, height: int, 
     images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours, theirs = module(images), made(images)
-    same = isinstance(theirs, torch.Tensor) and ours.shape == theirs.shape and torch.allclose(ours, theirs, **TOLERANCE)
+    same = isinstance(theirs, torch.Tensor) and ours.shape == theirs.shape
+    same = same and torch.allclose(ours, theirs, rtol=RELATIVE, atol=ABSOLUTE)
     return "" if same else "other outputs from the same weights"
 
 
