@@ -20,7 +20,7 @@ from sousvit.data import ImageSet, require_test
 from sousvit.errors import TrialError, UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
-from sousvit.models.load import load
+from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Measurement, Objective, Stage, get_objective
@@ -71,7 +71,7 @@ class Judge:
 
     Args:
         setup: ``budget`` (plain values) and ``folder`` (the run folder, or a worker's own); ``storage`` where cache
-            entries are shared with workers elsewhere.
+            entries are shared with workers elsewhere; ``base``, the loaded model, where no file holds it.
         progress: told what is being done.
     """
 
@@ -84,7 +84,7 @@ class Judge:
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
-        self._base = load(self._budget.model)
+        self._base: LoadedModel = setup.get("base") or load(self._budget.model)
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
@@ -148,6 +148,13 @@ class Judge:
         values = measure(self._base_subject, self._objectives)
         machine = {**facts[self._budget.target.label], "devices": facts}
         return BaseRecord(values, asdict(self._shape), machine, found.relative, fingerprint, timings)
+
+    def close(self) -> None:
+        """Free the devices and sessions."""
+        for device in self._devices.values():
+            device.close()
+        if self._teacher_session is not None:
+            self._teacher_session.close()
 
     @cached_property
     def _shape(self) -> VitShape | OtherShape:
