@@ -1,4 +1,7 @@
-"""Shapes read from real modules: what is a plain VisionTransformer, and how much any network computes."""
+"""Shapes read from real modules: what is a plain VisionTransformer, and how much any network computes.
+
+Importing this file loads no torch; whoever has a module has loaded it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
-from sousvit.models.detector import head_of
 from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def _patch_reason(model: VisionTransformer) -> str | None:
 def _head_reason(model: VisionTransformer) -> str | None:
     from torch import nn
 
+    from sousvit.models.detector import head_of
+
     if getattr(model, "attn_pool", None) is not None:
         return "attention pooling"
     if head_of(model) is not None:
@@ -119,6 +123,8 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
     """The shape of a model that :func:`unsupported_reason` has nothing against."""
     from torch import nn
 
+    from sousvit.models.detector import head_of
+
     embed = model.patch_embed
     classifiers = [head for head in (model.head, getattr(model, "head_dist", None)) if isinstance(head, nn.Linear)]
     position = None if model.pos_embed is None else model.pos_embed.shape[1] - embed.num_patches
@@ -135,7 +141,7 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
         other_params=0,
         blocks=(),
     )
-    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of techniques/drop_patches.py
+    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of layers/patch_selector.py
     shape = replace(shape, dropped=shape.num_patches - kept)
     tokens = shape.num_tokens
     own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
@@ -151,13 +157,15 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
     if getattr(model.blocks, "norm", None) is not None:  # the final norm moved in there
         shape = replace(shape, width_params=shape.width_params + _per_channel([model.blocks.norm], model.embed_dim))
     shape = replace(shape, other_params=_count(model) - shape.params() - _step_sizes(model))
-    reduction = getattr(model.blocks, "token_plan", None)  # the contract of techniques/token_blocks.py
+    reduction = getattr(model.blocks, "token_plan", None)  # the contract of layers/token_blocks.py
     return shape if reduction is None else shape.with_tokens(*reduction(shape))
 
 
 def final_readers(model: Any) -> list[tuple[nn.Module, str]]:
     """(owner, attribute name) of the linear layers that read the tokens behind the last norm."""
     from torch import nn
+
+    from sousvit.models.detector import head_of
 
     detector = head_of(model)
     if detector is not None:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-OptimizerName = Literal["muon", "adamw"]
-#: Coefficients of the quintic Newton-Schulz iteration (Jordan et al.).
+from sousvit.specs import OptimizerName
+
 #: Step sizes of quantizers are hundredths: Adam's updates, whatever the gradient, would throw them far off.
 STEP_SIZES = ("act_scale", "weight_scale")
 STEP_SIZE_RATE = 0.01
+#: Coefficients of the quintic Newton-Schulz iteration (Jordan et al.).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sousvit.data.augment import Policy
 from sousvit.machine import Precision
-from sousvit.spaces.training.optimizer import OptimizerName
+from sousvit.specs import OptimizerName, Policy
 
 if TYPE_CHECKING:
     pass

@@ -11,7 +11,6 @@ from sousvit.spaces.context import NESTED, Context
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, get_technique
-from sousvit.spaces.techniques.pruning.depth import least_needed
 from sousvit.spaces.techniques.pruning.width import WidthPruning
 from sousvit.spaces.techniques.recovery.distill import RecoveryConfig, train
 
@@ -93,13 +92,15 @@ def order(model: nn.Module, context: Context) -> None:
 
     The model computes the same. What was decided for this base before is done again.
     """
+    from sousvit.spaces.techniques.pruning.blocks import least_needed
+
     known = context.nested
     units: dict[str, list[list[int]]] = {}
     for name in ORDERED:
         handler = get_technique(name)
         assert isinstance(handler, WidthPruning)
-        units[name] = handler.ranked(model, context) if known is None else known["units"][name]
-        handler.reorder(model, units[name])
+        units[name] = handler.units().ranked(model, context) if known is None else known["units"][name]
+        handler.units().reorder(model, units[name])
     if known is None:
         blocks = least_needed(model, vit_shape(model).depth - 1, context)
         context.decide(NESTED, {"blocks": blocks, "units": units})

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from sousvit.data.augment import Policy
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
-from sousvit.spaces.training.optimizer import OptimizerName
+from sousvit.specs import OptimizerName, Policy
 
 if TYPE_CHECKING:
     from torch import nn

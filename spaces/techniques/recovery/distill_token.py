@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
-
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
@@ -15,6 +12,7 @@ from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 
 class DistillTokenConfig(StepConfig):
@@ -70,7 +68,9 @@ class DistillToken(ModelTechnique):
         return wider.with_blocks(replace(block, tokens_in=tokens, tokens_mlp=tokens) for block in wider.blocks)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        import torch
         from timm.models.deit import VisionTransformerDistilled
+        from torch import nn
 
         self_shape = vit_shape(model)
         model.eval()

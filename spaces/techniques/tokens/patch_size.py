@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from sousvit.models.detector import head_of
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
@@ -16,6 +13,7 @@ from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 #: Largest searched patch, in patches of the base.
 LARGEST = 4
@@ -60,6 +58,10 @@ class PatchSize(ModelTechnique):
         return shape.with_patch((config.patch, config.patch))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        import torch
+
+        from sousvit.models.detector import head_of
+
         shape = vit_shape(model)
         self.reshape(shape, config)
         model.eval()
