@@ -1,4 +1,4 @@
-"""Blocks that reduce tokens: containers that take the place of ``model.blocks``, one for merging and one for keeping.
+"""Containers in place of ``model.blocks`` that reduce tokens: ToMe's, which merges, and EViT's, which keeps some.
 
 Tokens are reduced between attention and MLP of a block, as in both papers. Where tokens are merged, the container
 carries their sizes, so that a model with average pooling still averages over all original patches.
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class TokenBlocks(nn.Module, ABC):
-    """Runs blocks in order; ``patches[i]`` patch tokens are left after block i's attention.
+    """Blocks that run in order; ``patches[i]`` patch tokens are left after block i's attention.
 
-    Parameters keep their names. Only where sizes meet average pooling the final norm moves in here (``blocks.norm``):
-    tokens are rescaled after it so that timm's plain mean over them is the mean weighted by size.
+    Parameters keep their names, but for one: where merged tokens meet average pooling, the final norm moves in here
+    (``blocks.norm``). Tokens are rescaled after it, so that timm's plain mean over them is the mean weighted by size.
 
     Args:
         model: a timm VisionTransformer; its blocks (and norm) are taken over.
@@ -79,7 +79,7 @@ class TokenBlocks(nn.Module, ABC):
         """MACs of the matrix products that choose ``after`` of ``before`` patch tokens."""
 
     def run_block(self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
-        """A block that reduces nothing."""
+        """Tokens after a block that reduces none of them."""
         out: torch.Tensor = block(x)
         return out
 
@@ -103,7 +103,7 @@ class TokenBlocks(nn.Module, ABC):
         return x * (sizes * ((before + prefix) / (self.num_patches + prefix)))
 
     def token_plan(self, shape: VitShape) -> tuple[list[int], list[int]]:
-        """(tokens that enter each block's MLP, MACs of choosing them); read by :func:`.vit_shape`."""
+        """(tokens that enter each block's MLP, MACs of choosing them); read by :mod:`sousvit.spaces.module_shape`."""
         tokens = [patches + self.num_prefix for patches in self.patches]
         befores = [self.num_patches, *self.patches[:-1]]
         macs = [

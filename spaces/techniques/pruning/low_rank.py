@@ -106,7 +106,7 @@ def uniform_ranks(block: BlockShape, embed_dim: int, config: LowRankConfig) -> t
 
 
 def break_even(inputs: int, outputs: int, keep: float) -> int:
-    """The rank with a share ``keep`` of a full layer's weights: a multiple of 8, at least 8 where that saves any."""
+    """The rank with a share ``keep`` of a full layer's weights, in steps of 8; 0 where it saves none."""
     most = inputs * outputs / (inputs + outputs)
     rank = max(1, round(keep * most / MULTIPLE)) * MULTIPLE
     return rank if rank * (inputs + outputs) < inputs * outputs else 0
