@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sousvit.data import ImageSet, Splits
-from sousvit.errors import MissingPackageError, UserError
+from sousvit.errors import UserError
 from sousvit.machine import available_cores
 from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
@@ -86,8 +86,7 @@ def _require_installed(recipe: Recipe) -> None:
     """Told before anything is trained."""
     get_runtime(recipe.runtime).require()
     for step in recipe.steps:
-        for package in step.handler.missing_packages():
-            raise MissingPackageError(package, step.technique, step.handler.extra)
+        step.handler.needs.require_packages(step.technique)
 
 
 def _require_free(out: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
@@ -40,9 +41,9 @@ class EfficientAttentionTechnique(ModelTechnique):
     name: ClassVar[str] = "attention"
     stage: ClassVar[Stage] = Stage.ATTENTION
     config: ClassVar[type[StepConfig]] = AttentionConfig
+    needs: ClassVar[Needs] = Needs(conflicts=frozenset({"tome", "evit"}))
     summary: ClassVar[str] = "Nystrom, SimA or focused linear attention in place of softmax"
     source: ClassVar[str] = "Nystromformer (arXiv 2102.03902); SimA (2206.08898); FLatten (2308.00442)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"tome", "evit"})
 
     def choices(self, shape: VitShape) -> Choices:
         """Forms, and a quarter or half of the tokens as landmarks."""

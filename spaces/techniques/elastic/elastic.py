@@ -10,7 +10,7 @@ from pydantic import Field
 from sousvit.spaces.context import NESTED, Context
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import Choices, ModelTechnique, Stage, get_technique
+from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, get_technique
 from sousvit.spaces.techniques.pruning.width import WidthPruning
 from sousvit.spaces.techniques.recovery.distill import RecoveryConfig, train
 
@@ -50,14 +50,13 @@ class Elastic(ModelTechnique):
 
     name: ClassVar[str] = NESTED
     stage: ClassVar[Stage] = Stage.BASE
+    role: ClassVar[Role] = Role.PREPARE
     config: ClassVar[type[ElasticConfig]] = ElasticConfig
     summary: ClassVar[str] = "a base trained once so that its narrower and shallower parts work; shared by all recipes"
     source: ClassVar[str] = (
         "sandwich rule: universally slimmable networks (arXiv 1903.05134); Once-for-all (1908.09791); "
         "AutoFormer (2107.00651)"
     )
-    compresses: ClassVar[bool] = False
-    prepares: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:
         return {"epochs": (0, 4)}

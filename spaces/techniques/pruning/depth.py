@@ -11,6 +11,7 @@ from pydantic import Field
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
@@ -36,8 +37,8 @@ class PruneDepth(ModelTechnique):
     name: ClassVar[str] = "prune_depth"
     stage: ClassVar[Stage] = Stage.STRUCTURE
     config: ClassVar[type[StepConfig]] = PruneDepthConfig
+    needs: ClassVar[Needs] = Needs(equal_blocks=True)
     summary: ClassVar[str] = "remove the least needed blocks, with closed-form repair from calibration images"
-    needs_equal_blocks: ClassVar[bool] = True
     source: ClassVar[str] = "block removal as in ShortGPT (arXiv 2403.03853), judged by logits; CORP (2602.05243)"
 
     def choices(self, shape: VitShape) -> Choices:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 from sousvit.spaces.techniques.tokens.pooling import unsupported_pooling
@@ -37,9 +38,9 @@ class DropPatches(ModelTechnique):
     stage: ClassVar[Stage] = Stage.INPUT
     rank: ClassVar[int] = 1
     config: ClassVar[type[StepConfig]] = DropPatchesConfig
+    needs: ClassVar[Needs] = Needs(conflicts=frozenset({"tome", "evit", "attention"}))
     summary: ClassVar[str] = "leave out the patches with least contrast, before the first block"
     source: ClassVar[str] = "input token reduction as in PatchDropout (arXiv 2208.07220), chosen by contrast"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"tome", "evit", "attention"})
 
     def choices(self, shape: VitShape) -> Choices:
         return {"keep": (0.5, 0.625, 0.75, 0.875, 1.0), "choice": ("places", "image")}

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 from sousvit.spaces.techniques.tokens.pooling import unsupported_pooling
@@ -41,10 +42,9 @@ class Evit(ModelTechnique):
     name: ClassVar[str] = "evit"
     stage: ClassVar[Stage] = Stage.TOKENS
     config: ClassVar[type[StepConfig]] = EvitConfig
+    needs: ClassVar[Needs] = Needs(images=False, conflicts=frozenset({"tome"}))
     summary: ClassVar[str] = "keep the most attended tokens at three depths, fuse the others"
     source: ClassVar[str] = "EViT (arXiv 2202.07800)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"tome"})
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         return {"keep": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "schedule": ("spread", "early", "late")}

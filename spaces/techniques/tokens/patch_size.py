@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
@@ -38,9 +39,9 @@ class PatchSize(ModelTechnique):
     name: ClassVar[str] = "patch_size"
     stage: ClassVar[Stage] = Stage.INPUT
     config: ClassVar[type[StepConfig]] = PatchSizeConfig
+    needs: ClassVar[Needs] = Needs(images=False)
     summary: ClassVar[str] = "larger patches, so fewer tokens"
     source: ClassVar[str] = "FlexiViT (arXiv 2212.08013)"
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """The base's patch and larger divisors of the image size, up to four times as large."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 from sousvit.spaces.techniques.tokens.pooling import unsupported_pooling
@@ -38,10 +39,9 @@ class Tome(ModelTechnique):
     name: ClassVar[str] = "tome"
     stage: ClassVar[Stage] = Stage.TOKENS
     config: ClassVar[type[StepConfig]] = TomeConfig
+    needs: ClassVar[Needs] = Needs(images=False, conflicts=frozenset({"evit"}))
     summary: ClassVar[str] = "merge similar tokens, a few in every block"
     source: ClassVar[str] = "ToMe (arXiv 2210.09461)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"evit"})
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """The shares that the depth can reach."""
