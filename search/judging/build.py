@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.data import ImageSet, Splits
-from sousvit.errors import MissingPackageError, UserError
+from sousvit.errors import UserError
 from sousvit.machine import available_cores, torch_threads
 from sousvit.models.load import LoadedModel
 from sousvit.objectives.objective import Measurement
@@ -142,8 +142,7 @@ def require_buildable(recipe: Recipe, out: Path) -> None:
     """
     get_runtime(recipe.runtime).require()
     for step in recipe.steps:
-        for package in step.handler.missing_packages():
-            raise MissingPackageError(package, step.technique, step.handler.extra)
+        step.handler.needs.require_packages(step.technique)
     if out.exists() and not (out / DESCRIPTION).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder must be new, empty, or an artifact's", out, "choose another --out")
 

@@ -44,6 +44,7 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.technique import Role
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
@@ -305,10 +306,10 @@ class Judge:
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
             wanted.append(("best single", Recipe.from_dict(single), FULL))
-        recovery = tuple(step for step in chosen.steps if step.handler.recovers or step.handler.prepares)
+        recovery = tuple(step for step in chosen.steps if step.role in (Role.REPAIR, Role.PREPARE))
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
-        parts = [step for step in chosen.steps if not step.handler.supplies]
+        parts = [step for step in chosen.steps if step.role is not Role.SUPPLY]
         if leave_one_out and len(parts) - len(recovery) > 1:
             wanted += [
                 (WITHOUT + step.technique, rest, fidelity)

@@ -26,7 +26,7 @@ from sousvit.search.reuse import answer_other_budget
 from sousvit.search.run import search
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import make_space, read_space
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Role, get_technique
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, Synthesiser
@@ -62,7 +62,7 @@ def words_of(budget, folder: Path, answer) -> str:
 
 def images_of(recipe, budget, folder: Path):
     """What a recipe of a run without data is calibrated and trained on."""
-    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.handler.supplies), None)
+    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.role is Role.SUPPLY), None)
     synthesiser = Synthesiser(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
     made = synthesiser.made(own or synthesis_of(budget.data))
     assert synthesiser.seconds == 0, "the run has kept them"
