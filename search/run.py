@@ -168,7 +168,7 @@ def make_engine(
     trains = any(option.handler.trains for option in space.options())
     low = search_limits.explore_fidelity if trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
-    policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals)
+    policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals, archive.records)
     return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
 
 

@@ -1,20 +1,22 @@
-"""What is known of one trial: :class:`Trial`, and :class:`BaseRecord` for the uncompressed model."""
+"""A trial, from proposal to record, and the figures of the uncompressed base that trials are compared with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, Literal
 
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.tasks.task import task_measured
+from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.technique import Stage, get_technique
 
-Status = Literal["complete", "gated", "failed"]
+#: How a trial may end.
+Ended = Literal["complete", "gated", "failed"]
+Status = Ended | Literal["pending", "running"]
 
 
 def encode(values: Mapping[str, Measurement]) -> dict[str, list[float | None]]:
@@ -32,29 +34,26 @@ def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
 REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
 
 
-def is_single(techniques: Iterable[str]) -> bool:
-    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
-    return sum(name not in REPAIRS for name in techniques) == 1
-
-
 #: Words for origins in runs of earlier versions.
 EARLIER_ORIGINS = {"prior": "starter", "fanned": "variant"}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished trial at one fidelity.
+    """A recipe judged at one fidelity, with its results; before that, one that waits for them.
 
     Attributes:
         key: recipe, fidelity and seed in one hash; a finished key is never paid again.
         recipe: plain values of the recipe.
-        fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 judged before its recovery.
-        status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
+        fidelity: share of the recovery epochs it gets; 1.0 is final, 0.0 judged before its recovery.
+        status: ``pending``, then ``running``, then ``complete``, ``gated`` (a hard limit was violated before training)
+            or ``failed``.
         values: figures by objective name, those measured before the trial ended.
         origin: who asked: ``proposed``, ``single`` (one technique), ``starter``, ``promoted``, ``variant`` (another
-            deployment) or ``unrecovered`` (the recipe of an untrained evaluation, without its recovery).
-        number: the Optuna trial, or None for promotions.
-        attempt: identifies the attempt that gave the result.
+            deployment) or ``unrecovered`` (the recipe of an untrained evaluation, without its recovery); in a survey,
+            the name of what is measured.
+        number: the Optuna trial, or None where the engine asked.
+        attempt: identifies the attempt that gives the result.
         seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).
         message: why it failed, or which limits gated it.
         artifact: folder name under ``artifacts/``, or "".
@@ -75,6 +74,21 @@ class Trial:
     artifact: str = ""
     source: str = ""
 
+    @classmethod
+    def pending(cls, recipe: Recipe, fidelity: float, seed: int, origin: str = "proposed") -> Trial:
+        """A trial that nobody has begun."""
+        plain = recipe.to_dict()
+        return cls(trial_key(plain, fidelity, seed), plain, fidelity, seed, "pending", origin=origin)
+
+    def promoted(self, fidelity: float) -> Trial:
+        """The pending trial of the same recipe at a higher fidelity."""
+        return Trial.pending(self.parsed, fidelity, self.seed, "promoted")
+
+    @cached_property
+    def parsed(self) -> Recipe:
+        """The recipe as a checked value."""
+        return Recipe.from_dict(self.recipe)
+
     @property
     def is_final(self) -> bool:
         """Whether it counts for the answer: complete, at full fidelity."""
@@ -87,8 +101,8 @@ class Trial:
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether its recipe is one technique."""
-        return is_single([step["technique"] for step in self.recipe["steps"]])
+        """Whether its recipe is one compression technique (with or without recovery) and nothing else."""
+        return sum(name not in REPAIRS for name in self.techniques) == 1
 
     @cached_property
     def recipe_key(self) -> str:
@@ -129,10 +143,6 @@ def word_of(values: Mapping[str, Measurement]) -> str:
     """What that figure is called in tables and plots: agreement with the base is never called top-1."""
     quality = quality_of(values)
     return quality if quality == "agreement" else task_measured(values).heading.removesuffix(" %")
-
-
-#: The same function wherever fronts of single techniques are asked for, so that they are kept.
-IS_SINGLE = attrgetter("is_single")
 
 
 @dataclass(frozen=True)
@@ -179,5 +189,5 @@ def recipe_model_key(recipe: dict[str, Any]) -> str:
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:
-    """Identity of the work that a trial pays for."""
+    """Identity of what a trial pays for."""
     return content_hash(recipe, float(fidelity), seed)
