@@ -167,7 +167,7 @@ def make_engine(
     proposer = Proposer(space, shape, goals, seed, path, search_limits.trials, sampler, model)
     low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
-    policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals)
+    policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals, archive.records)
     return Engine(budget, archive, proposer, executor, base, shape, policy, callback, clock)
 
 

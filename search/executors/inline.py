@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
-from sousvit.search.judging.worker import judge_class, judged
+from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request
+from sousvit.search.judging.worker import Judging, answered, judge_class, judged
 from sousvit.search.trial import BaseRecord
 
 
@@ -23,7 +23,7 @@ class InlineExecutor(QueueExecutor):
 
     def __init__(self, setup: dict[str, Any], progress: Progress | None = None) -> None:
         self._setup, self._progress = setup, progress or (lambda what, done, total: None)
-        self._judge: Any = None
+        self._judge: Judging | None = None
         self._job: Job | None = None
         self._before: Any = None
         self._begun = _cpu_seconds()
@@ -33,8 +33,7 @@ class InlineExecutor(QueueExecutor):
 
         self._before = torch.get_num_threads(), torch.get_rng_state()
         self._judge = judge_class(self._setup)(self._setup, self._progress)
-        base: BaseRecord = self._judge.start(known)
-        return base
+        return self._judge.start(known)
 
     def submit(self, job: Job) -> None:
         assert self._job is None, "the inline executor runs one job at a time"
@@ -43,10 +42,13 @@ class InlineExecutor(QueueExecutor):
     def wait(self) -> JobResult:
         job, self._job = self._job, None
         assert job is not None, "nothing was submitted"
+        assert self._judge is not None, "it was not started"
         return judged(self._judge, job)
 
-    def call(self, function: str, **arguments: Any) -> Any:
-        return getattr(self._judge, f"call_{function}")(**arguments)
+    def call(self, request: Request[G]) -> G:
+        assert self._judge is not None, "it was not started"
+        answer: G = answered(self._judge, request)
+        return answer
 
     def core_seconds(self) -> float:
         return _cpu_seconds() - self._begun

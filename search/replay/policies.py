@@ -19,7 +19,7 @@ from sousvit.schema import validated
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
-from sousvit.search.executors.executor import make_job, trial_of
+from sousvit.search.executors.executor import finished, make_job
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.goals import Goals
@@ -95,10 +95,10 @@ class Replay:
     def evaluate(self, recipe: Recipe) -> Trial | None:
         """A recipe's recorded result at full fidelity; None if the table does not have it."""
         if recipe.hash not in self.known:
-            job = make_job(recipe, 1.0, self.budget.search)
-            outcome = self.table.judge(job)
-            self.clock.now += sum(outcome.seconds.values())
-            record = trial_of(job, outcome, "proposed")
+            trial = Trial.pending(recipe, FULL, self.seed)
+            result = self.table.judge(make_job(trial, self.budget.search))
+            self.clock.now += sum(result.seconds.values())
+            record = finished(trial, result)
             self.known[recipe.hash] = record
             if record.status == "complete":
                 self.note(record)

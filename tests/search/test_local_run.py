@@ -18,7 +18,7 @@ import yaml
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.executors import local
-from sousvit.search.executors.executor import Job
+from sousvit.search.executors.executor import Job, MakeTable
 from sousvit.search.executors.open import local_executor
 from sousvit.spaces.recipe import Recipe, Step
 
@@ -200,13 +200,13 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
 def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_project, tmp_path):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search={**SEARCH, "time": 0.001})
     recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))
-    asked = {"recipe": recipe.to_dict(), "fidelity": 1.0, "single": None, "leave_one_out": True, "retrain_base": False}
+    asked = MakeTable(recipe.to_dict(), 1.0, single=None, leave_one_out=True, retrain_base=False)
     (tmp_path / "run").mkdir()
     with local_executor(Budget.read(budget), tmp_path / "run") as executor:
         executor.start(None)
-        told = executor.call("answer", **asked)
-    assert [row["role"] for row in told["rows"]] == ["base", "recipe"]
-    assert told["skipped"] == ["without prune_depth", "without int8_dynamic"]
+        table = executor.call(asked)
+    assert [row.role for row in table.rows] == ["base", "recipe"]
+    assert table.skipped == ("without prune_depth", "without int8_dynamic")
 
 
 def test_the_answer_needs_neither_torch_nor_optuna(finished):

@@ -15,12 +15,12 @@ from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
+from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
 from sousvit.search.goals import Goals
 from sousvit.search.proposers.optuna import Proposer, storage_errors_as_user_errors
-from sousvit.search.results import Row, choose
+from sousvit.search.results import FinalTable, Row, choose
 from sousvit.search.run import _check_measured, claim_run
-from sousvit.search.trial import encode
 from sousvit.specs import DataSpec
 
 
@@ -37,23 +37,23 @@ def finished(simulated, verify, **changes):
     run = simulated(**changes)
     run.engine.run()
 
-    def answer(recipe, fidelity, single, leave_one_out, retrain_base):
-        values = encode({"latency_ratio": Measurement(0.5), "accuracy_drop": Measurement(0.01)})
-        rows = [Row("base", {}, {}), Row("recipe", recipe, {}, noisy=True), Row("best single", single or {}, {})]
-        told = [{**row.to_dict(), "values": values} for row in rows]
-        return {"rows": told, "skipped": ["without tome"], "sheet": None, "notes": ["3 boxes dropped in train"]}
+    def make_table(request):
+        values = {"latency_ratio": Measurement(0.5), "accuracy_drop": Measurement(0.01)}
+        rows = [Row("base", {}, values), Row("recipe", request.recipe, values, noisy=True)]
+        rows.append(Row("best single", request.single or {}, values))
+        return FinalTable(tuple(rows), skipped=("without tome",), notes=("3 boxes dropped in train",))
 
-    run.executor._answers.update(verify=verify, answer=answer)
+    run.executor._answers.update({Verify: verify, MakeTable: make_table})
     told = Told()
     return run, final_answer(run.archive, run.engine.goals, run.budget, run.executor, told), told.lines
 
 
-def holds(recipe, fidelity):
-    return encode({"latency_ratio": Measurement(0.1), "accuracy_drop": Measurement(0.0)})
+def holds(request):
+    return {"latency_ratio": Measurement(0.1), "accuracy_drop": Measurement(0.0)}
 
 
-def breaks(recipe, fidelity):
-    return encode({"latency_ratio": Measurement(0.9), "accuracy_drop": Measurement(0.0)})
+def breaks(request):
+    return {"latency_ratio": Measurement(0.9), "accuracy_drop": Measurement(0.0)}
 
 
 def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
@@ -92,9 +92,9 @@ def test_the_answer_says_what_was_judged_without_labels(data, count, words):
 def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next(simulated):
     asked = []
 
-    def verify(recipe, fidelity):
-        asked.append(recipe)
-        return breaks(recipe, fidelity) if len(asked) < 3 else holds(recipe, fidelity)
+    def verify(request):
+        asked.append(request.recipe)
+        return breaks(request) if len(asked) < 3 else holds(request)
 
     run, answer, said = finished(simulated, verify)
     assert answer.feasible and answer.chosen.recipe == asked[2] and len(run.archive.rejected) == 2

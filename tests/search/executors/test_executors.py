@@ -12,7 +12,7 @@ import pytest
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.executor import Executor
+from sousvit.search.executors.executor import Executor, MakeTable, Verify
 from sousvit.search.executors.inline import InlineExecutor
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.executors.simulated import SimulatedExecutor
@@ -28,7 +28,7 @@ def simulated(budget: Budget, folder: Path) -> Executor:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     judge = module.SimulatedJudge({"budget": budget.model_dump(mode="json"), "folder": str(folder)}, None)
-    answers = {"verify": judge.call_verify, "answer": judge.call_answer}
+    answers = {Verify: judge.verify, MakeTable: judge.make_table}
     return SimulatedExecutor(judge.start(None), judge.judge, answers=answers)
 
 
