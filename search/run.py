@@ -165,8 +165,7 @@ def make_engine(
     model = ModelBased(space, shape, goals, seed) if kind == "auto" else None
     sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
     proposer = Proposer(space, shape, goals, seed, path, search_limits.trials, sampler, model)
-    trains = any(option.handler.trains for option in space.options())
-    low = search_limits.explore_fidelity if trains else FULL
+    low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals)
     return Engine(budget, archive, proposer, executor, base, shape, policy, callback, clock)

@@ -27,7 +27,7 @@ from sousvit.search.trial import trial_key
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import ModelTechnique, Stage
+from sousvit.spaces.technique import ModelTechnique, Role, Stage
 
 #: Combinations by name: techniques at their middle settings, of those that the space has.
 COMBINATIONS = {
@@ -95,7 +95,7 @@ def _model_options(space: Space) -> list[Option]:
         option
         for group in space.groups
         for option in group
-        if isinstance(option.handler, ModelTechnique) and option.handler.compresses
+        if isinstance(option.handler, ModelTechnique) and option.handler.role.compresses
     ]
 
 
@@ -125,14 +125,14 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Entry]:
     carrier, runtime = carriers[0], space.first_runtime(*usual)
     for option in options:
         handler = option.handler
-        if handler.recovers and option.technique == usual[0].technique:
+        if handler.role is Role.REPAIR and option.technique == usual[0].technique:
             given = usual[0].config.model_dump(mode="json")
             for name, values in option.values.items():
                 for value in values if name != "epochs" else ():
                     with contextlib.suppress(UserError):  # shares of the loss beyond 1
                         step = Step.make(option.technique, **{**given, name: value})
                         yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
-        elif not handler.compresses and not handler.trains:
+        elif not handler.role.compresses and not handler.role.trains:
             for step in option.samples(shape)[:1]:
                 recipe = _helped(step, carriers, Recipe(usual, runtime), shape)
                 if recipe is not None:
@@ -150,9 +150,9 @@ def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: Model
 
 
 def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:
-    if step is not None and step.handler.trains:
+    if step is not None and step.role.trains:
         return ()
-    recovering = [option for group in space.groups for option in group if option.handler.recovers]
+    recovering = [option for group in space.groups for option in group if option.handler.role is Role.REPAIR]
     return tuple(option.default_step(shape) for option in recovering[:1])
 
 
@@ -168,7 +168,7 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     last = [(runtime, deploy.default_step()) for runtime, deploy in (deploys[n] for n in techniques if n in deploys)]
     for place in (0, -1):
         steps = [option.samples(shape)[place] for name, option in options.items() if name in techniques]
-        steps += [] if any(step.handler.trains for step in steps) else _recovery(space, shape, None)
+        steps += [] if any(step.role.trains for step in steps) else _recovery(space, shape, None)
         runtime = last[0][0] if last else space.first_runtime(*steps)
         recipe = Recipe((*steps, *(step for _, step in last)), runtime)
         with contextlib.suppress(UserError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sousvit.errors import TrialError, UserError
     from sousvit.objectives.objective import Measurement, Objective
     from sousvit.objectives.targets.target import Target
-    from sousvit.plugins import register_objective, register_runtime, register_technique
+    from sousvit.plugins import register_device, register_objective, register_runtime, register_technique
     from sousvit.result import Result
     from sousvit.runs import Run, list_runs, open_run
     from sousvit.search.budget import Budget
@@ -66,6 +66,7 @@ __all__ = [
     "list_techniques",
     "measure",
     "open_run",
+    "register_device",
     "register_objective",
     "register_runtime",
     "register_technique",
@@ -100,6 +101,7 @@ _PLACES = {
     "list_techniques": "sousvit.tools",
     "measure": "sousvit.tools",
     "open_run": "sousvit.runs",
+    "register_device": "sousvit.plugins",
     "register_objective": "sousvit.plugins",
     "register_runtime": "sousvit.plugins",
     "register_technique": "sousvit.plugins",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.inputs import INPUTS, data_input, model_input, target_input
 from sousvit.objectives.targets.target import Target
-from sousvit.plugins import objectives_input, space_input
+from sousvit.plugins import objectives_input, space_input, techniques_input
 from sousvit.result import Result
 from sousvit.runs import Run, folder_of
 from sousvit.search.budget import Budget, SearchLimits, make_budget
@@ -96,15 +96,19 @@ def compress(
         )
     data = data_input(train, validation, test, folder / INPUTS)
     limits = dict(limits or {})
+    names, references = techniques_input(techniques, executor)
     values = {
         "model": spec,
         "data": data,
         "targets": target_input(target),
         "limits": limits,
         "optimize": optimize if isinstance(optimize, str | Mapping) else list(optimize),
-        "space": space_input(space, techniques, executor),
+        "space": space_input(space, names),
         "search": {"trials": trials, "time": time, "seed": seed, **options},
-        "plugins": {"objectives": objectives_input(objectives, [*optimize, *limits], executor)},
+        "plugins": {
+            "objectives": objectives_input(objectives, [*optimize, *limits], executor),
+            "techniques": references,
+        },
     }
     return _optimize(make_budget(values, Path(), "compress"), folder, executor, callbacks, base=base)
 

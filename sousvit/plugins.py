@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from sousvit.errors import UserError, one_line
+from sousvit.errors import UserError
 from sousvit.objectives import BUILTIN
-from sousvit.objectives.objective import OBJECTIVES, Objective, check_class, get_objective
-from sousvit.objectives.runtimes.runtime import RUNTIMES
-from sousvit.registry import Registry, reference_of
+from sousvit.objectives.objective import OBJECTIVES, Objective, get_objective
+from sousvit.registry import reference_of
 from sousvit.search.executors.open import INLINE
 from sousvit.search.judging.trial_objectives import ON_REQUEST
+from sousvit.search.plugins import KINDS
 from sousvit.spaces.space import read_space
 from sousvit.spaces.technique import TECHNIQUES, Technique, get_technique
 
 if TYPE_CHECKING:
+    from sousvit.objectives.devices.device import Device
     from sousvit.objectives.runtimes.runtime import Runtime
-
-T = TypeVar("T")
 
 
 def register_objective(objective: type[Objective] | Objective) -> None:
@@ -28,8 +27,7 @@ def register_objective(objective: type[Objective] | Objective) -> None:
     Raises:
         UserError: it breaks the contract, or its name is taken.
     """
-    check_class(_class_of(objective), _class_of(objective).__name__)
-    _register(OBJECTIVES, objective)
+    _register("objectives", objective)
 
 
 def register_technique(technique: type[Technique] | Technique) -> None:
@@ -38,36 +36,35 @@ def register_technique(technique: type[Technique] | Technique) -> None:
     Raises:
         UserError: it breaks the contract, or its name is taken.
     """
-    kind = _class_of(technique)
-    if not issubclass(kind, Technique):
-        action = "derive a class from sousvit.spaces.technique.ModelTechnique or DeployTechnique"
-        raise UserError("a technique of your own is a class", repr(technique), action)
-    missing = [key for key in ("name", "stage", "config", "summary", "source") if not hasattr(kind, key)]
-    if missing:
-        action = f"correct {kind.__name__}"
-        raise UserError("a technique declares name, stage, config, summary, source", f"no {missing[0]}", action)
-    _register(TECHNIQUES, technique)
+    _register("techniques", technique)
 
 
-def register_runtime(runtime: type[Runtime] | Runtime) -> None:
-    """Make a runtime known in this process; the same one again is harmless.
+def register_runtime(runtime: type[Runtime]) -> None:
+    """Make a runtime, and the exporter that it names, known in this process; the same one again is harmless.
 
     Raises:
-        UserError: its name is taken.
+        UserError: it breaks the contract, or its name is taken.
     """
-    _register(RUNTIMES, runtime)
+    _register("runtimes", runtime)
 
 
-def _register(registry: Registry[Any], given: Any) -> None:
-    """Add ``given``, or an instance of it, under its name."""
-    if given.name in registry and given in (registry.get(given.name), type(registry.get(given.name))):
-        return
-    try:
-        item = given() if isinstance(given, type) else given
-    except Exception as error:  # a user's own code
-        rule = f"a class of a {registry.kind} is made without arguments"
-        raise UserError(rule, one_line(error), "give an instance") from error
-    registry.add(item.name, item)
+def register_device(device: type[Device]) -> None:
+    """Make a kind of device known in this process; the same one again is harmless.
+
+    Raises:
+        UserError: it breaks the contract, or its name is taken.
+    """
+    _register("devices", device)
+
+
+def _register(kind: str, given: Any) -> None:
+    """Add a class, or an instance as it is, to the registries of its kind."""
+    for registry in KINDS[kind]:
+        if isinstance(given, type):
+            registry.register(given)
+        else:
+            registry.check(type(given))
+            registry.add(given.name, given)
 
 
 def objectives_input(own: Iterable[Any], named: Iterable[str], executor: str) -> list[str]:
@@ -99,12 +96,12 @@ def _objective(entry: Any, named: Sequence[str], executor: str) -> str | None:
     if isinstance(entry, str) and ":" in entry:
         return entry
     given = type(get_objective(entry)) if isinstance(entry, str) else entry
-    kind = check_class(_class_of(given), _class_of(given).__name__)
+    kind: Any = OBJECTIVES.check(_class_of(given))
     reference = None
     if isinstance(given, type):
         reference = _reference(kind, executor)
     elif executor != INLINE:
-        raise _stays(f"an instance of {kind.__name__}")
+        raise _stays("an objective", f"an instance of {kind.__name__}")
     else:
         register_objective(given)
     forms = {kind.name, f"{kind.name}_ratio", f"{kind.name}_drop"}
@@ -121,22 +118,46 @@ def _reference(kind: type[Objective], executor: str) -> str | None:
         return None
     reference = reference_of(kind)
     if reference is None and executor != INLINE:
-        raise _stays(f"{kind.__name__}, which stands in no file")
+        raise _stays("an objective", f"{kind.__name__}, which stands in no file")
     if reference is None:
         register_objective(kind)
     return reference
 
 
-def space_input(space: Any, techniques: Sequence[Any], executor: str) -> Any:
-    """A space as a budget takes it, with techniques of the user's own added.
+def techniques_input(techniques: Sequence[Any], executor: str) -> tuple[list[str], list[str]]:
+    """Techniques of the user's own: their names, and references for the workers, as ``file.py:Class``.
 
     Args:
-        space: a preset's name, a YAML file, a mapping, or names of techniques.
-        techniques: classes, instances or names to add, each with its own choice of values.
+        techniques: classes, instances or names.
         executor: where trials run.
 
     Raises:
         UserError: not a technique, or one that worker processes cannot import.
+    """
+    names, references = [], []
+    for entry in techniques:
+        technique = get_technique(entry) if isinstance(entry, str) else entry
+        register_technique(technique)
+        kind = _class_of(technique)
+        names.append(str(kind.name))
+        if kind.__module__.startswith("sousvit.") or executor == INLINE:
+            continue
+        reference = reference_of(kind) if isinstance(technique, type) else TECHNIQUES.reference(kind.name)
+        if reference is None:
+            raise _stays("a technique", kind.__name__)
+        references.append(reference)
+    return names, references
+
+
+def space_input(space: Any, techniques: Sequence[str]) -> Any:
+    """A space as a budget takes it, with more techniques added.
+
+    Args:
+        space: a preset's name, a YAML file, a mapping, or names of techniques.
+        techniques: names to add, each with its own choice of values.
+
+    Raises:
+        UserError: not a space, or no such technique.
     """
     if isinstance(space, list | tuple):
         space = {"techniques": {get_technique(name).name: {} for name in space}}
@@ -144,25 +165,14 @@ def space_input(space: Any, techniques: Sequence[Any], executor: str) -> Any:
     if not techniques:
         return space
     definition = read_space(space)
-    names = [_technique(entry, executor) for entry in techniques]
-    added: dict[str, Any] = {name: {} for name in names if name not in definition["techniques"]}
+    added: dict[str, Any] = {name: {} for name in techniques if name not in definition["techniques"]}
     return {**definition, "techniques": {**definition["techniques"], **added}}
-
-
-def _technique(entry: Any, executor: str) -> str:
-    """The name of a technique that trials can find."""
-    entry = get_technique(entry) if isinstance(entry, str) else entry
-    register_technique(entry)
-    kind = _class_of(entry)
-    if executor != INLINE and not kind.__module__.startswith("sousvit."):
-        raise UserError("a technique from Python stays in its process", kind.__name__, "use executor='inline'")
-    return str(kind.name)
 
 
 def _class_of(given: Any) -> Any:
     return given if isinstance(given, type) else type(given)
 
 
-def _stays(received: str) -> UserError:
+def _stays(kind: str, received: str) -> UserError:
     action = "give a class that stands in a file, or use executor='inline'"
-    return UserError("worker processes import an objective from its file", received, action)
+    return UserError(f"worker processes import {kind} from its file", received, action)

@@ -1,4 +1,4 @@
-"""What a user writes about a model and its data. Light: checked YAML only, no torch."""
+"""What a user writes about a model, its data and its training. Light: checked YAML only, no torch."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ _FIGURE_ENDINGS = ("top1", "top5", "accuracy", "_acc", "_loss", "_seconds", "_pa
 
 
 Task = Literal["classification", "detection"]
+#: How training images are varied. ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see
+#: :mod:`sousvit.data.zoom`; ``randaugment`` (arXiv 1909.13719), ``mixup`` (1710.09412) and ``cutmix`` (1905.04899) come
+#: on top of ``crop_flip``.
+Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment", "mixup", "cutmix"]
+#: What updates the weights; see :mod:`sousvit.spaces.training.optimizer`.
+OptimizerName = Literal["muon", "adamw"]
 #: Formats of data whose images hold boxes.
 DETECTION_FORMATS = ("voc", "coco")
 

@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from PIL import Image
 
 from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
+from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.specs import ModelSpec
 
 
@@ -30,6 +33,36 @@ def one_thread() -> None:
 
 
 torch.set_num_threads(1)
+
+
+@contextmanager
+def scratch_registries() -> Iterator[None]:
+    """What is registered in it is gone after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in {registry for registries in KINDS.values() for registry in registries}:
+            for part in ("_items", "_plugins", "_references"):
+                patch.setattr(registry, part, dict(getattr(registry, part)))
+        yield
+
+
+@pytest.fixture
+def forget_plugins() -> Iterator[None]:
+    """What the test registers is gone after it."""
+    with scratch_registries():
+        yield
+
+
+#: A runtime in a file, as a budget's ``plugins`` names it.
+TOY_RUNTIME = f"{Path(__file__).parent / 'toy_runtime.py'}:Reference"
+
+
+@pytest.fixture(scope="module")
+def toy_runtime() -> Iterator[str]:
+    """The name of a runtime that is registered from a file, for a module's tests."""
+    with scratch_registries():
+        load_plugins({"runtimes": [TOY_RUNTIME]}, Path())
+        yield "reference"
+
 
 TINY_VIT: dict[str, Any] = {
     "img_size": 16,

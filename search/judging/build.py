@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.data import ImageSet, Splits
-from sousvit.errors import MissingPackageError, UserError
+from sousvit.errors import UserError
 from sousvit.machine import available_cores, torch_threads
 from sousvit.models.load import LoadedModel
 from sousvit.objectives.objective import Measurement
@@ -27,7 +27,7 @@ from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.images import exactly_labelled, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.specs import DataSpec, ModelSpec, read_description, require_task
 
@@ -82,8 +82,8 @@ class Workshop:
         progress: Progress | None = None,
     ) -> None:
         require_task(base.spec, data)
-        supply = Supply(base, seed, data.calibration, cache, progress)
-        self.base, self.splits = base, open_splits(data, base, supply, cache)
+        synthesiser = Synthesiser(base, seed, data.calibration, cache, progress)
+        self.base, self.splits = base, open_splits(data, base, synthesiser, cache)
         context = Context(
             normalise=base.normalise,
             calibration=self.splits.calibration(),
@@ -91,7 +91,7 @@ class Workshop:
             teacher=Teacher(base, self.splits.train, cache, progress),
             seed=seed,
             progress=progress,
-            supply=supply if data.kind == "none" else None,
+            synthesise=synthesiser if data.kind == "none" else None,
         )
         self.builder = ModelBuilder(base, context, cache)
 
@@ -142,8 +142,7 @@ def require_buildable(recipe: Recipe, out: Path) -> None:
     """
     get_runtime(recipe.runtime).require()
     for step in recipe.steps:
-        for package in step.handler.missing_packages():
-            raise MissingPackageError(package, step.technique, step.handler.extra)
+        step.handler.needs.require_packages(step.technique)
     if out.exists() and not (out / DESCRIPTION).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder must be new, empty, or an artifact's", out, "choose another --out")
 

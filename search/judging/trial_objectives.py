@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sousvit.objectives import BUILTIN
-from sousvit.objectives.objective import Objective, get_objective
-from sousvit.objectives.plugins import load_objective
+from sousvit.objectives.objective import OBJECTIVES, Objective, get_objective
 from sousvit.search.budget import Budget
 
 #: Measured only where a budget asks for them: a process a trial, a second of compression, a counter not all have.
@@ -20,7 +19,7 @@ def trial_objectives(budget: Budget) -> list[Objective]:
 
     Of others that this process knows (plug-ins of packages, those of another budget), nothing is measured unasked.
     """
-    own = {load_objective(reference).name for reference in budget.plugins.objectives}
+    own = {OBJECTIVES.load(reference).name for reference in budget.plugins["objectives"]}
     asked, tasks = ({*BUILTIN, *own} - ON_REQUEST), (None, budget.model.task)
     labelled = budget.data.kind == "labelled"
     usual = map(get_objective, sorted(asked))

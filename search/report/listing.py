@@ -43,7 +43,7 @@ def objective_rows() -> list[Row]:
 
 def target_rows() -> list[Row]:
     """Name, device, runtimes, threads, batch and summary of every shipped target."""
-    from sousvit.objectives.targets.target import list_targets, load_target
+    from sousvit.objectives.targets.profiles import list_targets, load_target
 
     rows = []
     for name in list_targets():

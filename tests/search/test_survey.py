@@ -21,7 +21,7 @@ def space(shape):
 def test_every_technique_and_combination_of_the_space_is_listed_once(space, shape):
     listed = entries(space, shape)
     names = {entry.name for entry in listed}
-    compressing = {technique.name for technique in techniques() if technique.compresses}
+    compressing = {technique.name for technique in techniques() if technique.role.compresses}
     assert names >= compressing | set(COMBINATIONS) | {"base"}
     assert names >= {"tome, untrained", "attention, untrained"} and names.isdisjoint(
         {"qat, untrained", "student, untrained"}

@@ -133,7 +133,7 @@ def test_every_technique_fits_three_families_or_says_why(make_vit):
         assert fitting >= 3 or (name == "distill_token" and fitting >= 2), (name, reasons)
 
 
-BLIND = [technique.name for technique in techniques() if not technique.uses_images]
+BLIND = [technique.name for technique in techniques() if not technique.needs.images]
 
 
 @pytest.mark.parametrize("name", BLIND)
@@ -178,7 +178,7 @@ def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_conte
     assert {key: value.shape for key, value in changed.state_dict().items()} == {
         key: value.shape for key, value in bare.state_dict().items()
     }
-    if handler.compresses:
+    if handler.role.compresses:
         now = sum(int((parameter == 0).sum()) for parameter in changed.parameters())
         cheaper = expected.macs() < shape.macs() or expected.params() < shape.params()
         assert cheaper or now > zeros or handler.bytes_per_weight(step.config) < 4
@@ -187,7 +187,7 @@ def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_conte
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEPLOY_TECHNIQUES)
-def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_context, tmp_path):
+def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_context, tmp_path, toy_runtime):
     model = family_model(make_vit, family)
     context = make_context(model, 48)
     for runtime in sorted(get_technique(name).runtimes):
@@ -197,6 +197,18 @@ def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_cont
         before = {key: value.clone() for key, value in model.state_dict().items()}
         agree(model, recipe, context, tmp_path / runtime)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", MODEL_TECHNIQUES)
+def test_a_model_technique_exports_to_a_made_up_runtime(name, make_vit, make_context, tmp_path, toy_runtime):
+    handler, model = get_technique(name), family_model(make_vit, "class_token")
+    step = middle_step(name, vit_shape(model))
+    if not handler.suits(toy_runtime):
+        with pytest.raises(UserError, match=f"{name} must suit the runtime; received {toy_runtime}; use one of "):
+            Recipe((step,), toy_runtime)
+        return
+    changed = handler.apply(model, step.config, training_context(model, make_context)).eval()
+    agree(changed, Recipe((step,), toy_runtime), make_context(model), tmp_path / "artifact")
 
 
 @pytest.mark.slow
@@ -324,7 +336,7 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
     for runtime, deploys in DEPLOYED.items():
         for number, deploy in enumerate(deploys):
             recipe = Recipe((*steps, Step.make(deploy)), runtime).canonical(shape)
-            if get_technique(deploy).needs_linear and student in ("efficientvit_b0", "repvit_m0_9"):
+            if get_technique(deploy).needs.linear and student in ("efficientvit_b0", "repvit_m0_9"):
                 with pytest.raises(UserError, match="no linear layers"):
                     recipe.reshape(shape)
                 continue
