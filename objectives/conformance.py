@@ -1,4 +1,4 @@
-"""The suite that every objective must pass; our tests run it on ours, users on theirs.
+"""The conformance suite that every objective must pass, ours in our tests and a user's in theirs.
 
 from sousvit.objectives.conformance import check_objective
 from sousvit.objectives.objective import OBJECTIVES

@@ -15,7 +15,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Generic, TypeVar
@@ -23,9 +22,9 @@ from typing import IO, Any, Generic, TypeVar
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import Budget, read_budget
-from sousvit.search.limits import Limit
-from sousvit.search.trial import BaseRecord, TrialRecord, decode
+from sousvit.search.budget import Budget
+from sousvit.search.goals import Goals
+from sousvit.search.trial import BaseRecord, Trial, decode
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,9 +43,9 @@ class Archive:
 
     def __init__(self, folder: Path, writable: bool = False) -> None:
         self.folder = folder
-        self._by_key: dict[str, TrialRecord] = {}
+        self._by_key: dict[str, Trial] = {}
         #: Finished trials in their order; it only grows.
-        self.records: list[TrialRecord] = []
+        self.records: list[Trial] = []
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
@@ -58,8 +57,8 @@ class Archive:
         #: Trials that this run paid for itself.
         self.own = 0
         self.core_seconds = 0.0
-        self._fronts: dict[tuple[Any, ...], tuple[Front[TrialRecord], int]] = {}
-        self._rivals: dict[tuple[Any, ...], tuple[list[TrialRecord], tuple[dict[str, float], ...]]] = {}
+        self._fronts: dict[tuple[Any, ...], tuple[Front[Trial], int]] = {}
+        self._rivals: dict[tuple[Any, ...], tuple[list[Trial], tuple[dict[str, float], ...]]] = {}
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
@@ -92,7 +91,7 @@ class Archive:
             os.fsync(self._stream.fileno())
         self._take(event)
 
-    def add(self, record: TrialRecord) -> bool:
+    def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same work is dropped, and False returned."""
         if record.key in self.trials:
             return False
@@ -109,7 +108,7 @@ class Archive:
     def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "trial":
-            record = TrialRecord.from_dict(event["trial"])
+            record = Trial.from_dict(event["trial"])
             is_new = record.key not in self.trials
             if not record.source:
                 self.own += is_new
@@ -135,7 +134,7 @@ class Archive:
             self.core_seconds += float(event["core_seconds"])
 
     @property
-    def trials(self) -> Mapping[str, TrialRecord]:
+    def trials(self) -> Mapping[str, Trial]:
         """Finished trials by key, to be read only: :meth:`add` adds to them."""
         return MappingProxyType(self._by_key)
 
@@ -153,80 +152,57 @@ class Archive:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[TrialRecord]:
+    def __iter__(self) -> Iterator[Trial]:
         return iter(self.records)
 
-    def since(self, known: int) -> list[TrialRecord]:
+    def since(self, known: int) -> list[Trial]:
         """The trials after the first ``known``."""
         return self.records[known:]
 
-    def front(
-        self,
-        limits: Sequence[Limit],
-        senses: Mapping[str, bool],
-        among: Callable[[TrialRecord], bool] | None = None,
-    ) -> list[TrialRecord]:
-        """Feasible, final, non-dominated trials; ``senses``: whether more is better.
-
-        Fronts are kept, and only trials that came since are looked at.
+    def front(self, goals: Goals, among: Callable[[Trial], bool] | None = None) -> list[Trial]:
+        """Feasible, final, non-dominated trials. Fronts are kept, and only trials that came since are looked at.
 
         Args:
             among: which trials count, by default all; the same function each time, or the front is made anew.
         """
-        key = (among, tuple(limits), tuple(senses.items()), len(self.rejected))
-        front, seen = self._fronts.get(key) or (Front(senses.values()), 0)
-        for trial in feasible(filter(among, self.since(seen)), limits):
-            point = [trial.get(name) for name in senses]
-            if not self.is_rejected(trial, limits) and not any(math.isnan(value) for value in point):
+        key = (among, goals.limits, tuple(goals.directions), len(self.rejected))
+        front, seen = self._fronts.get(key) or (Front(), 0)
+        for trial in feasible(filter(among, self.since(seen)), goals):
+            point = goals.point(trial.values)
+            if not self.is_rejected(trial, goals) and not any(map(math.isnan, point)):
                 front.add(point, trial)
         self._fronts[key] = front, len(self)
         return list(front.items)
 
-    def rivals(
-        self,
-        limits: Sequence[Limit],
-        senses: Mapping[str, bool],
-        among: Callable[[TrialRecord], bool] | None = None,
-    ) -> tuple[dict[str, float], ...]:
+    def rivals(self, goals: Goals, among: Callable[[Trial], bool] | None = None) -> tuple[dict[str, float], ...]:
         """What a candidate has to beat: the figures of the front, of what is optimised."""
-        key, front = (among, tuple(senses)), self.front(limits, senses, among)
+        key, front = (among, tuple(goals.directions)), self.front(goals, among)
         known, figures = self._rivals.get(key, ([], ()))
         if known != front:
-            figures = tuple({name: trial.get(name) for name in senses} for trial in front)
+            figures = tuple(goals.figures(trial.values) for trial in front)
             self._rivals[key] = front, figures
         return figures
 
-    def is_rejected(self, trial: TrialRecord, limits: Sequence[Limit]) -> bool:
-        """Whether ``trial`` breaks one of ``limits`` by what was measured of it again: then it is no answer to them.
+    def is_rejected(self, trial: Trial, goals: Goals) -> bool:
+        """Whether ``trial`` breaks a limit by what was measured of it again: then it is no answer.
 
         Earlier versions did not note what they measured; what they rejected stays so.
         """
         again = self.rejected.get(trial.key)
-        return again is not None and (not again or not holds(replace(trial, values=trial.values | again), limits))
+        return again is not None and (not again or not goals.holds(trial.values | again))
 
-    def drop_artifacts(self, limits: Sequence[Limit], senses: Mapping[str, bool], newest: TrialRecord) -> None:
+    def drop_artifacts(self, goals: Goals, newest: Trial) -> None:
         """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""
-        kept = {trial.artifact for trial in self.front(limits, senses)}
+        kept = {trial.artifact for trial in self.front(goals)}
         self._stored.add(newest.artifact)
         for name in self._stored - kept:
             shutil.rmtree(self.folder / "artifacts" / name, ignore_errors=True)
         self._stored &= kept
 
 
-def feasible(trials: Iterable[TrialRecord], limits: Sequence[Limit]) -> list[TrialRecord]:
+def feasible(trials: Iterable[Trial], goals: Goals) -> list[Trial]:
     """Final trials (the only ones an answer may come from) that hold every limit."""
-    return [trial for trial in trials if trial.is_final and holds(trial, limits)]
-
-
-def holds(trial: TrialRecord, limits: Iterable[Limit]) -> bool:
-    """Whether every limit was measured and holds."""
-    return all(limit.violation(trial.values.get(limit.name)) <= 0 for limit in limits)
-
-
-def violations(trial: TrialRecord, limits: Iterable[Limit]) -> dict[str, float]:
-    """The violated limits by name; one that was not measured counts as violated without bound."""
-    found = {limit.name: limit.violation(trial.values.get(limit.name)) for limit in limits}
-    return {name: value for name, value in found.items() if value > 0}
+    return [trial for trial in trials if trial.is_final and goals.holds(trial.values)]
 
 
 def run_folder(root: Path, name: str) -> Path:
@@ -249,7 +225,7 @@ def open_run(folder: Path) -> tuple[Budget, Archive]:
     path = folder / "budget.yaml"
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = read_budget(path)
+    budget = Budget.read(path)
     archive = Archive(folder)
     if archive.base is None or not len(archive):
         raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
@@ -307,20 +283,15 @@ T = TypeVar("T")
 
 
 class Front(Generic[T]):
-    """Non-dominated points with what they stand for; of equal points the first stays.
+    """Non-dominated points, less is better, with what they stand for; of equal points the first stays."""
 
-    Args:
-        maximise: per objective, whether more is better.
-    """
-
-    def __init__(self, maximise: Iterable[bool]) -> None:
-        self._signs = tuple(-1.0 if more else 1.0 for more in maximise)
+    def __init__(self) -> None:
         self._points: list[tuple[float, ...]] = []
         self.items: list[T] = []
 
     def add(self, point: Sequence[float], item: T) -> bool:
         """Add ``point``; returns whether it is on the front now."""
-        new = tuple(sign * value for sign, value in zip(self._signs, point, strict=True))
+        new = tuple(point)
         if any(all(a <= b for a, b in zip(old, new, strict=True)) for old in self._points):
             return False
         keep = [not all(a <= b for a, b in zip(new, old, strict=True)) for old in self._points]

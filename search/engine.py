@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 from sousvit.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
+from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
 from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.fidelity.promotion import Promotions
-from sousvit.search.fidelity.untrained import Readings
-from sousvit.search.judging.gate import analytic_values, broken_limits, explain
+from sousvit.search.fidelity.untrained import UntrainedResults
+from sousvit.search.judging.gate import analytic_values
 from sousvit.search.pending import Work
 from sousvit.search.proposers.optuna import Proposal, Proposer
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
-from sousvit.search.trial import IS_SINGLE, TrialRecord
+from sousvit.search.trial import IS_SINGLE, Trial
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Engine:
         base: the base's figures.
         shape: the base's shape.
         policy: fidelity of trials.
-        watcher: told of every trial.
+        callback: told of every trial.
         clock: seconds; the simulated executor brings its own.
     """
 
@@ -71,24 +71,23 @@ class Engine:
         base: BaseRecord,
         shape: ModelShape,
         policy: Halving,
-        watcher: Watcher | None = None,
+        callback: Callback | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
-        self._watcher = watcher or Watcher()
-        self._limits = budget.hard_limits
-        self._senses = budget.senses
+        self._callback = callback or Callback()
+        self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(budget, archive, proposer.space, policy)
-        self._readings = Readings(archive)
+        self._fan_out = FanOut(archive, proposer.space, policy)
+        self._untrained = UntrainedResults(archive)
         self._running: dict[str, Work] = {}
         #: Asked, but the same weights are being trained for another recipe.
         self._held: list[Work] = []
         self._exhausted = False
-        self.counts = self._watcher.counts
+        self.counts = Counts()
         self.stopped_because = ""
 
     @property
@@ -129,7 +128,7 @@ class Engine:
                 self._exhausted = True
         return None
 
-    def take(self, outcome: Outcome) -> bool:
+    def take(self, outcome: JobResult) -> bool:
         """Record an outcome; False for that of a lost attempt, which is discarded."""
         work = self._running.pop(outcome.attempt, None)
         if work is None:
@@ -139,7 +138,7 @@ class Engine:
             work.retries += 1
             self._held.insert(0, work)
             return True
-        record = record_of(work.job, outcome, work.origin, work.number)
+        record = trial_of(work.job, outcome, work.origin, work.number)
         self.counts.gated_measured += record.status == "gated"
         self._record(record, work.proposals)
         self._fan_out.offer(work.recipe, record)
@@ -193,7 +192,7 @@ class Engine:
                 and work.key not in self._archive.trials
                 and work.key not in self._on_their_way()
             ):
-                self.counts.fanned += 1
+                self.counts.variants += 1
                 yield work
                 return
         promotion = self._promotions.next(self.seconds, [*running, *self._held], self._exhausted)
@@ -205,7 +204,7 @@ class Engine:
         return Work(recipe, fidelity, self._budget.search.seed, origin, list(proposals))
 
     def _start(self, work: Work, attempt: str | None = None) -> Job:
-        self._watcher.begin(work.origin, work.recipe, work.fidelity)
+        self._callback.on_begin(work.origin, work.recipe, work.fidelity)
         job = make_job(work.recipe, work.fidelity, self._budget.search, self._rivals(work))
         work.job = job if attempt is None else replace(job, attempt=attempt)
         self._running[work.job.attempt] = work
@@ -223,7 +222,7 @@ class Engine:
             if repeated and not was_enqueued and not self._enqueue_other():
                 return False
             pending = [work.recipe for work in self._on_their_way().values()]
-            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.lost())):
+            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.dominated())):
                 return True
             repeated += not was_enqueued
         return False
@@ -262,7 +261,7 @@ class Engine:
             return False
         work = self._planned(recipe)
         is_asked = work.key in self._archive.trials or work.key in self._on_their_way()
-        return not is_asked and not broken_limits(self._analytic_values(work.recipe), self._limits)
+        return not is_asked and not self.goals.violations(self._analytic_values(work.recipe), measured_only=True)
 
     def _planned(self, recipe: Recipe) -> Work:
         canonical = recipe.canonical(self._shape)
@@ -285,7 +284,7 @@ class Engine:
     def _hold_or_gate(self, work: Work) -> None:
         """Hold it ready, unless shapes gate it, or the same model was judged before its recovery already."""
         gated = self._gate(work)
-        known = self._readings.of(work) if gated is None and work.fidelity == READ else None
+        known = self._untrained.of(work) if gated is None and work.fidelity == UNTRAINED else None
         if gated is not None:
             self.counts.gated_analytic += 1
             self._record(gated, work.proposals)
@@ -294,38 +293,36 @@ class Engine:
         else:
             self._held.append(work)
 
-    def _gate(self, work: Work) -> TrialRecord | None:
+    def _gate(self, work: Work) -> Trial | None:
         """A gated record if shapes alone break a limit, or the deployment never pays."""
-        if work.origin == "proposed" and self._fan_out.has_lost(work.recipe):
+        if work.origin == "proposed" and self._fan_out.is_dominated(work.recipe):
             message = "gated: every model that was deployed so was better off with another deployment"
             return self._gated(work, message=message)
         values = self._analytic_values(work.recipe)
-        broken = broken_limits(values, self._limits)
+        broken = self.goals.explain(values, measured_only=True)
         if not broken:
             return None
-        message = f"gated by shape: {explain(broken, values, self._limits)}"
+        message = f"gated by shape: {'; '.join(broken)}"
         return self._gated(work, values=values, message=message)
 
-    def _gated(self, work: Work, **more: Any) -> TrialRecord:
+    def _gated(self, work: Work, **more: Any) -> Trial:
         plain = work.recipe.to_dict()
-        return TrialRecord(
-            work.key, plain, work.fidelity, work.seed, "gated", origin=work.origin, number=work.number, **more
-        )
+        return Trial(work.key, plain, work.fidelity, work.seed, "gated", origin=work.origin, number=work.number, **more)
 
     def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
-        return self._archive.rivals(self._limits, self._senses, IS_SINGLE if work.is_single else None)
+        return self._archive.rivals(self.goals, IS_SINGLE if work.is_single else None)
 
-    def _record(self, record: TrialRecord, proposals: list[Proposal]) -> None:
+    def _record(self, record: Trial, proposals: list[Proposal]) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
         self._archive.add(record)
         for proposal in proposals:
             self._proposer.tell(proposal, self._policy.expected(record, self._archive.records))
         if record.artifact:
-            self._archive.drop_artifacts(self._limits, self._senses, record)
+            self._archive.drop_artifacts(self.goals, record)
         self.counts.finished += 1
         self.counts.failed += record.status == "failed"
-        self._watcher.trial(record, self.counts)
+        self._callback.on_trial(record, self.counts)
         self._check_not_hopeless()
 
     def _plan_priors(self, shape: ModelShape) -> None:
@@ -341,10 +338,10 @@ class Engine:
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
         if not self._proposer.is_new:
             return  # resumed: the study still holds what was not asked yet
-        for trial in self._archive.front(self._limits, self._senses):
+        for trial in self._archive.front(self.goals):
             # Known: replayed, so that the sampler learns it.
             self._proposer.enqueue(Recipe.from_dict(trial.recipe), "earlier")
-        hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]
+        hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, shape)]
         known = [("single", recipe) for recipe in singles]
         for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
             self._proposer.enqueue(recipe, origin)

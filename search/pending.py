@@ -19,7 +19,7 @@ class Work:
     """A recipe to judge at one fidelity.
 
     Attributes:
-        origin: who asked (see :class:`sousvit.search.trial.TrialRecord`).
+        origin: who asked (see :class:`sousvit.search.trial.Trial`).
         proposals: asked trials that wait for the result; the sampler may ask for one recipe several times.
         job: set when it is given to an executor.
         retries: times that its worker was lost.
@@ -47,7 +47,7 @@ class Work:
     @property
     def is_single(self) -> bool:
         """Whether it is one compression technique alone."""
-        return is_single(step.technique for step in self.recipe.steps)
+        return is_single(step["technique"] for step in self.recipe.to_dict()["steps"])
 
     def shares_training(self, others: Sequence[Work]) -> bool:
         """Whether one of ``others`` is training the same weights now, so that waiting is cheaper."""

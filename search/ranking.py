@@ -7,14 +7,14 @@ points only, not on the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import moocore
 import numpy as np
 import numpy.typing as npt
 
-from sousvit.search.limits import Limit
-from sousvit.search.trial import TrialRecord
+from sousvit.search.goals import Goals
+from sousvit.search.trial import Trial
 
 Array = npt.NDArray[np.float64]
 
@@ -24,17 +24,11 @@ UNKNOWN = 1e12
 BEYOND = 0.1
 
 
-def points_of(trials: Sequence[TrialRecord], senses: Mapping[str, bool]) -> Array:
+def points_of(trials: Sequence[Trial], goals: Goals) -> Array:
     """``[n, m]`` what is optimised, less is better; what is not known is as bad as can be."""
-    signs = {name: -1.0 if more else 1.0 for name, more in senses.items()}
-    points = np.array([[sign * trial.get(name) for name, sign in signs.items()] for trial in trials])
-    points = np.nan_to_num(points.reshape(len(trials), len(signs)), nan=np.inf)
+    points = np.array([goals.point(trial.values) for trial in trials])
+    points = np.nan_to_num(points.reshape(len(trials), len(goals.directions)), nan=np.inf)
     return np.clip(points, -UNKNOWN, UNKNOWN)
-
-
-def miss_of(trial: TrialRecord, limits: Iterable[Limit]) -> float:
-    """Worst relative violation of a limit; at most 0 where all hold."""
-    return max((limit.violation(trial.values.get(limit.name)) for limit in limits), default=0.0)
 
 
 def constrained_order(points: Array, misses: Array, reached: Array | None = None) -> list[int]:

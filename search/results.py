@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sousvit.files import write_atomic
-from sousvit.objectives.objective import Measurement, get_objective
-from sousvit.search.archive import Archive, feasible, violations
+from sousvit.objectives.objective import Measurement
+from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
-from sousvit.search.limits import Limit
-from sousvit.search.trial import IS_SINGLE, BaseRecord, TrialRecord, decode, encode
+from sousvit.search.goals import Goals
+from sousvit.search.trial import IS_SINGLE, Trial, decode, encode
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Answer:
     """
 
     feasible: bool
-    chosen: TrialRecord | None
-    single: TrialRecord | None
+    chosen: Trial | None
+    single: Trial | None
     violated: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
@@ -80,8 +79,8 @@ class Answer:
     def from_dict(cls, plain: Mapping[str, Any]) -> Answer:
         """The inverse of :meth:`to_dict`."""
 
-        def trial(name: str) -> TrialRecord | None:
-            return None if plain[name] is None else TrialRecord.from_dict(plain[name])
+        def trial(name: str) -> Trial | None:
+            return None if plain[name] is None else Trial.from_dict(plain[name])
 
         rows = tuple(Row.from_dict(row) for row in plain["rows"])
         feasible = plain["status"] == "feasible"
@@ -96,33 +95,25 @@ class Answer:
         )
 
 
-def choose(archive: Archive, limits: Sequence[Limit], weights: Mapping[str, float]) -> Answer:
+def choose(archive: Archive, goals: Goals) -> Answer:
     """Answer from the archive alone; what broke a limit when it was measured again is no answer."""
-    assert archive.base is not None
-    pool = [trial for trial in archive if not archive.is_rejected(trial, limits)]
-    return choose_among(pool, archive.base, limits, weights)
+    return choose_among([trial for trial in archive if not archive.is_rejected(trial, goals)], goals)
 
 
-def choose_among(
-    pool: Sequence[TrialRecord], base: BaseRecord, limits: Sequence[Limit], weights: Mapping[str, float]
-) -> Answer:
+def choose_among(pool: Sequence[Trial], goals: Goals) -> Answer:
     """The best trial of ``pool`` that holds the limits, or the nearest miss."""
-    preference = Preference(weights, base.values)
-    held = feasible(pool, limits)
-    chosen = best(held, limits, preference)
-    single = best(filter(IS_SINGLE, held), limits, preference) or nearest_miss(
-        filter(IS_SINGLE, pool), limits, preference
-    )
+    held = feasible(pool, goals)
+    chosen = best(held, goals)
+    single = best(filter(IS_SINGLE, held), goals) or nearest_miss(filter(IS_SINGLE, pool), goals)
     if chosen is not None:
         return Answer(True, chosen, single)
-    miss = nearest_miss(pool, limits, preference)
-    return Answer(False, miss, single, () if miss is None else phrases(miss, limits))
+    miss = nearest_miss(pool, goals)
+    return Answer(False, miss, single, () if miss is None else phrases(miss, goals))
 
 
-def phrases(trial: TrialRecord, limits: Sequence[Limit]) -> tuple[str, ...]:
+def phrases(trial: Trial, goals: Goals) -> tuple[str, ...]:
     """Why a trial is no answer: one phrase a violated limit, and whether it was trained in part only."""
-    broken = violations(trial, limits)
-    found = [limit.phrase(trial.values.get(limit.name)) for limit in limits if limit.name in broken]
+    found = goals.explain(trial.values)
     if trial.status == "complete" and not trial.is_final:
         found.append(f"trained for {trial.fidelity:.0%} of its epochs only, which never counts as final")
     return tuple(found)
@@ -170,67 +161,22 @@ def write_answer(answer: Answer, budget: Budget, folder: Path) -> None:
     (folder / stale).unlink(missing_ok=True)
 
 
-#: Errors below this are one: a split cannot tell them apart.
-ERROR_FLOOR = 2e-3
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Orders recipes by what the budget optimises.
-
-    The score is ``sum_i w_i log(gain_i)``: ``base / value`` for what is minimised, ``value / base`` for what
-    is maximised; for shares such as accuracy the ratio of the errors ``(1 - base) / (1 - value)``, because near 1
-    only the error tells recipes apart. 0 is the base, more is better. One objective: simply its order.
-    """
-
-    weights: Mapping[str, float]
-    base: Mapping[str, Measurement]
-
-    def score(self, trial: TrialRecord) -> float:
-        """The weighted log gain; minus infinity where an objective is missing."""
-        total = 0.0
-        for name, weight, gain in self._terms:
-            value = trial.get(name)
-            if math.isnan(value):
-                return -math.inf
-            total += weight * gain(value)
-        return total
-
-    @cached_property
-    def _terms(self) -> list[tuple[str, float, Callable[[float], float]]]:
-        return [(name, weight, _gain_of(name, self.base.get(name))) for name, weight in self.weights.items()]
-
-
-def _gain_of(name: str, base: Measurement | None) -> Callable[[float], float]:
-    """Gain by the value of objective ``name``."""
-    objective = get_objective(name)
-    reference = 1.0 if base is None else base.value
-    sign = 1.0 if objective.direction == "maximize" else -1.0
-    if name.partition("@")[0].endswith("_drop"):
-        return lambda value: sign * value
-    if objective.direction == "maximize" and objective.unit == "share":
-        base_error = max(1 - reference, ERROR_FLOOR)
-        return lambda value: math.log(base_error / max(1 - value, ERROR_FLOOR))
-    floored = max(reference, 1e-12)
-    return lambda value: sign * math.log(max(value, 1e-12) / floored)
-
-
-def best(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+def best(trials: Iterable[Trial], goals: Goals) -> Trial | None:
     """The feasible trial with the highest score, or None."""
-    return max(feasible(trials, limits), key=preference.score, default=None)
+    return max(feasible(trials, goals), key=lambda trial: goals.score(trial.values), default=None)
 
 
-def nearest_miss(trials: Iterable[TrialRecord], limits: Sequence[Limit], preference: Preference) -> TrialRecord | None:
+def nearest_miss(trials: Iterable[Trial], goals: Goals) -> Trial | None:
     """The trial whose worst violation is smallest: among final ones, else low-rung ones, else gated ones.
 
     A gated trial is compared by the limits that were measured before it ended.
     """
 
-    def distance(trial: TrialRecord) -> tuple[float, int, float]:
-        broken = violations(trial, limits)
+    def distance(trial: Trial) -> tuple[float, int, float]:
+        broken = goals.violations(trial.values)
         unknown = [name for name, by in broken.items() if math.isinf(by)]
         worst = max((by for name, by in broken.items() if name not in unknown), default=0.0)
-        return worst if len(unknown) < len(limits) else math.inf, len(unknown), -preference.score(trial)
+        return worst if len(unknown) < len(goals.limits) else math.inf, len(unknown), -goals.score(trial.values)
 
     pool = list(trials)
     groups = (

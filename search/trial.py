@@ -1,4 +1,4 @@
-"""What is known of one trial: :class:`TrialRecord`, and :class:`BaseRecord` for the uncompressed model."""
+"""What is known of one trial: :class:`Trial`, and :class:`BaseRecord` for the uncompressed model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.tasks.task import task_measured
-from sousvit.spaces.technique import Stage, get_technique
+from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique, role_of
 
 Status = Literal["complete", "gated", "failed"]
 
@@ -27,18 +27,21 @@ def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
     return {name: Measurement(*entry) for name, entry in plain.items()}
 
 
-#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
-#: answer from the archive takes under a second because it imports no technique, hence no torch.
-REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
-
-
 def is_single(techniques: Iterable[str]) -> bool:
-    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
-    return sum(name not in REPAIRS for name in techniques) == 1
+    """Whether a recipe is one compression technique (with or without recovery) and nothing else.
+
+    A step that is no technique known here (of a plug-in that is not loaded, or a row of a table) counts as one.
+    """
+    roles = map(role_of, techniques)
+    return sum(role is None or role.compresses for role in roles) == 1
+
+
+#: Words for origins in runs of earlier versions.
+EARLIER_ORIGINS = {"prior": "starter", "fanned": "variant"}
 
 
 @dataclass(frozen=True)
-class TrialRecord:
+class Trial:
     """One finished trial at one fidelity.
 
     Attributes:
@@ -47,8 +50,8 @@ class TrialRecord:
         fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 judged before its recovery.
         status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
         values: figures by objective name, those measured before the trial ended.
-        origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted``, ``fanned`` (another
-            deployment) or ``unrecovered`` (a reading's recipe without its recovery).
+        origin: who asked: ``proposed``, ``single`` (one technique), ``starter``, ``promoted``, ``variant`` (another
+            deployment) or ``unrecovered`` (the recipe of an untrained evaluation, without its recovery).
         number: the Optuna trial, or None for promotions.
         attempt: identifies the attempt that gave the result.
         seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).
@@ -106,11 +109,12 @@ class TrialRecord:
         return {**asdict(self), "values": encode(self.values)}
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
+    def from_dict(cls, plain: dict[str, Any]) -> Trial:
         """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
         known = {entry.name for entry in fields(cls)}
         kept = {name: value for name, value in plain.items() if name in known}
         kept["values"] = decode(plain["values"])
+        kept["origin"] = EARLIER_ORIGINS.get(kept["origin"], kept["origin"])
         return cls(**kept)
 
 
@@ -169,7 +173,8 @@ class BaseRecord:
 def recipe_model_key(recipe: dict[str, Any]) -> str:
     """Identity of a recipe's model before deployment."""
     steps = recipe["steps"]
-    deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
+    last = steps[-1]["technique"] if steps else None
+    deployed = last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
     return content_hash(steps[: len(steps) - deployed])
 
 

@@ -20,7 +20,7 @@ from sousvit.data import ImageSet, require_test
 from sousvit.errors import TrialError, UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
-from sousvit.models.load import load
+from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Measurement, Objective, Stage, get_objective
@@ -31,7 +31,7 @@ from sousvit.objectives.subject import JUDGING_BATCH, MeasuredSubject, measure
 from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
-from sousvit.search.executors.executor import Job, Outcome, Progress
+from sousvit.search.executors.executor import Job, JobResult, Progress
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.judging.gate import rejection
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
@@ -44,8 +44,9 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
-from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.technique import Role
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.store import Store
 
@@ -71,7 +72,7 @@ class Judge:
 
     Args:
         setup: ``budget`` (plain values) and ``folder`` (the run folder, or a worker's own); ``storage`` where cache
-            entries are shared with workers elsewhere.
+            entries are shared with workers elsewhere; ``base``, the loaded model, where no file holds it.
         progress: told what is being done.
     """
 
@@ -84,15 +85,15 @@ class Judge:
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
-        self._base = load(self._budget.model)
+        self._base: LoadedModel = setup.get("base") or load(self._budget.model)
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
         data, seed = self._budget.data, self._budget.search.seed
         if data.kind == "labelled" or data.has_test:
             require_test(data)
-        self._supply = Supply(self._base, seed, data.calibration, cache, self._progress, forward)
-        self._splits = open_splits(data, self._base, self._supply, cache)
+        self._synthesiser = Synthesiser(self._base, seed, data.calibration, cache, self._progress, forward)
+        self._splits = open_splits(data, self._base, self._synthesiser, cache)
         self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
@@ -101,7 +102,7 @@ class Judge:
             teacher=self._teacher,
             seed=seed,
             progress=self._progress,
-            supply=self._supply if data.kind == "none" else None,
+            synthesise=self._synthesiser if data.kind == "none" else None,
         )
         self._builder = ModelBuilder(self._base, self._context, cache)
         self._objectives = trial_objectives(self._budget)
@@ -149,6 +150,13 @@ class Judge:
         machine = {**facts[self._budget.target.label], "devices": facts}
         return BaseRecord(values, asdict(self._shape), machine, found.relative, fingerprint, timings)
 
+    def close(self) -> None:
+        """Free the devices and sessions."""
+        for device in self._devices.values():
+            device.close()
+        if self._teacher_session is not None:
+            self._teacher_session.close()
+
     @cached_property
     def _shape(self) -> VitShape | OtherShape:
         base = self._base
@@ -161,7 +169,7 @@ class Judge:
         parts = (part.numpy() for part in images.split(JUDGING_BATCH))
         return torch.from_numpy(np.concatenate(list(self._teacher_session.run_all(parts))))
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         """One trial.
 
         Raises:
@@ -172,16 +180,16 @@ class Judge:
         seconds: dict[str, float] = {}
         with _clocked(seconds, "gate"):
             structure = self._structure(recipe)
-        message = rejection(structure.values, self._budget.hard_limits, job.rivals, self._budget.senses)
+        message = rejection(structure.values, self._budget.goals(), job.rivals)
         if message:
-            return Outcome(job.attempt, "gated", structure.values, seconds, message)
+            return JobResult(job.attempt, "gated", structure.values, seconds, message)
         name = content_hash(job.recipe, job.fidelity, job.seed)
         subject = self._trained(recipe, job.fidelity, deadline, seconds, self._folder / "artifacts" / name, structure)
         if job.fidelity < FULL:
             subject.images, subject.reference = self._quick_base.images, self._quick_base
         with _clocked(seconds, "judge"):
             values = measure(subject, self._objectives)
-        return Outcome(job.attempt, "complete", values, seconds, artifact=name)
+        return JobResult(job.attempt, "complete", values, seconds, artifact=name)
 
     def _trained(
         self,
@@ -193,13 +201,13 @@ class Judge:
         structure: Structure | None,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session; timings of the structure are kept."""
-        before = self._supply.seconds
+        before = self._synthesiser.seconds
         context = self._builder.context_of(recipe)  # may make images, which all trials share
-        if self._supply.seconds > before:
-            seconds["images"] = self._supply.seconds - before
-        before = self._teacher.seconds + self._supply.seconds
+        if self._synthesiser.seconds > before:
+            seconds["images"] = self._synthesiser.seconds - before
+        before = self._teacher.seconds + self._synthesiser.seconds
         model = self._builder.build(recipe, fidelity, deadline, seconds)
-        paid = self._teacher.seconds + self._supply.seconds - before
+        paid = self._teacher.seconds + self._synthesiser.seconds - before
         if paid > 0:  # once for all trials, so it says nothing about this one
             seconds["teacher"] = paid
             seconds["prepare" if "prepare" in seconds else "recover"] -= paid
@@ -298,10 +306,10 @@ class Judge:
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
             wanted.append(("best single", Recipe.from_dict(single), FULL))
-        recovery = tuple(step for step in chosen.steps if step.handler.recovers or step.handler.prepares)
+        recovery = tuple(step for step in chosen.steps if step.role in (Role.REPAIR, Role.PREPARE))
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
-        parts = [step for step in chosen.steps if not step.handler.supplies]
+        parts = [step for step in chosen.steps if step.role is not Role.SUPPLY]
         if leave_one_out and len(parts) - len(recovery) > 1:
             wanted += [
                 (WITHOUT + step.technique, rest, fidelity)
@@ -347,7 +355,7 @@ class Judge:
             timings[name] = device.time(artifacts, "base", self._plan.careful(), with_baseline=True)
         data, quality = self._budget.data, self._task.quality
         self._progress(f"judging on {data.final_name}", 0, 0)
-        final: ImageSet = open_final(self._splits, self._supply)
+        final: ImageSet = open_final(self._splits, self._synthesiser)
         labelled = (quality, f"{quality}_drop", "eer") if data.has_test else ()
         extra = [get_objective(name) for name in (*labelled, "memory")]
         objectives = list({o.name: o for o in [*self._objectives, *extra]}.values())

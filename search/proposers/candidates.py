@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy.typing as npt
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
-from sousvit.search.judging.gate import analytic_values, broken_limits
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
+from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.surrogate import Encoder
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape
@@ -89,15 +89,12 @@ class Candidates:
     Args:
         space: what may be combined.
         shape: the base's.
-        base: the base's figures.
-        limits: candidates that break one by their shape are left out.
+        goals: candidates that break a limit by their shape are left out.
         seed: of what is drawn.
     """
 
-    def __init__(
-        self, space: Space, shape: ModelShape, base: Mapping[str, Measurement], limits: Sequence[Limit], seed: int
-    ) -> None:
-        self._space, self._shape, self._base, self._limits = space, shape, base, limits
+    def __init__(self, space: Space, shape: ModelShape, goals: Goals, seed: int) -> None:
+        self._space, self._shape, self._goals = space, shape, goals
         self._random = random.Random(seed)
         self._known: dict[str, Candidate] = {}
         self._pool: Pool | None = None
@@ -161,13 +158,13 @@ class Candidates:
         candidate = self._candidate(parameters, recipe.fitting(self._shape))
         if candidate is not None:
             known = {name: Measurement(value) for name, value in candidate.figures.items()}
-            if not broken_limits(known, self._limits):
+            if not self._goals.violations(known, measured_only=True):
                 self._known.setdefault(candidate.key, candidate)
 
     def _candidate(self, parameters: dict[str, Any], recipe: Recipe) -> Candidate | None:
         try:
             recipe = recipe.canonical(self._shape)
-            values = analytic_values(recipe, self._shape, self._base)
+            values = analytic_values(recipe, self._shape, self._goals.base)
         except UserError:
             return None
         figures = {name: value.value for name, value in values.items()}

@@ -10,7 +10,7 @@ beats is not worth exploring beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import filterfalse, product
 from typing import Any
@@ -21,12 +21,13 @@ from threadpoolctl import ThreadpoolController
 
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.fidelity.learning_curve import LearningCurve, is_trained
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.acquisition import Improvement, probability_above
 from sousvit.search.proposers.candidates import Candidates, Pool
 from sousvit.search.proposers.surrogate import Surrogate
-from sousvit.search.ranking import BEYOND, constrained_order, miss_of, points_of
-from sousvit.search.trial import TrialRecord
+from sousvit.search.ranking import BEYOND, constrained_order, points_of
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.space import Space
@@ -85,9 +86,7 @@ class ModelBased:
     Args:
         space: what may be combined.
         shape: the base's.
-        base: the base's figures.
-        senses: per optimised objective, whether more is better.
-        limits: the hard limits.
+        goals: what results are held against.
         seed: of the candidates that are drawn.
     """
 
@@ -95,24 +94,21 @@ class ModelBased:
         self,
         space: Space,
         shape: ModelShape,
-        base: Mapping[str, Measurement],
-        senses: Mapping[str, bool],
-        limits: Sequence[Limit],
+        goals: Goals,
         seed: int,
     ) -> None:
-        self._base, self._limits, self._exact = base, limits, shape.exact_figures
-        self._senses = senses
-        self._make = lambda: Candidates(space, shape, base, limits, seed)
+        self._goals, self._exact = goals, shape.exact_figures
+        self._make = lambda: Candidates(space, shape, goals, seed)
         self._made: Candidates | None = None
-        self._trained = [name for name in senses if is_trained(name)]
-        needed = [*senses, *(limit.name for limit in limits)]
+        self._trained = [name for name in goals.directions if is_trained(name)]
+        needed = [*goals.directions, *(limit.name for limit in goals.limits)]
         #: Figures that are learned; a cost that cannot be negative by its logarithm.
         self._learned = {self._source(name): _Learned() for name in needed if not self._is_exact(name)}
         self._read = 0
         #: Every complete result; and per recipe the one of its highest rung, then as it should end.
-        self._results: list[TrialRecord] = []
-        self._highest: dict[str, TrialRecord] = {}
-        self._hoped: list[TrialRecord] = []
+        self._results: list[Trial] = []
+        self._highest: dict[str, Trial] = {}
+        self._hoped: list[Trial] = []
         self._features: dict[str, Array] = {}
         self._curve = LearningCurve({}, ())
         self._tried: set[str] = set()
@@ -135,14 +131,14 @@ class ModelBased:
         return found
 
     def propose(
-        self, records: Sequence[TrialRecord], pending: Sequence[Recipe] = (), lost: Iterable[str] = ()
+        self, records: Sequence[Trial], pending: Sequence[Recipe] = (), dominated: Iterable[str] = ()
     ) -> dict[str, Any] | None:
         """Parameters of the best recipe that no record has.
 
         Args:
             records: all so far, in order; those of an earlier call come first.
             pending: on their way; taken as if they had come out as expected (Ginsbourger et al., 2010, "believer").
-            lost: deployments that are not worth proposing.
+            dominated: deployments that are not worth proposing.
 
         Returns:
             None where too little is known yet, or too much.
@@ -150,11 +146,9 @@ class ModelBased:
         if self._knows_too_much or len(pending) > MAX_PENDING:
             return None
         with _blas().limit(limits=1):  # a few hundred points: threads cost more than they bring, most beside other work
-            return self._best(records, pending, list(lost))
+            return self._best(records, pending, list(dominated))
 
-    def _best(
-        self, records: Sequence[TrialRecord], pending: Sequence[Recipe], lost: list[str]
-    ) -> dict[str, Any] | None:
+    def _best(self, records: Sequence[Trial], pending: Sequence[Recipe], dominated: list[str]) -> dict[str, Any] | None:
         self._learn(records[self._read :])
         self._read = len(records)
         if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()) or self._knows_too_much:
@@ -163,7 +157,7 @@ class ModelBased:
         believed = [candidate for candidate in awaited if candidate is not None]
         pool = self._candidates.untried(self._tried, map(_recipe, self._parents()))
         is_awaited = np.isin(pool.keys, [candidate.key for candidate in believed])
-        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, lost)
+        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, dominated)
         if not is_open.any():
             return None
         best, gain = self._most(pool, is_open, Pool.of(believed))
@@ -184,9 +178,9 @@ class ModelBased:
 
     def _source(self, name: str) -> str:
         """What is learned for ``name``: relative forms of trained objectives follow from the objective itself."""
-        return underlying(name) if is_trained(name) and underlying(name) in self._base else name
+        return underlying(name) if is_trained(name) and underlying(name) in self._goals.base else name
 
-    def _learn(self, records: Sequence[TrialRecord]) -> None:
+    def _learn(self, records: Sequence[Trial]) -> None:
         """Take results in one by one: so a resumed search knows what the undisturbed one knew."""
         for record in records:
             if self._knows_too_much:
@@ -208,7 +202,7 @@ class ModelBased:
             for learned in self._learned.values():
                 learned.fit()
 
-    def _expect(self, newest: TrialRecord) -> None:
+    def _expect(self, newest: Trial) -> None:
         """Correct what full trainings should give by one more result."""
         self._results.append(newest)
         known = self._highest.get(newest.recipe_key)
@@ -222,17 +216,17 @@ class ModelBased:
 
     def _references(self) -> dict[str, Measurement]:
         """What losses are counted from: the base's figures; of what it has not, the best one so far."""
-        found = dict(self._base)
+        found = dict(self._goals.base)
         for name in self._learned:
             seen = [self._sign(name) * record.get(name) for record in self._results if name in record.values]
             if name not in found and is_trained(name) and seen:
                 found[name] = Measurement(self._sign(name) * max(seen))
         return found
 
-    def _parents(self) -> list[TrialRecord]:
+    def _parents(self) -> list[Trial]:
         """The best recipes so far, as they should end."""
-        points = points_of(self._hoped, self._senses)
-        misses = np.array([miss_of(record, self._limits) for record in self._hoped])
+        points = points_of(self._hoped, self._goals)
+        misses = np.array([self._goals.miss(record.values) for record in self._hoped])
         return [self._hoped[place] for place in constrained_order(points, misses)[:PARENTS]]
 
     # What candidates cost, and what they should bring
@@ -241,8 +235,8 @@ class ModelBased:
         """The open candidate that should add most hypervolume, and how much: 0 where all should break a limit."""
         count = len(pool.items)
         uncertain = self._least_certain(pool)
-        costs = [name for name in self._senses if name != uncertain]
-        final = [record for record in self._hoped if miss_of(record, self._limits) <= 0]
+        costs = [name for name in self._goals.directions if name != uncertain]
+        final = [record for record in self._hoped if self._goals.miss(record.values) <= 0]
         asked = _columns([self._cost(name, pool) for name in costs], count)
         reached = _columns([self._costs_of(name, final) for name in costs], len(final))
         if believed.items:
@@ -266,7 +260,7 @@ class ModelBased:
     def _chance_to_hold(self, pool: Pool) -> Array:
         """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
         found = np.ones(len(pool.items))
-        for limit in self._limits:
+        for limit in self._goals.limits:
             if is_trained(limit.name):
                 found *= probability_above(*self._expected(self._source(limit.name), pool), self._floor(limit))
             else:
@@ -293,10 +287,10 @@ class ModelBased:
         source = self._source(name)
         figures = self._sign(source) * np.array(self._learned[source].values)
         worst = float(figures.min())
-        if source not in self._base:
+        if source not in self._goals.base:
             figures = np.append(figures, expected)
             worst = float(figures.min() - BEYOND * np.ptp(figures))
-        return max([worst, *(self._floor(limit) for limit in self._limits if limit.name == name)])
+        return max([worst, *(self._floor(limit) for limit in self._goals.limits if limit.name == name)])
 
     def _cost(self, name: str, pool: Pool) -> Array:
         """``[n]`` what candidates should cost, less is better: of what is to be large, its negative."""
@@ -307,7 +301,7 @@ class ModelBased:
         mean = self._learned[name].predict(pool.features)[0]
         return -self._sign(name) * (mean if get_objective(name).signed else np.exp(mean))
 
-    def _costs_of(self, name: str, records: Sequence[TrialRecord]) -> Array:
+    def _costs_of(self, name: str, records: Sequence[Trial]) -> Array:
         """``[n]`` what finished recipes cost, likewise."""
         source = self._source(name) if is_trained(name) else name
         return -self._sign(source) * np.array([record.get(source) for record in records])
@@ -328,16 +322,16 @@ class ModelBased:
         """Cost from which on nothing is gained: the base's, or a little more than the highest there is."""
         if is_trained(name):
             return -self._worst(name, -costs)
-        bounds = [-self._sign(name) * limit.bound for limit in self._limits if limit.name == name]
+        bounds = [-self._sign(name) * limit.bound for limit in self._goals.limits if limit.name == name]
         highest = float(costs.max()) + BEYOND * float(np.ptp(costs))
-        return min([-self._sign(name) * self._base[name].value if name in self._base else highest, *bounds])
+        return min([-self._sign(name) * self._goals.base[name].value if name in self._goals.base else highest, *bounds])
 
     def _floor(self, limit: Limit) -> float:
         """The least sign-adjusted figure that holds a limit on what training decides, intervals included."""
         source = self._source(limit.name)
         bound = limit.bound
         if source != limit.name:
-            reference = self._base[source].value
+            reference = self._goals.base[source].value
             bound = reference - bound if limit.name.endswith("_drop") else reference * bound
         margins = [
             abs(limit.cautious(r.values[limit.name]) - r.get(limit.name))
@@ -367,5 +361,5 @@ def _log(value: float) -> float:
     return math.log(max(value, 1e-9))
 
 
-def _recipe(record: TrialRecord) -> Recipe:
+def _recipe(record: Trial) -> Recipe:
     return Recipe.from_dict(record.recipe)

@@ -23,9 +23,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from sousvit.errors import SharedInputError, UserError
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
 from sousvit.search.proposers.study_file import StudyFile
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.space import Space
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class Proposer:
     Args:
         space: what may be combined.
         shape: the base's shape, for canonical recipes.
-        senses: per optimised objective, whether more is better.
-        limits: hard limits, told as constraints.
+        goals: their limits are told as constraints.
         seed: of the sampler.
         path: SQLite file of the study, or None to keep it in memory.
         expected_trials: how long TPE draws at random first.
@@ -95,8 +94,7 @@ class Proposer:
         self,
         space: Space,
         shape: ModelShape,
-        senses: Mapping[str, bool],
-        limits: Sequence[Limit],
+        goals: Goals,
         seed: int,
         path: Path | None = None,
         expected_trials: int = 100,
@@ -104,14 +102,14 @@ class Proposer:
         model: ModelBased | None = None,
     ) -> None:
         self._model = model
-        self.space, self._shape, self._senses, self._limits = space, shape, senses, limits
+        self.space, self._shape, self._goals = space, shape, goals
         with storage_errors_as_user_errors(path):
             self._file = None if path is None else StudyFile(path)
             self.study = optuna.create_study(
                 storage=self._file,
                 study_name=STUDY,
                 load_if_exists=True,
-                directions=["maximize" if more else "minimize" for more in senses.values()],
+                directions=list(goals.directions.values()),
             )
         self._seed, self._sampler, self._expected_trials = seed, sampler, expected_trials
         self._random = random.Random(seed)
@@ -122,18 +120,18 @@ class Proposer:
         self._complete = _Complete(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def ask(
-        self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = (), lost: Iterable[str] = ()
+        self, records: Sequence[Trial] = (), pending: Sequence[Recipe] = (), dominated: Iterable[str] = ()
     ) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
 
         ``pending`` recipes are on their way: the model takes them as it expects them to come out. It proposes no
-        deployment that has ``lost`` so far.
+        deployment that is ``dominated`` so far.
 
         A step that does not fit in its place (more tokens merged than the blocks left can merge) is left out.
         """
         self._draw_as_of(len(records))
         if self._model is not None and records and not self.is_waiting:
-            parameters = self._model.propose(records, pending, lost)
+            parameters = self._model.propose(records, pending, dominated)
             if parameters is not None:
                 self._enqueue(parameters)
         proposal = self._proposal(self.study.ask())
@@ -211,12 +209,12 @@ class Proposer:
         self._reject(proposal.trial)
         self._save()
 
-    def tell(self, proposal: Proposal, record: TrialRecord) -> None:
+    def tell(self, proposal: Proposal, record: Trial) -> None:
         """Tell a finished trial, its constraints first."""
         self._tell(proposal.trial, record)
         self._save()
 
-    def reconcile(self, records: Sequence[TrialRecord]) -> list[Proposal]:
+    def reconcile(self, records: Sequence[Trial]) -> list[Proposal]:
         """After a crash: tell what the archive has of RUNNING trials, and give back the others to be tried again."""
         known = {record.number: record for record in records if record.number is not None}
         again = []
@@ -240,15 +238,15 @@ class Proposer:
             recipe = recipe.canonical(self._shape)
         return Proposal(trial, recipe)
 
-    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+    def _tell(self, trial: optuna.Trial, record: Trial) -> None:
         is_gated = record.status == "gated"
         values = {
             limit.name: limit.violation(record.values[limit.name])
-            for limit in self._limits
+            for limit in self._goals.limits
             if limit.name in record.values
         }
         self._set_constraints(trial, values, unmeasured=0.0 if is_gated else 1.0)
-        point = [record.get(name) for name in self._senses]
+        point = [record.get(name) for name in self._goals.directions]
         if record.status == "complete" and all(math.isfinite(value) for value in point):
             self._complete.add(self.study.tell(trial, point))
         else:
@@ -265,7 +263,7 @@ class Proposer:
             violations: those measured.
             unmeasured: value of the others: of a gated trial nothing is known, any other breaks what it did not tell.
         """
-        for limit in self._limits:
+        for limit in self._goals.limits:
             value = violations.get(limit.name, unmeasured)
             trial.set_constraint(limit.name, max(-WORST_VIOLATION, min(WORST_VIOLATION, value)))
 

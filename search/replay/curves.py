@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sousvit.objectives.objective import Direction
 from sousvit.search.ranking import BEYOND
 
 Array = npt.NDArray[np.float64]
@@ -45,11 +46,11 @@ class Hypervolume:
 
     Args:
         points: ``[m, objectives]`` of everything that holds the limits.
-        maximise: per objective whether more is better.
+        directions: per objective ``minimize`` or ``maximize``.
     """
 
-    def __init__(self, points: Array, maximise: Sequence[bool]) -> None:
-        self._signs = np.where(list(maximise), -1.0, 1.0)
+    def __init__(self, points: Array, directions: Sequence[Direction]) -> None:
+        self._signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
         signed = points * self._signs
         self._best, self._worst = signed.min(0), signed.max(0)
         self._total = self._volume(signed)

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from sousvit.errors import UnknownNameError
 from sousvit.schema import validated
-from sousvit.search.archive import Archive, violations
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import make_job, record_of
+from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.executors.executor import make_job, trial_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
 from sousvit.search.replay.curves import Curve, Hypervolume
 from sousvit.search.replay.samplers import run_sampler
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
-from sousvit.search.trial import BaseRecord, TrialRecord
+from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 
@@ -62,9 +62,9 @@ class Replay:
         self.table, self.evaluations, self.seed = table, evaluations, seed
         self.clock = ReplayClock()
         self.budget = table_budget(table, evaluations, seed, seconds)
-        self.known: dict[str, TrialRecord] = {}
+        self.known: dict[str, Trial] = {}
         self.times: list[float] = []
-        self.found: list[TrialRecord] = []
+        self.found: list[Trial] = []
 
     @property
     def is_over(self) -> bool:
@@ -77,33 +77,28 @@ class Replay:
         """The table's."""
         return self.table.space
 
-    @property
-    def senses(self) -> Mapping[str, bool]:
-        """The table's."""
-        return self.table.senses
-
-    @property
-    def limits(self) -> Sequence[Limit]:
-        """The table's hard limits."""
-        return self.budget.hard_limits
+    @cached_property
+    def goals(self) -> Goals:
+        """The table's objectives and hard limits."""
+        return self.budget.goals()
 
     @property
     def paid(self) -> int:
         """Evaluations so far."""
         return len(self.found)
 
-    def note(self, record: TrialRecord) -> None:
+    def note(self, record: Trial) -> None:
         """Count an evaluation that just ended."""
         self.times.append(self.clock())
         self.found.append(record)
 
-    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+    def evaluate(self, recipe: Recipe) -> Trial | None:
         """A recipe's recorded result at full fidelity; None if the table does not have it."""
         if recipe.hash not in self.known:
             job = make_job(recipe, 1.0, self.budget.search)
             outcome = self.table.judge(job)
             self.clock.now += sum(outcome.seconds.values())
-            record = record_of(job, outcome, "proposed")
+            record = trial_of(job, outcome, "proposed")
             self.known[recipe.hash] = record
             if record.status == "complete":
                 self.note(record)
@@ -116,8 +111,8 @@ class Replay:
         points: list[list[float]] = []
         shares: list[float] = []
         for record in self.found:
-            if record.is_final and not violations(record, self.budget.hard_limits):
-                points.append([record.get(name) for name in self.table.senses])
+            if record.is_final and self.goals.holds(record.values):
+                points.append(list(self.goals.figures(record.values).values()))
                 share = hypervolume.share(np.array(points))
             else:
                 share = shares[-1] if shares else 0.0
@@ -134,22 +129,31 @@ def table_budget(table: Table, evaluations: int, seed: int, seconds: float | Non
         "model": {"name": "a-recorded-table"},
         "data": {"format": "idx", "train": "none"},
         "limits": table.limits,
-        "optimize": list(table.senses),
+        "optimize": list(table.directions),
         "search": search,
     }
     return validated(Budget, plain, "the table")
+
+
+class _Noted(Callback):
+    """Counts the engine's trials as evaluations."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self._replay.note(trial)
 
 
 def ours(replay: Replay, **changed: object) -> None:
     """The engine; ``changed`` are fields of :class:`~sousvit.search.budget.SearchLimits`."""
     table, budget = replay.table, replay.budget
     budget = budget.model_copy(update={"search": budget.search.model_copy(update=changed)})
-    watcher = Watcher(trial=lambda record, counts: replay.note(record))
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
-        executor = SimulatedExecutor(base, table.judge, replay.clock)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, watcher, replay.clock)
+        executor, callback = SimulatedExecutor(base, table.judge, replay.clock), _Noted(replay)
+        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, callback, replay.clock)
         engine.run()
         archive.close()
 
@@ -200,4 +204,4 @@ def replay(
         raise UnknownNameError("policy", policy, known)
     run = Replay(table, evaluations, seed, seconds)
     known[policy](run)
-    return run.curve(hypervolume or Hypervolume(table.points(), list(table.senses.values())))
+    return run.curve(hypervolume or table.hypervolume())

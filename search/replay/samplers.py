@@ -6,14 +6,14 @@ the sampler as a constraint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import optuna
 
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
 from sousvit.search.proposers.optuna import WORST_VIOLATION
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 
@@ -31,12 +31,8 @@ class Evaluations(Protocol):
         """Where recipes come from."""
 
     @property
-    def senses(self) -> Mapping[str, bool]:
-        """Per objective whether more is better."""
-
-    @property
-    def limits(self) -> Sequence[Limit]:
-        """The hard limits."""
+    def goals(self) -> Goals:
+        """The objectives and the hard limits."""
 
     @property
     def is_over(self) -> bool:
@@ -46,7 +42,7 @@ class Evaluations(Protocol):
     def paid(self) -> int:
         """Evaluations so far, repeated ones not counted."""
 
-    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+    def evaluate(self, recipe: Recipe) -> Trial | None:
         """A recipe's final result; None where it has none."""
 
 
@@ -60,18 +56,17 @@ SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
 def run_sampler(name: str, source: Evaluations) -> None:
     """Ask, evaluate and tell until ``source`` is over or the sampler brings nothing new."""
     sampler = SAMPLERS[name](seed=source.seed)
-    directions = ["maximize" if more else "minimize" for more in source.senses.values()]
-    study = optuna.create_study(directions=directions, sampler=sampler)
+    study = optuna.create_study(directions=list(source.goals.directions.values()), sampler=sampler)
     for _ in _until_over(source):
         trial = study.ask()
         record = source.evaluate(source.space.suggest(trial))
-        for limit in source.limits:
+        for limit in source.goals.limits:
             violation = 1.0 if record is None else limit.violation(record.values.get(limit.name))
             trial.set_constraint(limit.name, min(WORST_VIOLATION, violation))
         if record is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
-        study.tell(trial, [record.get(objective) for objective in source.senses])
+        study.tell(trial, list(source.goals.figures(record.values).values()))
 
 
 def _until_over(source: Evaluations) -> Iterator[None]:

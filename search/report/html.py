@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.files import write_atomic
-from sousvit.search.archive import Archive, open_run, violations
+from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 from sousvit.search.results import Answer
-from sousvit.search.trial import BaseRecord, TrialRecord, quality_of, word_of
+from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -62,7 +62,7 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, s
         judged_on=budget.data.final_name,
         sheet=sheet,
         parts=[] if answer is None else leave_one_out(answer),
-        scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
+        scatter=scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
         trial_headings=names,
         trials=[_trial(trial, names, budget) for trial in archive],
@@ -110,15 +110,15 @@ def leave_one_out(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _group(trial: TrialRecord, budget: Budget) -> str:
+def _group(trial: Trial, budget: Budget) -> str:
     if trial.status != "complete":
         return trial.status
     if trial.fidelity < 1:
         return "low rung"
-    return "breaks a limit" if violations(trial, budget.hard_limits) else "fits"
+    return "fits" if budget.goals().holds(trial.values) else "breaks a limit"
 
 
-def _scatter(archive: Archive, budget: Budget) -> go.Figure:
+def scatter(archive: Archive, budget: Budget) -> go.Figure:
     """The figure of merit against latency relative to the base; a larger mark is a larger file."""
     import plotly.graph_objects as go
 
@@ -136,7 +136,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
             text=[short_recipe(trial.recipe) for trial in chosen],
             hovertemplate="%{text}<br>latency x %{x:.3f}, " + word + " %{y:.2f} %<extra></extra>",
         )
-    front = sorted(archive.front(budget.hard_limits, budget.senses), key=lambda trial: trial.get("latency_ratio"))
+    front = sorted(archive.front(budget.goals()), key=lambda trial: trial.get("latency_ratio"))
     line = {"color": COLOURS["fits"], "dash": "dot"}
     figure.add_scatter(**_points(front, quality), mode="lines", name="feasible front", line=line, hoverinfo="skip")
     axes = {"xaxis_title": "latency / base (ONNX Runtime fp32)", "yaxis_title": f"{word} on {judged_on}, %"}
@@ -144,7 +144,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
     return figure
 
 
-def _points(trials: Sequence[TrialRecord], quality: str) -> dict[str, list[float]]:
+def _points(trials: Sequence[Trial], quality: str) -> dict[str, list[float]]:
     return {
         "x": [trial.get("latency_ratio") for trial in trials],
         "y": [100 * trial.get(quality) for trial in trials],
@@ -171,7 +171,7 @@ def _cost(archive: Archive, answer: Answer | None) -> str:
     return f"{total}{counts}In trials: {parts}.{saved}{errors}"
 
 
-def _trial(trial: TrialRecord, names: Sequence[str], budget: Budget) -> dict[str, Any]:
+def _trial(trial: Trial, names: Sequence[str], budget: Budget) -> dict[str, Any]:
     return {
         "status": _group(trial, budget),
         "training": f"{trial.fidelity:.0%}",

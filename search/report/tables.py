@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.files import write_atomic
-from sousvit.search.archive import Archive, violations
-from sousvit.search.limits import Limit
-from sousvit.search.trial import TrialRecord
+from sousvit.search.archive import Archive
+from sousvit.search.goals import Goals
+from sousvit.search.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def trial_frame(trials: Iterable[TrialRecord], limits: Sequence[Limit]) -> pd.DataFrame:
+def trial_frame(trials: Iterable[Trial], goals: Goals) -> pd.DataFrame:
     """One row a trial: identity, status, figures with their intervals, seconds."""
     import pandas as pd
 
-    return pd.DataFrame([_row(trial, limits) for trial in trials])
+    return pd.DataFrame([_row(trial, goals) for trial in trials])
 
 
-def _row(trial: TrialRecord, limits: Sequence[Limit]) -> dict[str, Any]:
+def _row(trial: Trial, goals: Goals) -> dict[str, Any]:
     row: dict[str, Any] = {
         "key": trial.key,
         "recipe": json.dumps(trial.recipe, sort_keys=True),
@@ -32,7 +32,7 @@ def _row(trial: TrialRecord, limits: Sequence[Limit]) -> dict[str, Any]:
         "fidelity": trial.fidelity,
         "seed": trial.seed,
         "status": trial.status,
-        "feasible": trial.is_final and not violations(trial, limits),
+        "feasible": trial.is_final and goals.holds(trial.values),
         "origin": trial.origin,
         "message": trial.message,
         "seconds": sum(trial.seconds.values()),
@@ -44,12 +44,12 @@ def _row(trial: TrialRecord, limits: Sequence[Limit]) -> dict[str, Any]:
     return row
 
 
-def write_tables(archive: Archive, limits: Sequence[Limit], senses: Mapping[str, bool], folder: Path) -> None:
+def write_tables(archive: Archive, goals: Goals, folder: Path) -> None:
     """Write ``trials.parquet`` and ``pareto.csv``."""
     if not len(archive):
         return
     buffer = io.BytesIO()
-    trial_frame(archive, limits).to_parquet(buffer, index=False)
+    trial_frame(archive, goals).to_parquet(buffer, index=False)
     write_atomic(folder / "trials.parquet", buffer.getvalue())
-    front = trial_frame(archive.front(limits, senses), limits)
+    front = trial_frame(archive.front(goals), goals)
     write_atomic(folder / "pareto.csv", front.to_csv(index=False))

@@ -12,9 +12,9 @@ import pytest
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback
 from sousvit.search.engine import Engine
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.judging.gate import rejection
 from sousvit.search.run import make_engine
@@ -81,10 +81,10 @@ class Simulation:
 
     shape: VitShape
     budget: Budget
-    trouble: Callable[[Job], Outcome | None] = lambda job: None
+    trouble: Callable[[Job], JobResult | None] = lambda job: None
     seconds: float = 10.0
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         special = self.trouble(job)
         if special is not None:
             return special
@@ -92,10 +92,10 @@ class Simulation:
         values = figures(recipe, self.shape, job.fidelity)
         seconds = {"gate": 0.5, "recover": self.seconds * job.fidelity * recipe.trains}
         early = {name: values[name] for name in ON_ARTIFACT}
-        message = rejection(early, self.budget.hard_limits, job.rivals, self.budget.senses)
+        message = rejection(early, self.budget.goals(), job.rivals)
         if message:
-            return Outcome(job.attempt, "gated", early, {"gate": 0.5}, message)
-        return Outcome(job.attempt, "complete", values, seconds, artifact="none")
+            return JobResult(job.attempt, "gated", early, {"gate": 0.5}, message)
+        return JobResult(job.attempt, "complete", values, seconds, artifact="none")
 
 
 @dataclass
@@ -114,7 +114,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
 
     def make(
         folder: str = "run",
-        trouble: Callable[[Job], Outcome | None] = lambda job: None,
+        trouble: Callable[[Job], JobResult | None] = lambda job: None,
         in_memory: bool = True,
         workers: int = 1,
         seconds: float = 10.0,
@@ -130,18 +130,18 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
         executor = SimulatedExecutor(base, simulation.judge, clock, workers=workers)
         space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
         study = None if in_memory else archive.folder
-        engine = make_engine(budget, archive, executor, base, shape, space, study, Watcher(), clock)
+        engine = make_engine(budget, archive, executor, base, shape, space, study, Callback(), clock)
         return Run(engine, archive, executor, budget)
 
     return make
 
 
 @pytest.fixture
-def simulated_study(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExecutor]]:
+def simulated_survey(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExecutor]]:
     """A budget without limits and an executor for it."""
 
     def make(
-        trouble: Callable[[Job], Outcome | None] = lambda job: None, **changes: Any
+        trouble: Callable[[Job], JobResult | None] = lambda job: None, **changes: Any
     ) -> tuple[Budget, SimulatedExecutor]:
         budget = simulated_budget(**{"limits": {}, **changes})
         return budget, SimulatedExecutor(base_record(shape), Simulation(shape, budget, trouble).judge)

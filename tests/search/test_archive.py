@@ -14,28 +14,24 @@ from hypothesis import strategies as st
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
-from sousvit.search.archive import EVENTS, Archive, Front, violations
+from sousvit.search.archive import EVENTS, Archive, Front
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit, parse_limits
 from sousvit.search.report.tables import trial_frame, write_tables
-from sousvit.search.results import Preference, best, choose_among, nearest_miss
-from sousvit.search.trial import REPAIRS, BaseRecord, TrialRecord, encode, trial_key
-from sousvit.spaces.technique import techniques
+from sousvit.search.results import best, choose_among, nearest_miss
+from sousvit.search.trial import BaseRecord, Trial, encode, trial_key
 
 LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False))
 
 
-def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> TrialRecord:
+def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> Trial:
     recipe = {
         "runtime": "onnxruntime",
         "steps": [{"technique": name} for name in steps] + [{"technique": "x", **values}],
     }
     key = trial_key(recipe, fidelity, 0)
     recipe["steps"].pop()
-    return TrialRecord(key, recipe, fidelity, 0, status, {name: Measurement(value) for name, value in values.items()})
-
-
-def test_the_steps_that_repair_are_those_that_do_not_compress():
-    assert {technique.name for technique in techniques() if not technique.compresses} == REPAIRS
+    return Trial(key, recipe, fidelity, 0, status, {name: Measurement(value) for name, value in values.items()})
 
 
 def test_records_survive_the_log_and_json(tmp_path):
@@ -44,19 +40,22 @@ def test_records_survive_the_log_and_json(tmp_path):
     assert archive.add(first) and not archive.add(first)
     archive.close()
     assert list(Archive(tmp_path)) == [first]
-    assert TrialRecord.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+    assert Trial.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
 
 def test_rivals_are_what_the_front_shows_as_it_grows(tmp_path):
-    archive, senses = Archive(tmp_path, writable=True), {"latency": False, "accuracy": True}
+    archive, goals = Archive(tmp_path, writable=True), Goals(weights={"latency": 1.0, "accuracy": 1.0})
     shown = []
     for latency, accuracy in [(3.0, 0.8), (2.0, 0.7), (1.0, 0.9), (4.0, 0.6)]:
         known = len(archive)
         archive.add(record(latency=latency, accuracy=accuracy, size=1.0))
         assert [trial.get("latency") for trial in archive.since(known)] == [latency]
-        shown.append(archive.rivals((), senses))
-        assert shown[-1] == tuple({name: trial.get(name) for name in senses} for trial in archive.front((), senses))
-        held = archive.rivals(parse_limits({"accuracy": 0.75}), senses)
+        shown.append(archive.rivals(goals))
+        assert shown[-1] == tuple(
+            {name: trial.get(name) for name in goals.directions} for trial in archive.front(goals)
+        )
+        stricter = Goals(parse_limits({"accuracy": 0.75}), goals.weights)
+        held = archive.rivals(stricter)
         assert all(rival["accuracy"] >= 0.75 for rival in held), "other limits, other rivals"
     assert [len(rivals) for rivals in shown] == [1, 2, 1, 1]
 
@@ -116,7 +115,7 @@ def test_what_broke_a_limit_when_measured_again_is_no_answer(tmp_path):
         archive.add(trial)
     archive.append("rejected", key=first.key, broken=["accuracy"])
     for one in (archive, Archive(tmp_path)):
-        assert [trial.key for trial in one.front((), {"accuracy": True})] == [second.key]
+        assert [trial.key for trial in one.front(Goals((), {"accuracy": 1.0}))] == [second.key]
 
 
 def test_what_was_rejected_for_one_limit_may_hold_a_looser_one(tmp_path):
@@ -125,10 +124,10 @@ def test_what_was_rejected_for_one_limit_may_hold_a_looser_one(tmp_path):
     archive.add(first)
     archive.append("rejected", key=first.key, values=encode({"accuracy": Measurement(0.85)}), broken=["accuracy"])
     for one in (archive, Archive(tmp_path)):
-        assert one.is_rejected(first, parse_limits({"accuracy": 0.88}))
-        assert not one.is_rejected(first, parse_limits({"accuracy": 0.8}))
-        assert one.front(parse_limits({"accuracy": 0.8}), {"accuracy": True}) == [first]
-        assert one.front(parse_limits({"accuracy": 0.88}), {"accuracy": True}) == []
+        assert one.is_rejected(first, Goals(parse_limits({"accuracy": 0.88})))
+        assert not one.is_rejected(first, Goals(parse_limits({"accuracy": 0.8})))
+        assert one.front(Goals(parse_limits({"accuracy": 0.8}), {"accuracy": 1.0})) == [first]
+        assert one.front(Goals(parse_limits({"accuracy": 0.88}), {"accuracy": 1.0})) == []
 
 
 points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), max_size=30)
@@ -136,15 +135,12 @@ points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0,
 
 @given(points, st.randoms())
 def test_the_front_is_the_brute_force_front_in_any_order(items, random):
-    maximise = (False, True, False)
-
     def dominates(a, b):
-        signed = [(-x, -y) if more else (x, y) for x, y, more in zip(a, b, maximise, strict=True)]
-        return all(x <= y for x, y in signed) and any(x < y for x, y in signed)
+        return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
     expected = {point for point in items if not any(dominates(other, point) for other in items)}
     random.shuffle(items)
-    front: Front[tuple[int, ...]] = Front(maximise)
+    front: Front[tuple[int, ...]] = Front()
     for point in items:
         front.add(point, point)
     assert set(front.items) == expected
@@ -158,25 +154,25 @@ def test_low_rungs_failures_and_violations_are_kept_out_of_the_front(tmp_path):
     archive.add(record(accuracy_drop=0.001, latency_ratio=0.1, fidelity=0.25))
     archive.add(record(accuracy_drop=0.001, latency_ratio=0.1, status="failed"))
     archive.add(record(accuracy_drop=0.5, latency_ratio=0.1))
-    assert archive.front(LIMITS, {"latency_ratio": False}) == [good]
+    assert archive.front(Goals(LIMITS, {"latency_ratio": 1.0})) == [good]
 
 
 def test_unmeasured_limits_count_as_violated():
-    assert violations(record(latency_ratio=0.1), LIMITS) == {"accuracy_drop": math.inf}
+    assert Goals(LIMITS).violations(record(latency_ratio=0.1).values) == {"accuracy_drop": math.inf}
 
 
 def test_choice_weighs_gains_over_the_base():
     base = {"accuracy": Measurement(0.9), "latency": Measurement(10.0), "size": Measurement(8.0)}
     fast, small = record(accuracy=0.9, latency=1.0, size=8.0), record(accuracy=0.9, latency=10.0, size=2.0)
-    assert best([fast, small], (), Preference({"latency": 1.0, "size": 1.0}, base)) == fast
-    assert best([fast, small], (), Preference({"latency": 1.0, "size": 3.0}, base)) == small
-    assert Preference({"latency": 1.0}, base).score(fast) == pytest.approx(math.log(10))
-    assert Preference({"accuracy": 1.0}, base).score(record(accuracy=0.95)) == pytest.approx(math.log(2))
+    assert best([fast, small], Goals((), {"latency": 1.0, "size": 1.0}, base)) == fast
+    assert best([fast, small], Goals((), {"latency": 1.0, "size": 3.0}, base)) == small
+    assert Goals((), {"latency": 1.0}, base).score(fast.values) == pytest.approx(math.log(10))
+    assert Goals((), {"accuracy": 1.0}, base).score(record(accuracy=0.95).values) == pytest.approx(math.log(2))
 
 
 def test_nearest_miss_has_the_smallest_worst_violation():
     close, far = record(accuracy_drop=0.012, latency_ratio=0.4), record(accuracy_drop=0.0, latency_ratio=5.0)
-    assert nearest_miss([far, close], LIMITS, Preference({}, {})) == close
+    assert nearest_miss([far, close], Goals(LIMITS)) == close
 
 
 @pytest.mark.parametrize(
@@ -191,7 +187,7 @@ def test_best_single_falls_back_to_the_nearest_miss(tmp_path):
     archive = Archive(tmp_path, writable=True)
     archive.add(record(("prune_mlp",), accuracy_drop=0.2, latency_ratio=0.4))
     archive.add(record(("prune_mlp", "int8_dynamic"), accuracy_drop=0.0, latency_ratio=0.1))
-    found = choose_among(list(archive), BaseRecord({}, {}, {}), LIMITS, {}).single
+    found = choose_among(list(archive), Goals(LIMITS)).single
     assert found is not None and found.techniques == ("prune_mlp",)
 
 
@@ -201,11 +197,11 @@ def test_tables_hold_every_trial(tmp_path):
     archive = Archive(tmp_path, writable=True)
     for drop, ratio in itertools.product((0.001, 0.2), (0.2, 0.4)):
         archive.add(record(accuracy_drop=drop, latency_ratio=ratio))
-    write_tables(archive, LIMITS, {"latency_ratio": False}, tmp_path)
+    write_tables(archive, Goals(LIMITS, {"latency_ratio": 1.0}), tmp_path)
     frame = pd.read_parquet(tmp_path / "trials.parquet")
     assert len(frame) == 4 and frame["feasible"].sum() == 2
     assert len(pd.read_csv(tmp_path / "pareto.csv")) == 1
-    assert list(trial_frame(archive, LIMITS)["key"]) == list(archive.trials)
+    assert list(trial_frame(archive, Goals(LIMITS))["key"]) == list(archive.trials)
 
 
 def test_base_records_survive_json():

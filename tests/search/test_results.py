@@ -14,13 +14,22 @@ from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback
 from sousvit.search.final import _notes_on_data, final_answer
+from sousvit.search.goals import Goals
 from sousvit.search.proposers.optuna import Proposer, storage_errors_as_user_errors
 from sousvit.search.results import Row, choose
 from sousvit.search.run import _check_measured, claim_run
 from sousvit.search.trial import encode
 from sousvit.specs import DataSpec
+
+
+class Told(Callback):
+    def __init__(self):
+        self.lines = []
+
+    def on_message(self, text):
+        self.lines.append(text)
 
 
 def finished(simulated, verify, **changes):
@@ -35,8 +44,8 @@ def finished(simulated, verify, **changes):
         return {"rows": told, "skipped": ["without tome"], "sheet": None, "notes": ["3 boxes dropped in train"]}
 
     run.executor._answers.update(verify=verify, answer=answer)
-    said = []
-    return run, final_answer(run.archive, run.budget, run.executor, Hooks(say=said.append)), said
+    told = Told()
+    return run, final_answer(run.archive, run.engine.goals, run.budget, run.executor, told), told.lines
 
 
 def holds(recipe, fidelity):
@@ -59,7 +68,7 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
 def test_a_second_answer_says_that_the_test_split_was_read(simulated):
     data = {"format": "idx", "train": "train-images", "test": "test-images"}
     run, first, _ = finished(simulated, holds, data=data)
-    second = final_answer(run.archive, run.budget, run.executor, Hooks())
+    second = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
     run.archive.append("test_read", recipe={})  # of an answer that was cut short
     assert run.archive.test_answers == 2
     assert not any("was read for earlier" in note for note in first.notes)
@@ -90,7 +99,7 @@ def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next
     run, answer, said = finished(simulated, verify)
     assert answer.feasible and answer.chosen.recipe == asked[2] and len(run.archive.rejected) == 2
     assert sum("broke latency_ratio" in line for line in said) == 2
-    assert choose(run.archive, run.budget.hard_limits, run.budget.optimize).chosen == answer.chosen
+    assert choose(run.archive, run.engine.goals).chosen == answer.chosen
 
 
 def test_where_every_recipe_breaks_a_limit_when_measured_again_the_answer_is_infeasible(simulated):
@@ -108,7 +117,7 @@ def test_a_trial_of_a_low_rung_is_no_answer_and_the_answer_says_so(simulated, tm
     for trial in run.archive:
         if trial.status == "complete" and not trial.is_final:
             archive.add(trial)
-    answer = choose(archive, (), run.budget.optimize)
+    answer = choose(archive, run.engine.goals.only(lambda name: False))
     assert len(archive) and not answer.feasible
     assert answer.violated == ("trained for 25% of its epochs only, which never counts as final",)
 
@@ -117,7 +126,7 @@ def test_the_nearest_miss_of_gated_trials_is_the_nearest_by_what_was_measured(si
     run = simulated(limits={"accuracy_drop": 0.03, "latency_ratio": 0.01}, optimize=["latency", "accuracy"])
     run.engine.run()
     assert all(trial.status == "gated" for trial in run.archive)
-    answer = choose(run.archive, run.budget.hard_limits, run.budget.optimize)
+    answer = choose(run.archive, run.engine.goals)
     ratios = [trial.get("latency_ratio") for trial in run.archive if "latency_ratio" in trial.values]
     assert answer.chosen.get("latency_ratio") == min(ratios)
 
@@ -150,7 +159,7 @@ def test_a_study_that_cannot_be_written_is_one_clear_line(simulated, tmp_path):
     run = simulated()
     known = run.engine._proposer
     with pytest.raises(SharedInputError, match="study's file must be writable"):
-        Proposer(known.space, run.engine._shape, {"size": False}, (), 0, tmp_path / "no-folder" / "study.db")
+        Proposer(known.space, run.engine._shape, Goals(weights={"size": 1.0}), 0, tmp_path / "no-folder" / "study.db")
     with pytest.raises(SharedInputError, match="disk is full"), storage_errors_as_user_errors(tmp_path):
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 

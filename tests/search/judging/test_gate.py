@@ -5,43 +5,21 @@ from __future__ import annotations
 import pytest
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.judging.gate import dominated, rejection, seconds_saved
+from sousvit.search.goals import Goals
+from sousvit.search.judging.gate import rejection, seconds_saved
 from sousvit.search.limits import Limit
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
-SENSES = {"latency": False, "size": False}
+WEIGHTS = {"latency": 1.0, "size": 1.0}
 RIVAL = {"latency": 2.0, "size": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("latency", "size", "expected"),
-    [
-        (Measurement(3.0), Measurement(1.5), True),
-        (Measurement(1.5), Measurement(1.5), False),
-        (Measurement(3.0), Measurement(1.0), False),
-        (Measurement(2.1, 1.9, 2.3), Measurement(1.5), False),
-        (Measurement(2.3, 2.1, 2.5), Measurement(1.5), True),
-    ],
-)
-def test_a_candidate_surely_worse_than_a_finished_recipe_is_dominated(latency, size, expected):
-    assert dominated({"latency": latency, "size": size}, [RIVAL], SENSES) is expected
-
-
-def test_an_objective_that_training_decides_settles_nothing():
-    values = {"latency": Measurement(9.0), "size": Measurement(9.0)}
-    assert not dominated(values, [{**RIVAL, "accuracy": 0.9}], {**SENSES, "accuracy": True})
-
-
-def test_more_is_better_where_the_objective_says_so():
-    assert dominated({"throughput": Measurement(10.0, 9.0, 11.0)}, [{"throughput": 12.0}], {"throughput": True})
-    assert not dominated({"throughput": Measurement(10.0, 9.0, 12.5)}, [{"throughput": 12.0}], {"throughput": True})
 
 
 def test_a_rejection_says_why():
     limits = (Limit("latency", 2.0, False),)
-    assert "latency 3, limit <= 2" in rejection({"latency": Measurement(3.0)}, limits, [], SENSES)
-    assert "latency and size" in rejection({"latency": Measurement(3.0), "size": Measurement(3.0)}, [], [RIVAL], SENSES)
-    assert rejection({"latency": Measurement(1.0), "size": Measurement(3.0)}, limits, [RIVAL], SENSES) == ""
+    slow_and_large, fast = {"latency": Measurement(3.0), "size": Measurement(3.0)}, {"latency": Measurement(1.0)}
+    assert "latency 3, limit <= 2" in rejection({"latency": Measurement(3.0)}, Goals(limits, WEIGHTS), [])
+    assert "latency and size" in rejection(slow_and_large, Goals((), WEIGHTS), [RIVAL])
+    assert rejection(slow_and_large | fast, Goals(limits, WEIGHTS), [RIVAL]) == ""
 
 
 @pytest.mark.parametrize(("confidence", "judged"), [(0.5, 0.01), (0.975, 0.02), (0.9, 0.01 + 0.01 * 1.2816 / 1.96)])
@@ -59,10 +37,10 @@ def test_a_broken_limit_names_the_figure_and_the_judged_end():
 
 
 def test_what_gates_saved_is_what_finished_recipes_took():
-    def trial(status: str, trains: bool, fidelity: float = 1.0, **seconds: float) -> TrialRecord:
+    def trial(status: str, trains: bool, fidelity: float = 1.0, **seconds: float) -> Trial:
         steps = [{"technique": "distill", "epochs": 2}] if trains else [{"technique": "int8_dynamic"}]
         recipe = {"steps": steps, "runtime": "onnxruntime"}
-        return TrialRecord(f"{status}{trains}", recipe, fidelity, 0, status, seconds=seconds)
+        return Trial(f"{status}{trains}", recipe, fidelity, 0, status, seconds=seconds)
 
     done = [
         trial("complete", True, 0.25, recover=10.0, export=1.0, judge=2.0),

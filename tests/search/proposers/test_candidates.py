@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sousvit.objectives.objective import Measurement
+from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.candidates import SAMPLED, Candidates
 from sousvit.spaces.recipe import Recipe
@@ -26,7 +27,7 @@ def space_of(techniques, shape):
 
 
 def candidates_of(definition, shape, *limits):
-    return Candidates(space_of(definition, shape), shape, base(shape), limits, seed=0)
+    return Candidates(space_of(definition, shape), shape, Goals(limits, base=base(shape)), seed=0)
 
 
 def test_every_suggestion_of_a_space_comes_once(shape):

@@ -7,6 +7,7 @@ import random
 import optuna
 import pytest
 
+from sousvit.search.goals import Goals
 from sousvit.search.proposers.optuna import Proposer
 from sousvit.spaces.space import make_space
 
@@ -20,7 +21,7 @@ SPACE = {
 @pytest.mark.parametrize("begun", [False, True], ids=["a young study", "a study with trials"])
 def test_a_changed_recipe_is_drawn_until_it_is_new(shape, begun):
     space, _ = make_space({"techniques": SPACE}, shape, ("onnxruntime",))
-    proposer = Proposer(space, shape, {"latency": False}, (), seed=0)
+    proposer = Proposer(space, shape, Goals(weights={"latency": 1.0}), seed=0)
     if begun:
         proposer.reject(proposer.ask())
     recipes = sorted({recipe.canonical(shape).hash for _, recipe in space.suggestions()})
@@ -34,7 +35,7 @@ def test_a_changed_recipe_is_drawn_until_it_is_new(shape, begun):
 
 def test_where_nothing_is_new_the_last_one_drawn_is_asked(shape):
     space, _ = make_space({"techniques": SPACE}, shape, ("onnxruntime",))
-    proposer = Proposer(space, shape, {"latency": False}, (), seed=0)
+    proposer = Proposer(space, shape, Goals(weights={"latency": 1.0}), seed=0)
     drawn = []
 
     def is_new(recipe):
@@ -49,7 +50,7 @@ def test_where_nothing_is_new_the_last_one_drawn_is_asked(shape):
 
 def test_a_recipe_waits_from_when_it_is_enqueued_until_it_is_asked(shape):
     space, _ = make_space({"techniques": SPACE}, shape, ("onnxruntime",))
-    proposer = Proposer(space, shape, {"latency": False}, (), seed=0)
+    proposer = Proposer(space, shape, Goals(weights={"latency": 1.0}), seed=0)
     assert not proposer.is_waiting
     proposer.enqueue_mutation(lambda recipe: True)
     assert proposer.is_waiting

@@ -48,7 +48,7 @@ def table() -> Table:
 def test_every_configuration_is_a_recipe_with_its_recorded_figures(table):
     recipes = list(table.recipes())
     assert len(recipes) == len(rows()) == table.space.size
-    recipe = next(r for r in recipes if dict(r.steps[0].config) == {"depth": 4, "width": 32, "kind": "wide"})
+    recipe = next(r for r in recipes if r.parameters == {"depth": 4, "width": 32, "kind": "wide"})
     outcome = table.judge(make_job(recipe, 1.0, table_budget(table, 5, 0).search))
     assert outcome.values[table.name_of("macs")].value == 256
     assert recipe.reshape(table.shape).figures(4.0) == {table.name_of("macs"): 256}
@@ -158,8 +158,8 @@ def test_the_engine_climbs_rungs_that_were_recorded(recorded, ladder):
 def test_the_hypervolume_does_not_depend_on_units_or_order():
     points = rows()[["accuracy", "macs"]].to_numpy()
     part = points[::5]
-    share = Hypervolume(points, [True, False]).share(part)
-    scaled = Hypervolume(points * [100, 1e-3], [True, False]).share((part * [100, 1e-3])[::-1])
+    share = Hypervolume(points, ["maximize", "minimize"]).share(part)
+    scaled = Hypervolume(points * [100, 1e-3], ["maximize", "minimize"]).share((part * [100, 1e-3])[::-1])
     assert share == pytest.approx(scaled) and 0 < share < 1
     mean, low, high = interval([0.8, 0.9, 1.0])
     assert low < mean < high

@@ -1,0 +1,193 @@
+"""Does an elastic base tell which recipe will be accurate? Readings and low rungs against what full training gives.
+
+    python benchmarks/elastic/run.py [--recipes 16] [--epochs 3] [--elastic-epochs 4] [--limit-train N]
+
+Random cuts (depth, heads, MLP) of the budget's base are judged on its validation images in six ways: repaired from
+calibration images but untrained; after the low rung's training; read from the elastic base; after full training, of
+the plain cut and of the elastic one; after a short training of the elastic one. Written to
+``result.md`` (rank correlations with full training, seconds) and ``raw.csv`` (every recipe).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau, spearmanr
+
+from sousvit.cache import TensorCache
+from sousvit.data import Splits
+from sousvit.errors import UserError
+from sousvit.files import write_atomic
+from sousvit.machine import training_device
+from sousvit.models.load import load
+from sousvit.objectives.devices.machine import machine_facts
+from sousvit.search.budget import Budget
+from sousvit.spaces.builder import ModelBuilder
+from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import VitShape
+from sousvit.spaces.technique import get_technique
+from sousvit.spaces.training.loop import predict
+from sousvit.spaces.training.teacher import Teacher
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common.provenance import write_result
+
+HERE = Path(__file__).parent
+RECOVERY = {"learning_rate": 2e-3, "optimizer": "muon", "soft_weight": 0.7, "num_views": 2}
+CUTS = {"prune_depth": "drop", "prune_heads": "keep", "prune_mlp": "keep"}
+#: Ways of judging that are compared as forecasts, and what they forecast.
+FORECASTS, TRUTHS = ("untrained", "low rung", "reading"), ("full", "elastic full")
+RESAMPLES = 1000
+
+
+def random_cuts(shape: VitShape, count: int, elastic: Step, seed: int) -> list[tuple[Step, ...]]:
+    """Different cuts of at least two kinds, within what the elastic base learns."""
+    config, values = elastic.config, {}
+    for name, parameter in CUTS.items():
+        values[name] = list(get_technique(name).choices(shape)[parameter])
+    least = shape.depth - round(config.depth * shape.depth)  # type: ignore[attr-defined]
+    values["prune_depth"] = [drop for drop in values["prune_depth"] if drop <= least]
+    values["prune_heads"] = [keep for keep in values["prune_heads"] if keep >= config.heads - 1e-3]  # type: ignore[attr-defined]
+    values["prune_mlp"] = [keep for keep in values["prune_mlp"] if keep >= config.mlp]  # type: ignore[attr-defined]
+    found = [
+        Recipe(tuple(Step.make(name, **{CUTS[name]: value}) for name, value in zip(CUTS, chosen, strict=True)))
+        for chosen in itertools.product(*values.values())
+    ]
+    cuts = [recipe.canonical(shape).steps for recipe in found]
+    return random.Random(seed).sample([steps for steps in cuts if len(steps) > 1], count)
+
+
+def ways(given: argparse.Namespace, elastic: Step, tail: Step) -> dict[str, Callable[[tuple[Step, ...]], tuple]]:
+    """Per way of judging the recipe and its fidelity."""
+    return {
+        "untrained": lambda cut: (Recipe(cut), 1.0),
+        "low rung": lambda cut: (Recipe((*cut, tail)), given.low),
+        "reading": lambda cut: (Recipe((elastic, *cut)), 1.0),
+        "elastic short": lambda cut: (Recipe((elastic, *cut, tail)), given.polish),
+        "elastic full": lambda cut: (Recipe((elastic, *cut, tail)), 1.0),
+        "full": lambda cut: (Recipe((*cut, tail)), 1.0),
+    }
+
+
+def judged(given: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A row a recipe (``top1`` and ``seconds`` by way), and what was paid once."""
+    budget = Budget.read(given.budget)
+    base = load(budget.model)
+    splits = Splits(budget.data.model_copy(update={"limit_train": given.limit_train}), base.size, base.channels)
+    elastic = Step.make("elastic", epochs=given.elastic_epochs, **RECOVERY, networks=given.networks, whole=given.whole)
+    tail = Step.make("distill", epochs=given.epochs, **RECOVERY)
+
+    def top1(model: torch.nn.Module) -> float:
+        logits = predict(model, splits.validation, base.normalise)
+        return float((logits.argmax(1) == splits.validation.labels).double().mean())
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = TensorCache(Path(folder))
+        teacher = Teacher(base, splits.train, cache)
+        for view in range(RECOVERY["num_views"]):  # paid once for all ways
+            teacher("crop_flip", given.seed, view)
+        context = Context(base.normalise, splits.calibration(), splits.train, teacher, seed=given.seed)
+        builder = ModelBuilder(base, context, cache)
+        begun = time.monotonic()
+        whole = builder.build(Recipe((elastic,)))
+        once = {
+            "prepare": time.monotonic() - begun,
+            "teacher": teacher.seconds,
+            "base": top1(base.module),
+            "whole": top1(whole),
+            "images": len(splits.train),
+            "validation": len(splits.validation),
+        }
+        print(once, flush=True)
+        rows = []
+        for cut in random_cuts(vit_shape(base.module), given.recipes, elastic, given.seed):
+            rows.append({"recipe": str(Recipe(cut)), **dict(measured(cut, ways(given, elastic, tail), builder, top1))})
+            print(rows[-1], flush=True)
+    return pd.DataFrame(rows), once
+
+
+def measured(cut, ways, builder, top1) -> Iterator[tuple[str, float]]:  # type: ignore[no-untyped-def]
+    """Top-1 and seconds of one cut in every way; the time of a beginning that was read back counts as well."""
+    for name, recipe_of in ways.items():
+        recipe, fidelity = recipe_of(cut)
+        begun = time.monotonic()
+        model = builder.build(recipe, fidelity)
+        yield f"{name} seconds", time.monotonic() - begun
+        yield name, top1(model)
+
+
+def correlation(frame: pd.DataFrame, forecast: str, truth: str, seed: int = 0) -> dict[str, tuple[float, ...]]:
+    """Spearman and Kendall with the ends of a 95% interval over resampled recipes."""
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, len(frame), len(frame)) for _ in range(RESAMPLES)]
+    found = {}
+    for name, statistic in (("Spearman", spearmanr), ("Kendall", kendalltau)):
+        values = frame[forecast].to_numpy(), frame[truth].to_numpy()
+        resampled = [statistic(values[0][d], values[1][d]).statistic for d in draws if len(set(values[1][d])) > 2]
+        found[name] = statistic(*values).statistic, *np.nanquantile(resampled, (0.025, 0.975))
+    return found
+
+
+def table(frame: pd.DataFrame, once: dict[str, float], command: str) -> str:
+    """The result as Markdown."""
+    machine = machine_facts()
+    lines = [
+        f"Command: `{command}`; {time.strftime('%Y-%m-%d')}; {machine['cpu']}, {training_device()}, "
+        f"{torch.get_num_threads()} threads; torch {torch.__version__}.",
+        "",
+        f"{len(frame)} random cuts; {once['images']} training and {once['validation']} validation images; the base has "
+        f"{100 * once['base']:.2f}%, the elastic base as a whole {100 * once['whole']:.2f}%. "
+        f"Once for all: elastic base {once['prepare']:.0f} s, teacher's answers {once['teacher']:.0f} s.",
+        "",
+        "| way of judging | mean top-1 % | seconds a recipe |",
+        "|---|---:|---:|",
+    ]
+    names = [name for name in frame if f"{name} seconds" in frame]
+    lines += [f"| {n} | {100 * frame[n].mean():.2f} | {frame[f'{n} seconds'].mean():.1f} |" for n in names]
+    lines += ["", "| forecast | of | Spearman | Kendall |", "|---|---|---:|---:|"]
+    for truth, forecast in itertools.product(TRUTHS, FORECASTS):
+        cells = [f"{a:.2f} [{b:.2f}, {c:.2f}]" for a, b, c in correlation(frame, forecast, truth).values()]
+        lines.append(f"| {forecast} | {truth} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--budget", type=Path, default=Path("examples/fashion-mnist/budget.yaml"))
+    parser.add_argument("--recipes", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=3, help="of full training")
+    parser.add_argument("--low", type=float, default=0.25, help="share of them at the low rung")
+    parser.add_argument("--polish", type=float, default=1 / 3, help="share of them in the short training")
+    parser.add_argument("--elastic-epochs", type=int, default=4)
+    parser.add_argument("--networks", type=int, default=3)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--limit-train", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    try:
+        frame, once = judged(given)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    command = f"python {' '.join(sys.argv)}"
+    write_atomic(HERE / "raw.csv", frame.to_csv(index=False))
+    write_result(HERE / "result.md", table(frame, once, command))
+    print(table(frame, once, command))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

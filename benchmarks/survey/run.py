@@ -1,0 +1,45 @@
+"""CIFAR-10: every technique alone, and named combinations, on one base in one run; no search.
+
+    python benchmarks/survey/run.py --data DIR --model VIT.safetensors --limit-train 3000
+
+Writes ``result.md`` (the table, with command, machine, versions and date) and ``raw.csv``; the plot is in the run
+folder. Accuracy is that of the 5,000 validation images.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import sousvit
+from sousvit.spaces.space import read_space
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common.on_cifar10 import arguments, budget, write_budget
+from common.provenance import provenance, write_result
+
+HERE = Path(__file__).parent
+
+#: One epoch of recovery for everything, so that techniques are compared at the same price.
+RECOVERY = {"epochs": [1], "learning_rate": [1e-3], "soft_weight": [0.0, 0.5], "num_views": [3]}
+
+
+def main() -> int:
+    """Measure, then write the result."""
+    given = arguments(__doc__, "survey-cifar10").parse_args()
+    every = read_space("all")["techniques"]
+    every["distill"] = {**every["distill"], **RECOVERY}
+    techniques = {**every, "qat": {"epochs": [1], "num_views": [3]}}
+    asked = write_budget(budget(given, techniques), given.run)
+    run = sousvit.survey(asked, run=Path("runs") / given.run)
+    limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
+    command = f"python benchmarks/survey/run.py --data DIR --model VIT.safetensors{limit}"
+    head = "\n".join(provenance(command, run.archive.base.machine))
+    write_result(HERE / "result.md", f"{head}\n{(run.folder / 'study.md').read_text()}")
+    shutil.copy(run.folder / "study.csv", HERE / "raw.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
