@@ -1,4 +1,4 @@
-"""What the whole suite shares: one thread, no network, and a tiny project (data, base model, budgets) on disk."""
+"""What the whole suite shares: one core, no network, and a tiny project (data, base model, budgets) on disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import os
 # Before torch and the runtimes load: workers started by tests inherit it, and pytest-xdist fills the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+#: Cores of the whole run.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+# A process of pytest-xdist and all that its tests start stay on one core: threads that wait for each other on cores
+# that another process fills spin, and took as much time again as the work.
+XDIST_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if XDIST_WORKER and CORES:
+    os.sched_setaffinity(0, {CORES[int(XDIST_WORKER.removeprefix("gw")) % len(CORES)]})
 
 from dataclasses import dataclass
 from pathlib import Path
