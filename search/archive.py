@@ -24,7 +24,7 @@ from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import Budget, read_budget
 from sousvit.search.goals import Goals
-from sousvit.search.trial import BaseRecord, TrialRecord, decode
+from sousvit.search.trial import BaseRecord, Trial, decode
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -43,9 +43,9 @@ class Archive:
 
     def __init__(self, folder: Path, writable: bool = False) -> None:
         self.folder = folder
-        self._by_key: dict[str, TrialRecord] = {}
+        self._by_key: dict[str, Trial] = {}
         #: Finished trials in their order; it only grows.
-        self.records: list[TrialRecord] = []
+        self.records: list[Trial] = []
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
@@ -57,8 +57,8 @@ class Archive:
         #: Trials that this run paid for itself.
         self.own = 0
         self.core_seconds = 0.0
-        self._fronts: dict[tuple[Any, ...], tuple[Front[TrialRecord], int]] = {}
-        self._rivals: dict[tuple[Any, ...], tuple[list[TrialRecord], tuple[dict[str, float], ...]]] = {}
+        self._fronts: dict[tuple[Any, ...], tuple[Front[Trial], int]] = {}
+        self._rivals: dict[tuple[Any, ...], tuple[list[Trial], tuple[dict[str, float], ...]]] = {}
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
@@ -91,7 +91,7 @@ class Archive:
             os.fsync(self._stream.fileno())
         self._take(event)
 
-    def add(self, record: TrialRecord) -> bool:
+    def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same work is dropped, and False returned."""
         if record.key in self.trials:
             return False
@@ -108,7 +108,7 @@ class Archive:
     def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "trial":
-            record = TrialRecord.from_dict(event["trial"])
+            record = Trial.from_dict(event["trial"])
             is_new = record.key not in self.trials
             if not record.source:
                 self.own += is_new
@@ -134,7 +134,7 @@ class Archive:
             self.core_seconds += float(event["core_seconds"])
 
     @property
-    def trials(self) -> Mapping[str, TrialRecord]:
+    def trials(self) -> Mapping[str, Trial]:
         """Finished trials by key, to be read only: :meth:`add` adds to them."""
         return MappingProxyType(self._by_key)
 
@@ -152,14 +152,14 @@ class Archive:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[TrialRecord]:
+    def __iter__(self) -> Iterator[Trial]:
         return iter(self.records)
 
-    def since(self, known: int) -> list[TrialRecord]:
+    def since(self, known: int) -> list[Trial]:
         """The trials after the first ``known``."""
         return self.records[known:]
 
-    def front(self, goals: Goals, among: Callable[[TrialRecord], bool] | None = None) -> list[TrialRecord]:
+    def front(self, goals: Goals, among: Callable[[Trial], bool] | None = None) -> list[Trial]:
         """Feasible, final, non-dominated trials. Fronts are kept, and only trials that came since are looked at.
 
         Args:
@@ -174,7 +174,7 @@ class Archive:
         self._fronts[key] = front, len(self)
         return list(front.items)
 
-    def rivals(self, goals: Goals, among: Callable[[TrialRecord], bool] | None = None) -> tuple[dict[str, float], ...]:
+    def rivals(self, goals: Goals, among: Callable[[Trial], bool] | None = None) -> tuple[dict[str, float], ...]:
         """What a candidate has to beat: the figures of the front, of what is optimised."""
         key, front = (among, tuple(goals.directions)), self.front(goals, among)
         known, figures = self._rivals.get(key, ([], ()))
@@ -183,7 +183,7 @@ class Archive:
             self._rivals[key] = front, figures
         return figures
 
-    def is_rejected(self, trial: TrialRecord, goals: Goals) -> bool:
+    def is_rejected(self, trial: Trial, goals: Goals) -> bool:
         """Whether ``trial`` breaks a limit by what was measured of it again: then it is no answer.
 
         Earlier versions did not note what they measured; what they rejected stays so.
@@ -191,7 +191,7 @@ class Archive:
         again = self.rejected.get(trial.key)
         return again is not None and (not again or not goals.holds(trial.values | again))
 
-    def drop_artifacts(self, goals: Goals, newest: TrialRecord) -> None:
+    def drop_artifacts(self, goals: Goals, newest: Trial) -> None:
         """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""
         kept = {trial.artifact for trial in self.front(goals)}
         self._stored.add(newest.artifact)
@@ -200,7 +200,7 @@ class Archive:
         self._stored &= kept
 
 
-def feasible(trials: Iterable[TrialRecord], goals: Goals) -> list[TrialRecord]:
+def feasible(trials: Iterable[Trial], goals: Goals) -> list[Trial]:
     """Final trials (the only ones an answer may come from) that hold every limit."""
     return [trial for trial in trials if trial.is_final and goals.holds(trial.values)]
 

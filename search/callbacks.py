@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sousvit.search.trial import BaseRecord, TrialRecord
+    from sousvit.search.trial import BaseRecord, Trial
     from sousvit.spaces.recipe import Recipe
     from sousvit.spaces.space import Space
 
@@ -22,7 +22,7 @@ class Counts:
     gated_measured: int = 0
     failed: int = 0
     replayed: int = 0
-    fanned: int = 0
+    variants: int = 0
     promoted: int = 0
 
 
@@ -30,7 +30,7 @@ class Counts:
 class Watcher:
     """What the engine tells as it goes; every hook may be left out."""
 
-    trial: Callable[[TrialRecord, Counts], None] = lambda record, counts: None
+    trial: Callable[[Trial, Counts], None] = lambda record, counts: None
     begin: Callable[[str, Recipe, float], None] = lambda origin, recipe, fidelity: None
     counts: Counts = field(default_factory=Counts)
 

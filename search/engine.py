@@ -19,17 +19,17 @@ from sousvit.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
+from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
 from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.fidelity.promotion import Promotions
-from sousvit.search.fidelity.untrained import Readings
+from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
 from sousvit.search.pending import Work
 from sousvit.search.proposers.optuna import Proposal, Proposer
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
-from sousvit.search.trial import IS_SINGLE, TrialRecord
+from sousvit.search.trial import IS_SINGLE, Trial
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Engine:
         self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
         self._fan_out = FanOut(archive, proposer.space, policy)
-        self._readings = Readings(archive)
+        self._untrained = UntrainedResults(archive)
         self._running: dict[str, Work] = {}
         #: Asked, but the same weights are being trained for another recipe.
         self._held: list[Work] = []
@@ -128,7 +128,7 @@ class Engine:
                 self._exhausted = True
         return None
 
-    def take(self, outcome: Outcome) -> bool:
+    def take(self, outcome: JobResult) -> bool:
         """Record an outcome; False for that of a lost attempt, which is discarded."""
         work = self._running.pop(outcome.attempt, None)
         if work is None:
@@ -138,7 +138,7 @@ class Engine:
             work.retries += 1
             self._held.insert(0, work)
             return True
-        record = record_of(work.job, outcome, work.origin, work.number)
+        record = trial_of(work.job, outcome, work.origin, work.number)
         self.counts.gated_measured += record.status == "gated"
         self._record(record, work.proposals)
         self._fan_out.offer(work.recipe, record)
@@ -192,7 +192,7 @@ class Engine:
                 and work.key not in self._archive.trials
                 and work.key not in self._on_their_way()
             ):
-                self.counts.fanned += 1
+                self.counts.variants += 1
                 yield work
                 return
         promotion = self._promotions.next(self.seconds, [*running, *self._held], self._exhausted)
@@ -222,7 +222,7 @@ class Engine:
             if repeated and not was_enqueued and not self._enqueue_other():
                 return False
             pending = [work.recipe for work in self._on_their_way().values()]
-            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.lost())):
+            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.dominated())):
                 return True
             repeated += not was_enqueued
         return False
@@ -284,7 +284,7 @@ class Engine:
     def _hold_or_gate(self, work: Work) -> None:
         """Hold it ready, unless shapes gate it, or the same model was judged before its recovery already."""
         gated = self._gate(work)
-        known = self._readings.of(work) if gated is None and work.fidelity == READ else None
+        known = self._untrained.of(work) if gated is None and work.fidelity == UNTRAINED else None
         if gated is not None:
             self.counts.gated_analytic += 1
             self._record(gated, work.proposals)
@@ -293,9 +293,9 @@ class Engine:
         else:
             self._held.append(work)
 
-    def _gate(self, work: Work) -> TrialRecord | None:
+    def _gate(self, work: Work) -> Trial | None:
         """A gated record if shapes alone break a limit, or the deployment never pays."""
-        if work.origin == "proposed" and self._fan_out.has_lost(work.recipe):
+        if work.origin == "proposed" and self._fan_out.is_dominated(work.recipe):
             message = "gated: every model that was deployed so was better off with another deployment"
             return self._gated(work, message=message)
         values = self._analytic_values(work.recipe)
@@ -305,17 +305,15 @@ class Engine:
         message = f"gated by shape: {'; '.join(broken)}"
         return self._gated(work, values=values, message=message)
 
-    def _gated(self, work: Work, **more: Any) -> TrialRecord:
+    def _gated(self, work: Work, **more: Any) -> Trial:
         plain = work.recipe.to_dict()
-        return TrialRecord(
-            work.key, plain, work.fidelity, work.seed, "gated", origin=work.origin, number=work.number, **more
-        )
+        return Trial(work.key, plain, work.fidelity, work.seed, "gated", origin=work.origin, number=work.number, **more)
 
     def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
         return self._archive.rivals(self.goals, IS_SINGLE if work.is_single else None)
 
-    def _record(self, record: TrialRecord, proposals: list[Proposal]) -> None:
+    def _record(self, record: Trial, proposals: list[Proposal]) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
         self._archive.add(record)
         for proposal in proposals:
@@ -343,7 +341,7 @@ class Engine:
         for trial in self._archive.front(self.goals):
             # Known: replayed, so that the sampler learns it.
             self._proposer.enqueue(Recipe.from_dict(trial.recipe), "earlier")
-        hybrids = [("prior", recipe) for recipe in hybrid_recipes(space, shape)]
+        hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, shape)]
         known = [("single", recipe) for recipe in singles]
         for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
             self._proposer.enqueue(recipe, origin)

@@ -12,7 +12,7 @@ from sousvit.search.callbacks import Hooks
 from sousvit.search.executors.executor import Executor
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, Row, choose
-from sousvit.search.trial import TrialRecord, decode, encode
+from sousvit.search.trial import Trial, decode, encode
 from sousvit.specs import DataSpec
 
 #: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
@@ -78,7 +78,7 @@ def _verified(archive: Archive, goals: Goals, executor: Executor, hooks: Hooks) 
     return replace(last, feasible=False, violated=(f"measured again: {said}",))
 
 
-def _seems_better(chosen: TrialRecord) -> bool:
+def _seems_better(chosen: Trial) -> bool:
     """Whether the whole 95% interval of the quality's drop lies below 0 (then the base was trained too little)."""
     drop = chosen.values.get(f"{task_measured(chosen.values).quality}_drop")
     return drop is not None and drop.high is not None and drop.high < 0

@@ -19,7 +19,7 @@ class Work:
     """A recipe to judge at one fidelity.
 
     Attributes:
-        origin: who asked (see :class:`sousvit.search.trial.TrialRecord`).
+        origin: who asked (see :class:`sousvit.search.trial.Trial`).
         proposals: asked trials that wait for the result; the sampler may ask for one recipe several times.
         job: set when it is given to an executor.
         retries: times that its worker was lost.

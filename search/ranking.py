@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sousvit.search.goals import Goals
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 Array = npt.NDArray[np.float64]
 
@@ -24,7 +24,7 @@ UNKNOWN = 1e12
 BEYOND = 0.1
 
 
-def points_of(trials: Sequence[TrialRecord], goals: Goals) -> Array:
+def points_of(trials: Sequence[Trial], goals: Goals) -> Array:
     """``[n, m]`` what is optimised, less is better; what is not known is as bad as can be."""
     points = np.array([goals.point(trial.values) for trial in trials])
     points = np.nan_to_num(points.reshape(len(trials), len(goals.directions)), nan=np.inf)

@@ -16,7 +16,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
-from sousvit.search.trial import IS_SINGLE, TrialRecord, decode, encode
+from sousvit.search.trial import IS_SINGLE, Trial, decode, encode
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Answer:
     """
 
     feasible: bool
-    chosen: TrialRecord | None
-    single: TrialRecord | None
+    chosen: Trial | None
+    single: Trial | None
     violated: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
@@ -79,8 +79,8 @@ class Answer:
     def from_dict(cls, plain: Mapping[str, Any]) -> Answer:
         """The inverse of :meth:`to_dict`."""
 
-        def trial(name: str) -> TrialRecord | None:
-            return None if plain[name] is None else TrialRecord.from_dict(plain[name])
+        def trial(name: str) -> Trial | None:
+            return None if plain[name] is None else Trial.from_dict(plain[name])
 
         rows = tuple(Row.from_dict(row) for row in plain["rows"])
         feasible = plain["status"] == "feasible"
@@ -100,7 +100,7 @@ def choose(archive: Archive, goals: Goals) -> Answer:
     return choose_among([trial for trial in archive if not archive.is_rejected(trial, goals)], goals)
 
 
-def choose_among(pool: Sequence[TrialRecord], goals: Goals) -> Answer:
+def choose_among(pool: Sequence[Trial], goals: Goals) -> Answer:
     """The best trial of ``pool`` that holds the limits, or the nearest miss."""
     held = feasible(pool, goals)
     chosen = best(held, goals)
@@ -111,7 +111,7 @@ def choose_among(pool: Sequence[TrialRecord], goals: Goals) -> Answer:
     return Answer(False, miss, single, () if miss is None else phrases(miss, goals))
 
 
-def phrases(trial: TrialRecord, goals: Goals) -> tuple[str, ...]:
+def phrases(trial: Trial, goals: Goals) -> tuple[str, ...]:
     """Why a trial is no answer: one phrase a violated limit, and whether it was trained in part only."""
     found = goals.explain(trial.values)
     if trial.status == "complete" and not trial.is_final:
@@ -161,18 +161,18 @@ def write_answer(answer: Answer, budget: Budget, folder: Path) -> None:
     (folder / stale).unlink(missing_ok=True)
 
 
-def best(trials: Iterable[TrialRecord], goals: Goals) -> TrialRecord | None:
+def best(trials: Iterable[Trial], goals: Goals) -> Trial | None:
     """The feasible trial with the highest score, or None."""
     return max(feasible(trials, goals), key=lambda trial: goals.score(trial.values), default=None)
 
 
-def nearest_miss(trials: Iterable[TrialRecord], goals: Goals) -> TrialRecord | None:
+def nearest_miss(trials: Iterable[Trial], goals: Goals) -> Trial | None:
     """The trial whose worst violation is smallest: among final ones, else low-rung ones, else gated ones.
 
     A gated trial is compared by the limits that were measured before it ended.
     """
 
-    def distance(trial: TrialRecord) -> tuple[float, int, float]:
+    def distance(trial: Trial) -> tuple[float, int, float]:
         broken = goals.violations(trial.values)
         unknown = [name for name, by in broken.items() if math.isinf(by)]
         worst = max((by for name, by in broken.items() if name not in unknown), default=0.0)

@@ -21,7 +21,7 @@ from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.results import Answer, choose, choose_among
-from sousvit.search.trial import BaseRecord, TrialRecord
+from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
@@ -96,7 +96,7 @@ def retarget(folder: Path, path: Path, say: Callable[[str, int, int], None]) -> 
             device.close()
 
 
-def _kept(archive: Archive, folder: Path) -> list[TrialRecord]:
+def _kept(archive: Archive, folder: Path) -> list[Trial]:
     kept = [
         trial
         for trial in archive
@@ -111,7 +111,7 @@ def _measured(
     archive: Archive,
     budget: Budget,
     folder: Path,
-    kept: list[TrialRecord],
+    kept: list[Trial],
     devices: dict[str, Device],
     say: Callable[[str, int, int], None],
 ) -> Answer:
@@ -139,11 +139,11 @@ def _measured(
     return replace(_answer(trials, record, budget), notes=tuple(notes))
 
 
-def _answer(trials: list[TrialRecord], base: BaseRecord, budget: Budget) -> Answer:
+def _answer(trials: list[Trial], base: BaseRecord, budget: Budget) -> Answer:
     return choose_among(trials, budget.goals(base.values))
 
 
-def _moved(trial: TrialRecord, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> TrialRecord:
+def _moved(trial: Trial, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> Trial:
     """The trial with its figures on the new targets."""
     if trial.recipe["runtime"] not in budget.runtimes:
         raise TrialError(f"the targets run {' or '.join(budget.runtimes)}")
@@ -211,7 +211,7 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     return len(complete)
 
 
-def _lies_in(space: Space, trial: TrialRecord, shape: ModelShape) -> bool:
+def _lies_in(space: Space, trial: Trial, shape: ModelShape) -> bool:
     try:
         return space.parameters(Recipe.from_dict(trial.recipe), shape) is not None
     except UserError:

@@ -19,7 +19,7 @@ from sousvit.search.callbacks import Hooks, Watcher
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
-from sousvit.search.fidelity.learning_curve import FULL, READ
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.final import final_answer
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
@@ -168,7 +168,7 @@ def make_engine(
     trains = any(option.handler.trains for option in space.options())
     low = search_limits.explore_fidelity if trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
-    policy = Halving(rungs, low == READ, eta, search_limits.explore_share, goals)
+    policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals)
     return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
 
 

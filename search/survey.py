@@ -19,7 +19,7 @@ from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
 from sousvit.search.callbacks import Hooks
-from sousvit.search.executors.executor import Executor, Job, Outcome, make_job, record_of
+from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
 from sousvit.search.run import claim_run
@@ -227,11 +227,11 @@ class _Listed:
         self._running[job.attempt] = entry, job
         return job
 
-    def take(self, outcome: Outcome) -> bool:
+    def take(self, outcome: JobResult) -> bool:
         if outcome.attempt not in self._running:
             return False
         entry, job = self._running.pop(outcome.attempt)
-        record = record_of(job, outcome, entry.name)
+        record = trial_of(job, outcome, entry.name)
         self._archive.add(record)
         self._archive.drop_artifacts(self._budget.goals(), record)
         counts = self._hooks.watcher.counts

@@ -1,4 +1,4 @@
-"""What is known of one trial: :class:`TrialRecord`, and :class:`BaseRecord` for the uncompressed model."""
+"""What is known of one trial: :class:`Trial`, and :class:`BaseRecord` for the uncompressed model."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ def is_single(techniques: Iterable[str]) -> bool:
     return sum(name not in REPAIRS for name in techniques) == 1
 
 
+#: Words for origins in runs of earlier versions.
+EARLIER_ORIGINS = {"prior": "starter", "fanned": "variant"}
+
+
 @dataclass(frozen=True)
-class TrialRecord:
+class Trial:
     """One finished trial at one fidelity.
 
     Attributes:
@@ -47,8 +51,8 @@ class TrialRecord:
         fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 judged before its recovery.
         status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
         values: figures by objective name, those measured before the trial ended.
-        origin: who asked: ``proposed``, ``single`` (one technique), ``prior``, ``promoted``, ``fanned`` (another
-            deployment) or ``unrecovered`` (a reading's recipe without its recovery).
+        origin: who asked: ``proposed``, ``single`` (one technique), ``starter``, ``promoted``, ``variant`` (another
+            deployment) or ``unrecovered`` (the recipe of an untrained evaluation, without its recovery).
         number: the Optuna trial, or None for promotions.
         attempt: identifies the attempt that gave the result.
         seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).
@@ -106,11 +110,12 @@ class TrialRecord:
         return {**asdict(self), "values": encode(self.values)}
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> TrialRecord:
+    def from_dict(cls, plain: dict[str, Any]) -> Trial:
         """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
         known = {entry.name for entry in fields(cls)}
         kept = {name: value for name, value in plain.items() if name in known}
         kept["values"] = decode(plain["values"])
+        kept["origin"] = EARLIER_ORIGINS.get(kept["origin"], kept["origin"])
         return cls(**kept)
 
 

@@ -31,7 +31,7 @@ ORDER, FIRST, LAST = "order", "first", "last"
 LISTED = 20_000
 
 
-class Trial(Protocol):
+class Suggester(Protocol):
     """The part of ``optuna.Trial`` that a space uses."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -46,7 +46,7 @@ class Option:
     technique: str
     values: Mapping[str, tuple[Any, ...]]
 
-    def suggest(self, trial: Trial) -> Step:
+    def suggest(self, trial: Suggester) -> Step:
         """One step; parameters with a single value are not asked."""
         chosen = {name: _choose(trial, f"{self.technique}.{name}", values) for name, values in self.values.items()}
         return Step.make(self.technique, **chosen)
@@ -119,7 +119,7 @@ class Space:
     groups: tuple[tuple[Option, ...], ...]
     deploys: Mapping[str, tuple[str, Option | None]]
 
-    def suggest(self, trial: Trial) -> Recipe:
+    def suggest(self, trial: Suggester) -> Recipe:
         """Ask ``trial`` for a recipe."""
         steps: list[Step] = []
         plain = True
@@ -143,7 +143,7 @@ class Space:
             steps.append(deploy.suggest(trial))
         return Recipe(tuple(steps), runtime)
 
-    def _ordered(self, steps: list[Step], trial: Trial) -> list[Step]:
+    def _ordered(self, steps: list[Step], trial: Suggester) -> list[Step]:
         """Movable steps where the trial wants them: before or after those that they may follow."""
         for step in [step for step in steps if step.handler.movable_past]:
             passed = [other for other in steps if other.technique in step.handler.movable_past]
@@ -411,7 +411,7 @@ def _groups(options: Sequence[Option]) -> tuple[tuple[Option, ...], ...]:
     return tuple(tuple(group) for group in groups)
 
 
-def _choose(trial: Trial, name: str, values: Sequence[Any]) -> Any:
+def _choose(trial: Suggester, name: str, values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else trial.suggest_categorical(name, values)
 
 

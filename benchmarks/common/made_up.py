@@ -12,7 +12,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.engine import Engine
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock
 from sousvit.search.trial import BaseRecord
 from sousvit.spaces.module_shape import vit_shape
@@ -78,14 +78,14 @@ class Charged:
         self.last_start = self._clock.now if job is not None else self.last_start
         return job
 
-    def take(self, outcome: Outcome) -> bool:
+    def take(self, outcome: JobResult) -> bool:
         known, begun = len(self._archive), time.perf_counter()
         taken = self._engine.take(outcome)
         self._charge("took", known, begun)
         return taken
 
     def _given_otherwise(self) -> int:
-        return self._engine.counts.fanned + self._engine.counts.promoted
+        return self._engine.counts.variants + self._engine.counts.promoted
 
     def _charge(self, what: str, known: int, begun: float) -> None:
         spent = time.perf_counter() - begun

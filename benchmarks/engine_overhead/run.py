@@ -20,7 +20,7 @@ import numpy as np
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import Job, Outcome, make_job, record_of
+from sousvit.search.executors.executor import Job, JobResult, make_job, trial_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.results import choose
@@ -64,10 +64,10 @@ def main() -> None:
 def searched(count: int, shape: VitShape, base: BaseRecord, space: Space) -> list[str]:
     """A simulated search of ``count`` trials, told as lines of Markdown."""
 
-    def judge(job: Job) -> Outcome:
+    def judge(job: Job) -> JobResult:
         recipe = Recipe.from_dict(job.recipe)
         seconds = {"judge": TRIAL, "recover": TRIAL * job.fidelity * recipe.trains}
-        return Outcome(job.attempt, "complete", figures(recipe, shape, job.fidelity), seconds, artifact="")
+        return JobResult(job.attempt, "complete", figures(recipe, shape, job.fidelity), seconds, artifact="")
 
     with tempfile.TemporaryDirectory() as folder:
         archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
@@ -102,7 +102,7 @@ def answered(shape: VitShape, base: BaseRecord, space: Space) -> str:
         while len(archive) < ARCHIVED:
             job = make_job(space.draw(generator, {})[1].fitting(shape), FULL, search)
             values = figures(Recipe.from_dict(job.recipe), shape)
-            archive.add(record_of(job, Outcome(job.attempt, "complete", values, {"judge": TRIAL}), "proposed"))
+            archive.add(trial_of(job, JobResult(job.attempt, "complete", values, {"judge": TRIAL}), "proposed"))
         archive.close()
         begun = time.perf_counter()
         read = Archive(archive.folder)

@@ -20,7 +20,7 @@ from rich.progress import track
 
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.run import make_engine
@@ -60,9 +60,9 @@ def measure(workers: int, path: Path) -> dict[str, float]:
     trials = max(FEWEST, TRIALS_EACH * workers)
     clock, seconds = SimulatedClock(), Seconds(path)
 
-    def judge(job: Job) -> Outcome:
+    def judge(job: Job) -> JobResult:
         values = figures(Recipe.from_dict(job.recipe), shape)
-        return Outcome(job.attempt, "complete", values, {"recover": seconds.of(job)}, artifact="")
+        return JobResult(job.attempt, "complete", values, {"recover": seconds.of(job)}, artifact="")
 
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)

@@ -32,14 +32,14 @@ from sousvit.errors import UserError
 from sousvit.search.archive import EVENTS, Archive, open_run, read_events, violations
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.callbacks import Hooks, Watcher
-from sousvit.search.executors.executor import Executor, make_job, record_of
+from sousvit.search.executors.executor import Executor, make_job, trial_of
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.limits import Limit
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.report.terminal import headings, row_cells, short_recipe
 from sousvit.search.results import Answer
 from sousvit.search.run import claim_run, search
-from sousvit.search.trial import TrialRecord, trial_key
+from sousvit.search.trial import Trial, trial_key
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space
@@ -73,7 +73,7 @@ class RealEvaluations:
         """Evaluations so far."""
         return self._archive.own
 
-    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+    def evaluate(self, recipe: Recipe) -> Trial | None:
         """Judge a recipe in full; a known one costs nothing."""
         try:
             recipe = recipe.canonical(self._shape)
@@ -83,13 +83,13 @@ class RealEvaluations:
         key = trial_key(recipe.to_dict(), FULL, self.seed)
         if key not in self._archive.trials:
             job = make_job(recipe, FULL, self._own.search)
-            self._archive.add(record_of(job, self._executor.run(job), "proposed"))
+            self._archive.add(trial_of(job, self._executor.run(job), "proposed"))
             tell(self._archive.trials[key])
         record = self._archive.trials[key]
         return record if record.is_final else None
 
 
-def tell(record: TrialRecord) -> None:
+def tell(record: Trial) -> None:
     """A line a trial."""
     recipe = short_recipe(record.recipe)
     figures = " ".join(f"{name} {record.get(name):.3f}" for name in ("accuracy", *AXES))
@@ -121,16 +121,16 @@ def run_policy(name: str, own: Budget, folder: Path) -> Answer:
         return search(own, folder, local_executor, hooks)
 
 
-def events(folder: Path) -> list[tuple[float, TrialRecord]]:
+def events(folder: Path) -> list[tuple[float, Trial]]:
     """Every trial with the second at which it was recorded, counted from the base's measurement."""
-    found: list[tuple[float, TrialRecord]] = []
+    found: list[tuple[float, Trial]] = []
     begun = 0.0
     for event in read_events(folder / EVENTS):
         second = datetime.fromisoformat(event["at"]).timestamp()
         if event["event"] == "base":
             begun = second
         elif event["event"] == "trial":
-            found.append((second - begun, TrialRecord.from_dict(event["trial"])))
+            found.append((second - begun, Trial.from_dict(event["trial"])))
     return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.trial import BaseRecord, Status, TrialRecord, trial_key
+from sousvit.search.trial import BaseRecord, Status, Trial, trial_key
 
 if TYPE_CHECKING:
     from sousvit.search.budget import SearchLimits
@@ -39,7 +39,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What came of a job.
 
     Attributes:
@@ -60,9 +60,9 @@ def make_job(recipe: Recipe, fidelity: float, limits: SearchLimits, rivals: tupl
     return Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout, rivals)
 
 
-def record_of(job: Job, outcome: Outcome, origin: str, number: int | None = None) -> TrialRecord:
+def trial_of(job: Job, outcome: JobResult, origin: str, number: int | None = None) -> Trial:
     """What the archive keeps of a finished job."""
-    return TrialRecord(
+    return Trial(
         trial_key(job.recipe, job.fidelity, job.seed),
         job.recipe,
         job.fidelity,
@@ -84,7 +84,7 @@ class JobSource(Protocol):
     def next_job(self) -> Job | None:
         """The next job to start now; None while nothing may start before a running one ends, or for good."""
 
-    def take(self, outcome: Outcome) -> bool:
+    def take(self, outcome: JobResult) -> bool:
         """Take an outcome; False for that of a lost attempt, which is discarded."""
 
     def rungs_of(self, job: Job) -> list[float]:
@@ -144,10 +144,10 @@ class QueueExecutor(Executor):
         """Begin a job; at most ``capacity`` run at once."""
 
     @abstractmethod
-    def wait(self) -> Outcome:
+    def wait(self) -> JobResult:
         """Block until a job ends."""
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> JobResult:
         """Submit a job and wait for its outcome, past late results of lost attempts."""
         self.submit(job)
         outcome = self.wait()

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from sousvit.errors import TrialError, UserError
-from sousvit.search.executors.executor import Job, Outcome, Progress, QueueExecutor
+from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
 from sousvit.search.trial import BaseRecord
 
 #: Seconds a worker may overrun a job's own deadline before it is killed.
@@ -72,7 +72,7 @@ class LocalExecutor(QueueExecutor):
         assert self._job is None, "the local executor runs one job at a time"
         self._job = job
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobResult:
         job, self._job = self._job, None
         assert job is not None, "nothing was submitted"
         begun = time.monotonic()
@@ -84,7 +84,7 @@ class LocalExecutor(QueueExecutor):
             self._kill()
             spent = {"lost": time.monotonic() - begun}
             ended = isinstance(error, WorkerEndedError)
-            return Outcome(job.attempt, "failed", seconds=spent, message=str(error), lost=ended)
+            return JobResult(job.attempt, "failed", seconds=spent, message=str(error), lost=ended)
 
     def call(self, function: str, **arguments: Any) -> Any:
         if self._process is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from sousvit.search.executors.executor import Job, Outcome, QueueExecutor
+from sousvit.search.executors.executor import Job, JobResult, QueueExecutor
 from sousvit.search.trial import BaseRecord
 
 
@@ -23,7 +23,7 @@ class SimulatedClock:
 
 
 class SimulatedExecutor(QueueExecutor):
-    """Judges jobs by ``judge(job) -> Outcome``; an outcome comes when its seconds have passed on the clock.
+    """Judges jobs by ``judge(job) -> JobResult``; an outcome comes when its seconds have passed on the clock.
 
     Args:
         base: figures of the base model.
@@ -36,7 +36,7 @@ class SimulatedExecutor(QueueExecutor):
     def __init__(
         self,
         base: BaseRecord,
-        judge: Callable[[Job], Outcome],
+        judge: Callable[[Job], JobResult],
         clock: SimulatedClock | None = None,
         answers: dict[str, Callable[..., Any]] | None = None,
         workers: int = 1,
@@ -44,7 +44,7 @@ class SimulatedExecutor(QueueExecutor):
         self._base, self._judge, self._answers = base, judge, answers or {}
         self.clock, self.capacity = clock or SimulatedClock(), workers
         #: (end, order of submission, outcome), the earliest first.
-        self._running: list[tuple[float, int, Outcome]] = []
+        self._running: list[tuple[float, int, JobResult]] = []
         self._order = count()
         self.jobs: list[Job] = []
         self._spans: list[tuple[float, float]] = []
@@ -63,7 +63,7 @@ class SimulatedExecutor(QueueExecutor):
         """Worker seconds in use until ``moment`` of the clock."""
         return sum(max(0.0, min(end, moment) - begin) for begin, end in self._spans)
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobResult:
         end, _, outcome = heapq.heappop(self._running)
         self.clock.now = max(self.clock.now, end)
         return outcome

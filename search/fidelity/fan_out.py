@@ -1,7 +1,7 @@
 """Fan-out: what a model that was paid for yields nearly for free is judged next.
 
-A fully recovered model has other deployments. A model that was read before its recovery is what the recipe without
-recovery makes: where the reading is good enough, that recipe is a final result, and its deployments are as well.
+A fully recovered model has other deployments. A model that was evaluated untrained is what the recipe without recovery
+makes: where that is good enough, the recipe without recovery is a final result, and its deployments are as well.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.fidelity.learning_curve import FULL, READ
-from sousvit.search.trial import TrialRecord
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: What quantization may cost where it went well, in the unit of shares: two points.
 QUANTIZED_LOSS = 0.02
-#: Origin of recipes that a reading showed to do without their recovery, and of their other deployments.
+#: Origin of recipes that an untrained evaluation showed to do without their recovery, and of their other deployments.
 UNRECOVERED = "unrecovered"
 #: From so many of the last results a resumed search takes up what follows.
 RESUMED = 16
@@ -41,31 +41,31 @@ class FanOut:
         #: What was given before: most results lead to deployments that earlier ones led to.
         self._given: set[str] = set()
         #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
-        self._by_weights: dict[tuple[str, float], list[TrialRecord]] = defaultdict(list)
+        self._by_weights: dict[tuple[str, float], list[Trial]] = defaultdict(list)
         self._unbeaten: dict[str, set[str]] = defaultdict(set)
         self._read = 0
 
-    def offer(self, recipe: Recipe, record: TrialRecord) -> None:
-        """Note what follows from a result: of a reading its recipe without recovery, of a model its deployments.
+    def offer(self, recipe: Recipe, record: Trial) -> None:
+        """Note what follows: of an untrained evaluation its recipe without recovery, of a model its deployments.
 
         Where a quantized one misses its accuracy by little, others of as many bits or more may hold it.
         """
         if record.status != "complete":
             return
-        if record.fidelity == READ:
+        if record.fidelity == UNTRAINED:
             self._offer_unrecovered(recipe, record)
         elif record.origin == UNRECOVERED:
             if self._policy.is_accurate(record) and not self._is_beaten(record):
                 self._offer_deployments(recipe, record, UNRECOVERED)
         elif record.fidelity >= FULL and recipe.trains:
-            self._offer_deployments(recipe, record, "fanned")
+            self._offer_deployments(recipe, record, "variant")
 
-    def _offer_unrecovered(self, recipe: Recipe, record: TrialRecord) -> None:
+    def _offer_unrecovered(self, recipe: Recipe, record: Trial) -> None:
         rest = recipe.unrecovered()
         if rest != recipe and self._policy.may_be_accurate(record) and not self._is_beaten(record):
             self._waiting.append((rest, UNRECOVERED))
 
-    def _offer_deployments(self, recipe: Recipe, record: TrialRecord, origin: str) -> None:
+    def _offer_deployments(self, recipe: Recipe, record: Trial, origin: str) -> None:
         is_accurate = self._policy.is_accurate(record)
         if not is_accurate and not (recipe.is_quantized and self._policy.is_accurate(record, QUANTIZED_LOSS)):
             return
@@ -75,7 +75,7 @@ class FanOut:
             if is_accurate or sibling.bytes_per_weight >= recipe.bytes_per_weight:
                 self._waiting.append((sibling, origin))
 
-    def _is_beaten(self, record: TrialRecord) -> bool:
+    def _is_beaten(self, record: Trial) -> bool:
         return any(self._goals.dominates(rival, record.values) for rival in self._archive.rivals(self._goals))
 
     def resume(self) -> None:
@@ -84,20 +84,20 @@ class FanOut:
             self.offer(Recipe.from_dict(trial.recipe), trial)
 
     def next(self) -> tuple[Recipe, str] | None:
-        """The next recipe whose deployment has not lost so far, and its origin; each is given once."""
+        """The next recipe whose deployment is not dominated so far, and its origin; each is given once."""
         while self._waiting:
             recipe, origin = self._waiting.popleft()
-            if recipe.hash not in self._given and not self.has_lost(recipe):
+            if recipe.hash not in self._given and not self.is_dominated(recipe):
                 self._given.add(recipe.hash)
                 return recipe, origin
         return None
 
-    def has_lost(self, sibling: Recipe) -> bool:
-        """Whether its deployment is among those that have :meth:`lost`."""
+    def is_dominated(self, sibling: Recipe) -> bool:
+        """Whether its deployment is among those that are :meth:`dominated`."""
         self._read_on()
         return sibling.deployment in self._unbeaten and not self._unbeaten[sibling.deployment]
 
-    def lost(self) -> set[str]:
+    def dominated(self) -> set[str]:
         """The deployments that were tried, and were surely worse than another of the same weights each time."""
         self._read_on()
         return {deployment for deployment, unbeaten in self._unbeaten.items() if not unbeaten}
@@ -109,7 +109,7 @@ class FanOut:
             if all(name in trial.values for name in self._goals.directions):
                 self._hold_against_siblings(trial)
 
-    def _hold_against_siblings(self, trial: TrialRecord) -> None:
+    def _hold_against_siblings(self, trial: Trial) -> None:
         siblings = self._by_weights[trial.model_key, trial.fidelity]
         unbeaten = self._unbeaten[_deployment(trial)]
         if not any(self._beats(other, trial) for other in siblings):
@@ -119,11 +119,11 @@ class FanOut:
                 self._unbeaten[_deployment(other)].discard(other.key)
         siblings.append(trial)
 
-    def _beats(self, other: TrialRecord, trial: TrialRecord) -> bool:
+    def _beats(self, other: Trial, trial: Trial) -> bool:
         """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
         holds = self._goals.holds(other.values) or not self._goals.holds(trial.values)
         return holds and self._goals.dominates(self._goals.figures(other.values), trial.values)
 
 
-def _deployment(trial: TrialRecord) -> str:
+def _deployment(trial: Trial) -> str:
     return Recipe.from_dict(trial.recipe).deployment

@@ -1,12 +1,12 @@
 """How much recovery training a trial gets: successive halving over rungs, with several objectives and hard limits.
 
-Models that were cut and repaired, or cut from a prepared base, may be read: judged untrained, and trained in full where
-that promises most. Other trials begin at the lowest rung that pays, a share of the recovery epochs (less than one epoch
-is a share of the images). From one rung to the next, the best ``1 / eta`` of its results may rise (asynchronous
-successive halving, Li et al., 2020), in the order of :mod:`sousvit.search.ranking`. A low-rung result never counts as
-final. What is learned from full trainings is which share of the loss at a rung is still there after all epochs;
-candidates whose accuracy would then hold the limits are trained in full first, and where there is none, the one that
-would miss the limits least.
+Models that were cut and repaired, or cut from a prepared base, may be evaluated untrained first, and trained in full
+where that promises most. Other trials begin at the lowest rung that pays, a share of the recovery epochs (less than
+one epoch is a share of the images). From one rung to the next, the best ``1 / eta`` of its results may rise
+(asynchronous successive halving, Li et al., 2020), in the order of :mod:`sousvit.search.ranking`. A low-rung result
+never counts as final. What is learned from full trainings is which share of the loss at a rung is still there after
+all epochs; candidates whose accuracy would then hold the limits are trained in full first, and where there is none,
+the one that would miss the limits least.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from itertools import pairwise
 import moocore
 import numpy as np
 
-from sousvit.search.fidelity.learning_curve import FULL, READ, is_trained
-from sousvit.search.fidelity.standings import Ledger
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED, is_trained
+from sousvit.search.fidelity.standings import Standings
 from sousvit.search.fidelity.training_cost import paying_rungs, seconds_in_full
 from sousvit.search.goals import Goals
 from sousvit.search.ranking import constrained_order, points_of
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
 
 def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
     """``lowest``, then ``eta`` times as much each, up to all epochs; where that is no training, ``1 / eta`` of them."""
-    rungs = [lowest if lowest > READ else FULL / eta]
+    rungs = [lowest if lowest > UNTRAINED else FULL / eta]
     while rungs[-1] * eta < FULL:
         rungs.append(rungs[-1] * eta)
     return (*rungs, FULL) if rungs[-1] < FULL else (FULL,)
@@ -42,7 +42,7 @@ def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
 class Promotion:
     """A trial and the rung it rises to."""
 
-    trial: TrialRecord
+    trial: Trial
     fidelity: float
 
 
@@ -52,47 +52,47 @@ class Halving:
 
     Args:
         rungs: fidelities of trials that train, ascending, the last is 1.
-        reads: whether repaired models are judged untrained first.
+        untrained_first: whether repaired models are judged untrained first.
         eta: one result in so many may rise to the next rung.
         explore_share: share of trials and of time, in (0, 1].
         goals: what results are held against.
     """
 
     rungs: tuple[float, ...]
-    reads: bool
+    untrained_first: bool
     eta: float
     explore_share: float
     goals: Goals
-    _ledgers: list[Ledger] = field(default_factory=list, init=False, compare=False)
+    _kept_standings: list[Standings] = field(default_factory=list, init=False, compare=False)
 
     @property
     def explores(self) -> bool:
         """Whether there are results that are not final."""
-        return self.reads or self.rungs[0] < FULL
+        return self.untrained_first or self.rungs[0] < FULL
 
-    def rung(self, recipe: Recipe, trials: Iterable[TrialRecord]) -> float:
+    def rung(self, recipe: Recipe, trials: Iterable[Trial]) -> float:
         """Fidelity of a newly proposed recipe, after ``trials``; without training every result is final."""
         if not recipe.trains or not self.explores:
             return FULL
-        # A cut of a prepared base is worth reading on any ladder.
-        if recipe.is_prepared or (self.reads and recipe.is_repaired):
-            return READ
+        # A cut of a prepared base is worth an untrained evaluation on any ladder.
+        if recipe.is_prepared or (self.untrained_first and recipe.is_repaired):
+            return UNTRAINED
         return self.ladder(trials)[0]
 
-    def ladder(self, trials: Iterable[TrialRecord]) -> tuple[float, ...]:
+    def ladder(self, trials: Iterable[Trial]) -> tuple[float, ...]:
         """The rungs that pay, by what ``trials`` cost."""
         return paying_rungs(self.rungs, self.eta, trials)
 
-    def rungs_from(self, fidelity: float, trials: Iterable[TrialRecord]) -> list[float]:
-        """The rungs that a recipe at ``fidelity`` may still see, that one first; what was read is trained in full."""
-        above = self.ladder(trials) if fidelity > READ else (FULL,)
+    def rungs_from(self, fidelity: float, trials: Iterable[Trial]) -> list[float]:
+        """The rungs that a recipe at ``fidelity`` may still see, its own first; after an untrained one the full one."""
+        above = self.ladder(trials) if fidelity > UNTRAINED else (FULL,)
         return [fidelity, *(rung for rung in above if rung > fidelity)]
 
     def promotes(self, spent_share: float) -> bool:
         """Whether it is time for full trainings."""
         return self.explores and spent_share >= self.explore_share
 
-    def rise(self, trials: Sequence[TrialRecord], busy: AbstractSet[str] = frozenset()) -> Promotion | None:
+    def rise(self, trials: Sequence[Trial], busy: AbstractSet[str] = frozenset()) -> Promotion | None:
         """What rises to a rung below the full one: among the first ``1 / eta`` of its rung, the highest rung first."""
         rungs = self.ladder(trials)
         for low, high in reversed(list(pairwise(rungs[:-1]))):
@@ -103,7 +103,7 @@ class Halving:
                     return Promotion(trial, high)
         return None
 
-    def survivors(self, trials: Iterable[TrialRecord], rung: float) -> list[TrialRecord]:
+    def survivors(self, trials: Iterable[Trial], rung: float) -> list[Trial]:
         """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
         there = [trial for trial in trials if trial.fidelity == rung and self._can_rise(trial)]
         misses = np.array([self.goals.miss(trial.values) for trial in there])
@@ -112,89 +112,89 @@ class Halving:
 
     def next(
         self,
-        trials: Iterable[TrialRecord],
+        trials: Iterable[Trial],
         seconds_left: float,
         busy: AbstractSet[str] = frozenset(),
-        bold: bool = False,
-    ) -> TrialRecord | None:
+        optimistic: bool = False,
+    ) -> Trial | None:
         """The trial to train in full next, or None when none is worth it or fits the time left.
 
         Those that should be better answers than what there is come first among equals in rank.
 
         Args:
             busy: models that are being trained.
-            bold: see :meth:`expected`.
+            optimistic: see :meth:`expected`.
         """
-        ledger = self.ledger(trials)
-        waiting = [trial for trial in ledger.waiting.values() if trial.model_key not in busy]
-        best = self._in_order(self._unsettled(waiting, ledger), ledger, bold)
-        return next((trial for trial in best if self._seconds(trial, ledger) <= seconds_left), None)
+        standings = self.standings(trials)
+        waiting = [trial for trial in standings.waiting.values() if trial.model_key not in busy]
+        best = self._in_order(self._unsettled(waiting, standings), standings, optimistic)
+        return next((trial for trial in best if self._seconds(trial, standings) <= seconds_left), None)
 
-    def seconds_in_full(self, trial: TrialRecord, trials: Iterable[TrialRecord]) -> float:
+    def seconds_in_full(self, trial: Trial, trials: Iterable[Trial]) -> float:
         """What its full training should take, after ``trials``."""
-        return self._seconds(trial, self.ledger(trials))
+        return self._seconds(trial, self.standings(trials))
 
-    def _seconds(self, trial: TrialRecord, ledger: Ledger) -> float:
-        return seconds_in_full(trial, ledger.by_model.get(trial.model_key, ()), ledger.trained)
+    def _seconds(self, trial: Trial, standings: Standings) -> float:
+        return seconds_in_full(trial, standings.by_model.get(trial.model_key, ()), standings.trained)
 
-    def _in_order(self, waiting: list[TrialRecord], ledger: Ledger, bold: bool) -> list[TrialRecord]:
+    def _in_order(self, waiting: list[Trial], standings: Standings, optimistic: bool) -> list[Trial]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
-        asked = ledger.outlooks(waiting, bold)
+        asked = standings.outlooks(waiting, optimistic)
         points = np.array([one.point for one in asked]).reshape(len(asked), len(self.goals.directions))
-        order = constrained_order(points, np.array([one.miss for one in asked]), ledger.final)
-        better = [place for place in order if asked[place].miss <= 0 and asked[place].score > ledger.best]
+        order = constrained_order(points, np.array([one.miss for one in asked]), standings.final)
+        better = [place for place in order if asked[place].miss <= 0 and asked[place].score > standings.best]
         better.sort(key=lambda place: asked[place].score, reverse=True)
         return [waiting[place] for place in dict.fromkeys([*better, *order])]
 
-    def _unsettled(self, waiting: list[TrialRecord], ledger: Ledger) -> list[TrialRecord]:
+    def _unsettled(self, waiting: list[Trial], standings: Standings) -> list[Trial]:
         """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
         if any(map(is_trained, self.goals.directions)):
             return waiting
-        reached, asked = ledger.final, points_of(waiting, self.goals)
+        reached, asked = standings.final, points_of(waiting, self.goals)
         front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
         return [trial for trial, point in zip(waiting, asked, strict=True) if not (front <= point).all(axis=1).any()]
 
-    def _can_rise(self, trial: TrialRecord) -> bool:
+    def _can_rise(self, trial: Trial) -> bool:
         return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
 
-    def is_hopeful(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> bool:
+    def is_hopeful(self, trial: Trial, trials: Iterable[Trial], optimistic: bool = False) -> bool:
         """Whether its full training should make it hold every limit."""
-        return self.goals.miss(self.expected(trial, trials, bold).values) <= 0
+        return self.goals.miss(self.expected(trial, trials, optimistic).values) <= 0
 
-    def expected(self, trial: TrialRecord, trials: Iterable[TrialRecord], bold: bool = False) -> TrialRecord:
+    def expected(self, trial: Trial, trials: Iterable[Trial], optimistic: bool = False) -> Trial:
         """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown.
 
-        ``bold``: if its training brings a standard deviation more than the usual one.
+        ``optimistic``: if its training brings a standard deviation more than the usual one.
         """
-        return trial if trial.fidelity >= FULL else self.ledger(trials).curve.expected(trial, bold)
+        return trial if trial.fidelity >= FULL else self.standings(trials).curve.expected(trial, optimistic)
 
-    def ledger(self, trials: Iterable[TrialRecord]) -> Ledger:
+    def standings(self, trials: Iterable[Trial]) -> Standings:
         """What is known of ``trials``; of two lists it is kept, of all trials and of single techniques.
 
         A list that is given again may only have grown.
         """
         records = trials if isinstance(trials, list) else list(trials)
-        for place, ledger in enumerate(self._ledgers):
-            if ledger.read(records):
-                self._ledgers.insert(0, self._ledgers.pop(place))
-                return ledger
-        ledger = Ledger(self.goals, self._can_rise)
-        ledger.read(records)
-        self._ledgers[:] = [ledger, *self._ledgers[:1]]
-        return ledger
+        for place, standings in enumerate(self._kept_standings):
+            if standings.read(records):
+                self._kept_standings.insert(0, self._kept_standings.pop(place))
+                return standings
+        standings = Standings(self.goals, self._can_rise)
+        standings.read(records)
+        self._kept_standings[:] = [standings, *self._kept_standings[:1]]
+        return standings
 
-    def is_accurate(self, trial: TrialRecord, tolerance: float = 0.0) -> bool:
+    def is_accurate(self, trial: Trial, tolerance: float = 0.0) -> bool:
         """Whether it misses none of the limits that training decides by more than ``tolerance``, in their unit."""
         return not any(
             limit.violation(trial.values.get(limit.name)) * (abs(limit.bound) or 1.0) > tolerance
             for limit in self._trained.limits
         )
 
-    def may_be_accurate(self, trial: TrialRecord) -> bool:
+    def may_be_accurate(self, trial: Trial) -> bool:
         """Whether the better ends of its intervals hold the limits that training decides."""
         return self._trained.may_hold(trial.values)
 
-    def _broken_for_good(self, trial: TrialRecord) -> bool:
+    def _broken_for_good(self, trial: Trial) -> bool:
         """Whether it violates a limit that training does not change."""
         return not self._fixed.holds(trial.values)
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 from functools import cache
 
 from sousvit.objectives.objective import Measurement, Stage, get_objective
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 FULL = 1.0
 #: Fidelity of a recipe that is judged untrained: cut and repaired, its recovery left out.
-READ = 0.0
-#: Share of the loss of such a reading that full training should leave: a guess, until promotions show better.
-READ_SHARE = 0.8
+UNTRAINED = 0.0
+#: Share of the loss of such an evaluation that full training should leave: a guess, until promotions show better.
+UNTRAINED_SHARE = 0.8
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
 LOSS_POWER = 1 / 3
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
@@ -43,11 +43,11 @@ class LearningCurve:
         records: all results.
     """
 
-    def __init__(self, base: Mapping[str, Measurement], records: Iterable[TrialRecord]) -> None:
+    def __init__(self, base: Mapping[str, Measurement], records: Iterable[Trial]) -> None:
         self._base = base
         self._shares: dict[tuple[str, float], float] = {}
         self._spreads: dict[tuple[str, float], float] = {}
-        by_recipe: dict[tuple[str, int], list[TrialRecord]] = defaultdict(list)
+        by_recipe: dict[tuple[str, int], list[Trial]] = defaultdict(list)
         for record in records:
             if record.status == "complete":
                 by_recipe[record.recipe_key, record.seed].append(record)
@@ -56,7 +56,7 @@ class LearningCurve:
         for rung in sorted(rungs, reverse=True):  # what follows from a rung must be known before those below it
             self._learn(rung, [(one, steps[-1]) for steps in climbed for one in steps[:-1] if one.fidelity == rung])
 
-    def _learn(self, rung: float, pairs: list[tuple[TrialRecord, TrialRecord]]) -> None:
+    def _learn(self, rung: float, pairs: list[tuple[Trial, Trial]]) -> None:
         """From results of ``rung`` and the highest ones of the same recipes."""
         losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for low, high in pairs:
@@ -79,8 +79,8 @@ class LearningCurve:
         """Standard deviation of that share among recipes."""
         return 0.0 if fidelity >= FULL else self._spreads.get((name, fidelity), SPREAD)
 
-    def expected(self, trial: TrialRecord, bold: bool = False) -> TrialRecord:
-        """``trial`` as it should come out of its full training; ``bold``: if that brings a standard deviation more."""
+    def expected(self, trial: Trial, optimistic: bool = False) -> Trial:
+        """``trial`` as it should come out of its full training; ``optimistic``: by a standard deviation better."""
         if trial.fidelity >= FULL:
             return trial
         values = dict(trial.values)
@@ -89,7 +89,7 @@ class LearningCurve:
                 change = value.value - self._base[name].value
                 is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
                 if is_loss:  # training more takes none of a gain away
-                    left = self.share(name, trial.fidelity) - bold * self.spread(name, trial.fidelity)
+                    left = self.share(name, trial.fidelity) - optimistic * self.spread(name, trial.fidelity)
                     values[name] = _moved(value, -change * (1 - max(0.0, left)))
         return replace(trial, values=values)
 
@@ -98,7 +98,7 @@ class LearningCurve:
 
 
 def _usual_share(fidelity: float) -> float:
-    return READ_SHARE if fidelity == READ else fidelity**LOSS_POWER
+    return UNTRAINED_SHARE if fidelity == UNTRAINED else fidelity**LOSS_POWER
 
 
 def _share(after: float, before: float, doubt: float, usual: float) -> float:

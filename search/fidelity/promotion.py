@@ -10,7 +10,7 @@ from sousvit.search.budget import Budget
 from sousvit.search.fidelity.halving import Halving, Promotion
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.pending import Work
-from sousvit.search.trial import IS_SINGLE, TrialRecord
+from sousvit.search.trial import IS_SINGLE, Trial
 
 TRIALS_BEFORE_FIRST = 3
 #: Share of trials that are full trainings and their variants, however cheap the others are.
@@ -52,8 +52,8 @@ class Promotions:
         return None if chosen is None else Promotion(chosen, FULL)
 
     def _in_full(
-        self, trials: list[TrialRecord], seconds: float, running: Sequence[Work], busy: set[str], exhausted: bool
-    ) -> TrialRecord | None:
+        self, trials: list[Trial], seconds: float, running: Sequence[Work], busy: set[str], exhausted: bool
+    ) -> Trial | None:
         time_limit = self._budget.search.time
         left = math.inf if time_limit is None else time_limit - seconds
         is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
@@ -64,17 +64,17 @@ class Promotions:
             return single
         has_answer = self._has_answer()
         # What is left of the search may go to near misses; where they fail, the learning curve tells so.
-        bold = is_late and has_answer
-        chosen = self._policy.next(trials, left, busy, bold)
+        optimistic = is_late and has_answer
+        chosen = self._policy.next(trials, left, busy, optimistic)
         if chosen is None or exhausted:
             return chosen
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring;
         # but before the first one nobody knows what training brings.
-        has_promoted = bool(self._policy.ledger(trials).promoted) or any(map(_is_promoted, running))
+        has_promoted = bool(self._policy.standings(trials).promoted) or any(map(_is_promoted, running))
         is_wanted = not has_promoted or (is_late and not has_answer)
-        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials, bold) else None
+        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials, optimistic) else None
 
-    def _lags(self, trials: Sequence[TrialRecord], running: Sequence[Work]) -> bool:
+    def _lags(self, trials: Sequence[Trial], running: Sequence[Work]) -> bool:
         """Whether full trainings and their variants have had less of the search so far than their share."""
         explored = [trial for trial in trials if trial.status == "complete" and trial.fidelity < FULL]
         if len(explored) < TRIALS_BEFORE_FIRST:
@@ -94,7 +94,7 @@ class Promotions:
     def _has_answer(self) -> bool:
         return bool(self._archive.front(self._policy.goals))
 
-    def _last_chance(self, trials: list[TrialRecord], left: float, busy: set[str]) -> TrialRecord | None:
+    def _last_chance(self, trials: list[Trial], left: float, busy: set[str]) -> Trial | None:
         """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
         if math.isinf(left) or self._has_answer():
             return None
@@ -104,22 +104,20 @@ class Promotions:
         longest = max(sum(trial.seconds.values()) for trial in trials)
         return chosen if self._policy.seconds_in_full(chosen, trials) + longest > left else None
 
-    def _due_single(
-        self, trials: list[TrialRecord], left: float, running: Sequence[Work], busy: set[str]
-    ) -> TrialRecord | None:
+    def _due_single(self, trials: list[Trial], left: float, running: Sequence[Work], busy: set[str]) -> Trial | None:
         """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
-        ledger = self._policy.ledger(trials)
-        promoted: list[TrialRecord | Work] = [*ledger.promoted, *filter(_is_promoted, running)]
+        standings = self._policy.standings(trials)
+        promoted: list[Trial | Work] = [*standings.promoted, *filter(_is_promoted, running)]
         if SINGLES_SHARE * sum(one.is_single for one in promoted) >= len(promoted):
             return None
-        chosen = self._policy.next(ledger.singles, left, busy)
+        chosen = self._policy.next(standings.singles, left, busy)
         is_known = bool(self._archive.front(self._policy.goals, IS_SINGLE))
         return None if is_known and chosen and not self._policy.is_hopeful(chosen, trials) else chosen
 
 
-def _is_late(one: TrialRecord | Work) -> bool:
+def _is_late(one: Trial | Work) -> bool:
     """Whether it is a full training of what was explored, or a variant of one."""
-    return one.origin in ("promoted", "fanned") and one.fidelity >= FULL
+    return one.origin in ("promoted", "variant") and one.fidelity >= FULL
 
 
 def _is_promoted(work: Work) -> bool:
@@ -127,6 +125,6 @@ def _is_promoted(work: Work) -> bool:
     return work.origin == "promoted" and work.fidelity >= FULL
 
 
-def _cost(trials: Sequence[TrialRecord]) -> float:
+def _cost(trials: Sequence[Trial]) -> float:
     """Seconds that ``trials`` took."""
     return sum(sum(trial.seconds.values()) for trial in trials)

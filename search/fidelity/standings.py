@@ -15,7 +15,7 @@ from sousvit.search.fidelity.learning_curve import FULL, LearningCurve
 from sousvit.search.fidelity.training_cost import tells_cost
 from sousvit.search.goals import Goals
 from sousvit.search.ranking import Array, points_of
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Outlook:
         score: the budget's preference for them.
     """
 
-    trial: TrialRecord
+    trial: Trial
     miss: float
     point: tuple[float, ...]
     score: float
 
 
-class Ledger:
+class Standings:
     """Of one list of trials.
 
     Args:
@@ -51,25 +51,25 @@ class Ledger:
         singles: results of single techniques.
     """
 
-    def __init__(self, goals: Goals, can_rise: Callable[[TrialRecord], bool]) -> None:
+    def __init__(self, goals: Goals, can_rise: Callable[[Trial], bool]) -> None:
         self._goals, self._can_rise = goals, can_rise
-        self._seen: list[TrialRecord] = []
-        self._source: Sequence[TrialRecord] | None = None
+        self._seen: list[Trial] = []
+        self._source: Sequence[Trial] | None = None
         self._done: set[str] = set()
-        self._rungs: dict[tuple[str, int], list[TrialRecord]] = defaultdict(list)
-        self._climbed: dict[tuple[str, int], list[TrialRecord]] = {}
+        self._rungs: dict[tuple[str, int], list[Trial]] = defaultdict(list)
+        self._climbed: dict[tuple[str, int], list[Trial]] = {}
         self._curve: LearningCurve | None = None
         self._outlooks: dict[tuple[str, bool], Outlook] = {}
-        self.waiting: dict[str, TrialRecord] = {}
+        self.waiting: dict[str, Trial] = {}
         self.best = -math.inf
         self._final: list[tuple[float, ...]] = []
         self._final_points: Array = np.empty((0, len(goals.directions)))
-        self.by_model: dict[str, list[TrialRecord]] = defaultdict(list)
-        self.trained: list[TrialRecord] = []
-        self.promoted: list[TrialRecord] = []
-        self.singles: list[TrialRecord] = []
+        self.by_model: dict[str, list[Trial]] = defaultdict(list)
+        self.trained: list[Trial] = []
+        self.promoted: list[Trial] = []
+        self.singles: list[Trial] = []
 
-    def read(self, trials: Sequence[TrialRecord]) -> bool:
+    def read(self, trials: Sequence[Trial]) -> bool:
         """Take in what came since; False, and nothing changed, where ``trials`` do not begin with those known.
 
         A list that is given again may only have grown: what is known of it is not looked at again.
@@ -97,21 +97,23 @@ class Ledger:
             self._curve = LearningCurve(self._goals.base, chain.from_iterable(self._climbed.values()))
         return self._curve
 
-    def outlooks(self, trials: Iterable[TrialRecord], bold: bool) -> list[Outlook]:
-        """Those of ``trials``, which are waiting; ``bold``: if training brings a standard deviation more than usual."""
-        return [self._outlook(trial, bold) for trial in trials]
+    def outlooks(self, trials: Iterable[Trial], optimistic: bool) -> list[Outlook]:
+        """Those of ``trials``, which are waiting; ``optimistic``: by a standard deviation better."""
+        return [self._outlook(trial, optimistic) for trial in trials]
 
-    def _outlook(self, trial: TrialRecord, bold: bool) -> Outlook:
-        known = self._outlooks.get((trial.recipe_key, bold))
+    def _outlook(self, trial: Trial, optimistic: bool) -> Outlook:
+        known = self._outlooks.get((trial.recipe_key, optimistic))
         if known is None or known.trial is not trial:
-            known = self._outlooks[trial.recipe_key, bold] = self._made(trial, self.curve.expected(trial, bold))
+            known = self._outlooks[trial.recipe_key, optimistic] = self._made(
+                trial, self.curve.expected(trial, optimistic)
+            )
         return known
 
-    def _made(self, trial: TrialRecord, expected: TrialRecord) -> Outlook:
+    def _made(self, trial: Trial, expected: Trial) -> Outlook:
         point = tuple(points_of([expected], self._goals)[0])
         return Outlook(trial, self._goals.miss(expected.values), point, self._goals.score(expected.values))
 
-    def _take(self, trial: TrialRecord) -> None:
+    def _take(self, trial: Trial) -> None:
         self.by_model[trial.model_key].append(trial)
         if tells_cost(trial):
             self.trained.append(trial)
@@ -126,7 +128,7 @@ class Ledger:
             if known is None or known.fidelity < trial.fidelity:
                 self.waiting[trial.recipe_key] = trial
 
-    def _take_full(self, trial: TrialRecord) -> None:
+    def _take_full(self, trial: Trial) -> None:
         self._done.add(trial.recipe_key)
         self.waiting.pop(trial.recipe_key, None)
         if trial.origin == "promoted":
@@ -135,7 +137,7 @@ class Ledger:
             self._final.append(outlook.point)
             self.best = max(self.best, outlook.score)
 
-    def _take_rung(self, trial: TrialRecord) -> None:
+    def _take_rung(self, trial: Trial) -> None:
         """Where it is not the first of its recipe, it tells how training goes on."""
         recipe = (trial.recipe_key, trial.seed)
         rungs = self._rungs[recipe]

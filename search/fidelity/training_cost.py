@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from statistics import median
 
-from sousvit.search.fidelity.learning_curve import FULL, READ
-from sousvit.search.trial import TrialRecord
+from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
+from sousvit.search.trial import Trial
 from sousvit.spaces.technique import get_technique
 
 #: Parts of a trial's time that its own full training does not repeat as they were.
@@ -18,18 +18,18 @@ SLACK = 1.25
 TELLING = 20
 
 
-def seconds_in_full(trial: TrialRecord, same_model: Iterable[TrialRecord], trained: Sequence[TrialRecord]) -> float:
+def seconds_in_full(trial: Trial, same_model: Iterable[Trial], trained: Sequence[Trial]) -> float:
     """Expected cost of training ``trial`` in full, by those of its own model, or else by all that were ``trained``."""
     paces = []
     for record in same_model:  # siblings share recovered weights, so theirs count once
         if record.fidelity >= FULL:
             return _rest(trial)
-        if record.fidelity > READ:
+        if record.fidelity > UNTRAINED:
             paces.append(_pace(record))
     return _rest(trial) + (max(paces) if paces else _usual_training(trial, trained[-TELLING:]))
 
 
-def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[TrialRecord]) -> tuple[float, ...]:
+def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[Trial]) -> tuple[float, ...]:
     """The rungs, without those whose trials cost so much, training or not, that they do not pay.
 
     Successive halving spends on ``eta`` trials of a rung what one of the next takes. Where export, measuring and
@@ -46,22 +46,22 @@ def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[TrialRe
     return tuple(reversed(kept))
 
 
-def tells_cost(record: TrialRecord) -> bool:
+def tells_cost(record: Trial) -> bool:
     """Whether it was trained, and with success."""
-    return record.status == "complete" and record.fidelity > READ and record.seconds.get("recover", 0.0) > 0
+    return record.status == "complete" and record.fidelity > UNTRAINED and record.seconds.get("recover", 0.0) > 0
 
 
-def _rest(trial: TrialRecord) -> float:
+def _rest(trial: Trial) -> float:
     """Seconds of everything but training."""
     return sum(seconds for part, seconds in trial.seconds.items() if part not in TRAINING_PARTS)
 
 
-def _pace(trial: TrialRecord) -> float:
+def _pace(trial: Trial) -> float:
     """Seconds that all epochs of its training should take."""
     return trial.seconds.get("recover", 0.0) / trial.fidelity
 
 
-def _usual_training(trial: TrialRecord, trained: Sequence[TrialRecord]) -> float:
+def _usual_training(trial: Trial, trained: Sequence[Trial]) -> float:
     """Seconds that ``trained`` took, for as much work where it is known how much that is; 0 where there is none."""
     work = _work(trial)
     by_work = [_pace(record) / _work(record) for record in trained if work and _work(record)]
@@ -70,7 +70,7 @@ def _usual_training(trial: TrialRecord, trained: Sequence[TrialRecord]) -> float
     return median(map(_pace, trained)) if trained else 0.0
 
 
-def _work(trial: TrialRecord) -> float:
+def _work(trial: Trial) -> float:
     """What its full training computes, in epochs times MACs; 0 where that is not known."""
     epochs = sum(step.get("epochs", 0) for step in trial.recipe["steps"] if get_technique(step["technique"]).recovers)
     return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0

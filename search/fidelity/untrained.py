@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sousvit.search.fidelity.learning_curve import READ
+from sousvit.search.fidelity.learning_curve import UNTRAINED
 
 if TYPE_CHECKING:
     from sousvit.search.archive import Archive
     from sousvit.search.pending import Work
-    from sousvit.search.trial import TrialRecord
+    from sousvit.search.trial import Trial
     from sousvit.spaces.recipe import Recipe
 
 
-class Readings:
-    """Readings of an archive, and final results of recipes without recovery, by what was judged.
+class UntrainedResults:
+    """Untrained evaluations of an archive, and final results of recipes without recovery, by what was judged.
 
     Args:
         archive: read on as it grows.
@@ -23,18 +23,18 @@ class Readings:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._known: dict[tuple[str, int], TrialRecord] = {}
+        self._known: dict[tuple[str, int], Trial] = {}
         self._read = 0
 
-    def of(self, work: Work) -> TrialRecord | None:
-        """The result of ``work``, a reading, where the same model was judged before; it took no time."""
+    def of(self, work: Work) -> Trial | None:
+        """The result of ``work``, an untrained evaluation, where the same model was judged before; it took no time."""
         from sousvit.spaces.recipe import Recipe
 
         for trial in self._archive.since(self._read):
             self._read += 1
             if trial.status == "complete":
                 recipe = Recipe.from_dict(trial.recipe)
-                if trial.fidelity == READ or recipe.unrecovered() == recipe:
+                if trial.fidelity == UNTRAINED or recipe.unrecovered() == recipe:
                     self._known.setdefault((_judged(recipe), trial.seed), trial)
         known = self._known.get((_judged(work.recipe), work.seed))
         if known is None:
@@ -43,7 +43,7 @@ class Readings:
             known,
             key=work.key,
             recipe=work.recipe.to_dict(),
-            fidelity=READ,
+            fidelity=UNTRAINED,
             origin=work.origin,
             number=work.number,
             attempt="",

@@ -14,7 +14,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.goals import Goals
 
 if TYPE_CHECKING:
-    from sousvit.search.trial import TrialRecord
+    from sousvit.search.trial import Trial
     from sousvit.spaces.recipe import Recipe
     from sousvit.spaces.shape import ModelShape
 
@@ -46,7 +46,7 @@ def rejection(values: Mapping[str, Measurement], goals: Goals, rivals: Iterable[
     return ""
 
 
-def seconds_saved(trials: Iterable[TrialRecord]) -> float:
+def seconds_saved(trials: Iterable[Trial]) -> float:
     """What the gated recipes would have cost at their rung, by the median of those that were finished.
 
     An estimate: a gated recipe is often smaller or larger than a finished one. 0 where nothing was finished.

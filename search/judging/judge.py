@@ -31,7 +31,7 @@ from sousvit.objectives.subject import JUDGING_BATCH, MeasuredSubject, measure
 from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
-from sousvit.search.executors.executor import Job, Outcome, Progress
+from sousvit.search.executors.executor import Job, JobResult, Progress
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.judging.gate import rejection
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
@@ -161,7 +161,7 @@ class Judge:
         parts = (part.numpy() for part in images.split(JUDGING_BATCH))
         return torch.from_numpy(np.concatenate(list(self._teacher_session.run_all(parts))))
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         """One trial.
 
         Raises:
@@ -174,14 +174,14 @@ class Judge:
             structure = self._structure(recipe)
         message = rejection(structure.values, self._budget.goals(), job.rivals)
         if message:
-            return Outcome(job.attempt, "gated", structure.values, seconds, message)
+            return JobResult(job.attempt, "gated", structure.values, seconds, message)
         name = content_hash(job.recipe, job.fidelity, job.seed)
         subject = self._trained(recipe, job.fidelity, deadline, seconds, self._folder / "artifacts" / name, structure)
         if job.fidelity < FULL:
             subject.images, subject.reference = self._quick_base.images, self._quick_base
         with _clocked(seconds, "judge"):
             values = measure(subject, self._objectives)
-        return Outcome(job.attempt, "complete", values, seconds, artifact=name)
+        return JobResult(job.attempt, "complete", values, seconds, artifact=name)
 
     def _trained(
         self,

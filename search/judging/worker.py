@@ -13,7 +13,7 @@ from typing import Any
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.machine import end_with_parent, lease_cores
 from sousvit.registry import load_from_file
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
             return
         except Exception as error:
             if message[0] == "job":
-                connection.send(("answer", Outcome(message[1].attempt, "failed", message=_last_line(error))))
+                connection.send(("answer", JobResult(message[1].attempt, "failed", message=_last_line(error))))
             else:
                 connection.send(("error", _sendable(error)))
 
@@ -68,7 +68,7 @@ def _judge_class(setup: dict[str, Any]) -> Any:
     return Judge
 
 
-def _judged(judge: Any, job: Job) -> Outcome:
+def _judged(judge: Any, job: Job) -> JobResult:
     """Judge a job; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's."""
     begun = time.monotonic()
     try:
@@ -81,7 +81,7 @@ def _judged(judge: Any, job: Job) -> Outcome:
         message = str(error)
     except MemoryError:
         message = "out of memory"
-    return Outcome(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
+    return JobResult(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
 
 
 def _last_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from sousvit.search.proposers.acquisition import Improvement, probability_above
 from sousvit.search.proposers.candidates import Candidates, Pool
 from sousvit.search.proposers.surrogate import Surrogate
 from sousvit.search.ranking import BEYOND, constrained_order, points_of
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.space import Space
@@ -106,9 +106,9 @@ class ModelBased:
         self._learned = {self._source(name): _Learned() for name in needed if not self._is_exact(name)}
         self._read = 0
         #: Every complete result; and per recipe the one of its highest rung, then as it should end.
-        self._results: list[TrialRecord] = []
-        self._highest: dict[str, TrialRecord] = {}
-        self._hoped: list[TrialRecord] = []
+        self._results: list[Trial] = []
+        self._highest: dict[str, Trial] = {}
+        self._hoped: list[Trial] = []
         self._features: dict[str, Array] = {}
         self._curve = LearningCurve({}, ())
         self._tried: set[str] = set()
@@ -131,14 +131,14 @@ class ModelBased:
         return found
 
     def propose(
-        self, records: Sequence[TrialRecord], pending: Sequence[Recipe] = (), lost: Iterable[str] = ()
+        self, records: Sequence[Trial], pending: Sequence[Recipe] = (), dominated: Iterable[str] = ()
     ) -> dict[str, Any] | None:
         """Parameters of the best recipe that no record has.
 
         Args:
             records: all so far, in order; those of an earlier call come first.
             pending: on their way; taken as if they had come out as expected (Ginsbourger et al., 2010, "believer").
-            lost: deployments that are not worth proposing.
+            dominated: deployments that are not worth proposing.
 
         Returns:
             None where too little is known yet, or too much.
@@ -146,11 +146,9 @@ class ModelBased:
         if self._knows_too_much or len(pending) > MAX_PENDING:
             return None
         with _blas().limit(limits=1):  # a few hundred points: threads cost more than they bring, most beside other work
-            return self._best(records, pending, list(lost))
+            return self._best(records, pending, list(dominated))
 
-    def _best(
-        self, records: Sequence[TrialRecord], pending: Sequence[Recipe], lost: list[str]
-    ) -> dict[str, Any] | None:
+    def _best(self, records: Sequence[Trial], pending: Sequence[Recipe], dominated: list[str]) -> dict[str, Any] | None:
         self._learn(records[self._read :])
         self._read = len(records)
         if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()) or self._knows_too_much:
@@ -159,7 +157,7 @@ class ModelBased:
         believed = [candidate for candidate in awaited if candidate is not None]
         pool = self._candidates.untried(self._tried, map(_recipe, self._parents()))
         is_awaited = np.isin(pool.keys, [candidate.key for candidate in believed])
-        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, lost)
+        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, dominated)
         if not is_open.any():
             return None
         best, gain = self._most(pool, is_open, Pool.of(believed))
@@ -182,7 +180,7 @@ class ModelBased:
         """What is learned for ``name``: relative forms of trained objectives follow from the objective itself."""
         return underlying(name) if is_trained(name) and underlying(name) in self._goals.base else name
 
-    def _learn(self, records: Sequence[TrialRecord]) -> None:
+    def _learn(self, records: Sequence[Trial]) -> None:
         """Take results in one by one: so a resumed search knows what the undisturbed one knew."""
         for record in records:
             if self._knows_too_much:
@@ -204,7 +202,7 @@ class ModelBased:
             for learned in self._learned.values():
                 learned.fit()
 
-    def _expect(self, newest: TrialRecord) -> None:
+    def _expect(self, newest: Trial) -> None:
         """Correct what full trainings should give by one more result."""
         self._results.append(newest)
         known = self._highest.get(newest.recipe_key)
@@ -225,7 +223,7 @@ class ModelBased:
                 found[name] = Measurement(self._sign(name) * max(seen))
         return found
 
-    def _parents(self) -> list[TrialRecord]:
+    def _parents(self) -> list[Trial]:
         """The best recipes so far, as they should end."""
         points = points_of(self._hoped, self._goals)
         misses = np.array([self._goals.miss(record.values) for record in self._hoped])
@@ -303,7 +301,7 @@ class ModelBased:
         mean = self._learned[name].predict(pool.features)[0]
         return -self._sign(name) * (mean if get_objective(name).signed else np.exp(mean))
 
-    def _costs_of(self, name: str, records: Sequence[TrialRecord]) -> Array:
+    def _costs_of(self, name: str, records: Sequence[Trial]) -> Array:
         """``[n]`` what finished recipes cost, likewise."""
         source = self._source(name) if is_trained(name) else name
         return -self._sign(source) * np.array([record.get(source) for record in records])
@@ -363,5 +361,5 @@ def _log(value: float) -> float:
     return math.log(max(value, 1e-9))
 
 
-def _recipe(record: TrialRecord) -> Recipe:
+def _recipe(record: Trial) -> Recipe:
     return Recipe.from_dict(record.recipe)

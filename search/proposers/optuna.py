@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sousvit.errors import SharedInputError, UserError
 from sousvit.search.goals import Goals
 from sousvit.search.proposers.study_file import StudyFile
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.space import Space
 
 if TYPE_CHECKING:
@@ -120,18 +120,18 @@ class Proposer:
         self._complete = _Complete(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def ask(
-        self, records: Sequence[TrialRecord] = (), pending: Sequence[Recipe] = (), lost: Iterable[str] = ()
+        self, records: Sequence[Trial] = (), pending: Sequence[Recipe] = (), dominated: Iterable[str] = ()
     ) -> Proposal:
         """The next recipe, canonical; enqueued ones come first, then what a model of ``records`` values most.
 
         ``pending`` recipes are on their way: the model takes them as it expects them to come out. It proposes no
-        deployment that has ``lost`` so far.
+        deployment that is ``dominated`` so far.
 
         A step that does not fit in its place (more tokens merged than the blocks left can merge) is left out.
         """
         self._draw_as_of(len(records))
         if self._model is not None and records and not self.is_waiting:
-            parameters = self._model.propose(records, pending, lost)
+            parameters = self._model.propose(records, pending, dominated)
             if parameters is not None:
                 self._enqueue(parameters)
         proposal = self._proposal(self.study.ask())
@@ -209,12 +209,12 @@ class Proposer:
         self._reject(proposal.trial)
         self._save()
 
-    def tell(self, proposal: Proposal, record: TrialRecord) -> None:
+    def tell(self, proposal: Proposal, record: Trial) -> None:
         """Tell a finished trial, its constraints first."""
         self._tell(proposal.trial, record)
         self._save()
 
-    def reconcile(self, records: Sequence[TrialRecord]) -> list[Proposal]:
+    def reconcile(self, records: Sequence[Trial]) -> list[Proposal]:
         """After a crash: tell what the archive has of RUNNING trials, and give back the others to be tried again."""
         known = {record.number: record for record in records if record.number is not None}
         again = []
@@ -238,7 +238,7 @@ class Proposer:
             recipe = recipe.canonical(self._shape)
         return Proposal(trial, recipe)
 
-    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+    def _tell(self, trial: optuna.Trial, record: Trial) -> None:
         is_gated = record.status == "gated"
         values = {
             limit.name: limit.violation(record.values[limit.name])

@@ -19,7 +19,7 @@ from sousvit.schema import validated
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import make_job, record_of
+from sousvit.search.executors.executor import make_job, trial_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.goals import Goals
@@ -27,7 +27,7 @@ from sousvit.search.replay.curves import Curve, Hypervolume
 from sousvit.search.replay.samplers import run_sampler
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
-from sousvit.search.trial import BaseRecord, TrialRecord
+from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 
@@ -62,9 +62,9 @@ class Replay:
         self.table, self.evaluations, self.seed = table, evaluations, seed
         self.clock = ReplayClock()
         self.budget = table_budget(table, evaluations, seed, seconds)
-        self.known: dict[str, TrialRecord] = {}
+        self.known: dict[str, Trial] = {}
         self.times: list[float] = []
-        self.found: list[TrialRecord] = []
+        self.found: list[Trial] = []
 
     @property
     def is_over(self) -> bool:
@@ -87,18 +87,18 @@ class Replay:
         """Evaluations so far."""
         return len(self.found)
 
-    def note(self, record: TrialRecord) -> None:
+    def note(self, record: Trial) -> None:
         """Count an evaluation that just ended."""
         self.times.append(self.clock())
         self.found.append(record)
 
-    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+    def evaluate(self, recipe: Recipe) -> Trial | None:
         """A recipe's recorded result at full fidelity; None if the table does not have it."""
         if recipe.hash not in self.known:
             job = make_job(recipe, 1.0, self.budget.search)
             outcome = self.table.judge(job)
             self.clock.now += sum(outcome.seconds.values())
-            record = record_of(job, outcome, "proposed")
+            record = trial_of(job, outcome, "proposed")
             self.known[recipe.hash] = record
             if record.status == "complete":
                 self.note(record)

@@ -13,7 +13,7 @@ import optuna
 
 from sousvit.search.goals import Goals
 from sousvit.search.proposers.optuna import WORST_VIOLATION
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 
@@ -42,7 +42,7 @@ class Evaluations(Protocol):
     def paid(self) -> int:
         """Evaluations so far, repeated ones not counted."""
 
-    def evaluate(self, recipe: Recipe) -> TrialRecord | None:
+    def evaluate(self, recipe: Recipe) -> Trial | None:
         """A recipe's final result; None where it has none."""
 
 

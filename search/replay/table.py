@@ -20,9 +20,9 @@ from pydantic import ConfigDict
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import OBJECTIVES, Direction, Measurement, Objective, Stage, Subject
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.fidelity.halving import make_rungs
-from sousvit.search.fidelity.learning_curve import READ
+from sousvit.search.fidelity.learning_curve import UNTRAINED
 from sousvit.search.replay.curves import Hypervolume
 from sousvit.search.replay.table_file import TableSpec, checked, read_table
 from sousvit.search.replay.table_space import RUNTIME, TableSpace
@@ -157,8 +157,8 @@ class Table:
     def ladder(self) -> tuple[float, float]:
         """The lowest fidelity, and the factor between rungs that were all recorded: one step to 1 where none fits."""
         recorded = self.fidelities
-        if recorded[0] == READ:  # every row is read, then trained in full
-            return READ, 4.0
+        if recorded[0] == UNTRAINED:  # every row is evaluated untrained, then trained in full
+            return UNTRAINED, 4.0
         for eta in (4.0, 3.0, 2.0):
             if set(make_rungs(recorded[0], eta)) <= set(recorded):
                 return recorded[0], eta
@@ -197,18 +197,18 @@ class Table:
         first = next(iter(self._found(parameters).values()))[0]
         return {self.name_of(column): float(self._column(column)[first]) for column in self.spec.exact}
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         """What was recorded for a job; of several seeds, the job's seed chooses one."""
         parameters = Recipe.from_dict(job.recipe).steps[0].config.model_dump()
         try:
             rows = self._found(parameters).get(float(job.fidelity))
         except UserError as error:
-            return Outcome(job.attempt, "failed", message=str(error))
+            return JobResult(job.attempt, "failed", message=str(error))
         if rows is None:
-            return Outcome(job.attempt, "failed", message=f"nothing was recorded at fidelity {job.fidelity:g}")
+            return JobResult(job.attempt, "failed", message=f"nothing was recorded at fidelity {job.fidelity:g}")
         row = rows[job.seed % len(rows)]
         values = {self.name_of(column): Measurement(float(self._column(column)[row])) for column in self._measured}
-        return Outcome(job.attempt, "complete", values, self._seconds(parameters, float(job.fidelity), row))
+        return JobResult(job.attempt, "complete", values, self._seconds(parameters, float(job.fidelity), row))
 
     def _seconds(self, parameters: Mapping[str, Any], fidelity: float, row: int) -> dict[str, float]:
         """Recorded seconds of one row; what grows with the fidelity counts as training."""

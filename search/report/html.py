@@ -14,7 +14,7 @@ from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 from sousvit.search.results import Answer
-from sousvit.search.trial import BaseRecord, TrialRecord, quality_of, word_of
+from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -110,7 +110,7 @@ def leave_one_out(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _group(trial: TrialRecord, budget: Budget) -> str:
+def _group(trial: Trial, budget: Budget) -> str:
     if trial.status != "complete":
         return trial.status
     if trial.fidelity < 1:
@@ -144,7 +144,7 @@ def _scatter(archive: Archive, budget: Budget) -> go.Figure:
     return figure
 
 
-def _points(trials: Sequence[TrialRecord], quality: str) -> dict[str, list[float]]:
+def _points(trials: Sequence[Trial], quality: str) -> dict[str, list[float]]:
     return {
         "x": [trial.get("latency_ratio") for trial in trials],
         "y": [100 * trial.get(quality) for trial in trials],
@@ -171,7 +171,7 @@ def _cost(archive: Archive, answer: Answer | None) -> str:
     return f"{total}{counts}In trials: {parts}.{saved}{errors}"
 
 
-def _trial(trial: TrialRecord, names: Sequence[str], budget: Budget) -> dict[str, Any]:
+def _trial(trial: Trial, names: Sequence[str], budget: Budget) -> dict[str, Any]:
     return {
         "status": _group(trial, budget),
         "training": f"{trial.fidelity:.0%}",

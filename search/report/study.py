@@ -10,7 +10,7 @@ from sousvit.files import write_atomic
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.report.terminal import short_step
-from sousvit.search.trial import TrialRecord, quality_of, word_of
+from sousvit.search.trial import Trial, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def markdown(archive: Archive) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(trial: TrialRecord) -> list[str]:
+def _cells(trial: Trial) -> list[str]:
     recipe = full_recipe(trial.recipe)
     if trial.status != "complete":
         return [trial.origin, *[""] * len(HEADINGS), f"{recipe}: {trial.status}, {trial.message}"]

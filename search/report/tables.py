@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.goals import Goals
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def trial_frame(trials: Iterable[TrialRecord], goals: Goals) -> pd.DataFrame:
+def trial_frame(trials: Iterable[Trial], goals: Goals) -> pd.DataFrame:
     """One row a trial: identity, status, figures with their intervals, seconds."""
     import pandas as pd
 
     return pd.DataFrame([_row(trial, goals) for trial in trials])
 
 
-def _row(trial: TrialRecord, goals: Goals) -> dict[str, Any]:
+def _row(trial: Trial, goals: Goals) -> dict[str, Any]:
     row: dict[str, Any] = {
         "key": trial.key,
         "recipe": json.dumps(trial.recipe, sort_keys=True),

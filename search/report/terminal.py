@@ -16,7 +16,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Counts, Watcher
 from sousvit.search.results import Answer, Row
-from sousvit.search.trial import BaseRecord, TrialRecord, quality_of, word_of
+from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -98,18 +98,18 @@ class SearchView:
     def _begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._current = f"[{origin}]"
 
-    def _trial(self, record: TrialRecord, counts: Counts) -> None:
+    def _trial(self, record: Trial, counts: Counts) -> None:
         self.say(trial_line(record, counts, self._budget))
 
 
-def trial_line(record: TrialRecord, counts: Counts, budget: Budget) -> str:
+def trial_line(record: Trial, counts: Counts, budget: Budget) -> str:
     """For instance ``#12 ok 14 s accuracy 0.912 latency 0.41 ... | prune_mlp(keep=0.5) + onnxruntime``."""
     found = {"complete": _result, "gated": lambda *_: record.message, "failed": lambda *_: f"FAILED: {record.message}"}
     head = f"#{counts.finished:<3d} {sum(record.seconds.values()):5.1f} s  {found[record.status](record, budget)}"
     return f"{head} | {short_recipe(record.recipe)} ({record.origin})"
 
 
-def _result(record: TrialRecord, budget: Budget) -> str:
+def _result(record: Trial, budget: Budget) -> str:
     broken = budget.goals().violations(record.values)
     mark = f"breaks {', '.join(broken)}" if broken else "fits"
     rung = "" if record.is_final else f" at {record.fidelity:.0%} of the training"
@@ -176,7 +176,7 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
             row.role,
             *row_cells(row.values, budget),
             short_recipe(row.recipe),
-            style="bold" if row.role == "recipe" else "",
+            style="optimistic" if row.role == "recipe" else "",
         )
     return table
 

@@ -14,7 +14,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Watcher
 from sousvit.search.engine import Engine
-from sousvit.search.executors.executor import Job, Outcome, QueueExecutor
+from sousvit.search.executors.executor import Job, JobResult, QueueExecutor
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.judging.gate import rejection
 from sousvit.search.judging.judge import Judge
@@ -83,10 +83,10 @@ class Simulation:
 
     shape: VitShape
     budget: Budget
-    trouble: Callable[[Job], Outcome | None] = lambda job: None
+    trouble: Callable[[Job], JobResult | None] = lambda job: None
     seconds: float = 10.0
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         special = self.trouble(job)
         if special is not None:
             return special
@@ -96,8 +96,8 @@ class Simulation:
         early = {name: values[name] for name in ON_ARTIFACT}
         message = rejection(early, self.budget.goals(), job.rivals)
         if message:
-            return Outcome(job.attempt, "gated", early, {"gate": 0.5}, message)
-        return Outcome(job.attempt, "complete", values, seconds, artifact="none")
+            return JobResult(job.attempt, "gated", early, {"gate": 0.5}, message)
+        return JobResult(job.attempt, "complete", values, seconds, artifact="none")
 
 
 @dataclass
@@ -116,7 +116,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
 
     def make(
         folder: str = "run",
-        trouble: Callable[[Job], Outcome | None] = lambda job: None,
+        trouble: Callable[[Job], JobResult | None] = lambda job: None,
         in_memory: bool = True,
         workers: int = 1,
         seconds: float = 10.0,
@@ -143,7 +143,7 @@ def simulated_study(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExe
     """A budget without limits and an executor for it."""
 
     def make(
-        trouble: Callable[[Job], Outcome | None] = lambda job: None, **changes: Any
+        trouble: Callable[[Job], JobResult | None] = lambda job: None, **changes: Any
     ) -> tuple[Budget, SimulatedExecutor]:
         budget = simulated_budget(**{"limits": {}, **changes})
         return budget, SimulatedExecutor(base_record(shape), Simulation(shape, budget, trouble).judge)
@@ -177,7 +177,7 @@ class InProcess(QueueExecutor):
     def submit(self, job: Job) -> None:
         self._job = job
 
-    def wait(self) -> Outcome:
+    def wait(self) -> JobResult:
         return _judged(self._judge, self._job)
 
     def call(self, function: str, **arguments: Any) -> Any:

@@ -19,20 +19,20 @@ from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit, parse_limits
 from sousvit.search.report.tables import trial_frame, write_tables
 from sousvit.search.results import best, choose_among, nearest_miss
-from sousvit.search.trial import REPAIRS, BaseRecord, TrialRecord, encode, trial_key
+from sousvit.search.trial import REPAIRS, BaseRecord, Trial, encode, trial_key
 from sousvit.spaces.technique import techniques
 
 LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False))
 
 
-def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> TrialRecord:
+def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> Trial:
     recipe = {
         "runtime": "onnxruntime",
         "steps": [{"technique": name} for name in steps] + [{"technique": "x", **values}],
     }
     key = trial_key(recipe, fidelity, 0)
     recipe["steps"].pop()
-    return TrialRecord(key, recipe, fidelity, 0, status, {name: Measurement(value) for name, value in values.items()})
+    return Trial(key, recipe, fidelity, 0, status, {name: Measurement(value) for name, value in values.items()})
 
 
 def test_the_steps_that_repair_are_those_that_do_not_compress():
@@ -45,7 +45,7 @@ def test_records_survive_the_log_and_json(tmp_path):
     assert archive.add(first) and not archive.add(first)
     archive.close()
     assert list(Archive(tmp_path)) == [first]
-    assert TrialRecord.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+    assert Trial.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
 
 def test_rivals_are_what_the_front_shows_as_it_grows(tmp_path):

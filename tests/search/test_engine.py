@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.search.engine import DUPLICATES_BEFORE_END, MOST_HELD
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.proposers.model_based import ModelBased
 from sousvit.search.results import choose
@@ -56,7 +56,7 @@ def test_full_trainings_have_their_share_while_exploring(simulated):
     run = simulated(search={"trials": 200, "explore_share": 0.4})
     run.engine.run()
     exploring = list(run.archive)[: int(200 * 0.4)]
-    late = [trial for trial in exploring if trial.origin in ("promoted", "fanned") and trial.fidelity == 1.0]
+    late = [trial for trial in exploring if trial.origin in ("promoted", "variant") and trial.fidelity == 1.0]
     promoted = [trial for trial in late if trial.origin == "promoted"]
     assert len(promoted) >= 2, "a search that is stopped early has an answer"
     spent, on_late = (sum(sum(trial.seconds.values()) for trial in trials) for trials in (exploring, late))
@@ -91,7 +91,7 @@ def test_no_work_is_paid_twice(simulated):
 def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
     jobs = count(1)
     run = simulated(
-        trouble=lambda job: Outcome(job.attempt, "failed", message="boom") if next(jobs) % 3 == 0 else None,
+        trouble=lambda job: JobResult(job.attempt, "failed", message="boom") if next(jobs) % 3 == 0 else None,
         search={"trials": 60},
     )
     run.engine.run()
@@ -112,7 +112,7 @@ def test_a_finished_trial_without_a_limits_figure_is_told_to_break_it(simulated)
         "accuracy": Measurement(0.9),
         "latency_ratio": Measurement(0.1),
     }
-    run = simulated(trouble=lambda job: Outcome(job.attempt, "complete", values), search={"trials": 8})
+    run = simulated(trouble=lambda job: JobResult(job.attempt, "complete", values), search={"trials": 8})
     run.engine.run()
     complete = run.engine._proposer.study.get_trials(states=(TrialState.COMPLETE,))
     assert complete and all(trial.constraints["accuracy_drop"] > 0 for trial in complete)
@@ -187,9 +187,9 @@ def test_promotions_train_in_full_what_looked_best(simulated):
 def test_recovered_models_are_asked_again_with_other_deployments(simulated):
     run = simulated()
     run.engine.run()
-    fanned = [trial for trial in run.archive if trial.origin == "fanned"]
+    fanned = [trial for trial in run.archive if trial.origin == "variant"]
     assert fanned
-    others = {trial.model_key for trial in run.archive if trial.origin != "fanned"}
+    others = {trial.model_key for trial in run.archive if trial.origin != "variant"}
     assert all(trial.model_key in others for trial in fanned)
 
 
@@ -203,14 +203,14 @@ def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
 
 @pytest.mark.parametrize("status", ["crash", "nan"])
 def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
-    def trouble(job: Job) -> Outcome | None:
+    def trouble(job: Job) -> JobResult | None:
         seen.append(job.attempt)
         if len(seen) % 3:
             return None
         bad.add(job.attempt)
         if status == "nan":
-            return Outcome(job.attempt, "complete", {"accuracy": Measurement(float("nan"))}, {"judge": 1.0})
-        return Outcome(job.attempt, "failed", message="the worker was killed by signal 9")
+            return JobResult(job.attempt, "complete", {"accuracy": Measurement(float("nan"))}, {"judge": 1.0})
+        return JobResult(job.attempt, "failed", message="the worker was killed by signal 9")
 
     seen: list[str] = []
     bad: set[str] = set()
@@ -226,7 +226,7 @@ def test_bad_trials_are_recorded_and_the_search_goes_on(simulated, status):
 
 
 def test_a_search_in_which_everything_fails_says_so(simulated):
-    run = simulated(trouble=lambda job: Outcome(job.attempt, "failed", message="no such operator"))
+    run = simulated(trouble=lambda job: JobResult(job.attempt, "failed", message="no such operator"))
     with pytest.raises(UserError, match="no such operator"):
         run.engine.run()
 
@@ -336,7 +336,7 @@ def test_late_results_of_lost_attempts_are_discarded(simulated):
     run = simulated(search={"trials": 3})
     executor = run.executor
     real_wait = executor.wait
-    stale = iter([Outcome("lost", "complete", {"accuracy": Measurement(1.0)})])
+    stale = iter([JobResult("lost", "complete", {"accuracy": Measurement(1.0)})])
     executor.wait = lambda: next(stale, None) or real_wait()
     run.engine.run()
     assert all(trial.attempt != "lost" for trial in run.archive)
@@ -364,7 +364,7 @@ def test_a_model_that_is_not_accurate_is_not_deployed_in_other_ways(simulated, m
     run = simulated(search={"trials": 60})
     monkeypatch.setattr(Halving, "is_accurate", lambda self, trial, tolerance=0.0: False)
     run.engine.run()
-    assert not [trial for trial in run.archive if trial.origin == "fanned"]
+    assert not [trial for trial in run.archive if trial.origin == "variant"]
     assert [trial for trial in run.archive if trial.origin == "promoted"]
 
 
@@ -431,7 +431,7 @@ def test_equal_weights_are_trained_once_at_a_time(simulated):
         assert training[jobs[job.attempt]] == 1 or jobs[job.attempt] in trained
         submit(job)
 
-    def waited() -> Outcome:
+    def waited() -> JobResult:
         outcome = wait()
         training[jobs[outcome.attempt]] -= 1
         trained.add(jobs[outcome.attempt])
@@ -472,17 +472,17 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
 
 
-def test_the_model_proposes_no_deployment_that_has_lost(simulated, shape):
+def test_the_model_proposes_no_deployment_that_is_dominated(simulated, shape):
     run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
     run.engine.run()
     records, space = list(run.archive), run.engine._proposer.space
     model = ModelBased(space, shape, run.engine.goals, seed=0)
-    lost: set[str] = set()
-    while (parameters := model.propose(records, lost=lost)) is not None:
+    dominated: set[str] = set()
+    while (parameters := model.propose(records, dominated=dominated)) is not None:
         proposed = space.suggest(optuna.trial.FixedTrial(parameters)).deployment
-        assert proposed not in lost
-        lost.add(proposed)
-    assert len(lost) > 1
+        assert proposed not in dominated
+        dominated.add(proposed)
+    assert len(dominated) > 1
 
 
 def test_cuts_of_an_elastic_base_that_hold_the_limits_are_final_too(simulated):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sousvit.errors import UserError
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.report.study import write_study
 from sousvit.search.survey import COMBINATIONS, entries, run_study
 from sousvit.spaces.space import make_space, read_space
@@ -51,11 +51,11 @@ def test_a_study_measures_all_resumes_and_writes_table_and_plot(study, tmp_path)
 
     done: list[Job] = []
 
-    def trouble(job: Job) -> Outcome | None:
+    def trouble(job: Job) -> JobResult | None:
         done.append(job)
         if len(done) == 9:
             raise Killed
-        return Outcome(job.attempt, "failed", message="boom") if len(done) == 4 else None
+        return JobResult(job.attempt, "failed", message="boom") if len(done) == 4 else None
 
     with pytest.raises(Killed):
         study(trouble, space="all")

@@ -23,7 +23,7 @@ from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.space import make_space, read_space
 
@@ -34,20 +34,20 @@ TABLE = Path(__file__).parents[2] / "benchmarks" / "recorded_table" / "fashion-m
 STORED = Path(__file__).with_name("traces.json")
 
 
-def line(trial: TrialRecord) -> str:
+def line(trial: Trial) -> str:
     """A trial's recipe, rung, status and figures in a word."""
     figures = {name: repr(value.value) for name, value in sorted(trial.values.items())}
     return f"{content_hash(trial.recipe)[:10]} {trial.fidelity:.4g} {trial.status} {content_hash(figures)[:6]}"
 
 
-def replayed(policy: str, seed: int, evaluations: int = 60) -> Iterable[TrialRecord]:
+def replayed(policy: str, seed: int, evaluations: int = 60) -> Iterable[Trial]:
     """What a policy evaluates on the recorded table."""
     run = Replay(Table.read(TABLE), evaluations, seed)
     (POLICIES | ABLATIONS)[policy](run)
     return run.found
 
 
-def simulated(workers: int = 1, **changes: object) -> Iterable[TrialRecord]:
+def simulated(workers: int = 1, **changes: object) -> Iterable[Trial]:
     """A search in a made-up world."""
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10
@@ -67,7 +67,7 @@ def simulated(workers: int = 1, **changes: object) -> Iterable[TrialRecord]:
         return list(archive)
 
 
-def ladders(proposer: str) -> dict[str, Callable[[], Iterable[TrialRecord]]]:
+def ladders(proposer: str) -> dict[str, Callable[[], Iterable[Trial]]]:
     """A search per fidelity policy."""
     search = {"trials": 80, "proposer": proposer}
     return {
@@ -99,7 +99,7 @@ MODEL_BASED = {
 }
 
 
-def record(scenarios: dict[str, Callable[[], Iterable[TrialRecord]]]) -> dict[str, list[str]]:
+def record(scenarios: dict[str, Callable[[], Iterable[Trial]]]) -> dict[str, list[str]]:
     """The lines of every scenario."""
     return {name: [line(trial) for trial in run()] for name, run in scenarios.items()}
 

@@ -31,7 +31,7 @@ from sousvit.errors import TrialError, UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.targets.target import ON_RAY
 from sousvit.search.budget import RayOptions
-from sousvit.search.executors.executor import Executor, Job, JobSource, Outcome
+from sousvit.search.executors.executor import Executor, Job, JobResult, JobSource
 from sousvit.search.executors.ray.device import place
 from sousvit.search.executors.ray.worker import (
     CORE_SECONDS,
@@ -123,7 +123,7 @@ class Port:
             with self._kept():
                 time.sleep(NOTICE_SECONDS)  # Ray's retries come at once, and may all meet a node that is going
                 message = "Ray lost its worker, also when it tried again"
-                self._source.take(Outcome(job.attempt, "failed", message=message, lost=True))
+                self._source.take(JobResult(job.attempt, "failed", message=message, lost=True))
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -300,7 +300,7 @@ class RayExecutor(Executor):
                 fit += math.floor(min(there.get(name, 0.0) / amount for name, amount in wanted.items() if amount > 0))
         return max(1, fit if self._options.workers is None else min(fit, self._options.workers))
 
-    def _fetch(self, outcome: Outcome) -> None:
+    def _fetch(self, outcome: JobResult) -> None:
         self._fetch_artifact(outcome.artifact)
 
     def _fetch_artifact(self, name: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from ray import tune
 
 from sousvit.errors import UserError
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.judging.worker import serve
 from sousvit.search.trial import BaseRecord, decode, encode
@@ -32,15 +32,15 @@ MARK = "ray-run"
 NEXT_RUNG = "+"
 
 
-def to_text(outcome: Outcome) -> str:
+def to_text(outcome: JobResult) -> str:
     """An outcome as JSON."""
     return json.dumps({**asdict(outcome), "values": encode(outcome.values)})
 
 
-def from_text(text: str) -> Outcome:
+def from_text(text: str) -> JobResult:
     """The inverse of :func:`to_text`."""
     plain = json.loads(text)
-    return Outcome(**{**plain, "values": decode(plain["values"])})
+    return JobResult(**{**plain, "values": decode(plain["values"])})
 
 
 class Supervisor:
@@ -87,7 +87,7 @@ class Supervisor:
         self._artifacts, self._store = folder / "artifacts", Store(storage)
         return folder, storage
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> JobResult:
         """Judge a job; its artifact is in the shared storage afterwards, where there is one."""
         assert self._executor is not None
         outcome = self._executor.run(job)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import make_budget
-from sousvit.search.executors.executor import Job, Outcome
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.judging.gate import rejection
 from sousvit.search.results import Row
 from sousvit.search.trial import BaseRecord, encode
@@ -44,7 +44,7 @@ class SimulatedJudge:
         machine = {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
         return known or BaseRecord(self._figures(Recipe(), 1.0), asdict(self._shape), machine)
 
-    def judge(self, job: Job) -> Outcome:
+    def judge(self, job: Job) -> JobResult:
         time.sleep(self._seconds)
         self._die_if_told()
         recipe = Recipe.from_dict(job.recipe)
@@ -52,9 +52,9 @@ class SimulatedJudge:
         early = {name: value for name, value in values.items() if not name.startswith("accuracy")}
         message = rejection(early, self._budget.goals(), job.rivals)
         if message:
-            return Outcome(job.attempt, "gated", early, {"gate": 1.0}, message)
+            return JobResult(job.attempt, "gated", early, {"gate": 1.0}, message)
         seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
-        return Outcome(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
+        return JobResult(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
 
     def call_verify(self, recipe: dict[str, Any], fidelity: float) -> dict[str, Any]:
         return encode(self._figures(Recipe.from_dict(recipe), fidelity))

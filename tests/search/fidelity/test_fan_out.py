@@ -14,7 +14,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.trial import TrialRecord, trial_key
+from sousvit.search.trial import Trial, trial_key
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Option, Space
 
@@ -34,7 +34,7 @@ DEPLOYS = (("onnxruntime", None), ("onnxruntime", "int8_dynamic"), ("openvino", 
 class Trials(Archive):
     """An archive without a folder; its front is what was put there."""
 
-    def __init__(self, found: Iterable[TrialRecord] = (), best: Iterable[TrialRecord] = ()) -> None:
+    def __init__(self, found: Iterable[Trial] = (), best: Iterable[Trial] = ()) -> None:
         super().__init__(Path("nowhere"))
         self.records, self.best = list(found), list(best)
 
@@ -48,7 +48,7 @@ def recipe(keep: float, deploy: tuple[str, str | None]) -> Recipe:
     return Recipe.from_dict({"runtime": runtime, "steps": steps})
 
 
-def trial(chance: random.Random, models: int) -> TrialRecord:
+def trial(chance: random.Random, models: int) -> Trial:
     plain = recipe(chance.choice(KEEPS[:models]), chance.choice(DEPLOYS)).to_dict()
     latency, size, drop = chance.choice((1.0, 2.0, 3.0)), chance.choice((1.0, 2.0)), chance.choice((0.01, 0.05))
     values = {"latency": Measurement(latency, latency - 0.5, latency + 0.5), "accuracy_drop": Measurement(drop)}
@@ -56,17 +56,17 @@ def trial(chance: random.Random, models: int) -> TrialRecord:
         values["size"] = Measurement(size)
     fidelity = chance.choice((0.25, 1.0))
     key = trial_key(plain, fidelity, chance.randrange(2**31))
-    return TrialRecord(key, plain, fidelity, 0, "complete", values)
+    return Trial(key, plain, fidelity, 0, "complete", values)
 
 
-def lost_by_definition(trials: list[TrialRecord], deploy: tuple[str, str | None]) -> bool:
+def lost_by_definition(trials: list[Trial], deploy: tuple[str, str | None]) -> bool:
     """Tried, and each time surely worse than another deployment of the same weights that holds what it holds."""
     goals = BUDGET.goals()
     measured = [one for one in trials if all(name in one.values for name in goals.directions)]
     key = recipe(KEEPS[0], deploy)
     tried = [one for one in measured if one.recipe["runtime"] == key.runtime and one.techniques[1:] == key_deploy(key)]
 
-    def beaten(one: TrialRecord) -> bool:
+    def beaten(one: Trial) -> bool:
         weights = (one.model_key, one.fidelity)
         others = (other for other in measured if (other.model_key, other.fidelity) == weights)
         return any(
@@ -93,7 +93,7 @@ def test_lost_deployments_are_counted_as_results_come(models):
             for deploy in DEPLOYS:
                 expected = lost_by_definition(trials.records, deploy)
                 seen.add(expected)
-                assert fan_out.has_lost(recipe(KEEPS[0], deploy)) == expected
+                assert fan_out.is_dominated(recipe(KEEPS[0], deploy)) == expected
     assert seen == {True, False}
 
 
@@ -112,7 +112,7 @@ def test_other_deployments_are_offered_where_they_may_hold_the_accuracy(drop, de
     found = set()
     while (following := fan_out.next()) is not None:
         sibling, origin = following
-        assert origin == "fanned" and sibling.trains
+        assert origin == "variant" and sibling.trains
         found.add((sibling.runtime, None if sibling.deploy_step is None else sibling.deploy_step.technique))
     assert found == offered
 
@@ -125,12 +125,12 @@ def make_fan_out(trials: Trials) -> FanOut:
     return FanOut(trials, Space((), options), POLICY)
 
 
-def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> tuple[Recipe, TrialRecord]:
+def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> tuple[Recipe, Trial]:
     """Of a model that was pruned and trained."""
     plain = recipe(0.5, deploy).to_dict()
     plain["steps"].insert(1, {"technique": "distill", "epochs": 1})
     values = {"accuracy_drop": Measurement(drop), "latency": Measurement(2.0), "size": Measurement(2.0)}
-    return Recipe.from_dict(plain), TrialRecord("k", plain, fidelity, 0, "complete", values)
+    return Recipe.from_dict(plain), Trial("k", plain, fidelity, 0, "complete", values)
 
 
 @pytest.mark.parametrize(("drop", "offered"), [(0.01, True), (0.025, True), (0.05, False)])
@@ -161,7 +161,7 @@ def test_what_several_results_lead_to_is_given_once():
 
 def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch):
     fan_out, lost = make_fan_out(Trials()), {recipe(0.5, DEPLOYS[2]).deployment}
-    monkeypatch.setattr(fan_out, "has_lost", lambda sibling: sibling.deployment in lost)
+    monkeypatch.setattr(fan_out, "is_dominated", lambda sibling: sibling.deployment in lost)
     given = []
     for kept in (len(DEPLOYS) - 1, 1):
         fan_out.offer(*result(DEPLOYS[0], 1.0, 0.01))
@@ -175,7 +175,7 @@ def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch
 def test_what_does_without_recovery_is_deployed_otherwise_too():
     trials, plain = Trials(), recipe(0.5, DEPLOYS[1])
     values = {"accuracy_drop": Measurement(0.01), "latency": Measurement(2.0), "size": Measurement(2.0)}
-    record = TrialRecord("k", plain.to_dict(), 1.0, 0, "complete", values, origin="unrecovered")
+    record = Trial("k", plain.to_dict(), 1.0, 0, "complete", values, origin="unrecovered")
     for origin, best, offered in (("proposed", [], 0), ("unrecovered", [], len(DEPLOYS)), ("unrecovered", [1.0], 0)):
         trials.best = [replace(record, values={"latency": Measurement(at), "size": Measurement(at)}) for at in best]
         fan_out = make_fan_out(trials)

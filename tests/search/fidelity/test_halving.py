@@ -8,10 +8,10 @@ import pytest
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.fidelity.halving import Halving, make_rungs
-from sousvit.search.fidelity.learning_curve import READ_SHARE
+from sousvit.search.fidelity.learning_curve import UNTRAINED_SHARE
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
-from sousvit.search.trial import TrialRecord, trial_key
+from sousvit.search.trial import Trial, trial_key
 from sousvit.spaces.recipe import Recipe, Step
 
 SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
@@ -22,7 +22,7 @@ POLICY = Halving((0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0}, B
 
 def trial(
     name: str, drop: float, latency: float, fidelity: float = 0.25, recover: float = 10.0, macs: float = 1.0
-) -> TrialRecord:
+) -> Trial:
     steps = [{"technique": "prune_mlp", "id": name}, {"technique": "distill", "epochs": 4}]
     recipe = {"runtime": "onnxruntime", "steps": steps}
     values = {
@@ -33,7 +33,7 @@ def trial(
         "macs": Measurement(macs),
     }
     seconds = {"recover": recover, "judge": 1.0}
-    return TrialRecord(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values, seconds=seconds)
+    return Trial(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values, seconds=seconds)
 
 
 def recipe(*techniques: str) -> Recipe:
@@ -52,9 +52,9 @@ def test_what_already_fits_comes_in_order_of_preference():
 
 def test_promotions_teach_how_much_the_rest_of_the_training_brings():
     known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.005, 4.0, fidelity=1.0)
-    bold, timid = trial("bold", 0.06, 1.0), trial("timid", 0.03, 4.5)
-    assert POLICY.next([bold, timid], 1e9) == timid
-    assert POLICY.next([known_low, known_full, bold, timid], 1e9) == bold
+    optimistic, timid = trial("optimistic", 0.06, 1.0), trial("timid", 0.03, 4.5)
+    assert POLICY.next([optimistic, timid], 1e9) == timid
+    assert POLICY.next([known_low, known_full, optimistic, timid], 1e9) == optimistic
 
 
 def test_what_training_leaves_of_a_loss_is_told_as_expected():
@@ -114,7 +114,7 @@ def test_rungs_are_eta_apart_and_end_at_all_epochs():
 def test_one_in_eta_rises_to_the_next_rung_each_once():
     there = [trial(str(place), 0.01, 1.0 + place / 10, fidelity=1 / 16) for place in range(8)]
     assert [t.get("latency") for t in THREE.survivors(there, 1 / 16)] == [1.0, 1.1]
-    risen: list[TrialRecord] = []
+    risen: list[Trial] = []
     while (promotion := THREE.rise([*there, *risen])) is not None:
         assert promotion.fidelity == 0.25
         name = promotion.trial.recipe["steps"][0]["id"]
@@ -140,7 +140,7 @@ def test_after_the_answer_come_recipes_that_widen_the_front():
     assert policy.next([answer, beaten, wide], 1e9) == wide
 
 
-def reading(name: str, drop: float, latency: float, macs: float = 1.0) -> TrialRecord:
+def untrained(name: str, drop: float, latency: float, macs: float = 1.0) -> Trial:
     """Of a cut of a prepared base: nothing was trained."""
     return trial(name, drop, latency, fidelity=0.0, recover=0.0, macs=macs)
 
@@ -154,11 +154,11 @@ def test_cuts_of_a_prepared_base_are_read_before_they_are_trained():
 
 def test_repaired_models_may_be_read_first_and_are_then_trained_in_full():
     assert make_rungs(0.0, 4.0) == (0.25, 1.0)
-    policy = replace(POLICY, reads=True)
+    policy = replace(POLICY, untrained_first=True)
     assert policy.rung(recipe("prune_mlp", "distill"), []) == 0.0
     for untold in (("distill",), ("student", "distill"), ("prune_mlp", "qat"), ("distill_token", "distill")):
         assert policy.rung(recipe(*untold), []) == 0.25, untold
-    first = [reading("a", 0.05, 4.0), reading("b", 0.02, 4.0), reading("c", 0.2, 4.0)]
+    first = [untrained("a", 0.05, 4.0), untrained("b", 0.02, 4.0), untrained("c", 0.2, 4.0)]
     assert policy.rise(first) is None and policy.next(first, 1e9) == first[1]
     assert replace(policy, rungs=(1.0,)).rung(recipe("prune_mlp", "distill"), []) == 0.0
 
@@ -176,17 +176,19 @@ def test_repaired_models_may_be_read_first_and_are_then_trained_in_full():
 )
 def test_a_rung_that_costs_nearly_what_the_next_one_does_is_left_out(rungs, eta, judge, paying):
     policy = replace(POLICY, rungs=rungs, eta=eta)
-    assert policy.ladder([reading("read", 0.1, 4.0)]) == policy.ladder([]), "a reading tells nothing of trainings"
+    assert policy.ladder([untrained("read", 0.1, 4.0)]) == policy.ladder([]), (
+        "an untrained evaluation tells nothing of trainings"
+    )
     trained = replace(trial("a", 0.03, 4.0, fidelity=rungs[0]), seconds={"recover": 40 * rungs[0], "judge": judge})
-    assert policy.ladder([reading("read", 0.1, 4.0), trained]) == paying
+    assert policy.ladder([untrained("read", 0.1, 4.0), trained]) == paying
     assert policy.rung(recipe("prune_mlp", "distill"), [trained]) == paying[0]
     assert policy.rungs_from(rungs[0], [trained]) == [rungs[0], *[rung for rung in paying if rung > rungs[0]]]
 
 
 def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_that_is_optimised():
-    read = reading("read", 0.01, 3.0)
-    twin = TrialRecord("k", {"runtime": "onnxruntime", "steps": []}, 1.0, 0, "complete", dict(read.values))
-    wider = reading("wider", 0.05, 2.0)
+    read = untrained("read", 0.01, 3.0)
+    twin = Trial("k", {"runtime": "onnxruntime", "steps": []}, 1.0, 0, "complete", dict(read.values))
+    wider = untrained("wider", 0.05, 2.0)
     assert POLICY.next([read], 1e9) == read
     assert POLICY.next([read, twin], 1e9) is None
     assert POLICY.next([read, twin, wider], 1e9) == wider
@@ -197,30 +199,30 @@ def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_t
 def test_training_a_read_cut_should_cost_what_it_computes():
     trained = [trial("a", 0.03, 4.0, recover=10.0, macs=2.0), trial("b", 0.01, 4.0, fidelity=1.0, recover=20.0)]
     # 20 s an epochs-and-MACs of each, so 60 s for three times the smaller one's MACs, and 1 s of judging.
-    assert POLICY.seconds_in_full(reading("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
-    assert POLICY.seconds_in_full(reading("c", 0.05, 4.0), []) == 1.0
+    assert POLICY.seconds_in_full(untrained("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
+    assert POLICY.seconds_in_full(untrained("c", 0.05, 4.0), []) == 1.0
 
 
 def test_readings_and_low_rungs_teach_each_other_nothing():
-    known = [reading("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
-    left = (0.01 + 0.02 * READ_SHARE) / (0.10 + 0.02)
-    assert POLICY.expected(reading("b", 0.10, 4.0), known).get("accuracy_drop") == pytest.approx(0.1 * left)
+    known = [untrained("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
+    left = (0.01 + 0.02 * UNTRAINED_SHARE) / (0.10 + 0.02)
+    assert POLICY.expected(untrained("b", 0.10, 4.0), known).get("accuracy_drop") == pytest.approx(0.1 * left)
     assert POLICY.expected(trial("b", 0.1, 4.0), known) == POLICY.expected(trial("b", 0.1, 4.0), [])
 
 
 def test_a_bold_choice_takes_near_misses_that_would_be_the_better_answer():
     answer = trial("answer", 0.01, 4.0, fidelity=1.0)
-    near, far = reading("near", 0.035, 2.0), reading("far", 0.2, 1.0)
+    near, far = untrained("near", 0.035, 2.0), untrained("far", 0.2, 1.0)
     known = [answer, near, far]
-    assert not POLICY.is_hopeful(near, known) and POLICY.is_hopeful(near, known, bold=True)
-    assert POLICY.next(known, 1e9, bold=True) == near and not POLICY.is_hopeful(far, known, bold=True)
-    failed = [reading("a", 0.035, 2.5), trial("a", 0.034, 2.5, fidelity=1.0)]
-    failed += [reading("b", 0.03, 2.5), trial("b", 0.03, 2.5, fidelity=1.0)]
-    assert not POLICY.is_hopeful(near, [*known, *failed], bold=True), "failed trainings make careful"
+    assert not POLICY.is_hopeful(near, known) and POLICY.is_hopeful(near, known, optimistic=True)
+    assert POLICY.next(known, 1e9, optimistic=True) == near and not POLICY.is_hopeful(far, known, optimistic=True)
+    failed = [untrained("a", 0.035, 2.5), trial("a", 0.034, 2.5, fidelity=1.0)]
+    failed += [untrained("b", 0.03, 2.5), trial("b", 0.03, 2.5, fidelity=1.0)]
+    assert not POLICY.is_hopeful(near, [*known, *failed], optimistic=True), "failed trainings make careful"
 
 
 def test_readings_are_promoted_beside_low_rungs():
     known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
-    known += [reading("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
-    low, read = trial("low", 0.03, 1.0), reading("other", 0.09, 3.5)
+    known += [untrained("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
+    low, read = trial("low", 0.03, 1.0), untrained("other", 0.09, 3.5)
     assert POLICY.next([*known, low, read], 1e9) == read

@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.fidelity.learning_curve import LOSS_POWER, READ_SHARE, SHOWN, SPREAD, LearningCurve
-from sousvit.search.trial import TrialRecord, trial_key
+from sousvit.search.fidelity.learning_curve import LOSS_POWER, SHOWN, SPREAD, UNTRAINED_SHARE, LearningCurve
+from sousvit.search.trial import Trial, trial_key
 
 BASE = {"accuracy": Measurement(0.9), "accuracy_drop": Measurement(0.0), "latency": Measurement(10.0)}
 
 
-def trial(name: str, drop: float, fidelity: float, status: str = "complete") -> TrialRecord:
+def trial(name: str, drop: float, fidelity: float, status: str = "complete") -> Trial:
     recipe = {"runtime": "onnxruntime", "steps": [{"technique": "prune_mlp", "id": name}]}
     values = {"accuracy": Measurement(0.9 - drop), "accuracy_drop": Measurement(drop), "latency": Measurement(5.0)}
-    return TrialRecord(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, status, values)
+    return Trial(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, status, values)
 
 
 def test_before_any_promotion_a_loss_is_expected_to_fall_with_training():
     curve = LearningCurve(BASE, [trial("a", 0.1, 0.25)])
     assert curve.share("accuracy", 0.25) == pytest.approx(0.25**LOSS_POWER)
-    assert curve.share("accuracy", 0.0) == READ_SHARE and curve.share("accuracy", 1.0) == 1.0
+    assert curve.share("accuracy", 0.0) == UNTRAINED_SHARE and curve.share("accuracy", 1.0) == 1.0
     assert curve.spread("accuracy", 0.25) == SPREAD and curve.spread("accuracy", 1.0) == 0.0
     expected = curve.expected(trial("a", 0.1, 0.25))
     assert expected.get("accuracy_drop") == pytest.approx(0.1 * 0.25**LOSS_POWER)
@@ -41,7 +41,7 @@ def test_a_rung_in_between_teaches_what_the_lowest_one_leaves():
     middle = (0.1 + SHOWN * 0.25**LOSS_POWER) / (0.2 + SHOWN)
     curve = LearningCurve(BASE, [*climbed, *full])
     assert curve.share("accuracy", 0.25) == pytest.approx(middle)
-    assert curve.share("accuracy", 0.0) == pytest.approx((0.2 * middle + SHOWN * READ_SHARE) / (0.4 + SHOWN))
+    assert curve.share("accuracy", 0.0) == pytest.approx((0.2 * middle + SHOWN * UNTRAINED_SHARE) / (0.4 + SHOWN))
 
 
 def test_recipes_that_differ_widen_the_spread_and_alike_ones_narrow_it():

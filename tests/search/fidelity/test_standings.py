@@ -1,4 +1,4 @@
-"""A ledger that grew with its trials knows what one knows that reads all of them at once."""
+"""A standings that grew with its trials knows what one knows that reads all of them at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.fidelity.standings import Ledger
+from sousvit.search.fidelity.standings import Standings
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 LIMITS = [Limit("accuracy_drop", 0.05, False), Limit("latency_ratio", 0.9, False)]
 BASE = {
@@ -25,7 +25,7 @@ GOALS = Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE)
 POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, GOALS)
 
 
-def some_trial(chance: random.Random, number: int) -> TrialRecord:
+def some_trial(chance: random.Random, number: int) -> Trial:
     """One of twenty recipes at some fidelity, a fifth of them without success."""
     keep, deploy = chance.randrange(1, 11) / 10, chance.choice(["int8_dynamic", ""])
     steps = [{"technique": "prune_mlp", "keep": keep}, {"technique": "distill", "epochs": 2}]
@@ -39,7 +39,7 @@ def some_trial(chance: random.Random, number: int) -> TrialRecord:
         "latency_ratio": ratio,
         "macs": keep,
     }
-    return TrialRecord(
+    return Trial(
         str(number),
         {"runtime": "onnxruntime", "steps": steps},
         fidelity,
@@ -51,27 +51,27 @@ def some_trial(chance: random.Random, number: int) -> TrialRecord:
     )
 
 
-def fresh(trials: list[TrialRecord]) -> Ledger:
+def fresh(trials: list[Trial]) -> Standings:
     """One that reads ``trials`` at once."""
-    ledger = Ledger(GOALS, POLICY._can_rise)
-    assert ledger.read(trials)
-    return ledger
+    standings = Standings(GOALS, POLICY._can_rise)
+    assert standings.read(trials)
+    return standings
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_what_grew_is_what_is_read_at_once(seed):
     chance = random.Random(seed)
-    trials: list[TrialRecord] = []
-    grown = Ledger(GOALS, POLICY._can_rise)
+    trials: list[Trial] = []
+    grown = Standings(GOALS, POLICY._can_rise)
     for number in range(60):
         trials.append(some_trial(chance, number))
         if number % 3:
             continue
         assert grown.read(trials)
-        once, bold = fresh(trials), bool(chance.getrandbits(1))
+        once, optimistic = fresh(trials), bool(chance.getrandbits(1))
         waiting = list(once.waiting.values())
         assert grown.waiting == once.waiting and (grown.final == once.final).all() and grown.best == once.best
-        assert grown.outlooks(waiting, bold) == once.outlooks(waiting, bold)
+        assert grown.outlooks(waiting, optimistic) == once.outlooks(waiting, optimistic)
         assert (grown.by_model, grown.trained, grown.singles) == (once.by_model, once.trained, once.singles)
     assert len(grown.final) and grown.waiting and grown.promoted
 
@@ -79,28 +79,28 @@ def test_what_grew_is_what_is_read_at_once(seed):
 def test_by_definition():
     chance = random.Random(1)
     trials = [some_trial(chance, number) for number in range(200)]
-    ledger, done = fresh(trials), {trial.recipe_key for trial in trials if trial.fidelity >= 1}
+    standings, done = fresh(trials), {trial.recipe_key for trial in trials if trial.fidelity >= 1}
     rising = [trial for trial in trials if POLICY._can_rise(trial) and trial.recipe_key not in done]
     highest = {trial.recipe_key: trial.fidelity for trial in sorted(rising, key=lambda trial: trial.fidelity)}
-    assert {key: trial.fidelity for key, trial in ledger.waiting.items()} == highest
+    assert {key: trial.fidelity for key, trial in standings.waiting.items()} == highest
     final = [t for t in trials if t.is_final and all(limit.violation(t.values[limit.name]) <= 0 for limit in LIMITS)]
-    assert ledger.final.tolist() == [[t.get("latency"), -t.get("accuracy")] for t in final]
-    assert ledger.best == max(GOALS.score(trial.values) for trial in final)
-    assert ledger.singles == [trial for trial in trials if "int8_dynamic" not in trial.techniques]
+    assert standings.final.tolist() == [[t.get("latency"), -t.get("accuracy")] for t in final]
+    assert standings.best == max(GOALS.score(trial.values) for trial in final)
+    assert standings.singles == [trial for trial in trials if "int8_dynamic" not in trial.techniques]
 
 
 def test_other_trials_are_not_taken_in():
     chance = random.Random(2)
     trials = [some_trial(chance, number) for number in range(9)]
-    ledger = fresh(trials)
-    assert not ledger.read(trials[1:]) and not ledger.read(trials[:-1]) and ledger.read([*trials, trials[0]])
+    standings = fresh(trials)
+    assert not standings.read(trials[1:]) and not standings.read(trials[:-1]) and standings.read([*trials, trials[0]])
 
 
 def test_policies_keep_those_of_all_trials_and_of_singles():
     chance = random.Random(3)
     trials = [some_trial(chance, number) for number in range(50)]
-    every = POLICY.ledger(trials)
-    singles = POLICY.ledger(every.singles)
+    every = POLICY.standings(trials)
+    singles = POLICY.standings(every.singles)
     trials.append(some_trial(chance, 50))
-    assert POLICY.ledger(trials) is every and POLICY.ledger(singles.singles) is singles
+    assert POLICY.standings(trials) is every and POLICY.standings(singles.singles) is singles
     assert np.isfinite(every.best)

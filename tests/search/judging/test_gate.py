@@ -8,7 +8,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.goals import Goals
 from sousvit.search.judging.gate import rejection, seconds_saved
 from sousvit.search.limits import Limit
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 WEIGHTS = {"latency": 1.0, "size": 1.0}
 RIVAL = {"latency": 2.0, "size": 1.0}
@@ -37,10 +37,10 @@ def test_a_broken_limit_names_the_figure_and_the_judged_end():
 
 
 def test_what_gates_saved_is_what_finished_recipes_took():
-    def trial(status: str, trains: bool, fidelity: float = 1.0, **seconds: float) -> TrialRecord:
+    def trial(status: str, trains: bool, fidelity: float = 1.0, **seconds: float) -> Trial:
         steps = [{"technique": "distill", "epochs": 2}] if trains else [{"technique": "int8_dynamic"}]
         recipe = {"steps": steps, "runtime": "onnxruntime"}
-        return TrialRecord(f"{status}{trains}", recipe, fidelity, 0, status, seconds=seconds)
+        return Trial(f"{status}{trains}", recipe, fidelity, 0, status, seconds=seconds)
 
     done = [
         trial("complete", True, 0.25, recover=10.0, export=1.0, judge=2.0),

@@ -7,7 +7,7 @@ import pytest
 from sousvit.objectives.objective import Measurement
 from sousvit.search.callbacks import Counts
 from sousvit.search.report.terminal import console, print_applied, trial_line
-from sousvit.search.trial import TrialRecord
+from sousvit.search.trial import Trial
 
 RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxruntime"}
 
@@ -25,7 +25,7 @@ RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxru
 def test_a_trial_is_one_line_that_says_why(status, fidelity, message, drop, words, simulated):
     budget = simulated(limits={"accuracy_drop": 0.1}).budget
     values = {"accuracy": Measurement(0.8), "accuracy_drop": Measurement(drop)}
-    record = TrialRecord("key", RECIPE, fidelity, 0, status, values, {"judge": 2.0}, message=message)
+    record = Trial("key", RECIPE, fidelity, 0, status, values, {"judge": 2.0}, message=message)
     line = trial_line(record, Counts(finished=7), budget)
     assert line.startswith("#7") and words in line and "prune_depth(1)" in line and "\n" not in line
 
