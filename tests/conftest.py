@@ -7,14 +7,8 @@ import os
 # Before torch and the runtimes load: workers started by tests inherit it, and pytest-xdist fills the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
-#: Cores of the whole run.
-CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-# A process of pytest-xdist and all that its tests start stay on one core: threads that wait for each other on cores
-# that another process fills spin, and took as much time again as the work.
-XDIST_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-if XDIST_WORKER and CORES:
-    os.sched_setaffinity(0, {CORES[int(XDIST_WORKER.removeprefix("gw")) % len(CORES)]})
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +23,23 @@ from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
 from sousvit.specs import ModelSpec
 
+torch.set_num_threads(1)
+#: Of the whole run; none where the system cannot pin a process.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+XDIST_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+def take_one_core() -> None:
+    """Keep a process of pytest-xdist, and all that its tests start, on one core.
+
+    Threads that wait for each other while another test has their core spin, which took as long again as the work.
+    """
+    if XDIST_WORKER is not None and CORES:
+        os.sched_setaffinity(0, {CORES[int(XDIST_WORKER.removeprefix("gw")) % len(CORES)]})
+
+
+take_one_core()
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
@@ -36,7 +47,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-torch.set_num_threads(1)
+@pytest.fixture(scope="module")
+def all_cores() -> Iterator[None]:
+    """All cores of the run for a module, also for the processes that it starts."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
+    yield
+    take_one_core()
 
 TINY_VIT: dict[str, Any] = {
     "img_size": 16,
