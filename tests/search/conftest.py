@@ -14,11 +14,9 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Watcher
 from sousvit.search.engine import Engine
-from sousvit.search.executors.executor import Job, JobResult, QueueExecutor
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.judging.gate import rejection
-from sousvit.search.judging.judge import Judge
-from sousvit.search.judging.worker import _judged
 from sousvit.search.run import make_engine
 from sousvit.search.trial import BaseRecord
 from sousvit.spaces.module_shape import vit_shape
@@ -162,34 +160,3 @@ def simulated_budget(**changes: Any) -> Budget:
         "search": search,
     }
     return Budget.model_validate({**values, **changes})
-
-
-class InProcess(QueueExecutor):
-    """The real judge without a process of its own, for tests of what is judged: a worker starts in 4 seconds."""
-
-    def __init__(self, budget: Budget, folder: Path) -> None:
-        self._setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}
-
-    def start(self, known: BaseRecord | None) -> BaseRecord:
-        self._judge = Judge(self._setup, lambda *told: None)
-        return self._judge.start(known)
-
-    def submit(self, job: Job) -> None:
-        self._job = job
-
-    def wait(self) -> JobResult:
-        return _judged(self._judge, self._job)
-
-    def call(self, function: str, **arguments: Any) -> Any:
-        return getattr(self._judge, f"call_{function}")(**arguments)
-
-    def core_seconds(self) -> float:
-        return 0.0
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def in_process() -> type[InProcess]:
-    return InProcess

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -20,6 +21,12 @@ from sousvit.objectives.timing import TimingPlan
 
 PLAN = TimingPlan(min_seconds=0.1, max_seconds=0.3, min_groups=3, round_seconds=0.002, warmup=1)
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux pins processes")
+
+
+@pytest.fixture(autouse=True)
+def _on_all_cores(all_cores: Any) -> Iterator[None]:
+    with all_cores():
+        yield
 
 
 def standin(**values: Any) -> Target:
