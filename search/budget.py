@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement, Objective, get_objective
-from sousvit.objectives.plugins import load_objective
-from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
+from sousvit.objectives.targets.profiles import load_target, make_target
+from sousvit.objectives.targets.target import REACHING, Target
 from sousvit.schema import read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
+from sousvit.search.plugins import load_plugins
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task
 
@@ -88,18 +89,12 @@ class RayOptions(BaseModel):
     max_failures: int = Field(default=3, ge=0)
 
 
-class Plugins(BaseModel):
-    """Files with a user's own classes, as ``file.py:ClassName``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    objectives: tuple[str, ...] = ()
-
-
 class Budget(BaseModel):
     """The user's request.
 
     With several ``targets``, figures are the first one's unless they name another: ``latency@phone``. A recipe has one
-    runtime, which all targets must allow.
+    runtime, which all targets must allow. ``plugins`` names a user's own classes by kind, as ``file.py:ClassName`` or
+    ``package.module:ClassName``.
     ``limits`` maps an objective (or its ``_ratio`` / ``_drop`` form) to a number, with or without the unit.
     ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes. ``task``
     need not be said, the model knows it; said, it is checked.
@@ -115,7 +110,7 @@ class Budget(BaseModel):
     space: str | dict[str, Any] = "default"
     search: SearchLimits = SearchLimits()
     ray: RayOptions | None = None
-    plugins: Plugins = Plugins()
+    plugins: dict[str, tuple[str, ...]] = {"objectives": ()}
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -249,13 +244,10 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", d
     Paths start in ``folder``, those of data in ``data_root`` where it is given.
     """
     value = dict(value)
-    plugins = validated(Plugins, value.get("plugins") or {}, f"{where}: plugins")
-    references = tuple(_absolute(reference, folder) for reference in plugins.objectives)
-    for reference in references:
-        load_objective(reference)
+    value["plugins"] = load_plugins(value.get("plugins") or {}, folder)
     if "targets" in value:
         value["targets"] = _targets(value["targets"], folder, f"{where}: targets")
-    budget = validated(Budget, {**value, "plugins": {"objectives": list(references)}}, where)
+    budget = validated(Budget, value, where)
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
@@ -284,8 +276,3 @@ def _targets(given: Any, folder: Path, where: str) -> Any:
     return [
         load_target(entry, folder) if isinstance(entry, str) else make_target(entry, folder, where) for entry in entries
     ]
-
-
-def _absolute(reference: str, folder: Path) -> str:
-    path, _, name = reference.rpartition(":")
-    return f"{(folder / path).resolve()}:{name}" if path else reference

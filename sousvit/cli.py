@@ -262,7 +262,7 @@ def device_check_command(
 ) -> None:
     """Ask a target's device what it is; one clear line where it cannot be used."""
     from sousvit.objectives.devices.open import open_device
-    from sousvit.objectives.targets.target import load_target
+    from sousvit.objectives.targets.profiles import load_target
     from sousvit.search.report.terminal import console, print_facts
 
     profile = load_target(target)

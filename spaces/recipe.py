@@ -10,10 +10,17 @@ from typing import Any
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.schema import validated
+from sousvit.spaces.export.exporter import get_exporter
 from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
-
-RUNTIMES = ("onnxruntime", "openvino", "litert", "torch")
+from sousvit.spaces.technique import (
+    DeployTechnique,
+    ModelTechnique,
+    Stage,
+    StepConfig,
+    Technique,
+    get_technique,
+    require_suits,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Recipe:
     """Steps in order, and the runtime that the artifact is made for.
 
     Raises:
+        UnknownNameError: there is no such runtime.
         UserError: a technique twice, conflicting techniques, a step before an earlier stage, two deploy
             steps, or a step that does not exist for the runtime.
     """
@@ -60,10 +68,7 @@ class Recipe:
     runtime: str = "onnxruntime"
 
     def __post_init__(self) -> None:
-        if self.runtime not in RUNTIMES:
-            raise UserError(
-                "a recipe's runtime must be known", repr(self.runtime), f"choose one of {', '.join(RUNTIMES)}"
-            )
+        get_exporter(self.runtime)
         names = [step.technique for step in self.steps]
         handlers = [step.handler for step in self.steps]
         for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
@@ -80,9 +85,7 @@ class Recipe:
                 )
             if isinstance(handler, DeployTechnique) and position != len(self.steps) - 1:
                 raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
-            if not handler.suits(self.runtime):
-                fitting = [runtime for runtime in RUNTIMES if handler.suits(runtime)]
-                raise UserError(f"{name} must suit the runtime", self.runtime, f"use one of {', '.join(fitting)}")
+            require_suits(handler, self.runtime)
 
     @property
     def model_steps(self) -> tuple[Step, ...]:

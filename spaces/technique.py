@@ -7,7 +7,8 @@ A technique is a class with a frozen pydantic ``Config`` and one of two handlers
   because gates measure the untrained structure, and stored weights are loaded into a skeleton.
 * :class:`DeployTechnique` decides how the exported graph becomes the artifact of a runtime.
 
-Ours are listed in techniques/__init__.py. A plug-in is an entry point in the group ``sousvit.techniques``.
+Ours are listed in techniques/__init__.py. A plug-in is named in a budget as
+``plugins: {techniques: [my_file.py:Mine]}``, or an entry point in the group ``sousvit.techniques``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from sousvit.errors import UserError
 from sousvit.registry import Registry
 from sousvit.spaces.context import Context
+from sousvit.spaces.export.exporter import EXPORTERS, Deployment, get_exporter
 from sousvit.spaces.shape import ModelShape, OtherShape
 from sousvit.spaces.techniques import BUILTIN
 
@@ -69,7 +72,6 @@ class Technique(ABC):
         conflicts: names of techniques that cannot stand in the same recipe.
         packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
         trains: whether it updates weights by gradient (such a step has a fidelity).
-        runtimes: whose artifacts it can be part of; None means all.
         compresses: whether it makes the model cheaper; others repair.
         supplies: whether it leaves the model as it is and gives the other steps their images.
         uses_images: whether what it does depends on images; a recipe none of whose steps does needs none made for it.
@@ -99,7 +101,6 @@ class Technique(ABC):
     needs_equal_blocks: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
-    runtimes: ClassVar[frozenset[str] | None] = None
     compresses: ClassVar[bool] = True
     supplies: ClassVar[bool] = False
     uses_images: ClassVar[bool] = True
@@ -163,7 +164,12 @@ class Technique(ABC):
 
     def suits(self, runtime: str) -> bool:
         """Whether artifacts of ``runtime`` can be made with it."""
-        return self.runtimes is None or runtime in self.runtimes
+        return True
+
+    @property
+    def runtimes(self) -> list[str]:
+        """The runtimes that it suits, plug-ins included."""
+        return [name for name in EXPORTERS.names() if self.suits(name)]
 
     def excludes(self, other: Technique) -> bool:
         """Whether the two cannot stand in the same recipe."""
@@ -200,9 +206,13 @@ class ModelTechnique(Technique):
 
 
 class DeployTechnique(Technique):
-    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported file."""
+    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported file.
 
-    runtimes: ClassVar[frozenset[str]]
+    Class attributes:
+        deployments: how it does so, by runtime; an :class:`Exporter` may add its own runtime to them.
+    """
+
+    deployments: ClassVar[Mapping[str, Deployment]]
     stage: ClassVar[Stage] = Stage.DEPLOY
     any_model: ClassVar[bool] = True
 
@@ -214,16 +224,61 @@ class DeployTechnique(Technique):
         """
         return model
 
-    @abstractmethod
+    def deployment(self, runtime: str) -> Deployment | None:
+        """How the artifact of ``runtime`` is made; None where it cannot be."""
+        if runtime in self.deployments:
+            return self.deployments[runtime]
+        added = get_exporter(runtime).deployments.get(self.name)
+        return self.deployments.get(added) if isinstance(added, str) else added
+
+    def suits(self, runtime: str) -> bool:
+        return self.deployment(runtime) is not None
+
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """Write the artifact of ``runtime`` into ``folder`` from the fp32 ``graph``: ONNX, for ``litert`` its own file.
+        """Write the artifact of ``runtime`` into ``folder`` from the float32 ``graph`` that its exporter wrote.
 
         Raises:
+            UserError: it does not suit the runtime.
             TrialError: the tool failed on this graph.
         """
+        require_suits(self, runtime)
+        deployment = self.deployment(runtime)
+        assert deployment is not None
+        return deployment(graph, runtime, config, context, folder)
 
 
-TECHNIQUES: Registry[Technique] = Registry("technique", "sousvit.techniques", BUILTIN)
+def require_suits(technique: Technique, runtime: str) -> None:
+    """A technique and a runtime that go together.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+        UserError: they do not; the message names runtimes that do.
+    """
+    if not technique.suits(runtime):
+        action = f"use one of {', '.join(technique.runtimes)}"
+        raise UserError(f"{technique.name} must suit the runtime", runtime, action)
+
+
+def _check_plugin(found: type, where: str) -> None:
+    action = f"correct {where}"
+    if not issubclass(found, ModelTechnique | DeployTechnique):
+        raise UserError("a technique is a ModelTechnique or a DeployTechnique", found.__name__, action)
+    if issubclass(found, DeployTechnique) and not hasattr(found, "deployments"):
+        raise UserError("a technique that deploys has a table deployments, by runtime", found.__name__, action)
+    if not isinstance(found.stage, Stage):
+        raise UserError("a technique's stage is a Stage", repr(found.stage), action)
+    if not (isinstance(found.config, type) and issubclass(found.config, StepConfig)):
+        raise UserError("a technique's config is a StepConfig class", repr(found.config), action)
+
+
+TECHNIQUES: Registry[Technique] = Registry(
+    "technique",
+    "sousvit.techniques",
+    BUILTIN,
+    base=Technique,
+    declares=("stage", "config", "summary", "source"),
+    check=_check_plugin,
+)
 
 
 def place(technique: Technique) -> tuple[int, int, str]:

@@ -28,6 +28,7 @@ from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
+from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.search.trial import BaseRecord
 from sousvit.specs import ModelSpec
 
@@ -70,6 +71,35 @@ def on_all_cores() -> Iterator[None]:
 def all_cores() -> Callable[[], AbstractContextManager[None]]:
     """See :func:`on_all_cores`."""
     return on_all_cores
+
+
+@contextmanager
+def scratch_registries() -> Iterator[None]:
+    """What is registered in it is gone after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in {registry for registries in KINDS.values() for registry in registries}:
+            for part in ("_items", "_plugins", "_references"):
+                patch.setattr(registry, part, dict(getattr(registry, part)))
+        yield
+
+
+@pytest.fixture
+def forget_plugins() -> Iterator[None]:
+    """What the test registers is gone after it."""
+    with scratch_registries():
+        yield
+
+
+#: A runtime in a file, as a budget's ``plugins`` names it.
+TOY_RUNTIME = f"{Path(__file__).parent / 'toy_runtime.py'}:Reference"
+
+
+@pytest.fixture(scope="module")
+def toy_runtime() -> Iterator[str]:
+    """The name of a runtime that is registered from a file, for a module's tests."""
+    with scratch_registries():
+        load_plugins({"runtimes": [TOY_RUNTIME]}, Path())
+        yield "reference"
 
 
 TINY_VIT: dict[str, Any] = {
@@ -348,7 +378,7 @@ def _run_sousvit(*arguments: object, cwd: Path, worker: bool = False) -> subproc
     from sousvit import cli, cli_search
 
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+    with scratch_registries(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
         if not worker:

@@ -14,7 +14,7 @@ from sousvit.objectives.runtimes.parity import check_agreement
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.subject import JUDGING_BATCH
-from sousvit.objectives.targets.target import load_target
+from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import CAREFUL
 from sousvit.schema import read_yaml, validated
@@ -26,7 +26,7 @@ from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.images import exactly_labelled, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.specs import DataSpec, ModelSpec, read_description, require_task
 
@@ -62,8 +62,8 @@ def apply_recipe(
     require_task(base.spec, data_spec)
     recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
     seed = _number(value, "seed", 0, int)
-    supply = Supply(base, seed, data_spec.calibration, progress=progress)
-    splits = open_splits(data_spec, base, supply)
+    synthesiser = Synthesiser(base, seed, data_spec.calibration, progress=progress)
+    splits = open_splits(data_spec, base, synthesiser)
     context = Context(
         normalise=base.normalise,
         calibration=splits.calibration(),
@@ -71,7 +71,7 @@ def apply_recipe(
         teacher=Teacher(base, splits.train, progress=progress),
         seed=seed,
         progress=progress,
-        supply=supply if data_spec.kind == "none" else None,
+        synthesise=synthesiser if data_spec.kind == "none" else None,
     )
     builder = ModelBuilder(base, context)
     compressed = builder.build(recipe, _number(value, "fidelity", 1.0, float))

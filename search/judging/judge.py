@@ -44,8 +44,8 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
-from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.store import Store
 
@@ -91,8 +91,8 @@ class Judge:
         data, seed = self._budget.data, self._budget.search.seed
         if data.kind == "labelled" or data.has_test:
             require_test(data)
-        self._supply = Supply(self._base, seed, data.calibration, cache, self._progress, forward)
-        self._splits = open_splits(data, self._base, self._supply, cache)
+        self._synthesiser = Synthesiser(self._base, seed, data.calibration, cache, self._progress, forward)
+        self._splits = open_splits(data, self._base, self._synthesiser, cache)
         self._teacher = Teacher(self._base, self._splits.train, cache, self._progress, forward)
         self._context = Context(
             normalise=self._base.normalise,
@@ -101,7 +101,7 @@ class Judge:
             teacher=self._teacher,
             seed=seed,
             progress=self._progress,
-            supply=self._supply if data.kind == "none" else None,
+            synthesise=self._synthesiser if data.kind == "none" else None,
         )
         self._builder = ModelBuilder(self._base, self._context, cache)
         self._objectives = trial_objectives(self._budget)
@@ -193,13 +193,13 @@ class Judge:
         structure: Structure | None,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session; timings of the structure are kept."""
-        before = self._supply.seconds
+        before = self._synthesiser.seconds
         context = self._builder.context_of(recipe)  # may make images, which all trials share
-        if self._supply.seconds > before:
-            seconds["images"] = self._supply.seconds - before
-        before = self._teacher.seconds + self._supply.seconds
+        if self._synthesiser.seconds > before:
+            seconds["images"] = self._synthesiser.seconds - before
+        before = self._teacher.seconds + self._synthesiser.seconds
         model = self._builder.build(recipe, fidelity, deadline, seconds)
-        paid = self._teacher.seconds + self._supply.seconds - before
+        paid = self._teacher.seconds + self._synthesiser.seconds - before
         if paid > 0:  # once for all trials, so it says nothing about this one
             seconds["teacher"] = paid
             seconds["prepare" if "prepare" in seconds else "recover"] -= paid
@@ -347,7 +347,7 @@ class Judge:
             timings[name] = device.time(artifacts, "base", self._plan.careful(), with_baseline=True)
         data, quality = self._budget.data, self._task.quality
         self._progress(f"judging on {data.final_name}", 0, 0)
-        final: ImageSet = open_final(self._splits, self._supply)
+        final: ImageSet = open_final(self._splits, self._synthesiser)
         labelled = (quality, f"{quality}_drop", "eer") if data.has_test else ()
         extra = [get_objective(name) for name in (*labelled, "memory")]
         objectives = list({o.name: o for o in [*self._objectives, *extra]}.values())

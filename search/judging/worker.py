@@ -12,7 +12,7 @@ from typing import Any
 
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.machine import end_with_parent, lease_cores
-from sousvit.registry import load_from_file
+from sousvit.registry import load_class
 from sousvit.search.executors.executor import Job, JobResult
 
 
@@ -62,7 +62,7 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
 
 def _judge_class(setup: dict[str, Any]) -> Any:
     if setup.get("judge"):
-        return load_from_file(setup["judge"], "judge")
+        return load_class(setup["judge"], "judge")
     from sousvit.search.judging.judge import Judge
 
     return Judge

@@ -65,7 +65,7 @@ def _objectives() -> list[Row]:
 
 
 def _targets() -> list[Row]:
-    from sousvit.objectives.targets.target import list_targets, load_target
+    from sousvit.objectives.targets.profiles import list_targets, load_target
 
     rows = []
     for name in list_targets():

@@ -176,7 +176,7 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
             row.role,
             *row_cells(row.values, budget),
             short_recipe(row.recipe),
-            style="optimistic" if row.role == "recipe" else "",
+            style="bold" if row.role == "recipe" else "",
         )
     return table
 

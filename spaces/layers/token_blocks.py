@@ -1,4 +1,4 @@
-"""What both token techniques share: a container that takes the place of ``model.blocks`` and reduces tokens.
+"""A container in place of ``model.blocks`` that reduces tokens: the base class of ToMe's and EViT's.
 
 Tokens are reduced between attention and MLP of a block, as in both papers. Where tokens are merged, the container
 carries their sizes, so that a model with average pooling still averages over all original patches.
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class TokenBlocks(nn.Module, ABC):
-    """Runs blocks in order; ``patches[i]`` patch tokens are left after block i's attention.
+    """Blocks that run in order; ``patches[i]`` patch tokens are left after block i's attention.
 
-    Parameters keep their names. Only where sizes meet average pooling the final norm moves in here (``blocks.norm``):
-    tokens are rescaled after it so that timm's plain mean over them is the mean weighted by size.
+    Parameters keep their names, but for one: where merged tokens meet average pooling, the final norm moves in here
+    (``blocks.norm``). Tokens are rescaled after it, so that timm's plain mean over them is the mean weighted by size.
 
     Args:
         model: a timm VisionTransformer; its blocks (and norm) are taken over.
@@ -76,7 +76,7 @@ class TokenBlocks(nn.Module, ABC):
         """MACs of the matrix products that choose ``after`` of ``before`` patch tokens."""
 
     def run_block(self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
-        """A block that reduces nothing."""
+        """Tokens after a block that reduces none of them."""
         out: torch.Tensor = block(x)
         return out
 
@@ -100,7 +100,7 @@ class TokenBlocks(nn.Module, ABC):
         return x * (sizes * ((before + prefix) / (self.num_patches + prefix)))
 
     def token_plan(self, shape: VitShape) -> tuple[list[int], list[int]]:
-        """(tokens that enter each block's MLP, MACs of choosing them); read by :func:`.vit_shape`."""
+        """(tokens that enter each block's MLP, MACs of choosing them); read by :mod:`sousvit.spaces.module_shape`."""
         tokens = [patches + self.num_prefix for patches in self.patches]
         befores = [self.num_patches, *self.patches[:-1]]
         macs = [

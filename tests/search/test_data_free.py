@@ -27,8 +27,8 @@ from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.technique import get_technique
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
-from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
-from sousvit.spaces.techniques.synthesis.supply import FINAL, Supply
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, Synthesiser
 
 SPACE = {
     "techniques": {
@@ -62,9 +62,9 @@ def words_of(budget, folder: Path, answer) -> str:
 def images_of(recipe, budget, folder: Path):
     """What a recipe of a run without data is calibrated and trained on."""
     own = next((step.config for step in Recipe.from_dict(recipe).steps if step.handler.supplies), None)
-    supply = Supply(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
-    made = supply.made(own or synthesis_of(budget.data))
-    assert supply.seconds == 0, "the run has kept them"
+    synthesiser = Synthesiser(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
+    made = synthesiser.made(own or synthesis_of(budget.data))
+    assert synthesiser.seconds == 0, "the run has kept them"
     return made
 
 
@@ -79,9 +79,9 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path, in_proce
     said = words_of(budget, folder, answer)
     assert "agreement %" in said and "held-out synthesised images" in said and "on fresh synthesised images" in said
     assert "accuracy" not in said.lower() and "top-1" not in said and "top1" not in said
-    supply = Supply(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
-    assert len(supply.made(synthesis_of(budget.data), FINAL)) == 64
-    assert supply.seconds == 0, "the answer was judged on images that no trial saw"
+    synthesiser = Synthesiser(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
+    assert len(synthesiser.made(synthesis_of(budget.data), FINAL)) == 64
+    assert synthesiser.seconds == 0, "the answer was judged on images that no trial saw"
     assert (folder / "synthesised.png").read_bytes() == contact_sheet(images_of(answer.chosen.recipe, budget, folder))
     assert "data:image/png;base64," in (folder / "report.html").read_text()
     applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")
@@ -156,7 +156,7 @@ def test_a_base_without_classes_has_nothing_to_agree_with(classes, tmp_path):
 
     base = load(ModelSpec(name="vit_tiny_patch16_224", args={"img_size": 32, "depth": 1, "num_classes": classes}))
     with pytest.raises(UserError, match=f"must tell classes apart; received {classes} classes"):
-        open_splits(DataSpec(format="none"), base, Supply(base))
+        open_splits(DataSpec(format="none"), base, Synthesiser(base))
 
 
 def test_a_test_split_alone_is_read_once_for_the_answer(tiny_project, tmp_path, in_process):

@@ -247,7 +247,7 @@ def test_report_is_one_self_contained_page(finished):
     assert "accuracy_drop &lt;= 0.3" in page
 
 
-def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch):
+def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch, forget_plugins):
     monkeypatch.setattr(local, "GRACE", 1.0)
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -19,6 +21,12 @@ class LitertDynamicConfig(StepConfig):
     bits: Literal[8, 4] = 8
 
 
+def _litert(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from sousvit.spaces.export.litert import litert_rules, quantize_litert
+
+    return Artifact(folder, runtime, quantize_litert(graph, litert_rules(config.bits), folder).name)
+
+
 class LitertDynamic(DeployTechnique):
     """XNNPACK multiplies int8 activations with int8 or int4 weights; its 16-bit sums do not overflow on any CPU."""
 
@@ -28,7 +36,7 @@ class LitertDynamic(DeployTechnique):
     source: ClassVar[str] = "ai_edge_quantizer, dynamic range quantization"
     packages: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_quantizer")
     extra: ClassVar[str] = "litert"
-    runtimes: ClassVar[frozenset[str]] = frozenset({"litert"})
+    deployments: ClassVar[Mapping[str, Deployment]] = {"litert": _litert}
     uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
@@ -38,9 +46,3 @@ class LitertDynamic(DeployTechnique):
     def bytes_per_weight(self, config: Any) -> float:
         """The bits alone: scales come on top, so it is a lower bound."""
         return float(config.bits / 8)
-
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        from sousvit.spaces.export.litert import litert_rules, quantize_litert
-
-        path = quantize_litert(graph, litert_rules(config.bits), folder)
-        return Artifact(folder, runtime, path.name)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
+from sousvit.spaces.export.exporter import get_exporter
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import Choices, Stage, StepConfig
 from sousvit.spaces.techniques.recovery.distill import Distill, DistillConfig
@@ -36,8 +37,6 @@ class Qat(Distill):
     stage: ClassVar[Stage] = Stage.RECOVERY
     config: ClassVar[type[StepConfig]] = QatConfig
     summary: ClassVar[str] = "int8 layers whose step sizes and weights are trained (LSQ), taught by the base model"
-    #: LiteRT's converter takes no layers that round.
-    runtimes: ClassVar[frozenset[str] | None] = frozenset({"onnxruntime", "openvino", "torch"})
     source: ClassVar[str] = "LSQ (arXiv 1902.08153), LSQ+ (2004.09576); with distillation as in OFQ (2302.02210)"
     conflicts: ClassVar[frozenset[str]] = frozenset(
         {"distill", "int8_dynamic", "ptq_int8", "static_int8", "weight_only", "fp16"}
@@ -52,6 +51,9 @@ class Qat(Distill):
     def bytes_per_weight(self, config: Any) -> float:
         """One."""
         return 1.0
+
+    def suits(self, runtime: str) -> bool:
+        return get_exporter(runtime).takes_rounding
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         from sousvit.spaces.calibration.quantize import QuantPlan, quantize_model

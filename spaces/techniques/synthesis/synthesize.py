@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-#: MACs of a base up to which a search optimises images unless it is asked to: of larger ones it takes a CPU hours.
+#: MACs of a base up to which a search optimises images by default: for a larger one it takes a CPU hours.
 OPTIMISED_MACS = 1e9
 
 
 class Synthesize(ModelTechnique):
-    """Changes no model: the steps after it calibrate and train on images made with these parameters.
+    """Synthesised images for the steps after it, which calibrate and train on them; the model stays as it is.
 
-    Recipes without it work with the run's own images. A search leaves it out where the user has images.
+    Recipes without it use the run's default images. A search leaves it out where the user has images.
     """
 
     name: ClassVar[str] = "synthesize"
@@ -52,8 +52,8 @@ class Synthesize(ModelTechnique):
         return config.acting
 
     def surroundings(self, config: Any, context: Context) -> Context:
-        if context.supply is None:
+        if context.synthesise is None:
             rule = f"{self.name} makes images where there are none"
             raise UserError(rule, "data with images", "use data: none, or take the step out of the recipe")
-        made = context.supply(config)
+        made = context.synthesise(config)
         return replace(context, train=made.train, calibration=made.calibration, teacher=made.teacher)

@@ -16,7 +16,8 @@ from sousvit.objectives.devices import measure as bench
 from sousvit.objectives.devices import process
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.devices.protocol import Order
-from sousvit.objectives.targets.target import Target, load_target
+from sousvit.objectives.targets.profiles import load_target
+from sousvit.objectives.targets.target import Target
 from sousvit.objectives.timing import TimingPlan
 
 PLAN = TimingPlan(min_seconds=0.1, max_seconds=0.3, min_groups=3, round_seconds=0.002, warmup=1)

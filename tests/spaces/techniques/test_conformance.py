@@ -194,7 +194,7 @@ def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_conte
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEPLOY_TECHNIQUES)
-def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_context, tmp_path):
+def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_context, tmp_path, toy_runtime):
     model = family_model(make_vit, family)
     context = make_context(model, 48)
     for runtime in sorted(get_technique(name).runtimes):
@@ -204,6 +204,18 @@ def test_a_deploy_technique_keeps_its_promises(name, family, make_vit, make_cont
         before = {key: value.clone() for key, value in model.state_dict().items()}
         agree(model, recipe, context, tmp_path / runtime)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", MODEL_TECHNIQUES)
+def test_a_model_technique_exports_to_a_made_up_runtime(name, make_vit, make_context, tmp_path, toy_runtime):
+    handler, model = get_technique(name), family_model(make_vit, "class_token")
+    step = middle_step(name, vit_shape(model))
+    if not handler.suits(toy_runtime):
+        with pytest.raises(UserError, match=f"{name} must suit the runtime; received {toy_runtime}; use one of "):
+            Recipe((step,), toy_runtime)
+        return
+    changed = handler.apply(model, step.config, training_context(model, make_context)).eval()
+    agree(changed, Recipe((step,), toy_runtime), make_context(model), tmp_path / "artifact")
 
 
 @pytest.mark.slow

@@ -1,0 +1,21 @@
+"""A made-up device in one file, named in a budget as ``plugins: {devices: [toy_device.py:WhenIdle]}``."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sousvit.objectives.devices.local import LocalDevice
+from sousvit.objectives.timing import DEFAULT
+
+
+class WhenIdle(LocalDevice):
+    """This machine, timed when nothing else keeps its cores busy, or when the target's patience is over."""
+
+    name = "when_idle"
+
+    def time(self, artifacts, baseline, plan=DEFAULT, with_baseline=False):
+        deadline = time.monotonic() + self.target.patience
+        while os.getloadavg()[0] > 0.5 and time.monotonic() < deadline:
+            time.sleep(1)
+        return super().time(artifacts, baseline, plan, with_baseline)
