@@ -22,7 +22,7 @@ from typing import IO, Any, Generic, TypeVar
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import Budget, read_budget
+from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.trial import BaseRecord, Trial, decode
 
@@ -225,7 +225,7 @@ def open_run(folder: Path) -> tuple[Budget, Archive]:
     path = folder / "budget.yaml"
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = read_budget(path)
+    budget = Budget.read(path)
     archive = Archive(folder)
     if archive.base is None or not len(archive):
         raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")

@@ -115,7 +115,8 @@ class Budget(BaseModel):
     @field_validator("targets", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else [value]
+        entries = value if isinstance(value, list | tuple) else [value]
+        return [load_target(entry) if isinstance(entry, str | Path) else entry for entry in entries]
 
     @field_validator("targets")
     @classmethod
@@ -171,6 +172,24 @@ class Budget(BaseModel):
                     raise UserError(f"{name} needs labels", _NO_LABELS[self.data.kind], "ask for agreement instead")
         return self
 
+    @classmethod
+    def read(cls, path: str | Path, data_root: Path | None = None, **search: Any) -> Budget:
+        """The budget in a YAML file; paths in it are relative to it.
+
+        Args:
+            data_root: where relative paths of data start instead.
+            search: what the file's ``search`` section is to say instead, such as ``trials=50``; None leaves it.
+
+        Raises:
+            UserError: anything wrong, in one line.
+        """
+        path = Path(path)
+        value = read_yaml(path)
+        given = {name: entry for name, entry in search.items() if entry is not None}
+        if given and isinstance(value.get("search") or {}, dict):
+            value["search"] = {**(value.get("search") or {}), **given}
+        return make_budget(value, path.parent, str(path), data_root)
+
     @property
     def target(self) -> Target:
         """The first target: what figures without a target's name are of."""
@@ -216,6 +235,7 @@ class Budget(BaseModel):
             "ray": True,
             "search": {"trials", "time", "leave_one_out", "explore_share"},
             "targets": {"__all__": REACHING},
+            "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
 
@@ -226,16 +246,6 @@ def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]
 
     has_images = budget.data.kind != "none"
     return make_space(read_space(budget.space), shape, budget.runtimes, has_images)
-
-
-def read_budget(path: Path) -> Budget:
-    """Read and check a budget file; paths in it are relative to it.
-
-    Raises:
-        UserError: anything wrong, in one line.
-    """
-    value = read_yaml(path)
-    return make_budget(value, path.parent, str(path))
 
 
 def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", data_root: Path | None = None) -> Budget:
@@ -274,5 +284,6 @@ def _targets(given: Any, folder: Path, where: str) -> Any:
     """Profiles by name or file, read; files are relative to the budget's."""
     entries = given if isinstance(given, list | tuple) else [given]
     return [
-        load_target(entry, folder) if isinstance(entry, str) else make_target(entry, folder, where) for entry in entries
+        load_target(entry, folder) if isinstance(entry, str | Path) else make_target(entry, folder, where)
+        for entry in entries
     ]

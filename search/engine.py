@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
 from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
@@ -58,7 +58,7 @@ class Engine:
         base: the base's figures.
         shape: the base's shape.
         policy: fidelity of trials.
-        watcher: told of every trial.
+        callback: told of every trial.
         clock: seconds; the simulated executor brings its own.
     """
 
@@ -71,12 +71,12 @@ class Engine:
         base: BaseRecord,
         shape: ModelShape,
         policy: Halving,
-        watcher: Watcher | None = None,
+        callback: Callback | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
-        self._watcher = watcher or Watcher()
+        self._callback = callback or Callback()
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._later: deque[Recipe] = deque()
@@ -87,7 +87,7 @@ class Engine:
         #: Asked, but the same weights are being trained for another recipe.
         self._held: list[Work] = []
         self._exhausted = False
-        self.counts = self._watcher.counts
+        self.counts = Counts()
         self.stopped_because = ""
 
     @property
@@ -204,7 +204,7 @@ class Engine:
         return Work(recipe, fidelity, self._budget.search.seed, origin, list(proposals))
 
     def _start(self, work: Work, attempt: str | None = None) -> Job:
-        self._watcher.begin(work.origin, work.recipe, work.fidelity)
+        self._callback.on_begin(work.origin, work.recipe, work.fidelity)
         job = make_job(work.recipe, work.fidelity, self._budget.search, self._rivals(work))
         work.job = job if attempt is None else replace(job, attempt=attempt)
         self._running[work.job.attempt] = work
@@ -322,7 +322,7 @@ class Engine:
             self._archive.drop_artifacts(self.goals, record)
         self.counts.finished += 1
         self.counts.failed += record.status == "failed"
-        self._watcher.trial(record, self.counts)
+        self._callback.on_trial(record, self.counts)
         self._check_not_hopeless()
 
     def _plan_priors(self, shape: ModelShape) -> None:

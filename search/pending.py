@@ -47,7 +47,7 @@ class Work:
     @property
     def is_single(self) -> bool:
         """Whether it is one compression technique alone."""
-        return is_single(step.technique for step in self.recipe.steps)
+        return is_single(step["technique"] for step in self.recipe.to_dict()["steps"])
 
     def shares_training(self, others: Sequence[Work]) -> bool:
         """Whether one of ``others`` is training the same weights now, so that waiting is cheaper."""

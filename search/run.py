@@ -15,7 +15,7 @@ from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.callbacks import Hooks, Watcher
+from sousvit.search.callbacks import Callback
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
@@ -37,7 +37,7 @@ def search(
     budget: Budget,
     folder: Path,
     make_executor: Callable[[Budget, Path], Executor],
-    hooks: Hooks | None = None,
+    callback: Callback | None = None,
     clock: Callable[[], float] = time.monotonic,
     earlier: Path | None = None,
 ) -> Answer:
@@ -47,18 +47,18 @@ def search(
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
-    hooks = hooks or Hooks()
+    callback = callback or Callback()
     read_space(budget.space)  # a wrong space is told before anything is loaded
     archive = Archive(folder, writable=True)
     try:
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:
-            hooks.say(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
+            callback.on_message(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
         stored = _stored_answer(archive, folder)
         if stored is not None and _is_spent(archive, budget):
             return stored
         with make_executor(budget, folder) as executor:
-            return _search(archive, budget, folder, executor, hooks, clock)
+            return _search(archive, budget, folder, executor, callback, clock)
     finally:
         archive.close()
 
@@ -96,21 +96,21 @@ def _is_spent(archive: Archive, budget: Budget) -> bool:
 
 
 def _search(
-    archive: Archive, budget: Budget, folder: Path, executor: Executor, hooks: Hooks, clock: Callable[[], float]
+    archive: Archive, budget: Budget, folder: Path, executor: Executor, callback: Callback, clock: Callable[[], float]
 ) -> Answer:
     begun, spent = clock(), (archive.spent_seconds, archive.core_seconds)
     try:
-        stopped_because = _explore(archive, budget, folder, executor, hooks, clock)
+        stopped_because = _explore(archive, budget, folder, executor, callback, clock)
     finally:
         archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
     stored = _stored_answer(archive, folder)
     if stored is not None:
         return stored
-    hooks.say(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
+    callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
     searched = clock()
     assert archive.base is not None  # the exploration began with it
     goals = budget.goals(archive.base.values)
-    answer = final_answer(archive, goals, budget, executor, hooks)
+    answer = final_answer(archive, goals, budget, executor, callback)
     cost = {
         "wall_seconds": spent[0] + clock() - begun,
         "answer_seconds": clock() - searched,
@@ -127,7 +127,7 @@ def _search(
 
 
 def _explore(
-    archive: Archive, budget: Budget, folder: Path, executor: Executor, hooks: Hooks, clock: Callable[[], float]
+    archive: Archive, budget: Budget, folder: Path, executor: Executor, callback: Callback, clock: Callable[[], float]
 ) -> str:
     """Run the engine until its trials or time are spent; returns which."""
     base = executor.start(archive.base)
@@ -136,14 +136,14 @@ def _explore(
     _check_measured(budget, base)
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
-    hooks.ready(base, space, left_out)
-    engine = make_engine(budget, archive, executor, base, shape, space, folder, hooks.watcher, clock)
+    callback.on_start(base, space, left_out)
+    engine = make_engine(budget, archive, executor, base, shape, space, folder, callback, clock)
     with storage_errors_as_user_errors(folder / "study.db"):
         engine.run()
     errors = engine.cost_errors()
     if errors:
         archive.append("predicted", errors=errors)
-        hooks.say(f"costs predicted for the order of candidates: {archive.prediction_errors}")
+        callback.on_message(f"costs predicted for the order of candidates: {archive.prediction_errors}")
     return engine.stopped_because
 
 
@@ -155,7 +155,7 @@ def make_engine(
     shape: ModelShape,
     space: Space,
     folder: Path | None,
-    watcher: Watcher,
+    callback: Callback,
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
     """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
@@ -165,11 +165,10 @@ def make_engine(
     model = ModelBased(space, shape, goals, seed) if kind == "auto" else None
     sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
     proposer = Proposer(space, shape, goals, seed, path, search_limits.trials, sampler, model)
-    trains = any(option.handler.trains for option in space.options())
-    low = search_limits.explore_fidelity if trains else FULL
+    low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals)
-    return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
+    return Engine(budget, archive, proposer, executor, base, shape, policy, callback, clock)
 
 
 def _check_measured(budget: Budget, base: BaseRecord) -> None:

@@ -1,4 +1,4 @@
-"""A study: every technique of a space alone, and named combinations, measured on one base in one run.
+"""A survey: every technique of a space alone, and named combinations, measured on one base in one run.
 
 It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
 proposed. A technique that changes the base stands there twice: repaired from calibration data alone, and with the
@@ -18,7 +18,7 @@ from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
@@ -27,7 +27,7 @@ from sousvit.search.trial import trial_key
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import ModelTechnique, Stage
+from sousvit.spaces.technique import ModelTechnique, Role, Stage
 
 #: Combinations by name: techniques at their middle settings, of those that the space has.
 COMBINATIONS = {
@@ -49,7 +49,7 @@ COMBINATIONS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a study: the technique or combination it stands for, and the recipe."""
+    """One line of a survey: the technique or combination it stands for, and the recipe."""
 
     name: str
     recipe: Recipe
@@ -95,7 +95,7 @@ def _model_options(space: Space) -> list[Option]:
         option
         for group in space.groups
         for option in group
-        if isinstance(option.handler, ModelTechnique) and option.handler.compresses
+        if isinstance(option.handler, ModelTechnique) and option.handler.role.compresses
     ]
 
 
@@ -125,14 +125,14 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Entry]:
     carrier, runtime = carriers[0], space.first_runtime(*usual)
     for option in options:
         handler = option.handler
-        if handler.recovers and option.technique == usual[0].technique:
+        if handler.role is Role.REPAIR and option.technique == usual[0].technique:
             given = usual[0].config.model_dump(mode="json")
             for name, values in option.values.items():
                 for value in values if name != "epochs" else ():
                     with contextlib.suppress(UserError):  # shares of the loss beyond 1
                         step = Step.make(option.technique, **{**given, name: value})
                         yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
-        elif not handler.compresses and not handler.trains:
+        elif not handler.role.compresses and not handler.role.trains:
             for step in option.samples(shape)[:1]:
                 recipe = _helped(step, carriers, Recipe(usual, runtime), shape)
                 if recipe is not None:
@@ -150,9 +150,9 @@ def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: Model
 
 
 def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:
-    if step is not None and step.handler.trains:
+    if step is not None and step.role.trains:
         return ()
-    recovering = [option for group in space.groups for option in group if option.handler.recovers]
+    recovering = [option for group in space.groups for option in group if option.handler.role is Role.REPAIR]
     return tuple(option.default_step(shape) for option in recovering[:1])
 
 
@@ -168,7 +168,7 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     last = [(runtime, deploy.default_step()) for runtime, deploy in (deploys[n] for n in techniques if n in deploys)]
     for place in (0, -1):
         steps = [option.samples(shape)[place] for name, option in options.items() if name in techniques]
-        steps += [] if any(step.handler.trains for step in steps) else _recovery(space, shape, None)
+        steps += [] if any(step.role.trains for step in steps) else _recovery(space, shape, None)
         runtime = last[0][0] if last else space.first_runtime(*steps)
         recipe = Recipe((*steps, *(step for _, step in last)), runtime)
         with contextlib.suppress(UserError):
@@ -177,15 +177,15 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     return None
 
 
-def run_study(
-    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], hooks: Hooks | None = None
+def run_survey(
+    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], callback: Callback | None = None
 ) -> Archive:
     """Measure every entry that the run has not measured yet; returns the archive.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
     """
-    hooks = hooks or Hooks()
+    callback = callback or Callback()
     archive = Archive(folder, writable=True)
     try:
         claim_run(archive, budget, f"study {budget.identity}")
@@ -197,8 +197,8 @@ def run_study(
                 archive.append("base", base=base.to_dict())
             shape = read_shape(base.shape)
             space, left_out = open_space(budget, shape)
-            hooks.ready(base, space, left_out)
-            executor.drive(_Listed(entries(space, shape), archive, budget, hooks))
+            callback.on_start(base, space, left_out)
+            executor.drive(_Listed(entries(space, shape), archive, budget, callback))
         frame = trial_frame(archive, budget.goals())
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
@@ -210,8 +210,9 @@ def run_study(
 class _Listed:
     """The entries that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
 
-    def __init__(self, wanted: list[Entry], archive: Archive, budget: Budget, hooks: Hooks) -> None:
-        self._archive, self._budget, self._hooks = archive, budget, hooks
+    def __init__(self, wanted: list[Entry], archive: Archive, budget: Budget, callback: Callback) -> None:
+        self._archive, self._budget, self._callback = archive, budget, callback
+        self._counts = Counts()
         seed = budget.search.seed
         self._waiting = deque(
             entry for entry in wanted if trial_key(entry.recipe.to_dict(), FULL, seed) not in archive.trials
@@ -222,7 +223,7 @@ class _Listed:
         if not self._waiting:
             return None
         entry = self._waiting.popleft()
-        self._hooks.watcher.begin(entry.name, entry.recipe, FULL)
+        self._callback.on_begin(entry.name, entry.recipe, FULL)
         job = make_job(entry.recipe, FULL, self._budget.search)
         self._running[job.attempt] = entry, job
         return job
@@ -234,10 +235,9 @@ class _Listed:
         record = trial_of(job, outcome, entry.name)
         self._archive.add(record)
         self._archive.drop_artifacts(self._budget.goals(), record)
-        counts = self._hooks.watcher.counts
-        counts.finished += 1
-        counts.failed += record.status == "failed"
-        self._hooks.watcher.trial(record, counts)
+        self._counts.finished += 1
+        self._counts.failed += record.status == "failed"
+        self._callback.on_trial(record, self._counts)
         return True
 
     def rungs_of(self, job: Job) -> list[float]:

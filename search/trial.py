@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.tasks.task import task_measured
-from sousvit.spaces.technique import Stage, get_technique
+from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique, role_of
 
 Status = Literal["complete", "gated", "failed"]
 
@@ -27,14 +27,13 @@ def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
     return {name: Measurement(*entry) for name, entry in plain.items()}
 
 
-#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
-#: answer from the archive takes under a second because it imports no technique, hence no torch.
-REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
-
-
 def is_single(techniques: Iterable[str]) -> bool:
-    """Whether a recipe is one compression technique (with or without recovery) and nothing else."""
-    return sum(name not in REPAIRS for name in techniques) == 1
+    """Whether a recipe is one compression technique (with or without recovery) and nothing else.
+
+    A step that is no technique known here (of a plug-in that is not loaded, or a row of a table) counts as one.
+    """
+    roles = map(role_of, techniques)
+    return sum(role is None or role.compresses for role in roles) == 1
 
 
 #: Words for origins in runs of earlier versions.
@@ -174,7 +173,8 @@ class BaseRecord:
 def recipe_model_key(recipe: dict[str, Any]) -> str:
     """Identity of a recipe's model before deployment."""
     steps = recipe["steps"]
-    deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
+    last = steps[-1]["technique"] if steps else None
+    deployed = last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
     return content_hash(steps[: len(steps) - deployed])
 
 

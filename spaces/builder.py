@@ -24,7 +24,7 @@ from sousvit.models.load import LoadedModel
 from sousvit.spaces.calibration.stream import check_deadline
 from sousvit.spaces.context import Context
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import ModelTechnique, Stage
+from sousvit.spaces.technique import ModelTechnique, Role, Stage
 from sousvit.spaces.techniques.elastic.elastic import order
 from sousvit.spaces.techniques.elastic.subnetwork import SubNetwork
 from sousvit.spaces.training.checkpoint import Checkpoint
@@ -60,7 +60,7 @@ def _apply(model: nn.Module, step: Step, place: int, context: Context) -> nn.Mod
         # As when read back from the cache: strides change the last digits of sums.
         parameter.data = parameter.data.contiguous()
     if context.seconds is not None:
-        part = "prepare" if handler.prepares else "recover" if handler.trains else "build"
+        part = "prepare" if step.role is Role.PREPARE else "recover" if step.role.trains else "build"
         context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
     return model
 
@@ -82,7 +82,7 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
 
 def _cuts(steps: Sequence[Step]) -> int:
     """Number of steps that cut the base which a first step, such as ``elastic``, prepares; 0 without such a step."""
-    if not steps[0].handler.prepares:
+    if steps[0].role is not Role.PREPARE:
         return 0
     return sum(step.handler.stage < Stage.RECOVERY for step in steps[1:])
 
@@ -111,10 +111,10 @@ class ModelBuilder:
         At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
         context = replace(self.context_of(recipe), fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
-        changing = (step for step in recipe.model_steps if not step.handler.supplies)
-        steps = tuple(step for step in changing if fidelity > 0 or not step.handler.recovers)
+        changing = (step for step in recipe.model_steps if step.role is not Role.SUPPLY)
+        steps = tuple(step for step in changing if fidelity > 0 or step.role is not Role.REPAIR)
         done, model = self._longest_beginning(steps, context)
-        if done == 0 and self._cache is not None and steps and steps[0].handler.prepares:
+        if done == 0 and self._cache is not None and steps and steps[0].role is Role.PREPARE:
             done, model = self._prepared(self._cache, steps, context)
         return self._carried_on(model, steps, done, context)
 
@@ -133,7 +133,7 @@ class ModelBuilder:
                 is_costly = False
             else:
                 model = self._stepped(model, steps[: done + 1], context)
-                is_costly = steps[done].handler.trains or steps[done].handler.prepares
+                is_costly = steps[done].role.trains or steps[done].role is Role.PREPARE
                 done += 1
             if is_costly or time.monotonic() - begun > WORTH_KEEPING:
                 self._keep(steps[:done], _finished(model), context)
@@ -184,7 +184,7 @@ class ModelBuilder:
             self._cache.write(self._key(steps, context), model.state_dict(), {DECISIONS: context.decisions})
 
     def _key(self, steps: Sequence[Step], context: Context) -> str:
-        fidelity = context.fidelity if any(step.handler.trains for step in steps) else None
+        fidelity = context.fidelity if any(step.role.trains for step in steps) else None
         images = (None if part is None else part.fingerprint for part in (context.train, context.calibration))
         origin = (self._base.fingerprint, *images, context.seed)
         return "models/" + content_hash(*origin, [step.to_dict() for step in steps], fidelity)

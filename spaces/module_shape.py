@@ -1,4 +1,7 @@
-"""Shapes of real modules: the check for a plain VisionTransformer, its shape, and the MACs of any network."""
+"""Shapes of real modules: the check for a plain VisionTransformer, its shape, and the MACs of any network.
+
+Importing this file loads no torch; whoever has a module has loaded it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
-from sousvit.models.detector import head_of
 from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def _patch_reason(model: VisionTransformer) -> str | None:
 def _head_reason(model: VisionTransformer) -> str | None:
     from torch import nn
 
+    from sousvit.models.detector import head_of
+
     if getattr(model, "attn_pool", None) is not None:
         return "attention pooling"
     if head_of(model) is not None:
@@ -119,6 +123,8 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
     """The shape of a model for which :func:`unsupported_reason` is None."""
     from torch import nn
 
+    from sousvit.models.detector import head_of
+
     embed = model.patch_embed
     classifiers = [head for head in (model.head, getattr(model, "head_dist", None)) if isinstance(head, nn.Linear)]
     position = None if model.pos_embed is None else model.pos_embed.shape[1] - embed.num_patches
@@ -135,7 +141,7 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
         other_params=0,
         blocks=(),
     )
-    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of techniques/tokens/drop_patches.py
+    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of layers/patch_selector.py
     shape = replace(shape, dropped=shape.num_patches - kept)
     tokens = shape.num_tokens
     own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
@@ -158,6 +164,8 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
 def final_readers(model: Any) -> list[tuple[nn.Module, str]]:
     """(owner, attribute name) of the linear layers that read the tokens behind the last norm."""
     from torch import nn
+
+    from sousvit.models.detector import head_of
 
     detector = head_of(model)
     if detector is not None:

@@ -20,7 +20,7 @@ from sousvit.data import ImageSet, require_test
 from sousvit.errors import TrialError, UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
-from sousvit.models.load import load
+from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Measurement, Objective, Stage, get_objective
@@ -44,6 +44,7 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.technique import Role
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
@@ -71,7 +72,7 @@ class Judge:
 
     Args:
         setup: ``budget`` (plain values) and ``folder`` (the run folder, or a worker's own); ``storage`` where cache
-            entries are shared with workers elsewhere.
+            entries are shared with workers elsewhere; ``base``, the loaded model, where no file holds it.
         progress: told what is being done.
     """
 
@@ -84,7 +85,7 @@ class Judge:
         self._plan = TimingPlan.of(self._budget.search.measure_time)
         self._progress = _Throttled(progress)
         self._progress("loading model and data", 0, 0)
-        self._base = load(self._budget.model)
+        self._base: LoadedModel = setup.get("base") or load(self._budget.model)
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self._folder / "cache", self._budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
@@ -148,6 +149,13 @@ class Judge:
         values = measure(self._base_subject, self._objectives)
         machine = {**facts[self._budget.target.label], "devices": facts}
         return BaseRecord(values, asdict(self._shape), machine, found.relative, fingerprint, timings)
+
+    def close(self) -> None:
+        """Free the devices and sessions."""
+        for device in self._devices.values():
+            device.close()
+        if self._teacher_session is not None:
+            self._teacher_session.close()
 
     @cached_property
     def _shape(self) -> VitShape | OtherShape:
@@ -298,10 +306,10 @@ class Judge:
         wanted = [("recipe", chosen, fidelity)]
         if single is not None and single != recipe:
             wanted.append(("best single", Recipe.from_dict(single), FULL))
-        recovery = tuple(step for step in chosen.steps if step.handler.recovers or step.handler.prepares)
+        recovery = tuple(step for step in chosen.steps if step.role in (Role.REPAIR, Role.PREPARE))
         if retrain_base and recovery:
             wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), fidelity))
-        parts = [step for step in chosen.steps if not step.handler.supplies]
+        parts = [step for step in chosen.steps if step.role is not Role.SUPPLY]
         if leave_one_out and len(parts) - len(recovery) > 1:
             wanted += [
                 (WITHOUT + step.technique, rest, fidelity)

@@ -42,10 +42,10 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
 
         try:
             if message[0] == "start":
-                judge = _judge_class(setup)(setup, progress)
+                judge = judge_class(setup)(setup, progress)
                 answer = judge.start(message[1])
             elif message[0] == "job":
-                answer = _judged(judge, message[1])
+                answer = judged(judge, message[1])
             else:
                 answer = getattr(judge, f"call_{message[1]}")(**message[2])
             connection.send(("answer", answer))
@@ -54,13 +54,11 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
         except (BrokenPipeError, ConnectionError):
             return
         except Exception as error:
-            if message[0] == "job":
-                connection.send(("answer", JobResult(message[1].attempt, "failed", message=_last_line(error))))
-            else:
-                connection.send(("error", _sendable(error)))
+            connection.send(("error", _sendable(error)))
 
 
-def _judge_class(setup: dict[str, Any]) -> Any:
+def judge_class(setup: dict[str, Any]) -> Any:
+    """The class that judges: ours, or the one that ``setup`` names."""
     if setup.get("judge"):
         return load_class(setup["judge"], "judge")
     from sousvit.search.judging.judge import Judge
@@ -68,8 +66,12 @@ def _judge_class(setup: dict[str, Any]) -> Any:
     return Judge
 
 
-def _judged(judge: Any, job: Job) -> JobResult:
-    """Judge a job; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's."""
+def judged(judge: Any, job: Job) -> JobResult:
+    """A job's result; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's.
+
+    Raises:
+        SharedInputError: what every job needs is broken.
+    """
     begun = time.monotonic()
     try:
         return judge.judge(job)
@@ -81,6 +83,10 @@ def _judged(judge: Any, job: Job) -> JobResult:
         message = str(error)
     except MemoryError:
         message = "out of memory"
+    except (BrokenPipeError, ConnectionError):
+        raise  # the driver is gone
+    except Exception as error:  # a bug in one technique's code must not end a search
+        message = _last_line(error)
     return JobResult(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
 
 

@@ -18,7 +18,7 @@ from sousvit.errors import UnknownNameError
 from sousvit.schema import validated
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import make_job, trial_of
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
@@ -135,16 +135,25 @@ def table_budget(table: Table, evaluations: int, seed: int, seconds: float | Non
     return validated(Budget, plain, "the table")
 
 
+class _Noted(Callback):
+    """Counts the engine's trials as evaluations."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self._replay.note(trial)
+
+
 def ours(replay: Replay, **changed: object) -> None:
     """The engine; ``changed`` are fields of :class:`~sousvit.search.budget.SearchLimits`."""
     table, budget = replay.table, replay.budget
     budget = budget.model_copy(update={"search": budget.search.model_copy(update=changed)})
-    watcher = Watcher(trial=lambda record, counts: replay.note(record))
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
-        executor = SimulatedExecutor(base, table.judge, replay.clock)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, watcher, replay.clock)
+        executor, callback = SimulatedExecutor(base, table.judge, replay.clock), _Noted(replay)
+        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, callback, replay.clock)
         engine.run()
         archive.close()
 

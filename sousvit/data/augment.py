@@ -7,20 +7,18 @@ teacher's logits on a view are computed once and stored (TinyViT, arXiv 2207.106
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from sousvit.data.zoom import Zoom, in_sight
+from sousvit.specs import Policy
 
 if TYPE_CHECKING:
     from sousvit.data.detection import DetectionSet, Objects
     from sousvit.data.source import ImageSet
 
-#: ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see :mod:`sousvit.data.zoom`; ``randaugment``
-#: (arXiv 1909.13719), ``mixup`` (1710.09412) and ``cutmix`` (1905.04899) come on top of ``crop_flip``.
-Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment", "mixup", "cutmix"]
 #: Policies that move boxes along with the pixels, which detectors train with.
 MOVES_BOXES: tuple[Policy, ...] = ("none", "flip", "crop_flip", "zoom", "zoom_turn")
 

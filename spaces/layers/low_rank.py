@@ -143,10 +143,3 @@ def factored(layer: nn.Linear, rank: int, moments: Moments | None) -> LowRankLin
     mean = (moments.sum_x / moments.count).to(layer.weight.dtype)
     lost = layer.weight.detach() @ mean - up @ (down @ mean)
     return LowRankLinear(down, up, layer.bias.detach() + lost)
-
-
-def break_even(inputs: int, outputs: int, keep: float, multiple: int = 8) -> int:
-    """The rank with a share ``keep`` of a full layer's weights, in steps of ``multiple``; 0 where it saves none."""
-    most = inputs * outputs / (inputs + outputs)
-    rank = max(1, round(keep * most / multiple)) * multiple
-    return rank if rank * (inputs + outputs) < inputs * outputs else 0

@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sousvit.data import DataSpec, ImageSet, Splits
-from sousvit.data.augment import Policy
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import Precision
@@ -22,9 +21,8 @@ from sousvit.schema import read_yaml, validated
 from sousvit.spaces.images import knows_all, require_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.loop import fit, predict
-from sousvit.spaces.training.optimizer import OptimizerName
 from sousvit.spaces.training.plan import Progress, TrainingPlan
-from sousvit.specs import CLASS_NAMES, require_task
+from sousvit.specs import CLASS_NAMES, OptimizerName, Policy, require_task
 
 
 class TrainingSpec(BaseModel):

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-OptimizerName = Literal["muon", "adamw"]
+from sousvit.specs import OptimizerName
+
 #: Quantizers' step sizes are hundredths: Adam's updates, about as large as the learning rate, would throw them far off.
 STEP_SIZES = ("act_scale", "weight_scale")
 STEP_SIZE_RATE = 0.01

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sousvit.data.augment import Policy
 from sousvit.machine import Precision
-from sousvit.spaces.training.optimizer import OptimizerName
+from sousvit.specs import OptimizerName, Policy
 
 #: uint8 images to the model's float input.
 Normalise = Callable[[torch.Tensor], torch.Tensor]

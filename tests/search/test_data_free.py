@@ -10,14 +10,15 @@ import pytest
 import yaml
 from PIL import Image
 
+import sousvit
 from sousvit.cache import TensorCache
 from sousvit.data.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
-from sousvit.search.budget import make_budget, read_budget
-from sousvit.search.callbacks import Hooks
-from sousvit.search.judging.apply import apply_recipe
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.callbacks import Callback
+from sousvit.search.executors.open import local_executor
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
 from sousvit.search.report.terminal import console, print_answer
@@ -25,7 +26,7 @@ from sousvit.search.reuse import answer_other_budget
 from sousvit.search.run import search
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import make_space, read_space
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Role, get_technique
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, Synthesiser
@@ -45,7 +46,7 @@ NONE = {"format": "none", "validation": 64, "synthesis": {"images": 64, "steps":
 
 def budget_of(tiny_project, path: Path, data, **changes):
     values = {"limits": {"agreement": 0.3}, "optimize": ["size", "agreement"], "space": SPACE, "search": SEARCH}
-    return read_budget(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
+    return Budget.read(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
 
 
 def words_of(budget, folder: Path, answer) -> str:
@@ -61,7 +62,7 @@ def words_of(budget, folder: Path, answer) -> str:
 
 def images_of(recipe, budget, folder: Path):
     """What a recipe of a run without data is calibrated and trained on."""
-    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.handler.supplies), None)
+    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.role is Role.SUPPLY), None)
     synthesiser = Synthesiser(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
     made = synthesiser.made(own or synthesis_of(budget.data))
     assert synthesiser.seconds == 0, "the run has kept them"
@@ -84,35 +85,34 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path, in_proce
     assert synthesiser.seconds == 0, "the answer was judged on images that no trial saw"
     assert (folder / "synthesised.png").read_bytes() == contact_sheet(images_of(answer.chosen.recipe, budget, folder))
     assert "data:image/png;base64," in (folder / "report.html").read_text()
-    applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")
-    assert abs(applied["figures"]["agreement"][0] - answer.chosen.values["agreement"].value) <= 0.05
+    built = sousvit.build(folder / "recipe.yaml", out=tmp_path / "built")
+    assert abs(built["agreement"].value - answer.chosen.values["agreement"].value) <= 0.05
     other = tmp_path / "other.yaml"
     other.write_text("limits: {accuracy: 0.5}\noptimize: [size]\n")
     with pytest.raises(UserError, match="accuracy needs labels"):
         answer_other_budget(folder, other)
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": tiny_project.data}))
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     recipe["recipe"]["steps"] = [{"technique": "synthesize"}, {"technique": "prune_mlp"}]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(UserError, match="received data with images; use data: none"):
-        apply_recipe(tmp_path / "recipe.yaml", tmp_path / "refused", data=tmp_path / "data.yaml")
+        sousvit.build(tmp_path / "recipe.yaml", out=tmp_path / "refused", train=tiny_project.data)
 
 
 def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path, in_process):
     budget = budget_of(tiny_project, tmp_path, NONE, search={**SEARCH, "trials": 3})
-    folder, hooks, seen = tmp_path / "run", Hooks(), []
+    folder, seen = tmp_path / "run", []
 
     class Killed(BaseException):
         pass
 
-    def kill(record, counts):
-        seen.append(record)
-        if len(seen) == 2:
-            raise Killed
+    class KillAfterTwo(Callback):
+        def on_trial(self, trial, counts):
+            seen.append(trial)
+            if len(seen) == 2:
+                raise Killed
 
-    hooks.watcher.trial = kill
     with pytest.raises(Killed):
-        search(budget, folder, in_process, hooks)
+        search(budget, folder, in_process, KillAfterTwo())
     kept = {path: path.stat().st_ino for path in (folder / "cache" / "images").glob("*.safetensors")}
     answer = search(budget, folder, in_process)
     assert answer.feasible and len(kept) >= 2
@@ -247,5 +247,5 @@ def test_a_detector_without_boxes(tiny_detection, tmp_path, kind, in_process):
     assert rows["base"]["agreement"].value == pytest.approx(1) and "map50_drop" in rows["recipe"]
     said = words_of(budget, folder, answer)
     assert budget.data.validation_name in said
-    applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")["figures"]
+    applied = sousvit.build(folder / "recipe.yaml", out=tmp_path / "built").figures
     assert {"agreement", "test_map50", "test_map"} <= set(applied)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import sousvit
 from sousvit.errors import UserError
 from sousvit.search.budget import make_budget
-from sousvit.search.judging.apply import apply_recipe
 from sousvit.search.judging.judge import trial_objectives
 
 SPACE = {"techniques": {"prune_mlp": {"keep": [0.5, 1.0], "importance": ["activation"], "allocation": ["uniform"]}}}
@@ -88,8 +88,7 @@ def test_a_search_compresses_a_detector(finished):
 def test_its_recipe_is_applied_again(finished, tmp_path):
     home, _ = finished
     written = yaml.safe_load((home / "runs" / "one" / "recipe.yaml").read_text())
-    applied = apply_recipe(home / "runs" / "one" / "recipe.yaml", tmp_path / "out")
-    assert [note.split(" in ")[0] for note in applied["notes"]] == ["1 images listed twice"] * 2
-    figures = applied["figures"]
-    assert figures["validation_map50"][0] == pytest.approx(written["validation"]["map50"][0], abs=1e-3)
-    assert figures["test_map50"][0] == pytest.approx(written["test"]["map50"][0], abs=1e-3)
+    built = sousvit.build(home / "runs" / "one" / "recipe.yaml", out=tmp_path / "out")
+    assert [note.split(" in ")[0] for note in built.notes] == ["1 images listed twice"] * 2
+    assert built["validation_map50"].value == pytest.approx(written["validation"]["map50"][0], abs=1e-3)
+    assert built["test_map50"].value == pytest.approx(written["test"]["map50"][0], abs=1e-3)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sousvit.cli_search import local_executor
 from sousvit.search.archive import Archive
-from sousvit.search.budget import read_budget
+from sousvit.search.budget import Budget
 from sousvit.search.executors import local
 from sousvit.search.executors.executor import Job
+from sousvit.search.executors.open import local_executor
 from sousvit.spaces.recipe import Recipe, Step
 
 HERE = Path(__file__).parent
@@ -199,7 +199,7 @@ def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_proje
     recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))
     asked = {"recipe": recipe.to_dict(), "fidelity": 1.0, "single": None, "leave_one_out": True, "retrain_base": False}
     (tmp_path / "run").mkdir()
-    with in_process(read_budget(budget), tmp_path / "run") as executor:
+    with in_process(Budget.read(budget), tmp_path / "run") as executor:
         executor.start(None)
         told = executor.call("answer", **asked)
     assert [row["role"] for row in told["rows"]] == ["base", "recipe"]
@@ -259,7 +259,7 @@ def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch, forg
     )
     (tmp_path / "run").mkdir()
     outcomes = {}
-    with local_executor(read_budget(budget), tmp_path / "run") as executor:
+    with local_executor(Budget.read(budget), tmp_path / "run") as executor:
         base = executor.start(None)
         assert base.values["trouble"].value == 4.0
         for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, 2.0), (0, 60.0)):

@@ -14,7 +14,7 @@ from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback
 from sousvit.search.final import _notes_on_data, final_answer
 from sousvit.search.goals import Goals
 from sousvit.search.proposers.optuna import Proposer, storage_errors_as_user_errors
@@ -22,6 +22,14 @@ from sousvit.search.results import Row, choose
 from sousvit.search.run import _check_measured, claim_run
 from sousvit.search.trial import encode
 from sousvit.specs import DataSpec
+
+
+class Told(Callback):
+    def __init__(self):
+        self.lines = []
+
+    def on_message(self, text):
+        self.lines.append(text)
 
 
 def finished(simulated, verify, **changes):
@@ -36,8 +44,8 @@ def finished(simulated, verify, **changes):
         return {"rows": told, "skipped": ["without tome"], "sheet": None, "notes": ["3 boxes dropped in train"]}
 
     run.executor._answers.update(verify=verify, answer=answer)
-    said = []
-    return run, final_answer(run.archive, run.engine.goals, run.budget, run.executor, Hooks(say=said.append)), said
+    told = Told()
+    return run, final_answer(run.archive, run.engine.goals, run.budget, run.executor, told), told.lines
 
 
 def holds(recipe, fidelity):
@@ -60,7 +68,7 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
 def test_a_second_answer_says_that_the_test_split_was_read(simulated):
     data = {"format": "idx", "train": "train-images", "test": "test-images"}
     run, first, _ = finished(simulated, holds, data=data)
-    second = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Hooks())
+    second = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
     run.archive.append("test_read", recipe={})  # of an answer that was cut short
     assert run.archive.test_answers == 2
     assert not any("was read for earlier" in note for note in first.notes)

@@ -27,9 +27,9 @@ def earlier(simulated):
 
 def resolved(run):
     """The earlier run's budget as its folder says it."""
-    from sousvit.search.budget import read_budget
+    from sousvit.search.budget import Budget
 
-    return read_budget(run.archive.folder / "budget.yaml")
+    return Budget.read(run.archive.folder / "budget.yaml")
 
 
 def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simulated, tmp_path):

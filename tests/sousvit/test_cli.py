@@ -230,13 +230,13 @@ def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_pa
     ids=lambda path: f"{path.parent.name}-{path.name}",
 )
 def test_every_example_is_a_valid_budget_or_training_file(path):
-    from sousvit.search.budget import read_budget
+    from sousvit.search.budget import Budget
     from sousvit.spaces.training.base import read_training
 
     if path.name == "train.yaml":
         assert read_training(path).training.epochs >= 1
     else:
-        budget = read_budget(path)
+        budget = Budget.read(path)
         data = budget.data
         own = () if data.kind == "none" else (data.train, data.validation)
         for part in (*own, data.test, budget.model.checkpoint):

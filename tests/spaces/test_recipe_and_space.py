@@ -41,7 +41,7 @@ class RandomTrial:
 @pytest.mark.parametrize("technique", list(techniques()), ids=lambda technique: technique.name)
 def test_every_technique_declares_itself_and_round_trips(technique, shape):
     assert technique.summary and technique.source and issubclass(type(technique), (ModelTechnique, DeployTechnique))
-    for name in technique.conflicts:
+    for name in technique.needs.conflicts:
         assert get_technique(name).excludes(technique)
     choices = technique.choices(shape)
     assert set(choices) <= set(technique.config.model_fields)

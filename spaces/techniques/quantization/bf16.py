@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ class Bf16(DeployTechnique):
 
     name: ClassVar[str] = "bf16"
     config: ClassVar[type[StepConfig]] = Bf16Config
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False, packages=("openvino",), extra="openvino")
     summary: ClassVar[str] = "bfloat16 arithmetic and half-size files (OpenVINO; needs no data)"
     source: ClassVar[str] = "OpenVINO INFERENCE_PRECISION_HINT"
-    packages: ClassVar[tuple[str, ...]] = ("openvino",)
-    extra: ClassVar[str] = "openvino"
     deployments: ClassVar[Mapping[str, Deployment]] = {"openvino": _openvino}
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Only the small file: storing fp32 buys nothing when bf16 computes."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Fp16(DeployTechnique):
 
     name: ClassVar[str] = "fp16"
     config: ClassVar[type[StepConfig]] = Fp16Config
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
     summary: ClassVar[str] = "float16 weights in the file, float32 arithmetic (needs no data)"
     source: ClassVar[str] = "mixed-precision storage: Micikevicius et al. (arXiv 1710.03740); openvino compress_to_fp16"
     deployments: ClassVar[Mapping[str, Deployment]] = {
@@ -58,7 +60,6 @@ class Fp16(DeployTechnique):
         "openvino": _openvino,
         "litert": _litert,
     }
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """None."""

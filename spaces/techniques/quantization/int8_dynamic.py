@@ -11,6 +11,7 @@ from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -57,12 +58,10 @@ class Int8Dynamic(DeployTechnique):
 
     name: ClassVar[str] = "int8_dynamic"
     config: ClassVar[type[StepConfig]] = Int8DynamicConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, linear=True, images=False, packages=("onnxruntime",))
     summary: ClassVar[str] = "int8 matrices, activations quantized on the fly (ONNX Runtime; needs no data)"
     source: ClassVar[str] = "onnxruntime.quantization.quantize_dynamic"
-    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
-    needs_linear: ClassVar[bool] = True
     deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": _onnxruntime}
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Weight types that this CPU computes without overflow."""

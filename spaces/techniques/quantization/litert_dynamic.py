@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ class LitertDynamic(DeployTechnique):
 
     name: ClassVar[str] = "litert_dynamic"
     config: ClassVar[type[StepConfig]] = LitertDynamicConfig
+    needs: ClassVar[Needs] = Needs(
+        plain_vit=False, images=False, packages=("litert_torch", "ai_edge_quantizer"), extra="litert"
+    )
     summary: ClassVar[str] = "int8 or int4 weights, activations quantized on the fly (LiteRT; needs no data)"
     source: ClassVar[str] = "ai_edge_quantizer, dynamic range quantization"
-    packages: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_quantizer")
-    extra: ClassVar[str] = "litert"
     deployments: ClassVar[Mapping[str, Deployment]] = {"litert": _litert}
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Both widths."""

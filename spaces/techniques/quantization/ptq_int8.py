@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from sousvit.machine import computes_bf16, int8_saturates
-from sousvit.models.detector import head_of
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
@@ -69,10 +69,9 @@ class PtqInt8(DeployTechnique):
 
     name: ClassVar[str] = "ptq_int8"
     config: ClassVar[type[StepConfig]] = PtqInt8Config
+    needs: ClassVar[Needs] = Needs(plain_vit=False, packages=("openvino", "nncf"), extra="openvino")
     summary: ClassVar[str] = "int8 weights and activations after calibration (OpenVINO)"
     source: ClassVar[str] = "nncf.quantize; SmoothQuant (arXiv 2211.10438)"
-    packages: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
-    extra: ClassVar[str] = "openvino"
     deployments: ClassVar[Mapping[str, Deployment]] = {"openvino": _openvino}
 
     def choices(self, shape: ModelShape) -> Choices:
@@ -111,6 +110,8 @@ class PtqInt8(DeployTechnique):
 
 def quantizable_parts(model: Any) -> dict[str, nn.Module]:
     """Blocks and the parts of a detection head, by the names that the exporter gives their nodes."""
+    from sousvit.models.detector import head_of
+
     parts = {f"/blocks/blocks.{index}": block for index, block in enumerate(getattr(model, "blocks", ()))}
     head = head_of(model)
     if head is not None:

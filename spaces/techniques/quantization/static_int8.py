@@ -10,6 +10,7 @@ from pydantic import Field
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.exporter import Deployment, as_exported
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
@@ -40,11 +41,11 @@ class StaticInt8(DeployTechnique):
 
     name: ClassVar[str] = "static_int8"
     config: ClassVar[type[StepConfig]] = QuantConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, linear=True)
     summary: ClassVar[str] = "int8 linear layers with calibrated scales: clipping, smoothing, mixed precision"
     source: ClassVar[str] = (
         "RepQ-ViT (arXiv 2212.08254); SmoothQuant (2211.10438); clipping as in PTQ4ViT (2111.12293); QDQ format of ONNX"
     )
-    needs_linear: ClassVar[bool] = True
     deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": as_exported, "openvino": as_exported}
 
     def choices(self, shape: ModelShape) -> Choices:

@@ -11,6 +11,7 @@ from sousvit.errors import TrialError, UserError, one_line
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class WeightOnly(DeployTechnique):
 
     name: ClassVar[str] = "weight_only"
     config: ClassVar[type[StepConfig]] = WeightOnlyConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
     summary: ClassVar[str] = "8- or 4-bit weights with float activations (for size; needs no data)"
     source: ClassVar[str] = "nncf.compress_weights; onnxruntime MatMulNBits"
     deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: ModelShape) -> Choices:
         """Both widths; the group size keeps its default."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape, NetworkShape
-from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, StepConfig
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 
 if TYPE_CHECKING:
@@ -27,16 +28,14 @@ class Synthesize(ModelTechnique):
 
     name: ClassVar[str] = "synthesize"
     stage: ClassVar[Stage] = Stage.IMAGES
+    role: ClassVar[Role] = Role.SUPPLY
     config: ClassVar[type[StepConfig]] = SynthesisConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
     summary: ClassVar[str] = "without data: images made from the base alone (chosen scenes, inversion, a generator)"
     source: ClassVar[str] = (
         "PSAQ-ViT (arXiv 2203.02250); attention consistency and generator: 2408.05952; Adaptive DeepInversion "
         "(1912.08795); scenes: dead leaves (Lee et al. 2001), Baradad et al. (2106.05963)"
     )
-    compresses: ClassVar[bool] = False
-    supplies: ClassVar[bool] = True
-    uses_images: ClassVar[bool] = False
-    any_model: ClassVar[bool] = True
 
     def choices(self, shape: NetworkShape) -> Choices:
         methods = ("scenes", "inversion") if shape.macs() <= OPTIMISED_MACS else ("scenes",)

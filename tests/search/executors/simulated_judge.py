@@ -56,6 +56,9 @@ class SimulatedJudge:
         seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
         return JobResult(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
 
+    def close(self) -> None:
+        pass
+
     def call_verify(self, recipe: dict[str, Any], fidelity: float) -> dict[str, Any]:
         return encode(self._figures(Recipe.from_dict(recipe), fidelity))
 

@@ -48,7 +48,7 @@ def table() -> Table:
 def test_every_configuration_is_a_recipe_with_its_recorded_figures(table):
     recipes = list(table.recipes())
     assert len(recipes) == len(rows()) == table.space.size
-    recipe = next(r for r in recipes if dict(r.steps[0].config) == {"depth": 4, "width": 32, "kind": "wide"})
+    recipe = next(r for r in recipes if r.parameters == {"depth": 4, "width": 32, "kind": "wide"})
     outcome = table.judge(make_job(recipe, 1.0, table_budget(table, 5, 0).search))
     assert outcome.values[table.name_of("macs")].value == 256
     assert recipe.reshape(table.shape).figures(4.0) == {table.name_of("macs"): 256}

@@ -139,7 +139,7 @@ def test_every_technique_fits_three_families_or_says_why(make_vit):
         assert fitting >= 3 or (name == "distill_token" and fitting >= 2), (name, reasons)
 
 
-BLIND = [technique.name for technique in techniques() if not technique.uses_images]
+BLIND = [technique.name for technique in techniques() if not technique.needs.images]
 
 
 @pytest.mark.parametrize("name", BLIND)
@@ -185,7 +185,7 @@ def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_conte
     assert {key: value.shape for key, value in changed.state_dict().items()} == {
         key: value.shape for key, value in bare.state_dict().items()
     }
-    if handler.compresses:
+    if handler.role.compresses:
         now = sum(int((parameter == 0).sum()) for parameter in changed.parameters())
         cheaper = expected.macs() < shape.macs() or expected.params() < shape.params()
         assert cheaper or now > zeros or handler.bytes_per_weight(step.config) < 4
@@ -346,7 +346,7 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
     for runtime, deploys in DEPLOYED.items():
         for number, deploy in enumerate(deploys):
             recipe = Recipe((*steps, Step.make(deploy)), runtime).canonical(shape)
-            if get_technique(deploy).needs_linear and student in ("efficientvit_b0", "repvit_m0_9"):
+            if get_technique(deploy).needs.linear and student in ("efficientvit_b0", "repvit_m0_9"):
                 with pytest.raises(UserError, match="no linear layers"):
                     recipe.reshape(shape)
                 continue

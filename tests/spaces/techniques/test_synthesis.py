@@ -23,7 +23,7 @@ from sousvit.spaces.context import Context, StepImages
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.tasks.classification import Classification
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Role, get_technique
 from sousvit.spaces.techniques.synthesis import priors
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
@@ -402,7 +402,7 @@ def test_recipes_that_look_at_no_image_need_none(base):
     for rest in ((seeing,), (blind, seeing), (blind, Step.make("distill"))):
         recipe = Recipe((own, *rest))
         assert recipe.canonical(shape) == recipe
-        assert recipe.structure().steps == tuple(step for step in rest if not step.handler.recovers)
+        assert recipe.structure().steps == tuple(step for step in rest if step.role is not Role.REPAIR)
 
 
 def test_an_elastic_base_is_trained_on_made_images(tiny_project, tmp_path):
