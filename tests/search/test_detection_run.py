@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +55,7 @@ def test_a_classifiers_budget_knows_no_map(tiny_project):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_detection, tmp_path_factory):
+def finished(tiny_detection, tmp_path_factory, run_sousvit):
     home = tmp_path_factory.mktemp("home")
     voc = shutil.copytree(tiny_detection.root / "voc", home / "voc")
     for part in ("train", "test"):
@@ -67,8 +65,7 @@ def finished(tiny_detection, tmp_path_factory):
     limits, data = {"map50_drop": 0.9, "latency_ratio": 9}, {**tiny_detection.data, "root": str(voc)}
     budget = tiny_detection.budget(data=data, space=SPACE, search=search, limits=limits)
     (home / "budget.yaml").write_text(yaml.safe_dump(budget))
-    command = [sys.executable, "-m", "sousvit", "search", "budget.yaml", "--run", "one"]
-    result = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=280)
+    result = run_sousvit("search", "budget.yaml", "--run", "one", cwd=home)
     assert result.returncode == 0, result.stderr
     return home, result
 

@@ -10,27 +10,19 @@ import pytest
 import torch
 import yaml
 
-from sousvit.cli import main
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def cli(monkeypatch, tmp_path, capsys):
-    """Run the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
+def cli(run_sousvit, tmp_path):
+    """Run the command line in an empty folder: (exit code, stdout, stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        done = run_sousvit(*arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
 
-    monkeypatch.chdir(tmp_path)
     return run
 
 
