@@ -3,7 +3,7 @@
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
 worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
 canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
-untrained artifact, recovers, exports and judges; the result goes to the archive first and to Optuna second. A recovered
+untrained artifact, recovers, exports and judges; the result goes to the archive first and to the proposer second. A recovered
 model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
 """
 
@@ -27,7 +27,8 @@ from sousvit.search.fidelity.promotion import Promotions
 from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
 from sousvit.search.pending import Work
-from sousvit.search.proposers.optuna import Proposal, Proposer
+from sousvit.search.proposers.proposer import Proposal
+from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.trial import IS_SINGLE, Trial
 from sousvit.spaces.recipe import Recipe
@@ -53,7 +54,7 @@ class Engine:
     Args:
         budget: the request.
         archive: open for writing; results of an earlier session are kept and count.
-        proposer: over the same space, limits and objectives.
+        proposals: what is asked for, over the same space, limits and objectives.
         executor: started.
         base: the base's figures.
         shape: the base's shape.
@@ -66,7 +67,7 @@ class Engine:
         self,
         budget: Budget,
         archive: Archive,
-        proposer: Proposer,
+        proposals: ProposalQueue,
         executor: Executor,
         base: BaseRecord,
         shape: ModelShape,
@@ -74,14 +75,14 @@ class Engine:
         watcher: Watcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
+        self._budget, self._archive, self._proposals, self._executor = budget, archive, proposals, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
         self._watcher = watcher or Watcher()
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(archive, proposer.space, policy)
+        self._fan_out = FanOut(archive, proposals.space, policy)
         self._untrained = UntrainedResults(archive)
         self._running: dict[str, Work] = {}
         #: Asked, but the same weights are being trained for another recipe.
@@ -107,8 +108,12 @@ class Engine:
     def begin(self) -> None:
         """Take up what an earlier session left, and plan what is asked first."""
         self._plan_priors(self._shape)
-        for proposal in self._proposer.reconcile(self._archive.records):
-            self._weigh(proposal)
+        finished = {trial.number: trial for trial in self._archive if not trial.source}
+        for proposal in self._proposals.unfinished:
+            if proposal.number in finished:  # killed between archive and tell
+                self._tell(finished[proposal.number], [proposal])
+            else:
+                self._weigh(proposal)
         self._fan_out.resume()
 
     def next_job(self) -> Job | None:
@@ -146,7 +151,7 @@ class Engine:
 
     def cost_errors(self) -> dict[str, tuple[float, int]]:
         """How well what candidates cost was predicted before it was measured (median relative error, structures)."""
-        return self._proposer.cost_errors()
+        return self._proposals.proposer.cost_errors()
 
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
@@ -215,35 +220,28 @@ class Engine:
         while self._later and self._is_known(self._later[0]):
             self._later.popleft()
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
-            self._proposer.enqueue(self._later.popleft(), "single")
+            self._proposals.enqueue([("single", self._later.popleft())])
         repeated = 0
         while repeated < DUPLICATES_BEFORE_END:
-            was_enqueued = self._proposer.is_waiting  # a known one says nothing of what else there is
-            if repeated and not was_enqueued and not self._enqueue_other():
+            was_enqueued = self._proposals.is_waiting  # a known one says nothing of what else there is
+            if repeated and not was_enqueued and not self._proposals.vary(self._is_new):
                 return False
-            pending = [work.recipe for work in self._on_their_way().values()]
-            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.dominated())):
+            proposal = self._proposals.ask([work.recipe for work in self._on_their_way().values()])
+            if proposal is not None and self._weigh(proposal):
                 return True
             repeated += not was_enqueued
         return False
-
-    def _enqueue_other(self) -> bool:
-        """Ask for something else than the sampler would: for what is left of a listed space, or for a mutation."""
-        if self._proposer.space.is_listed:
-            return self._proposer.enqueue_listed(self._is_new)
-        self._proposer.enqueue_mutation(self._is_new)
-        return True
 
     def _weigh(self, proposal: Proposal) -> bool:
         """Hold a proposal ready, or record what gates it; False where it brings nothing new."""
         if not self._fits(proposal.recipe):
             self.counts.unfit += 1
-            self._proposer.reject(proposal)
+            self._proposals.reject(proposal)
             return False
         work = self._work(proposal.recipe, self._policy.rung(proposal.recipe, self._archive), proposal.origin, proposal)
         known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
         if known is not None:
-            self._proposer.tell(proposal, self._policy.expected(known, self._archive.records))
+            self._tell(known, [proposal])
         elif awaited is not None:
             awaited.proposals.append(proposal)
         else:
@@ -316,8 +314,7 @@ class Engine:
     def _record(self, record: Trial, proposals: list[Proposal]) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
         self._archive.add(record)
-        for proposal in proposals:
-            self._proposer.tell(proposal, self._policy.expected(record, self._archive.records))
+        self._tell(record, proposals)
         if record.artifact:
             self._archive.drop_artifacts(self.goals, record)
         self.counts.finished += 1
@@ -325,26 +322,28 @@ class Engine:
         self._watcher.trial(record, self.counts)
         self._check_not_hopeless()
 
+    def _tell(self, record: Trial, proposals: list[Proposal]) -> None:
+        for proposal in proposals:
+            self._proposals.tell(proposal, self._policy.expected(record, self._archive.records))
+
     def _plan_priors(self, shape: ModelShape) -> None:
         """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
 
         Deployments come first: they need no training, and whatever is worse than one of them is not trained.
         The singles' further settings are asked in between the sampler's own recipes.
         """
-        space, trials = self._proposer.space, self._budget.search.trials
+        space, trials = self._proposals.space, self._budget.search.trials
         deploys, singles, more = single_recipes(space, shape)
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
-        if not self._proposer.is_new:
-            return  # resumed: the study still holds what was not asked yet
-        for trial in self._archive.front(self.goals):
-            # Known: replayed, so that the sampler learns it.
-            self._proposer.enqueue(Recipe.from_dict(trial.recipe), "earlier")
+        if not self._proposals.is_new:
+            return  # resumed: what was not asked for yet still waits
+        # Known ones are replayed, so that the proposer learns them.
+        earlier = [("earlier", Recipe.from_dict(trial.recipe)) for trial in self._archive.front(self.goals)]
         hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, shape)]
         known = [("single", recipe) for recipe in singles]
-        for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
-            self._proposer.enqueue(recipe, origin)
+        self._proposals.enqueue([*earlier, *known[: len(deploys)], *hybrids, *known[len(deploys) :]])
 
     def _check_not_hopeless(self) -> None:
         trials = self._archive.records

@@ -10,7 +10,7 @@ from sousvit.search.trial import is_single, recipe_model_key, trial_key
 
 if TYPE_CHECKING:
     from sousvit.search.executors.executor import Job
-    from sousvit.search.proposers.optuna import Proposal
+    from sousvit.search.proposers.proposer import Proposal
     from sousvit.spaces.recipe import Recipe
 
 
@@ -41,7 +41,7 @@ class Work:
 
     @property
     def number(self) -> int | None:
-        """The Optuna trial, or None for what the engine asked itself."""
+        """Of the first proposal, or None for what the engine asked itself."""
         return self.proposals[0].number if self.proposals else None
 
     @property

@@ -144,7 +144,9 @@ def ours(replay: Replay, **changed: object) -> None:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
         executor = SimulatedExecutor(base, table.judge, replay.clock)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, watcher, replay.clock)
+        engine = make_engine(
+            budget, archive, executor, base, table.shape, table.space, watcher, replay.clock, with_study=False
+        )
         engine.run()
         archive.close()
 
