@@ -72,7 +72,7 @@ def searched(count: int, shape: VitShape, base: BaseRecord, space: Space) -> lis
     with tempfile.TemporaryDirectory() as folder:
         archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
         executor = SimulatedExecutor(base, judge, clock)
-        engine = make_engine(budget(count), archive, executor, base, shape, space, archive.folder, Callback(), clock)
+        engine = make_engine(budget(count), archive, executor, base, shape, space, Callback(), clock)
         engine.begin()
         charged = Charged(engine, archive, clock)
         executor.drive(charged)
@@ -123,7 +123,7 @@ def other_budget(share: float) -> Budget:
 def seconds_for(archive: Archive, other: Budget) -> float:
     """One answer."""
     begun = time.perf_counter()
-    choose(archive, other.hard_limits, other.optimize)
+    choose(archive, other.goals(archive.base.values))
     return time.perf_counter() - begun
 
 

@@ -153,7 +153,9 @@ def ours(replay: Replay, **changed: object) -> None:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
         executor, callback = SimulatedExecutor(base, table.judge, replay.clock), _Noted(replay)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, callback, replay.clock)
+        engine = make_engine(
+            budget, archive, executor, base, table.shape, table.space, callback, replay.clock, with_study=False
+        )
         engine.run()
         archive.close()
 

@@ -18,7 +18,6 @@ from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.open import local_executor
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
 from sousvit.search.report.terminal import console, print_answer
