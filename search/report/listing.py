@@ -12,7 +12,7 @@ Row = dict[str, str]
 
 
 def listing(what: str, budget: Path | None = None, runs: Path = Path("runs")) -> list[Row]:
-    """Rows for ``techniques``, ``objectives``, ``targets``, ``spaces`` or ``runs``.
+    """Rows for ``techniques``, ``objectives``, ``proposers``, ``targets``, ``spaces`` or ``runs``.
 
     Args:
         budget: its plug-ins are loaded first.
@@ -25,6 +25,7 @@ def listing(what: str, budget: Path | None = None, runs: Path = Path("runs")) ->
     kinds = {
         "techniques": _techniques,
         "objectives": _objectives,
+        "proposers": _proposers,
         "targets": _targets,
         "spaces": _spaces,
         "runs": lambda: _runs(runs),
@@ -62,6 +63,12 @@ def _objectives() -> list[Row]:
         }
         for objective in objectives()
     ]
+
+
+def _proposers() -> list[Row]:
+    from sousvit.search.proposers.proposer import PROPOSERS
+
+    return [{"name": proposer.name, "summary": proposer.summary} for proposer in PROPOSERS]
 
 
 def _targets() -> list[Row]:
