@@ -142,8 +142,8 @@ class Proposer(ABC):
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    @classmethod
-    def require(cls) -> None:  # noqa: B027 - most need nothing
+    @classmethod  # noqa: B027 - most need nothing
+    def require(cls) -> None:
         """Called before anything is loaded.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import random
 import warnings
 from collections.abc import Sequence
@@ -60,8 +60,10 @@ class QLogNehvi(SamplerProposer):
     @classmethod
     def require(cls) -> None:
         for package, module in (("botorch", "botorch"), ("optuna-integration", "optuna_integration")):
-            if importlib.util.find_spec(module) is None:
-                raise MissingPackageError(package, "the proposer qlognehvi", "botorch")
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise MissingPackageError(package, "the proposer qlognehvi", "botorch") from error
 
     def sampler(self, seed: int) -> BaseSampler:
         return qlognehvi_sampler(seed, len(self.problem.goals.directions))

@@ -8,16 +8,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.errors import TrialError, UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
-from sousvit.search.goals import Goals
 from sousvit.search.results import FinalTable, Row, choose
 from sousvit.search.run import _check_measured, claim_run
 from sousvit.specs import DataSpec
