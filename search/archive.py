@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Generic, TypeVar
@@ -22,7 +23,7 @@ from typing import IO, Any, Generic, TypeVar
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import Budget, read_budget
+from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.trial import BaseRecord, Trial, decode
 
@@ -57,8 +58,7 @@ class Archive:
         #: Trials that this run paid for itself.
         self.own = 0
         self.core_seconds = 0.0
-        self._fronts: dict[tuple[Any, ...], tuple[Front[Trial], int]] = {}
-        self._rivals: dict[tuple[Any, ...], tuple[list[Trial], tuple[dict[str, float], ...]]] = {}
+        self._fronts: dict[tuple[Any, ...], _KeptFront] = {}
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
@@ -78,7 +78,19 @@ class Archive:
         _end_torn_line(path, self._stream)
 
     def append(self, kind: str, **content: Any) -> None:
-        """Write an event and wait until it is on disk.
+        """Write an event and wait until it is on disk, with all before it.
+
+        Raises:
+            UserError: the disk is full; the log stays readable.
+        """
+        event = self.note(kind, **content)
+        assert self._stream is not None
+        with disk_errors_as_user_errors(self.folder):
+            os.fsync(self._stream.fileno())
+        self._take(event)
+
+    def note(self, kind: str, **content: Any) -> dict[str, Any]:
+        """Write an event that is no trial's, without waiting for the disk: a crash keeps it, a power cut may not.
 
         Raises:
             UserError: the disk is full; the log stays readable.
@@ -88,8 +100,7 @@ class Archive:
         line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
         with disk_errors_as_user_errors(self.folder):
             _write_all(self._stream, line)
-            os.fsync(self._stream.fileno())
-        self._take(event)
+        return event
 
     def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same work is dropped, and False returned."""
@@ -122,6 +133,7 @@ class Archive:
             self.base = BaseRecord.from_dict(event["base"])
         elif kind == "rejected":
             self.rejected[event["key"]] = decode(event.get("values", {}))
+            self._fronts.clear()
         elif kind == "test_told":
             self.test_answers += int(event.get("answers", 1))
         elif kind == "predicted":
@@ -159,29 +171,35 @@ class Archive:
         """The trials after the first ``known``."""
         return self.records[known:]
 
-    def front(self, goals: Goals, among: Callable[[Trial], bool] | None = None) -> list[Trial]:
-        """Feasible, final, non-dominated trials. Fronts are kept, and only trials that came since are looked at.
+    def front(self, goals: Goals) -> list[Trial]:
+        """Final trials that hold every limit and that none of the others dominates."""
+        return list(self._front(goals).front.items)
+
+    def front_of_singles(self, goals: Goals) -> list[Trial]:
+        """The front of single techniques alone: the best of them is part of every answer."""
+        return list(self._front(goals, singles_only=True).front.items)
+
+    def rivals(self, goals: Goals, singles_only: bool = False) -> tuple[dict[str, float], ...]:
+        """What a candidate has to beat: the figures of the front, of what is optimised.
 
         Args:
-            among: which trials count, by default all; the same function each time, or the front is made anew.
+            singles_only: of the front of single techniques.
         """
-        key = (among, goals.limits, tuple(goals.directions), len(self.rejected))
-        front, seen = self._fronts.get(key) or (Front(), 0)
-        for trial in feasible(filter(among, self.since(seen)), goals):
-            point = goals.point(trial.values)
-            if not self.is_rejected(trial, goals) and not any(map(math.isnan, point)):
-                front.add(point, trial)
-        self._fronts[key] = front, len(self)
-        return list(front.items)
+        kept = self._front(goals, singles_only)
+        if kept.rivals is None:
+            kept.rivals = tuple(goals.figures(trial.values) for trial in kept.front.items)
+        return kept.rivals
 
-    def rivals(self, goals: Goals, among: Callable[[Trial], bool] | None = None) -> tuple[dict[str, float], ...]:
-        """What a candidate has to beat: the figures of the front, of what is optimised."""
-        key, front = (among, tuple(goals.directions)), self.front(goals, among)
-        known, figures = self._rivals.get(key, ([], ()))
-        if known != front:
-            figures = tuple(goals.figures(trial.values) for trial in front)
-            self._rivals[key] = front, figures
-        return figures
+    def _front(self, goals: Goals, singles_only: bool = False) -> _KeptFront:
+        """A front is kept, and only trials that came since are looked at."""
+        kept = self._fronts.setdefault((singles_only, goals.limits, tuple(goals.directions)), _KeptFront())
+        for trial in feasible(self.since(kept.read), goals):
+            counts = (trial.is_single or not singles_only) and not self.is_rejected(trial, goals)
+            point = goals.point(trial.values)
+            if counts and not any(map(math.isnan, point)) and kept.front.add(point, trial):
+                kept.rivals = None
+        kept.read = len(self)
+        return kept
 
     def is_rejected(self, trial: Trial, goals: Goals) -> bool:
         """Whether ``trial`` breaks a limit by what was measured of it again: then it is no answer.
@@ -225,7 +243,7 @@ def open_run(folder: Path) -> tuple[Budget, Archive]:
     path = folder / "budget.yaml"
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = read_budget(path)
+    budget = Budget.read(path)
     archive = Archive(folder)
     if archive.base is None or not len(archive):
         raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
@@ -300,3 +318,12 @@ class Front(Generic[T]):
         self._points.append(new)
         self.items.append(item)
         return True
+
+
+@dataclass
+class _KeptFront:
+    """A front as far as the archive was read, with its figures until it changes."""
+
+    front: Front[Trial] = field(default_factory=Front)
+    read: int = 0
+    rivals: tuple[dict[str, float], ...] | None = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from sousvit.schema import read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
 from sousvit.search.plugins import load_plugins
+from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task
 
@@ -49,8 +50,8 @@ class SearchLimits(BaseModel):
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
     what the run folder keeps of trained models and of the teacher's answers; what is gone is computed again.
 
-    ``proposer``: ``auto`` weighs recipes by what they should add (:mod:`.model_based`) where that
-    applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more; the others sample only.
+    ``proposer``: who says what is tried next, by its name (:mod:`sousvit.search.proposers`). ``auto`` weighs recipes by
+    what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +67,14 @@ class SearchLimits(BaseModel):
     leave_one_out: bool = True
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
-    proposer: Literal["auto", "tpe", "nsga2"] = "auto"
+    proposer: str = "auto"
+
+    @field_validator("proposer")
+    @classmethod
+    def _known_proposer(cls, value: str) -> str:
+        if value not in PROPOSERS:
+            raise UnknownNameError("proposer", value, PROPOSERS.names())
+        return value
 
 
 class RayOptions(BaseModel):
@@ -115,7 +123,8 @@ class Budget(BaseModel):
     @field_validator("targets", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else [value]
+        entries = value if isinstance(value, list | tuple) else [value]
+        return [load_target(entry) if isinstance(entry, str | Path) else entry for entry in entries]
 
     @field_validator("targets")
     @classmethod
@@ -171,6 +180,24 @@ class Budget(BaseModel):
                     raise UserError(f"{name} needs labels", _NO_LABELS[self.data.kind], "ask for agreement instead")
         return self
 
+    @classmethod
+    def read(cls, path: str | Path, data_root: Path | None = None, **search: Any) -> Budget:
+        """The budget in a YAML file; paths in it are relative to it.
+
+        Args:
+            data_root: where relative paths of data start instead.
+            search: what the file's ``search`` section is to say instead, such as ``trials=50``; None leaves it.
+
+        Raises:
+            UserError: anything wrong, in one line.
+        """
+        path = Path(path)
+        value = read_yaml(path)
+        given = {name: entry for name, entry in search.items() if entry is not None}
+        if given and isinstance(value.get("search") or {}, dict):
+            value["search"] = {**(value.get("search") or {}), **given}
+        return make_budget(value, path.parent, str(path), data_root)
+
     @property
     def target(self) -> Target:
         """The first target: what figures without a target's name are of."""
@@ -216,6 +243,7 @@ class Budget(BaseModel):
             "ray": True,
             "search": {"trials", "time", "leave_one_out", "explore_share"},
             "targets": {"__all__": REACHING},
+            "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
 
@@ -226,16 +254,6 @@ def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]
 
     has_images = budget.data.kind != "none"
     return make_space(read_space(budget.space), shape, budget.runtimes, has_images)
-
-
-def read_budget(path: Path) -> Budget:
-    """Read and check a budget file; paths in it are relative to it.
-
-    Raises:
-        UserError: anything wrong, in one line.
-    """
-    value = read_yaml(path)
-    return make_budget(value, path.parent, str(path))
 
 
 def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", data_root: Path | None = None) -> Budget:
@@ -274,5 +292,6 @@ def _targets(given: Any, folder: Path, where: str) -> Any:
     """Profiles by name or file, read; files are relative to the budget's."""
     entries = given if isinstance(given, list | tuple) else [given]
     return [
-        load_target(entry, folder) if isinstance(entry, str) else make_target(entry, folder, where) for entry in entries
+        load_target(entry, folder) if isinstance(entry, str | Path) else make_target(entry, folder, where)
+        for entry in entries
     ]

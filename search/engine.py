@@ -3,33 +3,33 @@
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
 worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
 canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
-untrained artifact, recovers, exports and judges; the result goes to the archive first and to Optuna second. A recovered
-model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
+untrained artifact, recovers, exports and judges; the result goes to the archive first and to the proposer second.
+A recovered model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sousvit.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
+from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.executors.executor import Executor, Job, JobResult, finished, make_job
 from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
+from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.fidelity.promotion import Promotions
 from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
-from sousvit.search.pending import Work
-from sousvit.search.proposers.optuna import Proposal, Proposer
+from sousvit.search.proposers.proposer import Proposal
+from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
-from sousvit.search.trial import IS_SINGLE, Trial
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Engine:
     Args:
         budget: the request.
         archive: open for writing; results of an earlier session are kept and count.
-        proposer: over the same space, limits and objectives.
+        proposals: what is asked for, over the same space, limits and objectives.
         executor: started.
         base: the base's figures.
         shape: the base's shape.
         policy: fidelity of trials.
-        watcher: told of every trial.
+        callback: told of every trial.
         clock: seconds; the simulated executor brings its own.
     """
 
@@ -66,34 +66,56 @@ class Engine:
         self,
         budget: Budget,
         archive: Archive,
-        proposer: Proposer,
+        proposals: ProposalQueue,
         executor: Executor,
         base: BaseRecord,
         shape: ModelShape,
         policy: Halving,
-        watcher: Watcher | None = None,
+        callback: Callback | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
+        self._budget, self._archive, self._proposals, self._executor = budget, archive, proposals, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
-        self._watcher = watcher or Watcher()
+        self._callback = callback or Callback()
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
-        self._later: deque[Recipe] = deque()
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(archive, proposer.space, policy)
+        self._fan_out = FanOut(archive, proposals.space, policy)
         self._untrained = UntrainedResults(archive)
-        self._running: dict[str, Work] = {}
-        #: Asked, but the same weights are being trained for another recipe.
-        self._held: list[Work] = []
+        #: Further settings of single techniques, asked in between.
+        self._later: deque[Recipe] = deque()
+        #: Pending trials, and running ones by attempt.
+        self._held: list[Trial] = []
+        self._running: dict[str, Trial] = {}
+        #: What was asked and waits for a trial, by its key; the sampler may ask for one recipe several times.
+        self._awaited: dict[str, list[Proposal]] = defaultdict(list)
+        #: How often a trial's worker was lost, by its key.
+        self._losses: Counter[str] = Counter()
         self._exhausted = False
-        self.counts = self._watcher.counts
-        self.stopped_because = ""
+        self.counts = Counts()
 
     @property
     def seconds(self) -> float:
         """Search time spent, earlier sessions included."""
         return self._spent_before + self._clock() - self._begun
+
+    @property
+    def stopped_because(self) -> str:
+        """Why no job is given any more; "" while there may be one."""
+        return self._limit_reached() or ("the space is exhausted" if self._exhausted else "")
+
+    def _limit_reached(self) -> str:
+        """The budget's trials (those on their way included) or time, where they are spent; "" while some are left."""
+        limits = self._budget.search
+        if self._archive.own + len(self._running) >= limits.trials:
+            return f"{limits.trials} trials"
+        if limits.time is not None and self.seconds >= limits.time:
+            return f"{limits.time:.0f} s"
+        return ""
+
+    def cost_errors(self) -> dict[str, tuple[float, int]]:
+        """How well what candidates cost was predicted before it was measured (median relative error, structures)."""
+        return self._proposals.proposer.cost_errors()
 
     def run(self) -> None:
         """Search until the budget is spent.
@@ -105,11 +127,17 @@ class Engine:
         self._executor.drive(self)
 
     def begin(self) -> None:
-        """Take up what an earlier session left, and plan what is asked first."""
-        self._plan_priors(self._shape)
-        for proposal in self._proposer.reconcile(self._archive.records):
-            self._weigh(proposal)
+        """Plan what is asked first, and take up what an earlier session left."""
+        self._plan_starters()
+        finished = {trial.number: trial for trial in self._archive if not trial.source}
+        for proposal in self._proposals.unfinished:
+            if proposal.number in finished:  # killed between archive and tell
+                self._tell(finished[proposal.number], [proposal])
+            elif (trial := self._new_trial(proposal)) is not None:
+                self._hold_or_record(trial)
         self._fan_out.resume()
+
+    # What starts
 
     def next_job(self) -> Job | None:
         """The next job to start now; None while nothing may start before a running one ends, or for good.
@@ -117,158 +145,220 @@ class Engine:
         Raises:
             UserError: the disk is full, or every trial so far failed.
         """
-        while not self.is_over:
-            work = next(self._choices(), None)
-            if work is not None:
-                return self._start(work)
+        while not self._limit_reached():
+            trial = self._take_held() or self._next_variant() or self._next_promotion()
+            if trial is not None:
+                return self._start(trial)
             if self._exhausted or len(self._held) >= max(MOST_HELD, len(self._running)):
                 return None
-            if not self._propose():
-                self.stopped_because = "the space is exhausted"
+            trial = self._ask()
+            if trial is None:
                 self._exhausted = True
+            else:
+                self._hold_or_record(trial)
         return None
 
-    def take(self, outcome: JobResult) -> bool:
-        """Record an outcome; False for that of a lost attempt, which is discarded."""
-        work = self._running.pop(outcome.attempt, None)
-        if work is None:
-            return False
-        assert work.job is not None
-        if outcome.lost and work.retries < RETRIES:
-            work.retries += 1
-            self._held.insert(0, work)
-            return True
-        record = trial_of(work.job, outcome, work.origin, work.number)
-        self.counts.gated_measured += record.status == "gated"
-        self._record(record, work.proposals)
-        self._fan_out.offer(work.recipe, record)
-        return True
+    def _take_held(self) -> Trial | None:
+        """The first held trial whose weights no running job is training, so that waiting would save nothing."""
+        training = {(trial.model_key, trial.fidelity) for trial in self._running.values()}
+        for place, trial in enumerate(self._held):
+            if not trial.parsed.trains or (trial.model_key, trial.fidelity) not in training:
+                return self._held.pop(place)
+        return None
 
-    def cost_errors(self) -> dict[str, tuple[float, int]]:
-        """How well what candidates cost was predicted before it was measured (median relative error, structures)."""
-        return self._proposer.cost_errors()
+    def _next_variant(self) -> Trial | None:
+        """The next other deployment of a recovered model that nobody has judged."""
+        while (following := self._fan_out.next()) is not None:
+            recipe, origin = following
+            trial = self._trial(recipe.canonical(self._shape), FULL, origin)
+            if self._fits(trial.parsed) and not self._is_asked(trial):
+                self.counts.variants += 1
+                return trial
+        return None
+
+    def _next_promotion(self) -> Trial | None:
+        """What to train further now."""
+        promoted = self._promotions.next(self.seconds, self._on_their_way(), self._exhausted)
+        self.counts.promoted += promoted is not None
+        return promoted
+
+    def _ask(self) -> Trial | None:
+        """The next recipe of the proposer that is neither judged nor on its way; None when nothing new is left."""
+        self._enqueue_later()
+        repeated = 0
+        while repeated < DUPLICATES_BEFORE_END:
+            was_enqueued = self._proposals.is_waiting  # a known one says nothing of what else there is
+            if repeated and not was_enqueued and not self._proposals.vary(self._is_new):
+                return None
+            pending = [trial.parsed for trial in self._on_their_way()]
+            proposal = self._proposals.ask(pending)
+            trial = None if proposal is None else self._new_trial(proposal)
+            if trial is not None:
+                return trial
+            repeated += not was_enqueued
+        return None
+
+    def _new_trial(self, proposal: Proposal) -> Trial | None:
+        """The trial that a proposal asks for; None where it brings nothing new, which the proposer is told."""
+        if not self._fits(proposal.recipe):
+            self.counts.unfit += 1
+            self._proposals.reject(proposal)
+            return None
+        trial = self._trial(proposal.recipe, self._policy.rung(proposal.recipe), proposal.origin)
+        known = self._archive.trials.get(trial.key)
+        if known is not None:
+            self._tell(known, [proposal])
+        else:
+            is_new = not self._is_asked(trial)
+            self._awaited[trial.key].append(proposal)
+            if is_new:
+                return trial
+        self.counts.replayed += 1
+        return None
+
+    def _hold_or_record(self, trial: Trial) -> None:
+        """Hold a new trial ready, unless it need not run: shapes gate it, or its untrained model was judged before."""
+        gated = self._gated(trial)
+        ended = gated or self._untrained.of(trial)
+        self.counts.gated_analytic += gated is not None
+        if ended is None:
+            self._held.append(trial)
+        else:
+            self._record(ended)
+
+    def _gated(self, trial: Trial) -> Trial | None:
+        """The trial as gated, if shapes alone break a limit or its deployment never pays."""
+        if trial.origin == "proposed" and self._fan_out.is_dominated(trial.parsed):
+            message = "gated: every model that was deployed so was better off with another deployment"
+            return replace(trial, status="gated", message=message)
+        values = self._analytic_values(trial.parsed)
+        broken = self.goals.explain(values, measured_only=True)
+        if not broken:
+            return None
+        return replace(trial, status="gated", values=values, message=f"gated by shape: {'; '.join(broken)}")
+
+    def _start(self, trial: Trial, attempt: str | None = None) -> Job:
+        self._callback.on_begin(trial.origin, trial.parsed, trial.fidelity)
+        job = make_job(trial, self._budget.search, self._rivals(trial))
+        job = job if attempt is None else replace(job, attempt=attempt)
+        self._running[job.attempt] = replace(trial, status="running", attempt=job.attempt)
+        return job
+
+    def _rivals(self, trial: Trial) -> tuple[dict[str, float], ...]:
+        """The front so far; for a single technique that of singles, because the best single is part of the answer."""
+        return self._archive.rivals(self.goals, singles_only=trial.is_single)
 
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
-        recipe = Recipe.from_dict(job.recipe)
-        return self._policy.rungs_from(job.fidelity, self._archive) if recipe.trains else [job.fidelity]
+        return self._policy.rungs_from(job.fidelity) if Recipe.from_dict(job.recipe).trains else [job.fidelity]
 
     def continue_with(self, job: Job, attempt: str) -> Job | None:
         """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
-        if self.is_over:
+        if self._limit_reached():
             return None
-        promotion = self._promotions.next(self.seconds, [*self._running.values(), *self._held], self._exhausted)
-        rungs = self.rungs_of(job)
-        if promotion is None or promotion.trial.recipe != job.recipe or promotion.fidelity not in rungs[1:2]:
+        promoted = self._promotions.next(self.seconds, self._on_their_way(), self._exhausted)
+        if promoted is None or promoted.recipe != job.recipe or promoted.fidelity not in self.rungs_of(job)[1:2]:
             return None
         self.counts.promoted += 1
-        return self._start(self._work(Recipe.from_dict(job.recipe), promotion.fidelity, "promoted"), attempt)
+        return self._start(promoted, attempt)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the budget's trials (those on their way included) or time are spent."""
-        limits = self._budget.search
-        if self._archive.own + len(self._running) >= limits.trials:
-            self.stopped_because = f"{limits.trials} trials"
-        elif limits.time is not None and self.seconds >= limits.time:
-            self.stopped_because = f"{limits.time:.0f} s"
-        else:
+    # What ends
+
+    def take(self, result: JobResult) -> bool:
+        """Record a job's result; False for that of a lost attempt, which is discarded."""
+        trial = self._running.pop(result.attempt, None)
+        if trial is None:
             return False
+        if result.lost and self._losses[trial.key] < RETRIES:
+            self._losses[trial.key] += 1
+            self._held.insert(0, replace(trial, status="pending", attempt=""))
+            return True
+        trial = finished(trial, result)
+        self.counts.gated_measured += trial.status == "gated"
+        self._record(trial)
+        self._fan_out.offer(trial)
         return True
 
-    def _choices(self) -> Iterator[Work]:
-        """What may start now, best first: asked recipes, then deployments of recovered models, then promotions."""
-        running = list(self._running.values())
-        for work in self._held:
-            if not work.shares_training(running):
-                self._held.remove(work)
-                yield work
-                return
-        while (following := self._fan_out.next()) is not None:
-            recipe, origin = following
-            work = self._work(recipe.canonical(self._shape), FULL, origin)
-            if (
-                self._fits(work.recipe)
-                and work.key not in self._archive.trials
-                and work.key not in self._on_their_way()
-            ):
-                self.counts.variants += 1
-                yield work
-                return
-        promotion = self._promotions.next(self.seconds, [*running, *self._held], self._exhausted)
-        if promotion is not None:
-            self.counts.promoted += 1
-            yield self._work(Recipe.from_dict(promotion.trial.recipe), promotion.fidelity, "promoted")
+    def _record(self, trial: Trial) -> None:
+        """Archive first, then tell: a crash in between is mended on resume."""
+        proposals = self._awaited.pop(trial.key, [])
+        trial = replace(trial, number=proposals[0].number if proposals else None)
+        self._archive.add(trial)
+        self._tell(trial, proposals)
+        if trial.artifact:
+            self._archive.drop_artifacts(self.goals, trial)
+        self.counts.finished += 1
+        self.counts.failed += trial.status == "failed"
+        self._callback.on_trial(trial, self.counts)
+        self._check_not_hopeless()
 
-    def _work(self, recipe: Recipe, fidelity: float, origin: str, *proposals: Proposal) -> Work:
-        return Work(recipe, fidelity, self._budget.search.seed, origin, list(proposals))
+    def _tell(self, trial: Trial, proposals: list[Proposal]) -> None:
+        """Tell the proposer what came of proposals, as it should end in full training."""
+        for proposal in proposals:
+            self._proposals.tell(proposal, self._policy.expected(trial))
 
-    def _start(self, work: Work, attempt: str | None = None) -> Job:
-        self._watcher.begin(work.origin, work.recipe, work.fidelity)
-        job = make_job(work.recipe, work.fidelity, self._budget.search, self._rivals(work))
-        work.job = job if attempt is None else replace(job, attempt=attempt)
-        self._running[work.job.attempt] = work
-        return work.job
+    def _check_not_hopeless(self) -> None:
+        trials = self._archive.records
+        if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
+            raise UserError(
+                "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
+            )
 
-    def _propose(self) -> bool:
-        """Ask for a new recipe and hold it ready, or record what gated it; False when nothing new is left."""
-        while self._later and self._is_known(self._later[0]):
+    # What is asked beside the proposer's own choices
+
+    def _plan_starters(self) -> None:
+        """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
+
+        Deployments come first: they need no training, and whatever is worse than one of them is not trained.
+        The singles' further settings are asked in between the sampler's own recipes.
+        """
+        space, trials = self._proposals.space, self._budget.search.trials
+        deploys, singles, more = single_recipes(space, self._shape)
+        # A third of a small budget at most: the search itself must have its share.
+        singles = [*deploys, *singles][: trials // 3]
+        self._later.extend(more[: max(0, trials // 3 - len(singles))])
+        if not self._proposals.is_new:
+            return  # resumed: what was not asked for yet still waits
+        # Known ones are replayed, so that the proposer learns them.
+        earlier = [("earlier", trial.parsed) for trial in self._archive.front(self.goals)]
+        hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, self._shape)]
+        known = [("single", recipe) for recipe in singles]
+        self._proposals.enqueue([*earlier, *known[: len(deploys)], *hybrids, *known[len(deploys) :]])
+
+    def _enqueue_later(self) -> None:
+        """Ask next for a further setting of a single technique, where it is its turn."""
+        while self._later and self._is_judged(self._later[0]):
             self._later.popleft()
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
-            self._proposer.enqueue(self._later.popleft(), "single")
-        repeated = 0
-        while repeated < DUPLICATES_BEFORE_END:
-            was_enqueued = self._proposer.is_waiting  # a known one says nothing of what else there is
-            if repeated and not was_enqueued and not self._enqueue_other():
-                return False
-            pending = [work.recipe for work in self._on_their_way().values()]
-            if self._weigh(self._proposer.ask(self._archive.records, pending, self._fan_out.dominated())):
-                return True
-            repeated += not was_enqueued
-        return False
+            self._proposals.enqueue([("single", self._later.popleft())])
 
-    def _enqueue_other(self) -> bool:
-        """Ask for something else than the sampler would: for what is left of a listed space, or for a mutation."""
-        if self._proposer.space.is_listed:
-            return self._proposer.enqueue_listed(self._is_new)
-        self._proposer.enqueue_mutation(self._is_new)
-        return True
-
-    def _weigh(self, proposal: Proposal) -> bool:
-        """Hold a proposal ready, or record what gates it; False where it brings nothing new."""
-        if not self._fits(proposal.recipe):
-            self.counts.unfit += 1
-            self._proposer.reject(proposal)
-            return False
-        work = self._work(proposal.recipe, self._policy.rung(proposal.recipe, self._archive), proposal.origin, proposal)
-        known, awaited = self._archive.trials.get(work.key), self._on_their_way().get(work.key)
-        if known is not None:
-            self._proposer.tell(proposal, self._policy.expected(known, self._archive.records))
-        elif awaited is not None:
-            awaited.proposals.append(proposal)
-        else:
-            self._hold_or_gate(work)
-            return True
-        self.counts.replayed += 1
-        return False
-
-    def _is_known(self, recipe: Recipe) -> bool:
+    def _is_judged(self, recipe: Recipe) -> bool:
         return self._fits(recipe) and self._planned(recipe).key in self._archive.trials
 
     def _is_new(self, recipe: Recipe) -> bool:
         """Whether asking for it would give a trial that its shape does not gate."""
         if not self._fits(recipe):
             return False
-        work = self._planned(recipe)
-        is_asked = work.key in self._archive.trials or work.key in self._on_their_way()
-        return not is_asked and not self.goals.violations(self._analytic_values(work.recipe), measured_only=True)
+        trial = self._planned(recipe)
+        values = self._analytic_values(trial.parsed)
+        return not self._is_asked(trial) and not self.goals.violations(values, measured_only=True)
 
-    def _planned(self, recipe: Recipe) -> Work:
+    # Trials
+
+    def _planned(self, recipe: Recipe) -> Trial:
+        """The trial that a proposal of this recipe would be."""
         canonical = recipe.canonical(self._shape)
-        return self._work(canonical, self._policy.rung(canonical, self._archive), "")
+        return self._trial(canonical, self._policy.rung(canonical), "proposed")
 
-    def _analytic_values(self, recipe: Recipe) -> dict[str, Measurement]:
-        return analytic_values(recipe, self._shape, self._base.values)
+    def _trial(self, recipe: Recipe, fidelity: float, origin: str) -> Trial:
+        return Trial.pending(recipe, fidelity, self._budget.search.seed, origin)
+
+    def _on_their_way(self) -> list[Trial]:
+        return [*self._running.values(), *self._held]
+
+    def _is_asked(self, trial: Trial) -> bool:
+        """Whether it is finished or on its way."""
+        return trial.key in self._archive.trials or any(other.key == trial.key for other in self._on_their_way())
 
     def _fits(self, recipe: Recipe) -> bool:
         """Whether the steps' values fit together (no more tokens merged than the blocks left can merge)."""
@@ -278,77 +368,5 @@ class Engine:
             return False
         return True
 
-    def _on_their_way(self) -> dict[str, Work]:
-        return {work.key: work for work in (*self._running.values(), *self._held)}
-
-    def _hold_or_gate(self, work: Work) -> None:
-        """Hold it ready, unless shapes gate it, or the same model was judged before its recovery already."""
-        gated = self._gate(work)
-        known = self._untrained.of(work) if gated is None and work.fidelity == UNTRAINED else None
-        if gated is not None:
-            self.counts.gated_analytic += 1
-            self._record(gated, work.proposals)
-        elif known is not None:
-            self._record(known, work.proposals)
-        else:
-            self._held.append(work)
-
-    def _gate(self, work: Work) -> Trial | None:
-        """A gated record if shapes alone break a limit, or the deployment never pays."""
-        if work.origin == "proposed" and self._fan_out.is_dominated(work.recipe):
-            message = "gated: every model that was deployed so was better off with another deployment"
-            return self._gated(work, message=message)
-        values = self._analytic_values(work.recipe)
-        broken = self.goals.explain(values, measured_only=True)
-        if not broken:
-            return None
-        message = f"gated by shape: {'; '.join(broken)}"
-        return self._gated(work, values=values, message=message)
-
-    def _gated(self, work: Work, **more: Any) -> Trial:
-        plain = work.recipe.to_dict()
-        return Trial(work.key, plain, work.fidelity, work.seed, "gated", origin=work.origin, number=work.number, **more)
-
-    def _rivals(self, work: Work) -> tuple[dict[str, float], ...]:
-        """The front so far; for a single technique that of singles, because the best single is part of the answer."""
-        return self._archive.rivals(self.goals, IS_SINGLE if work.is_single else None)
-
-    def _record(self, record: Trial, proposals: list[Proposal]) -> None:
-        """Archive first, then tell: a crash in between is mended on resume."""
-        self._archive.add(record)
-        for proposal in proposals:
-            self._proposer.tell(proposal, self._policy.expected(record, self._archive.records))
-        if record.artifact:
-            self._archive.drop_artifacts(self.goals, record)
-        self.counts.finished += 1
-        self.counts.failed += record.status == "failed"
-        self._watcher.trial(record, self.counts)
-        self._check_not_hopeless()
-
-    def _plan_priors(self, shape: ModelShape) -> None:
-        """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
-
-        Deployments come first: they need no training, and whatever is worse than one of them is not trained.
-        The singles' further settings are asked in between the sampler's own recipes.
-        """
-        space, trials = self._proposer.space, self._budget.search.trials
-        deploys, singles, more = single_recipes(space, shape)
-        # A third of a small budget at most: the search itself must have its share.
-        singles = [*deploys, *singles][: trials // 3]
-        self._later.extend(more[: max(0, trials // 3 - len(singles))])
-        if not self._proposer.is_new:
-            return  # resumed: the study still holds what was not asked yet
-        for trial in self._archive.front(self.goals):
-            # Known: replayed, so that the sampler learns it.
-            self._proposer.enqueue(Recipe.from_dict(trial.recipe), "earlier")
-        hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, shape)]
-        known = [("single", recipe) for recipe in singles]
-        for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
-            self._proposer.enqueue(recipe, origin)
-
-    def _check_not_hopeless(self) -> None:
-        trials = self._archive.records
-        if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
-            raise UserError(
-                "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
-            )
+    def _analytic_values(self, recipe: Recipe) -> dict[str, Measurement]:
+        return analytic_values(recipe, self._shape, self._base.values)

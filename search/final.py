@@ -1,4 +1,4 @@
-"""The answer of a search: chosen, measured again, then judged on images that the choice never saw."""
+"""The final answer of a search: chosen, measured again, then judged on images that the choice never saw."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from sousvit.files import write_atomic
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.archive import Archive
 from sousvit.search.budget import CONTACT_SHEET, Budget
-from sousvit.search.callbacks import Hooks
-from sousvit.search.executors.executor import Executor
+from sousvit.search.callbacks import Callback
+from sousvit.search.executors.executor import Executor, MakeTable, Verify
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, Row, choose
-from sousvit.search.trial import Trial, decode, encode
+from sousvit.search.trial import Trial, encode
 from sousvit.specs import DataSpec
 
 #: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
 VERIFICATIONS = 5
 
 
-def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
+def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, callback: Callback) -> Answer:
     """Choose, verify the choice by measuring it again, then judge it (and its parts) on the test split."""
-    answer = _verified(archive, goals, executor, hooks)
+    answer = _verified(archive, goals, executor, callback)
     if answer.chosen is None:
         return answer
     before = archive.test_answers
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
         archive.append("test_read", recipe=answer.chosen.recipe)
-    told = executor.call(
-        "answer",
-        recipe=answer.chosen.recipe,
-        fidelity=answer.chosen.fidelity,
-        single=None if answer.single is None else answer.single.recipe,
-        leave_one_out=budget.search.leave_one_out and answer.feasible,
-        retrain_base=_seems_better(answer.chosen),
+    table = executor.call(
+        MakeTable(
+            answer.chosen.recipe,
+            answer.chosen.fidelity,
+            single=None if answer.single is None else answer.single.recipe,
+            leave_one_out=budget.search.leave_one_out and answer.feasible,
+            retrain_base=_seems_better(answer.chosen),
+        )
     )
     if budget.data.has_test:  # an answer that was cut short before told nobody anything
         archive.append("test_told")
-    if told["sheet"] is not None:
-        write_atomic(archive.folder / CONTACT_SHEET, told["sheet"])
-    found = tuple(Row.from_dict(row) for row in told["rows"])
-    notes = _notes(answer, found, goals) + _notes_on_data(budget.data) + tuple(told["notes"])
+    if table.sheet is not None:
+        write_atomic(archive.folder / CONTACT_SHEET, table.sheet)
+    notes = _notes(answer, table.rows, goals) + _notes_on_data(budget.data) + table.notes
     if before:
         notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)
-    if told["skipped"]:
-        notes += (f"building the parts took as long as the search was given; left out: {', '.join(told['skipped'])}",)
-    return replace(answer, rows=found, notes=notes)
+    if table.skipped:
+        notes += (f"building the parts took as long as the search was given; left out: {', '.join(table.skipped)}",)
+    return replace(answer, rows=table.rows, notes=notes)
 
 
 def _notes_on_data(data: DataSpec) -> tuple[str, ...]:
@@ -58,23 +58,23 @@ def _notes_on_data(data: DataSpec) -> tuple[str, ...]:
     return known, "the table is on the images that the recipe was chosen by, which flatters it: check it on others"
 
 
-def _verified(archive: Archive, goals: Goals, executor: Executor, hooks: Hooks) -> Answer:
+def _verified(archive: Archive, goals: Goals, executor: Executor, callback: Callback) -> Answer:
     """The best recipe that holds the limits when it is measured again; the nearest miss where none does."""
     answer = choose(archive, goals)
     for _ in range(VERIFICATIONS):
         if answer.chosen is None or not answer.feasible:
             return answer
-        again = decode(executor.call("verify", recipe=answer.chosen.recipe, fidelity=answer.chosen.fidelity))
+        again = executor.call(Verify(answer.chosen.recipe, answer.chosen.fidelity))
         broken = goals.violations(again, measured_only=True)
         if not broken:
             return answer
-        hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
+        callback.on_message(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
         said = "; ".join(goals.explain(again, measured_only=True))
         archive.append("rejected", key=answer.chosen.key, values=encode(again), broken=list(broken), said=said)
         answer, last = choose(archive, goals), answer
     if not answer.feasible:
         return answer
-    hooks.say(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
+    callback.on_message(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
     return replace(last, feasible=False, violated=(f"measured again: {said}",))
 
 

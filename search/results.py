@@ -16,7 +16,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
-from sousvit.search.trial import IS_SINGLE, Trial, decode, encode
+from sousvit.search.trial import Trial, decode, encode
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,22 @@ class Row:
     def from_dict(cls, plain: Mapping[str, Any]) -> Row:
         """The inverse of :meth:`to_dict`."""
         return cls(**{**plain, "values": decode(plain["values"])})
+
+
+@dataclass(frozen=True)
+class FinalTable:
+    """The rows of an answer, as a worker measured them.
+
+    Attributes:
+        skipped: rows left out because building the others took as long as the search was given.
+        sheet: a PNG of the images that the recipe was built from, where they are synthesised.
+        notes: what reading the data dropped or changed.
+    """
+
+    rows: tuple[Row, ...]
+    skipped: tuple[str, ...] = ()
+    sheet: bytes | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,11 +120,15 @@ def choose_among(pool: Sequence[Trial], goals: Goals) -> Answer:
     """The best trial of ``pool`` that holds the limits, or the nearest miss."""
     held = feasible(pool, goals)
     chosen = best(held, goals)
-    single = best(filter(IS_SINGLE, held), goals) or nearest_miss(filter(IS_SINGLE, pool), goals)
+    single = best(_singles(held), goals) or nearest_miss(_singles(pool), goals)
     if chosen is not None:
         return Answer(True, chosen, single)
     miss = nearest_miss(pool, goals)
     return Answer(False, miss, single, () if miss is None else phrases(miss, goals))
+
+
+def _singles(trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.is_single]
 
 
 def phrases(trial: Trial, goals: Goals) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A study: every technique of a space alone, and named combinations, measured on one base in one run.
+"""A survey: every technique of a space alone, and named combinations, measured on one base in one run.
 
 It is a run like a search's (same folder, same archive, resumed the same way), but the recipes are listed, not
 proposed. A technique that changes the base stands there twice: repaired from calibration data alone, and with the
@@ -11,19 +11,19 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.callbacks import Hooks
-from sousvit.search.executors.executor import Executor, Job, JobResult, make_job, trial_of
+from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.executors.executor import Executor, Job, JobResult, finished, make_job
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
 from sousvit.search.run import claim_run
-from sousvit.search.trial import trial_key
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space
@@ -47,47 +47,46 @@ COMBINATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a study: the technique or combination it stands for, and the recipe."""
-
-    name: str
-    recipe: Recipe
+#: The technique or combination that a recipe stands for, and the recipe.
+Named = tuple[str, Recipe]
 
 
-def entries(space: Space, shape: ModelShape) -> list[Entry]:
-    """The base in every runtime, every technique alone, then the combinations; each recipe once, in canonical form."""
+def entries(space: Space, shape: ModelShape, seed: int) -> list[Trial]:
+    """The base in every runtime, every technique alone, then the combinations, as pending trials in full.
+
+    Each recipe is there once, in canonical form; the origin of its trial is its name.
+    """
     runtimes = list(dict.fromkeys(runtime for runtime, _ in space.deploys.values()))
-    found = [Entry("base", Recipe((), runtime)) for runtime in runtimes]
+    found: list[Named] = [("base", Recipe((), runtime)) for runtime in runtimes]
     found += [*_singles(space, shape, runtimes), *_recoveries(space, shape)]
     for name, techniques in COMBINATIONS.items():
-        recipe = _combination(space, shape, techniques)
-        if recipe is not None:
-            found.append(Entry(name, recipe))
-    unique: dict[str, Entry] = {}
-    for entry in found:
+        combined = _combination(space, shape, techniques)
+        if combined is not None:
+            found.append((name, combined))
+    unique: dict[str, Trial] = {}
+    for name, recipe in found:
         try:
-            recipe = entry.recipe.canonical(shape)
-            recipe.reshape(shape)
+            canonical = recipe.canonical(shape)
+            canonical.reshape(shape)
         except UserError:
             continue  # these settings do not fit this base
-        unique.setdefault(recipe.hash, Entry(entry.name, recipe))
+        unique.setdefault(canonical.hash, Trial.pending(canonical, FULL, seed, name))
     return list(unique.values())
 
 
-def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterator[Entry]:
+def _singles(space: Space, shape: ModelShape, runtimes: Sequence[str]) -> Iterator[Named]:
     for option in _model_options(space):
         for step in variants(option, shape):
             recovery = _recovery(space, shape, step)
             if recovery and option.handler.stage is not Stage.ARCHITECTURE:
-                yield Entry(f"{option.technique}, untrained", Recipe((step,), space.first_runtime(step)))
+                yield f"{option.technique}, untrained", Recipe((step,), space.first_runtime(step))
             for runtime in runtimes:
                 if all(one.handler.suits(runtime) for one in (step, *recovery)):
-                    yield Entry(option.technique, Recipe((step, *recovery), runtime))
+                    yield option.technique, Recipe((step, *recovery), runtime)
     for runtime, deploy in space.deploys.values():
         if deploy is not None:
             for step in variants(deploy, shape):
-                yield Entry(deploy.technique, Recipe((step,), runtime))
+                yield deploy.technique, Recipe((step,), runtime)
 
 
 def _model_options(space: Space) -> list[Option]:
@@ -115,7 +114,7 @@ def variants(option: Option, shape: ModelShape) -> list[Step]:
     return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
 
 
-def _recoveries(space: Space, shape: ModelShape) -> Iterator[Entry]:
+def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
     """Every value of every recovery parameter, and techniques that only help recovery, on the first pruned model."""
     options = [option for group in space.groups for option in group]
     carriers = [option.samples(shape)[0] for option in options if option.handler.stage is Stage.STRUCTURE]
@@ -131,12 +130,12 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Entry]:
                 for value in values if name != "epochs" else ():
                     with contextlib.suppress(UserError):  # shares of the loss beyond 1
                         step = Step.make(option.technique, **{**given, name: value})
-                        yield Entry(f"recovery, {name} {value}", Recipe((carrier, step), runtime))
+                        yield f"recovery, {name} {value}", Recipe((carrier, step), runtime)
         elif not handler.role.compresses and not handler.role.trains:
             for step in option.samples(shape)[:1]:
                 recipe = _helped(step, carriers, Recipe(usual, runtime), shape)
                 if recipe is not None:
-                    yield Entry(f"recovery, {option.technique}", recipe)
+                    yield f"recovery, {option.technique}", recipe
 
 
 def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: ModelShape) -> Recipe | None:
@@ -177,15 +176,15 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     return None
 
 
-def run_study(
-    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], hooks: Hooks | None = None
+def run_survey(
+    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], callback: Callback | None = None
 ) -> Archive:
     """Measure every entry that the run has not measured yet; returns the archive.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
     """
-    hooks = hooks or Hooks()
+    callback = callback or Callback()
     archive = Archive(folder, writable=True)
     try:
         claim_run(archive, budget, f"study {budget.identity}")
@@ -197,8 +196,8 @@ def run_study(
                 archive.append("base", base=base.to_dict())
             shape = read_shape(base.shape)
             space, left_out = open_space(budget, shape)
-            hooks.ready(base, space, left_out)
-            executor.drive(_Listed(entries(space, shape), archive, budget, hooks))
+            callback.on_start(base, space, left_out)
+            executor.drive(_Listed(entries(space, shape, budget.search.seed), archive, budget, callback))
         frame = trial_frame(archive, budget.goals())
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
@@ -208,36 +207,32 @@ def run_study(
 
 
 class _Listed:
-    """The entries that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
+    """The trials that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
 
-    def __init__(self, wanted: list[Entry], archive: Archive, budget: Budget, hooks: Hooks) -> None:
-        self._archive, self._budget, self._hooks = archive, budget, hooks
-        seed = budget.search.seed
-        self._waiting = deque(
-            entry for entry in wanted if trial_key(entry.recipe.to_dict(), FULL, seed) not in archive.trials
-        )
-        self._running: dict[str, tuple[Entry, Job]] = {}
+    def __init__(self, wanted: list[Trial], archive: Archive, budget: Budget, callback: Callback) -> None:
+        self._archive, self._budget, self._callback = archive, budget, callback
+        self._counts = Counts()
+        self._waiting = deque(trial for trial in wanted if trial.key not in archive.trials)
+        self._running: dict[str, Trial] = {}
 
     def next_job(self) -> Job | None:
         if not self._waiting:
             return None
-        entry = self._waiting.popleft()
-        self._hooks.watcher.begin(entry.name, entry.recipe, FULL)
-        job = make_job(entry.recipe, FULL, self._budget.search)
-        self._running[job.attempt] = entry, job
+        trial = self._waiting.popleft()
+        self._callback.on_begin(trial.origin, trial.parsed, FULL)
+        job = make_job(trial, self._budget.search)
+        self._running[job.attempt] = trial
         return job
 
-    def take(self, outcome: JobResult) -> bool:
-        if outcome.attempt not in self._running:
+    def take(self, result: JobResult) -> bool:
+        if result.attempt not in self._running:
             return False
-        entry, job = self._running.pop(outcome.attempt)
-        record = trial_of(job, outcome, entry.name)
-        self._archive.add(record)
-        self._archive.drop_artifacts(self._budget.goals(), record)
-        counts = self._hooks.watcher.counts
-        counts.finished += 1
-        counts.failed += record.status == "failed"
-        self._hooks.watcher.trial(record, counts)
+        trial = finished(self._running.pop(result.attempt), result)
+        self._archive.add(trial)
+        self._archive.drop_artifacts(self._budget.goals(), trial)
+        self._counts.finished += 1
+        self._counts.failed += trial.status == "failed"
+        self._callback.on_trial(trial, self._counts)
         return True
 
     def rungs_of(self, job: Job) -> list[float]:

@@ -1,20 +1,22 @@
-"""What is known of one trial: :class:`Trial`, and :class:`BaseRecord` for the uncompressed model."""
+"""A trial, from proposal to record, and the figures of the uncompressed base that trials are compared with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, Literal
 
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.tasks.task import task_measured
-from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique, role_of
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique
 
-Status = Literal["complete", "gated", "failed"]
+#: How a trial may end.
+Ended = Literal["complete", "gated", "failed"]
+Status = Ended | Literal["pending", "running"]
 
 
 def encode(values: Mapping[str, Measurement]) -> dict[str, list[float | None]]:
@@ -27,13 +29,9 @@ def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
     return {name: Measurement(*entry) for name, entry in plain.items()}
 
 
-def is_single(techniques: Iterable[str]) -> bool:
-    """Whether a recipe is one compression technique (with or without recovery) and nothing else.
-
-    A step that is no technique known here (of a plug-in that is not loaded, or a row of a table) counts as one.
-    """
-    roles = map(role_of, techniques)
-    return sum(role is None or role.compresses for role in roles) == 1
+#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
+#: answer from the archive takes under a second because it imports no technique, hence no torch.
+REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
 
 
 #: Words for origins in runs of earlier versions.
@@ -42,18 +40,20 @@ EARLIER_ORIGINS = {"prior": "starter", "fanned": "variant"}
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished trial at one fidelity.
+    """A recipe judged at one fidelity, with its results; before that, one that waits for them.
 
     Attributes:
         key: recipe, fidelity and seed in one hash; a finished key is never paid again.
         recipe: plain values of the recipe.
-        fidelity: share of the recovery epochs it got; 1.0 is final, 0.0 judged before its recovery.
-        status: ``complete``; ``gated`` (a hard limit was violated before training); ``failed``.
+        fidelity: share of the recovery epochs it gets; 1.0 is final, 0.0 judged before its recovery.
+        status: ``pending``, then ``running``, then ``complete``, ``gated`` (a hard limit was violated before training)
+            or ``failed``.
         values: figures by objective name, those measured before the trial ended.
         origin: who asked: ``proposed``, ``single`` (one technique), ``starter``, ``promoted``, ``variant`` (another
-            deployment) or ``unrecovered`` (the recipe of an untrained evaluation, without its recovery).
-        number: the Optuna trial, or None for promotions.
-        attempt: identifies the attempt that gave the result.
+            deployment) or ``unrecovered`` (the recipe of an untrained evaluation, without its recovery); in a survey,
+            the name of what is measured.
+        number: the Optuna trial, or None where the engine asked.
+        attempt: identifies the attempt that gives the result.
         seconds: wall time by part (gate, prepare, build, teacher, recover, export, judge).
         message: why it failed, or which limits gated it.
         artifact: folder name under ``artifacts/``, or "".
@@ -74,6 +74,21 @@ class Trial:
     artifact: str = ""
     source: str = ""
 
+    @classmethod
+    def pending(cls, recipe: Recipe, fidelity: float, seed: int, origin: str = "proposed") -> Trial:
+        """A trial that nobody has begun."""
+        plain = recipe.to_dict()
+        return cls(trial_key(plain, fidelity, seed), plain, fidelity, seed, "pending", origin=origin)
+
+    def promoted(self, fidelity: float) -> Trial:
+        """The pending trial of the same recipe at a higher fidelity."""
+        return Trial.pending(self.parsed, fidelity, self.seed, "promoted")
+
+    @cached_property
+    def parsed(self) -> Recipe:
+        """The recipe as a checked value."""
+        return Recipe.from_dict(self.recipe)
+
     @property
     def is_final(self) -> bool:
         """Whether it counts for the answer: complete, at full fidelity."""
@@ -86,8 +101,8 @@ class Trial:
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether its recipe is one technique."""
-        return is_single([step["technique"] for step in self.recipe["steps"]])
+        """Whether its recipe is one compression technique (with or without recovery) and nothing else."""
+        return sum(name not in REPAIRS for name in self.techniques) == 1
 
     @cached_property
     def recipe_key(self) -> str:
@@ -130,10 +145,6 @@ def word_of(values: Mapping[str, Measurement]) -> str:
     return quality if quality == "agreement" else task_measured(values).heading.removesuffix(" %")
 
 
-#: The same function wherever fronts of single techniques are asked for, so that they are kept.
-IS_SINGLE = attrgetter("is_single")
-
-
 @dataclass(frozen=True)
 class BaseRecord:
     """The base model in ONNX Runtime fp32: its figures, its shape, and where they were measured.
@@ -173,11 +184,11 @@ class BaseRecord:
 def recipe_model_key(recipe: dict[str, Any]) -> str:
     """Identity of a recipe's model before deployment."""
     steps = recipe["steps"]
-    last = steps[-1]["technique"] if steps else None
+    last: str = steps[-1]["technique"] if steps else ""
     deployed = last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
     return content_hash(steps[: len(steps) - deployed])
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:
-    """Identity of the work that a trial pays for."""
+    """Identity of what a trial pays for."""
     return content_hash(recipe, float(fidelity), seed)

@@ -16,6 +16,7 @@ import re
 import sys
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sousvit.errors import UnknownNameError, UserError
@@ -23,7 +24,6 @@ from sousvit.files import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import ModuleType
 
 T = TypeVar("T")
 
@@ -90,12 +90,12 @@ class Registry(Generic[T]):
         return sorted({*self._builtin, *self._items, *self._points})
 
     def add(self, name: str, item: T) -> T:
-        """Register an item as it is; the same object again is harmless.
+        """Register an item as it is; the same object again is harmless, as is what a notebook's cell defines again.
 
         Raises:
             UserError: another item has this name.
         """
-        if name in self and self.get(name) is not item:
+        if name in self and self.get(name) is not item and not _is_defined_again(self.get(name), item):
             raise UserError(f"{self.kind} names are unique", repr(name), "rename one of the two")
         self._items[name] = item
         return item
@@ -128,6 +128,37 @@ class Registry(Generic[T]):
             self.add(name, item)
             self._plugins[name] = found
         return self._items[name]
+
+    def check(self, found: type, where: str = "") -> type:
+        """``found``, after checking what can be seen of a plug-in's class without making one.
+
+        Raises:
+            UserError: it breaks the contract.
+        """
+        kind, action = (
+            f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}",
+            f"correct {where or found.__qualname__}",
+        )
+        held: Any = self._held(found)
+        if not (isinstance(held, type) and issubclass(held, self._base)):
+            base, given = self._base, getattr(held, "__name__", repr(held))
+            raise UserError(f"{kind} derives from {base.__module__}.{base.__qualname__}", given, action)
+        missing = [key for key in ("name", *self._declares) if not hasattr(found, key)]
+        if missing:
+            raise UserError(f"{kind} declares {', '.join(('name', *self._declares))}", f"no {missing[0]}", action)
+        if inspect.isabstract(held):
+            methods = ", ".join(sorted(getattr(held, "__abstractmethods__", ())))
+            raise UserError(f"{kind} defines {methods}", f"{held.__name__} without it", action)
+        name: Any = found.name  # type: ignore[attr-defined]
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"the name of {kind} is snake_case", repr(name), action)
+        if self._check is not None:
+            self._check(found, where)
+        return found
+
+    def _held(self, found: Any) -> Any:
+        """The class of a plug-in that is held here."""
+        return found if self._part is None else getattr(found, self._part, None)
 
     def reference(self, name: str) -> str | None:
         """What :meth:`load` was given for the plug-in called ``name``, its path absolute; None of any other item."""
@@ -171,28 +202,29 @@ class Registry(Generic[T]):
         return item
 
     def _of_plugin(self, found: Any, where: str) -> T:
-        """What a plug-in's class is held as, after checking what can be seen without using it."""
-        kind, action = f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}", f"correct {where}"
-        held = found if self._part is None else getattr(found, self._part, None)
-        if not inspect.isclass(held) or not issubclass(held, self._base):
-            base, given = self._base, getattr(held, "__name__", repr(held))
-            raise UserError(f"{kind} derives from {base.__module__}.{base.__qualname__}", given, action)
-        missing = [key for key in ("name", *self._declares) if not hasattr(found, key)]
-        if missing:
-            raise UserError(f"{kind} declares {', '.join(('name', *self._declares))}", f"no {missing[0]}", action)
-        if inspect.isabstract(held):
-            methods = ", ".join(sorted(held.__abstractmethods__))
-            raise UserError(f"{kind} defines {methods}", f"{held.__name__} without it", action)
-        if not isinstance(found.name, str) or not _NAME.fullmatch(found.name):
-            raise UserError(f"the name of {kind} is snake_case", repr(found.name), action)
-        if self._check is not None:
-            self._check(found, where)
+        """What a plug-in's class is held as, after checking it."""
+        held: Any = self._held(self.check(found, where))
         try:
             item: T = held if self._classes else held()
         except Exception as error:  # a plug-in's own code
+            kind = f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}"
             rule = f"{kind} is made without arguments"
             raise UserError(rule, f"{type(error).__name__}: {error}", f"repair {where}") from error
         return item
+
+
+def _is_defined_again(known: object, item: object) -> bool:
+    """Whether ``item`` is of the same class of an interactive session, whose cell was run once more."""
+    before, now = (one if isinstance(one, type) else type(one) for one in (known, item))
+    return now.__module__ == "__main__" and (before.__module__, before.__qualname__) == ("__main__", now.__qualname__)
+
+
+def reference_of(found: type) -> str | None:
+    """What :func:`load_class` gives ``found`` for; None where no file has it, as in a notebook."""
+    module = sys.modules.get(found.__module__)
+    file = getattr(module, "__file__", None)
+    named = file is not None and getattr(module, found.__qualname__, None) is found
+    return f"{Path(file).resolve()}:{found.__qualname__}" if file is not None and named else None
 
 
 def absolute_reference(reference: str, folder: Path) -> str:
@@ -247,8 +279,10 @@ def _module_of_file(path: Path) -> ModuleType:
     Its name is the same in every process, so that workers can unpickle what a plug-in defines once they have loaded it.
     """
     name = f"sousvit_plugin_{path.stem}_{content_hash(str(path))}"
-    if name in sys.modules:
-        return sys.modules[name]
+    known = sys.modules.get(name) or _imported(path)
+    if known is not None:
+        sys.modules[name] = known
+        return known
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -258,3 +292,12 @@ def _module_of_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _imported(path: Path) -> ModuleType | None:
+    """The module that a file was imported as already, the running script too: it is not run a second time."""
+    for module in list(sys.modules.values()):
+        file = module.__dict__.get("__file__") if type(module) is ModuleType else None
+        if isinstance(file, str) and Path(file).name == path.name and Path(file).resolve() == path:
+            return module
+    return None

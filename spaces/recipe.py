@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import yaml
+
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.registry import Registry
-from sousvit.schema import validated
+from sousvit.schema import parse_yaml, validated
 from sousvit.spaces.export.exporter import get_exporter
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import (
@@ -64,9 +66,12 @@ class Step:
         return f"{self.technique}({parameters})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Recipe:
     """Steps in order, and the runtime that the artifact is made for.
+
+    For instance ``Recipe([PruneMlp(keep=0.5), Distill(), Int8Dynamic()])``, with the steps of
+    :mod:`sousvit.techniques`, or ``Recipe([Step.make("prune_mlp", keep=0.5)], runtime="openvino")``.
 
     Raises:
         UnknownNameError: there is no such runtime.
@@ -74,11 +79,20 @@ class Recipe:
             steps, or a step that does not exist for the runtime.
     """
 
-    steps: tuple[Step, ...] = ()
-    runtime: str = "onnxruntime"
+    steps: tuple[Step, ...]
+    runtime: str
 
-    def __post_init__(self) -> None:
+    def __init__(self, steps: Iterable[Step] = (), runtime: str = "onnxruntime") -> None:
+        object.__setattr__(self, "steps", tuple(steps))
+        object.__setattr__(self, "runtime", runtime)
+        self._check()
+
+    def _check(self) -> None:
         get_exporter(self.runtime)
+        for step in self.steps:
+            if not isinstance(step, Step):
+                rule = "a recipe's steps are techniques with their parameters"
+                raise UserError(rule, repr(step), "write for instance PruneMlp(keep=0.5)")
         names = [step.technique for step in self.steps]
         handlers = [step.handler for step in self.steps]
         for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
@@ -237,6 +251,20 @@ class Recipe:
                 return RECIPE_KINDS.get(step["technique"]).from_dict(value)
             steps.append(_step(step))
         return cls(tuple(steps), value.get("runtime", "onnxruntime"))
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """The inverse of :meth:`to_yaml`; a run's ``recipe.yaml`` too, which holds more than the recipe.
+
+        Raises:
+            UserError: not YAML, or wrong keys, techniques or parameters.
+        """
+        value = parse_yaml(text, "the recipe")
+        return cls.from_dict(value["recipe"] if isinstance(value.get("recipe"), dict) else value)
 
     def __str__(self) -> str:
         return " + ".join([*map(str, self.steps), self.runtime])

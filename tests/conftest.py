@@ -1,4 +1,4 @@
-"""What the whole suite shares: one thread, no network, and a tiny project (data, base model, budgets) on disk."""
+"""What the whole suite shares: one core, no network, and a tiny project (data, base model, budgets) on disk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,28 @@ from PIL import Image
 
 from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
+from sousvit.search.budget import Budget
+from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
 from sousvit.search.plugins import KINDS, load_plugins
+from sousvit.search.trial import BaseRecord
 from sousvit.specs import ModelSpec
+
+torch.set_num_threads(1)
+#: Of the whole run; none where the system cannot pin a process.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+XDIST_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+def take_one_core() -> None:
+    """Keep a process of pytest-xdist, and all that its tests start, on one core.
+
+    Threads that wait for each other while another test has their core spin, which took as long again as the work.
+    """
+    if XDIST_WORKER is not None and CORES:
+        os.sched_setaffinity(0, {CORES[int(XDIST_WORKER.removeprefix("gw")) % len(CORES)]})
+
+
+take_one_core()
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +56,21 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-torch.set_num_threads(1)
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """All cores of the run, also for the processes that are started meanwhile."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
+    try:
+        yield
+    finally:
+        take_one_core()
+
+
+@pytest.fixture(scope="session")
+def all_cores() -> Callable[[], AbstractContextManager[None]]:
+    """See :func:`on_all_cores`."""
+    return on_all_cores
 
 
 @contextmanager
@@ -292,3 +330,67 @@ def tiny_detection(tmp_path_factory: pytest.TempPathFactory) -> TinyDetection:
     description = train_base(spec, root / "base.safetensors", say=lambda line: None)
     assert description["validation_map50"] > 0.7, description
     return TinyDetection(root, description["test_map50"])
+
+
+class InProcess(QueueExecutor):
+    """The real judge without a process of its own, for tests of what is judged: a worker starts in 4 seconds."""
+
+    def __init__(self, budget: Budget, folder: Path, progress: Progress | None = None) -> None:
+        self._setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}
+        self._progress = progress or (lambda *told: None)
+
+    def start(self, known: BaseRecord | None) -> BaseRecord:
+        from sousvit.search.judging.judge import Judge
+
+        self._judge = Judge(self._setup, self._progress)
+        return self._judge.start(known)
+
+    def submit(self, job: Job) -> None:
+        self._job = job
+
+    def wait(self) -> JobResult:
+        from sousvit.search.judging.worker import _judged
+
+        return _judged(self._judge, self._job)
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        return getattr(self._judge, f"call_{function}")(**arguments)
+
+    def core_seconds(self) -> float:
+        return time.process_time()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def in_process() -> type[InProcess]:
+    """What makes an executor, as ``search`` takes it."""
+    return InProcess
+
+
+def _run_sousvit(*arguments: object, cwd: Path, worker: bool = False) -> subprocess.CompletedProcess[str]:
+    """A ``sousvit`` command in the test's own process, which has imported everything already.
+
+    Args:
+        worker: whether a search starts a worker process; otherwise it judges here too.
+    """
+    from sousvit import cli, cli_search
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with scratch_registries(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
+        if not worker:
+            patch.setitem(cli_search.EXECUTORS, "local", InProcess)
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def run_sousvit() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """See :func:`_run_sousvit`."""
+    return _run_sousvit

@@ -1,6 +1,4 @@
-"""A made-up device in one file, named in a budget as ``plugins: {devices: [toy_device.py:WhenIdle]}``."""
-
-from __future__ import annotations
+"""A made-up device in one file: this machine, timed when nothing else keeps it busy, or when patience is over."""
 
 import os
 import time
@@ -10,8 +8,6 @@ from sousvit.objectives.timing import DEFAULT
 
 
 class WhenIdle(LocalDevice):
-    """This machine, timed when nothing else keeps its cores busy, or when the target's patience is over."""
-
     name = "when_idle"
 
     def time(self, artifacts, baseline, plan=DEFAULT, with_baseline=False):

@@ -1,17 +1,10 @@
-"""A made-up runtime in one file, named in a budget as ``plugins: {runtimes: [toy_runtime.py:Reference]}``.
-
-ONNX's reference evaluator runs the graph in numpy: real, slow, and strict (operators of ONNX itself, no others).
-"""
-
-from __future__ import annotations
+"""A made-up runtime in one file: the reference evaluator of ONNX, in numpy. Slow; knows no operators but ONNX's."""
 
 from typing import ClassVar
 
-import numpy as np
-
 from sousvit.errors import TrialError, one_line
 from sousvit.objectives.runtimes.runtime import Runtime, Session
-from sousvit.spaces.export.onnx import OnnxExporter
+from sousvit.spaces.export.onnx import INPUT, OnnxExporter
 
 
 class ReferenceExporter(OnnxExporter):
@@ -28,15 +21,15 @@ class Reference(Runtime):
         try:
             return ReferenceSession(ReferenceEvaluator(str(artifact.path)))
         except Exception as error:
-            raise TrialError(f"the reference evaluator could not open the model: {one_line(error)}") from error
+            raise TrialError(f"the evaluator could not open the model: {one_line(error)}") from error
 
 
 class ReferenceSession(Session):
     def __init__(self, evaluator):
-        self._evaluator = evaluator
+        self.evaluator = evaluator
 
     def run(self, batch):
         try:
-            return np.asarray(self._evaluator.run(None, {self._evaluator.input_names[0]: batch})[0])
+            return self.evaluator.run(None, {INPUT: batch})[0]
         except Exception as error:
-            raise TrialError(f"the reference evaluator failed: {one_line(error)}") from error
+            raise TrialError(f"the evaluator failed: {one_line(error)}") from error

@@ -1,41 +1,43 @@
-"""The contract of an executor: it runs jobs somewhere and returns one outcome for each."""
+"""The contract of an executor, and what travels between a search and its workers: requests, and what they give.
+
+A search asks a worker to :class:`Start`, then for jobs, and at its end to :class:`Verify` the best recipe and to
+:class:`MakeTable`. Each request is a plain value that says what it gives; how it gets to the worker and back is the
+executor's own.
+"""
 
 from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from sousvit.objectives.objective import Measurement
-from sousvit.search.trial import BaseRecord, Status, Trial, trial_key
+from sousvit.search.results import FinalTable
+from sousvit.search.trial import BaseRecord, Ended, Trial
 
 if TYPE_CHECKING:
     from sousvit.search.budget import SearchLimits
-    from sousvit.spaces.recipe import Recipe
 
 #: (what, done, total) of the running job; total 0 where it is not known.
 Progress = Callable[[str, int, int], None]
 
+G = TypeVar("G")
+
+
+class Request(Generic[G]):
+    """What a worker is asked for, which gives a ``G``; ``doing`` says in an error what it was at."""
+
+    doing: ClassVar[str]
+
 
 @dataclass(frozen=True)
-class Job:
-    """One recipe to judge at one fidelity.
+class Start(Request[BaseRecord]):
+    """Load the model and the data; measure the base, unless it is ``known`` from an earlier session."""
 
-    Attributes:
-        attempt: identifies this attempt; a late result of a lost attempt is discarded by it.
-        timeout: seconds after which the job is stopped and fails.
-        rivals: optimised figures of finished recipes that hold every limit; a candidate that is worse than one of
-            them in all objectives before it is trained need not be trained.
-    """
-
-    attempt: str
-    recipe: dict[str, Any]
-    fidelity: float
-    seed: int
-    timeout: float
-    rivals: tuple[dict[str, float], ...] = ()
+    doing = "loading the model and data"
+    known: BaseRecord | None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class JobResult:
     """
 
     attempt: str
-    status: Status
+    status: Ended
     values: dict[str, Measurement] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     message: str = ""
@@ -55,37 +57,79 @@ class JobResult:
     lost: bool = False
 
 
-def make_job(recipe: Recipe, fidelity: float, limits: SearchLimits, rivals: tuple[dict[str, float], ...] = ()) -> Job:
-    """A new attempt at a recipe."""
-    return Job(uuid.uuid4().hex[:12], recipe.to_dict(), fidelity, limits.seed, limits.trial_timeout, rivals)
+@dataclass(frozen=True)
+class Job(Request[JobResult]):
+    """Judge a recipe at one fidelity.
+
+    Attributes:
+        attempt: identifies this attempt; a late result of a lost attempt is discarded by it.
+        timeout: seconds after which the job is stopped and fails.
+        rivals: optimised figures of finished recipes that hold every limit; a candidate that is worse than one of
+            them in all objectives before it is trained need not be trained.
+    """
+
+    doing = "judging a recipe"
+    attempt: str
+    recipe: dict[str, Any]
+    fidelity: float
+    seed: int
+    timeout: float
+    rivals: tuple[dict[str, float], ...] = ()
 
 
-def trial_of(job: Job, outcome: JobResult, origin: str, number: int | None = None) -> Trial:
-    """What the archive keeps of a finished job."""
-    return Trial(
-        trial_key(job.recipe, job.fidelity, job.seed),
-        job.recipe,
-        job.fidelity,
-        job.seed,
-        outcome.status,
-        values=outcome.values,
-        origin=origin,
-        number=number,
-        attempt=outcome.attempt,
-        seconds=outcome.seconds,
-        message=outcome.message,
-        artifact=outcome.artifact,
+@dataclass(frozen=True)
+class Verify(Request[dict[str, Measurement]]):
+    """Measure a finished recipe once more, with care: latency and size, not accuracy."""
+
+    doing = "measuring the best recipe again"
+    recipe: dict[str, Any]
+    fidelity: float
+
+
+@dataclass(frozen=True)
+class MakeTable(Request[FinalTable]):
+    """Build the base, the answer's recipe and what it is compared with, and measure all of them in one session.
+
+    Attributes:
+        single: the recipe of the best single technique.
+        leave_one_out: add the recipe without each of its techniques.
+        retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
+    """
+
+    doing = "measuring the final table"
+    recipe: dict[str, Any]
+    fidelity: float
+    single: dict[str, Any] | None
+    leave_one_out: bool
+    retrain_base: bool
+
+
+def make_job(trial: Trial, limits: SearchLimits, rivals: tuple[dict[str, float], ...] = ()) -> Job:
+    """A new attempt at a pending trial."""
+    return Job(uuid.uuid4().hex[:12], trial.recipe, trial.fidelity, trial.seed, limits.trial_timeout, rivals)
+
+
+def finished(trial: Trial, result: JobResult) -> Trial:
+    """The trial with what came of its job, as the archive keeps it."""
+    return replace(
+        trial,
+        status=result.status,
+        values=result.values,
+        attempt=result.attempt,
+        seconds=result.seconds,
+        message=result.message,
+        artifact=result.artifact,
     )
 
 
 class JobSource(Protocol):
-    """What gives jobs and takes their outcomes; it is called from one thread."""
+    """What gives jobs and takes their results; it is called from one thread."""
 
     def next_job(self) -> Job | None:
         """The next job to start now; None while nothing may start before a running one ends, or for good."""
 
-    def take(self, outcome: JobResult) -> bool:
-        """Take an outcome; False for that of a lost attempt, which is discarded."""
+    def take(self, result: JobResult) -> bool:
+        """Take a result; False for that of a lost attempt, which is discarded."""
 
     def rungs_of(self, job: Job) -> list[float]:
         """The fidelities at which the job's recipe may be judged, ascending, its own first."""
@@ -95,7 +139,7 @@ class JobSource(Protocol):
 
 
 class Executor(ABC):
-    """Runs jobs. A job that crashes, hangs or runs out of memory comes back as a failed outcome, never as an error."""
+    """Runs jobs. A job that crashes, hangs or runs out of memory comes back as a failed result, never as an error."""
 
     @abstractmethod
     def start(self, known: BaseRecord | None) -> BaseRecord:
@@ -110,8 +154,8 @@ class Executor(ABC):
         """Run what ``source`` gives until it gives nothing and nothing runs."""
 
     @abstractmethod
-    def call(self, function: str, **arguments: Any) -> Any:
-        """Run a named function of the worker (the final answer) and return its plain result.
+    def call(self, request: Request[G]) -> G:
+        """Have a worker answer a request that is no job: :class:`Verify` or :class:`MakeTable`.
 
         Raises:
             UserError: bad input found on the way.
@@ -148,12 +192,12 @@ class QueueExecutor(Executor):
         """Block until a job ends."""
 
     def run(self, job: Job) -> JobResult:
-        """Submit a job and wait for its outcome, past late results of lost attempts."""
+        """Submit a job and wait for its result, past late results of lost attempts."""
         self.submit(job)
-        outcome = self.wait()
-        while outcome.attempt != job.attempt:
-            outcome = self.wait()
-        return outcome
+        result = self.wait()
+        while result.attempt != job.attempt:
+            result = self.wait()
+        return result
 
     def drive(self, source: JobSource) -> None:
         running = 0

@@ -17,13 +17,25 @@ from typing import Any
 import psutil
 
 from sousvit.errors import TrialError, UserError
-from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
+from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start
 from sousvit.search.trial import BaseRecord
 
 #: Seconds a worker may overrun a job's own deadline before it is killed.
 GRACE = 20.0
+#: Exit code of a worker in which the script that started it came, run again, to the same call.
+UNGUARDED = 97
 #: Share of the machine's memory that one trial may take unless the budget says otherwise.
 MEMORY_SHARE = 0.85
+
+
+def end_if_rerun() -> None:
+    """End this process if it is a worker that is still importing the script that started it.
+
+    A spawned process imports the script first. A search that stands there outside ``if __name__ == "__main__"`` would
+    begin again in the worker; every call that may start workers looks here before anything else.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(UNGUARDED)
 
 
 class WorkerLostError(RuntimeError):
@@ -79,21 +91,21 @@ class LocalExecutor(QueueExecutor):
         try:
             if self._process is None:
                 self._spawn()
-            return self._request(("job", job), job.timeout + GRACE)
+            return self._ask(job, job.timeout + GRACE)
         except WorkerLostError as error:
             self._kill()
             spent = {"lost": time.monotonic() - begun}
             ended = isinstance(error, WorkerEndedError)
             return JobResult(job.attempt, "failed", seconds=spent, message=str(error), lost=ended)
 
-    def call(self, function: str, **arguments: Any) -> Any:
+    def call(self, request: Request[G]) -> G:
         if self._process is None:
             self._spawn()
         try:
-            return self._request(("call", function, arguments), math.inf)
+            return self._ask(request, math.inf)
         except WorkerLostError as error:
             self._kill()
-            raise TrialError(f"{function}: {error}") from error
+            raise TrialError(f"{request.doing}: {error}") from error
 
     def core_seconds(self) -> float:
         self._note_cpu_time()
@@ -102,7 +114,7 @@ class LocalExecutor(QueueExecutor):
     def close(self) -> None:
         if self._connection is not None and self._process is not None and self._process.is_alive():
             try:
-                self._connection.send(("stop",))
+                self._connection.send(None)
                 self._process.join(2)
             except OSError:
                 pass  # it ended between the question and the word
@@ -116,19 +128,26 @@ class LocalExecutor(QueueExecutor):
         theirs.close()
         self._connection = ours
         try:
-            self._base = self._request(("start", self._base), self._start_timeout)
+            self._base = self._ask(Start(self._base), self._start_timeout)
         except WorkerLostError as error:
+            exit_code = self._process.exitcode
             self._kill()
+            if exit_code == UNGUARDED:
+                raise UserError(
+                    "a script that starts worker processes is imported by them",
+                    "a search outside if __name__ == '__main__'",
+                    "put the call under if __name__ == '__main__':, or use executor='inline'",
+                ) from None
             raise UserError(
                 "the worker must load the model and data", error, "give it more memory or a smaller model"
             ) from error
 
-    def _request(self, message: tuple[Any, ...], timeout: float) -> Any:
-        """Send a request and return its answer, passing progress on."""
+    def _ask(self, request: Request[G], timeout: float) -> G:
+        """Send a request and return what it gives, passing progress on."""
         assert self._connection is not None
         deadline = time.monotonic() + timeout
         try:
-            self._connection.send(message)
+            self._connection.send(request)
             while True:
                 if self._connection.poll(0.2):
                     kind, content = self._connection.recv()
@@ -138,7 +157,8 @@ class LocalExecutor(QueueExecutor):
                     elif kind == "error":
                         raise content
                     else:
-                        return content
+                        answer: G = content
+                        return answer
                 self._check_health(deadline, timeout)
         except (EOFError, ConnectionError) as error:
             raise WorkerEndedError(self._last_words()) from error

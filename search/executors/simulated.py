@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from sousvit.search.executors.executor import Job, JobResult, QueueExecutor
+from sousvit.search.executors.executor import G, Job, JobResult, QueueExecutor, Request
 from sousvit.search.trial import BaseRecord
 
 
@@ -23,13 +23,13 @@ class SimulatedClock:
 
 
 class SimulatedExecutor(QueueExecutor):
-    """Judges jobs by ``judge(job) -> JobResult``; an outcome comes when its seconds have passed on the clock.
+    """Judges jobs by ``judge(job) -> JobResult``; a result comes when its seconds have passed on the clock.
 
     Args:
         base: figures of the base model.
-        judge: gives a job's outcome.
+        judge: gives a job's result.
         clock: advanced to the end of every job.
-        answers: functions for :meth:`call`.
+        answers: a function for every type of request that :meth:`call` is to answer.
         workers: jobs that run at once.
     """
 
@@ -38,12 +38,12 @@ class SimulatedExecutor(QueueExecutor):
         base: BaseRecord,
         judge: Callable[[Job], JobResult],
         clock: SimulatedClock | None = None,
-        answers: dict[str, Callable[..., Any]] | None = None,
+        answers: Mapping[type[Request[Any]], Callable[[Any], Any]] | None = None,
         workers: int = 1,
     ) -> None:
-        self._base, self._judge, self._answers = base, judge, answers or {}
+        self._base, self._judge, self._answers = base, judge, dict(answers or {})
         self.clock, self.capacity = clock or SimulatedClock(), workers
-        #: (end, order of submission, outcome), the earliest first.
+        #: (end, order of submission, result), the earliest first.
         self._running: list[tuple[float, int, JobResult]] = []
         self._order = count()
         self.jobs: list[Job] = []
@@ -54,22 +54,23 @@ class SimulatedExecutor(QueueExecutor):
 
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
-        outcome = self._judge(job)
-        seconds = sum(outcome.seconds.values())
+        result = self._judge(job)
+        seconds = sum(result.seconds.values())
         self._spans.append((self.clock.now, self.clock.now + seconds))
-        heapq.heappush(self._running, (self.clock.now + seconds, next(self._order), outcome))
+        heapq.heappush(self._running, (self.clock.now + seconds, next(self._order), result))
 
     def busy_until(self, moment: float = math.inf) -> float:
         """Worker seconds in use until ``moment`` of the clock."""
         return sum(max(0.0, min(end, moment) - begin) for begin, end in self._spans)
 
     def wait(self) -> JobResult:
-        end, _, outcome = heapq.heappop(self._running)
+        end, _, result = heapq.heappop(self._running)
         self.clock.now = max(self.clock.now, end)
-        return outcome
+        return result
 
-    def call(self, function: str, **arguments: Any) -> Any:
-        return self._answers[function](**arguments)
+    def call(self, request: Request[G]) -> G:
+        answer: G = self._answers[type(request)](request)
+        return answer
 
     def core_seconds(self) -> float:
         return self.busy_until()

@@ -6,10 +6,11 @@ makes: where that is good enough, the recipe without recovery is a final result,
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive
+from sousvit.search.fidelity.deployments import Deployments
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.trial import Trial
@@ -40,34 +41,31 @@ class FanOut:
         self._waiting: deque[tuple[Recipe, str]] = deque()
         #: What was given before: most results lead to deployments that earlier ones led to.
         self._given: set[str] = set()
-        #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
-        self._by_weights: dict[tuple[str, float], list[Trial]] = defaultdict(list)
-        self._unbeaten: dict[str, set[str]] = defaultdict(set)
-        self._read = 0
+        self._deployments = Deployments(self._goals)
 
-    def offer(self, recipe: Recipe, record: Trial) -> None:
+    def offer(self, trial: Trial) -> None:
         """Note what follows: of an untrained evaluation its recipe without recovery, of a model its deployments.
 
         Where a quantized one misses its accuracy by little, others of as many bits or more may hold it.
         """
-        if record.status != "complete":
+        if trial.status != "complete":
             return
-        if record.fidelity == UNTRAINED:
-            self._offer_unrecovered(recipe, record)
-        elif record.origin == UNRECOVERED:
-            if self._policy.is_accurate(record) and not self._is_beaten(record):
-                self._offer_deployments(recipe, record, UNRECOVERED)
-        elif record.fidelity >= FULL and recipe.trains:
-            self._offer_deployments(recipe, record, "variant")
+        if trial.fidelity == UNTRAINED:
+            self._offer_unrecovered(trial)
+        elif trial.origin == UNRECOVERED:
+            if self._policy.is_accurate(trial) and not self._is_beaten(trial):
+                self._offer_deployments(trial, UNRECOVERED)
+        elif trial.fidelity >= FULL and trial.parsed.trains:
+            self._offer_deployments(trial, "variant")
 
-    def _offer_unrecovered(self, recipe: Recipe, record: Trial) -> None:
-        rest = recipe.unrecovered()
-        if rest != recipe and self._policy.may_be_accurate(record) and not self._is_beaten(record):
+    def _offer_unrecovered(self, trial: Trial) -> None:
+        rest = trial.parsed.unrecovered()
+        if rest != trial.parsed and self._policy.may_be_accurate(trial) and not self._is_beaten(trial):
             self._waiting.append((rest, UNRECOVERED))
 
-    def _offer_deployments(self, recipe: Recipe, record: Trial, origin: str) -> None:
-        is_accurate = self._policy.is_accurate(record)
-        if not is_accurate and not (recipe.is_quantized and self._policy.is_accurate(record, QUANTIZED_LOSS)):
+    def _offer_deployments(self, trial: Trial, origin: str) -> None:
+        recipe, is_accurate = trial.parsed, self._policy.is_accurate(trial)
+        if not is_accurate and not (recipe.is_quantized and self._policy.is_accurate(trial, QUANTIZED_LOSS)):
             return
         for runtime, option in self._space.deploys_of(recipe.model_steps).values():
             last = () if option is None else (option.default_step(),)
@@ -75,13 +73,13 @@ class FanOut:
             if is_accurate or sibling.bytes_per_weight >= recipe.bytes_per_weight:
                 self._waiting.append((sibling, origin))
 
-    def _is_beaten(self, record: Trial) -> bool:
-        return any(self._goals.dominates(rival, record.values) for rival in self._archive.rivals(self._goals))
+    def _is_beaten(self, trial: Trial) -> bool:
+        return any(self._goals.dominates(rival, trial.values) for rival in self._archive.rivals(self._goals))
 
     def resume(self) -> None:
         """What follows from the last results may have been cut short; what was judged already is not judged again."""
         for trial in self._archive.records[-RESUMED:]:
-            self.offer(Recipe.from_dict(trial.recipe), trial)
+            self.offer(trial)
 
     def next(self) -> tuple[Recipe, str] | None:
         """The next recipe whose deployment is not dominated so far, and its origin; each is given once."""
@@ -93,37 +91,5 @@ class FanOut:
         return None
 
     def is_dominated(self, sibling: Recipe) -> bool:
-        """Whether its deployment is among those that are :meth:`dominated`."""
-        self._read_on()
-        return sibling.deployment in self._unbeaten and not self._unbeaten[sibling.deployment]
-
-    def dominated(self) -> set[str]:
-        """The deployments that were tried, and were surely worse than another of the same weights each time."""
-        self._read_on()
-        return {deployment for deployment, unbeaten in self._unbeaten.items() if not unbeaten}
-
-    def _read_on(self) -> None:
-        """Hold what the archive has got since against the deployments of the same weights."""
-        for trial in self._archive.since(self._read):
-            self._read += 1
-            if all(name in trial.values for name in self._goals.directions):
-                self._hold_against_siblings(trial)
-
-    def _hold_against_siblings(self, trial: Trial) -> None:
-        siblings = self._by_weights[trial.model_key, trial.fidelity]
-        unbeaten = self._unbeaten[_deployment(trial)]
-        if not any(self._beats(other, trial) for other in siblings):
-            unbeaten.add(trial.key)
-        for other in siblings:
-            if self._beats(trial, other):
-                self._unbeaten[_deployment(other)].discard(other.key)
-        siblings.append(trial)
-
-    def _beats(self, other: Trial, trial: Trial) -> bool:
-        """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
-        holds = self._goals.holds(other.values) or not self._goals.holds(trial.values)
-        return holds and self._goals.dominates(self._goals.figures(other.values), trial.values)
-
-
-def _deployment(trial: Trial) -> str:
-    return Recipe.from_dict(trial.recipe).deployment
+        """Whether its deployment loses: see :class:`.Deployments`."""
+        return self._deployments.is_dominated(sibling, self._archive.records)

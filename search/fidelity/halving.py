@@ -1,4 +1,4 @@
-"""How much recovery training a trial gets: successive halving over rungs, with several objectives and hard limits.
+"""Successive halving: how much recovery training a trial gets, with several objectives and hard limits.
 
 Models that were cut and repaired, or cut from a prepared base, may be evaluated untrained first, and trained in full
 where that promises most. Other trials begin at the lowest rung that pays, a share of the recovery epochs (less than
@@ -12,10 +12,8 @@ the one that would miss the limits least.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 
 import moocore
@@ -38,15 +36,6 @@ def make_rungs(lowest: float, eta: float) -> tuple[float, ...]:
     return (*rungs, FULL) if rungs[-1] < FULL else (FULL,)
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """A trial and the rung it rises to."""
-
-    trial: Trial
-    fidelity: float
-
-
-@dataclass(frozen=True)
 class Halving:
     """Explore at the lowest rung, rise by rank, train the best in full; past ``explore_share`` of the budget only that.
 
@@ -56,67 +45,74 @@ class Halving:
         eta: one result in so many may rise to the next rung.
         explore_share: share of trials and of time, in (0, 1].
         goals: what results are held against.
+        trials: those that have finished, in their order; the list grows.
     """
 
-    rungs: tuple[float, ...]
-    untrained_first: bool
-    eta: float
-    explore_share: float
-    goals: Goals
-    _kept_standings: list[Standings] = field(default_factory=list, init=False, compare=False)
+    def __init__(
+        self,
+        rungs: tuple[float, ...],
+        untrained_first: bool,
+        eta: float,
+        explore_share: float,
+        goals: Goals,
+        trials: Sequence[Trial],
+    ) -> None:
+        self.goals, self.explore_share = goals, explore_share
+        self._rungs, self._untrained_first, self._eta, self._trials = rungs, untrained_first, eta, trials
+        self._standings = Standings(trials, goals)
+        self._standings_of_singles = Standings(self._standings.singles, goals)
+        #: The limits that training decides.
+        self._trained = goals.only(is_trained)
 
     @property
     def explores(self) -> bool:
         """Whether there are results that are not final."""
-        return self.untrained_first or self.rungs[0] < FULL
+        return self._untrained_first or self._rungs[0] < FULL
 
-    def rung(self, recipe: Recipe, trials: Iterable[Trial]) -> float:
-        """Fidelity of a newly proposed recipe, after ``trials``; without training every result is final."""
+    def rung(self, recipe: Recipe) -> float:
+        """Fidelity of a newly proposed recipe; without training every result is final."""
         if not recipe.trains or not self.explores:
             return FULL
         # A cut of a prepared base is worth an untrained evaluation on any ladder.
-        if recipe.is_prepared or (self.untrained_first and recipe.is_repaired):
+        if recipe.is_prepared or (self._untrained_first and recipe.is_repaired):
             return UNTRAINED
-        return self.ladder(trials)[0]
+        return self.ladder()[0]
 
-    def ladder(self, trials: Iterable[Trial]) -> tuple[float, ...]:
-        """The rungs that pay, by what ``trials`` cost."""
-        return paying_rungs(self.rungs, self.eta, trials)
+    def ladder(self) -> tuple[float, ...]:
+        """The rungs that pay, by what the trials so far cost."""
+        return paying_rungs(self._rungs, self._eta, self.standings().trained)
 
-    def rungs_from(self, fidelity: float, trials: Iterable[Trial]) -> list[float]:
+    def rungs_from(self, fidelity: float) -> list[float]:
         """The rungs that a recipe at ``fidelity`` may still see, its own first; after an untrained one the full one."""
-        above = self.ladder(trials) if fidelity > UNTRAINED else (FULL,)
+        above = self.ladder() if fidelity > UNTRAINED else (FULL,)
         return [fidelity, *(rung for rung in above if rung > fidelity)]
 
     def promotes(self, spent_share: float) -> bool:
         """Whether it is time for full trainings."""
         return self.explores and spent_share >= self.explore_share
 
-    def rise(self, trials: Sequence[Trial], busy: AbstractSet[str] = frozenset()) -> Promotion | None:
-        """What rises to a rung below the full one: among the first ``1 / eta`` of its rung, the highest rung first."""
-        rungs = self.ladder(trials)
-        for low, high in reversed(list(pairwise(rungs[:-1]))):
-            best = self.survivors(trials, low)
-            risen = {trial.recipe_key for trial in trials if trial.fidelity >= high}
+    def rise(self, busy: AbstractSet[str] = frozenset()) -> Trial | None:
+        """The pending trial of what rises to a rung below the full one: the first ``1 / eta`` of each, highest first.
+
+        Args:
+            busy: models that are being trained.
+        """
+        for low, high in reversed(list(pairwise(self.ladder()[:-1]))):
+            best = self.survivors(low)
+            risen = {trial.recipe_key for trial in self._trials if trial.fidelity >= high}
             for trial in best:
                 if trial.recipe_key not in risen and trial.model_key not in busy:
-                    return Promotion(trial, high)
+                    return trial.promoted(high)
         return None
 
-    def survivors(self, trials: Iterable[Trial], rung: float) -> list[Trial]:
+    def survivors(self, rung: float) -> list[Trial]:
         """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
-        there = [trial for trial in trials if trial.fidelity == rung and self._can_rise(trial)]
+        there = [trial for trial in self._trials if trial.fidelity == rung and self._standings.can_rise(trial)]
         misses = np.array([self.goals.miss(trial.values) for trial in there])
         order = constrained_order(points_of(there, self.goals), misses)
-        return [there[place] for place in order[: math.ceil(len(there) / self.eta)]]
+        return [there[place] for place in order[: math.ceil(len(there) / self._eta)]]
 
-    def next(
-        self,
-        trials: Iterable[Trial],
-        seconds_left: float,
-        busy: AbstractSet[str] = frozenset(),
-        optimistic: bool = False,
-    ) -> Trial | None:
+    def next(self, seconds_left: float, busy: AbstractSet[str] = frozenset(), optimistic: bool = False) -> Trial | None:
         """The trial to train in full next, or None when none is worth it or fits the time left.
 
         Those that should be better answers than what there is come first among equals in rank.
@@ -125,21 +121,33 @@ class Halving:
             busy: models that are being trained.
             optimistic: see :meth:`expected`.
         """
-        standings = self.standings(trials)
+        return self._next(self.standings(), seconds_left, busy, optimistic)
+
+    def next_single(self, seconds_left: float, busy: AbstractSet[str] = frozenset()) -> Trial | None:
+        """The single technique to train in full next, by what singles have shown."""
+        self.standings()
+        self._standings_of_singles.read_on()
+        return self._next(self._standings_of_singles, seconds_left, busy)
+
+    def _next(
+        self, standings: Standings, seconds_left: float, busy: AbstractSet[str], optimistic: bool = False
+    ) -> Trial | None:
         waiting = [trial for trial in standings.waiting.values() if trial.model_key not in busy]
         best = self._in_order(self._unsettled(waiting, standings), standings, optimistic)
-        return next((trial for trial in best if self._seconds(trial, standings) <= seconds_left), None)
+        return next((trial for trial in best if _seconds(trial, standings) <= seconds_left), None)
 
-    def seconds_in_full(self, trial: Trial, trials: Iterable[Trial]) -> float:
-        """What its full training should take, after ``trials``."""
-        return self._seconds(trial, self.standings(trials))
+    def seconds_in_full(self, trial: Trial) -> float:
+        """What its full training should take."""
+        return _seconds(trial, self.standings())
 
-    def _seconds(self, trial: Trial, standings: Standings) -> float:
-        return seconds_in_full(trial, standings.by_model.get(trial.model_key, ()), standings.trained)
+    def standings(self) -> Standings:
+        """What the trials so far hold for promotions."""
+        self._standings.read_on()
+        return self._standings
 
     def _in_order(self, waiting: list[Trial], standings: Standings, optimistic: bool) -> list[Trial]:
         """``waiting`` as their full trainings should rank them, beside the final results."""
-        asked = standings.outlooks(waiting, optimistic)
+        asked = [standings.expected(trial, optimistic) for trial in waiting]
         points = np.array([one.point for one in asked]).reshape(len(asked), len(self.goals.directions))
         order = constrained_order(points, np.array([one.miss for one in asked]), standings.final)
         better = [place for place in order if asked[place].miss <= 0 and asked[place].score > standings.best]
@@ -154,34 +162,16 @@ class Halving:
         front = reached[moocore.is_nondominated(reached)] if len(reached) else reached
         return [trial for trial, point in zip(waiting, asked, strict=True) if not (front <= point).all(axis=1).any()]
 
-    def _can_rise(self, trial: Trial) -> bool:
-        return trial.status == "complete" and trial.fidelity < FULL and not self._broken_for_good(trial)
-
-    def is_hopeful(self, trial: Trial, trials: Iterable[Trial], optimistic: bool = False) -> bool:
+    def is_hopeful(self, trial: Trial, optimistic: bool = False) -> bool:
         """Whether its full training should make it hold every limit."""
-        return self.goals.miss(self.expected(trial, trials, optimistic).values) <= 0
+        return self.goals.miss(self.expected(trial, optimistic).values) <= 0
 
-    def expected(self, trial: Trial, trials: Iterable[Trial], optimistic: bool = False) -> Trial:
-        """``trial`` as it should come out of its full training, by what promotions of ``trials`` have shown.
+    def expected(self, trial: Trial, optimistic: bool = False) -> Trial:
+        """``trial`` as it should come out of its full training, by what promotions have shown.
 
         ``optimistic``: if its training brings a standard deviation more than the usual one.
         """
-        return trial if trial.fidelity >= FULL else self.standings(trials).curve.expected(trial, optimistic)
-
-    def standings(self, trials: Iterable[Trial]) -> Standings:
-        """What is known of ``trials``; of two lists it is kept, of all trials and of single techniques.
-
-        A list that is given again may only have grown.
-        """
-        records = trials if isinstance(trials, list) else list(trials)
-        for place, standings in enumerate(self._kept_standings):
-            if standings.read(records):
-                self._kept_standings.insert(0, self._kept_standings.pop(place))
-                return standings
-        standings = Standings(self.goals, self._can_rise)
-        standings.read(records)
-        self._kept_standings[:] = [standings, *self._kept_standings[:1]]
-        return standings
+        return trial if trial.fidelity >= FULL else self.standings().curve.expected(trial, optimistic)
 
     def is_accurate(self, trial: Trial, tolerance: float = 0.0) -> bool:
         """Whether it misses none of the limits that training decides by more than ``tolerance``, in their unit."""
@@ -194,16 +184,6 @@ class Halving:
         """Whether the better ends of its intervals hold the limits that training decides."""
         return self._trained.may_hold(trial.values)
 
-    def _broken_for_good(self, trial: Trial) -> bool:
-        """Whether it violates a limit that training does not change."""
-        return not self._fixed.holds(trial.values)
 
-    @cached_property
-    def _trained(self) -> Goals:
-        """The goals with the limits that training decides."""
-        return self.goals.only(is_trained)
-
-    @cached_property
-    def _fixed(self) -> Goals:
-        """The goals with the limits that training does not change."""
-        return self.goals.only(lambda name: not is_trained(name))
+def _seconds(trial: Trial, standings: Standings) -> float:
+    return seconds_in_full(trial, standings.by_model.get(trial.model_key, ()), standings.trained)

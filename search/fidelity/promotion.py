@@ -1,4 +1,4 @@
-"""When a trial is trained in full, and which: the moments that the budget's trials and time leave for it."""
+"""Promotions: when a trial is trained further, and which, by what the budget's trials and time leave for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.fidelity.halving import Halving, Promotion
+from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL
-from sousvit.search.pending import Work
-from sousvit.search.trial import IS_SINGLE, Trial
+from sousvit.search.trial import Trial
 
 TRIALS_BEFORE_FIRST = 3
 #: Share of trials that are full trainings and their variants, however cheap the others are.
@@ -33,54 +32,52 @@ class Promotions:
     def __init__(self, budget: Budget, archive: Archive, policy: Halving) -> None:
         self._budget, self._archive, self._policy = budget, archive, policy
 
-    def next(self, seconds: float, running: Sequence[Work] = (), exhausted: bool = False) -> Promotion | None:
-        """What to train further now, if anything.
+    def next(self, seconds: float, pending: Sequence[Trial] = (), exhausted: bool = False) -> Trial | None:
+        """The pending trial of what to train further now, if anything.
 
         Args:
             seconds: of search time spent.
-            running: jobs on their way.
+            pending: trials on their way.
             exhausted: whether there is nothing else left to do.
         """
         if not self._policy.explores:
             return None
-        busy = {work.model_key for work in running if work.trains}
-        trials = self._archive.records
-        risen = self._policy.rise(trials, busy)
+        busy = {trial.model_key for trial in pending if trial.parsed.trains}
+        risen = self._policy.rise(busy)
         if risen is not None:
             return risen
-        chosen = self._in_full(trials, seconds, running, busy, exhausted)
-        return None if chosen is None else Promotion(chosen, FULL)
+        chosen = self._in_full(seconds, pending, busy, exhausted)
+        return None if chosen is None else chosen.promoted(FULL)
 
-    def _in_full(
-        self, trials: list[Trial], seconds: float, running: Sequence[Work], busy: set[str], exhausted: bool
-    ) -> Trial | None:
+    def _in_full(self, seconds: float, pending: Sequence[Trial], busy: set[str], exhausted: bool) -> Trial | None:
+        """The low-rung result to train in full now."""
         time_limit = self._budget.search.time
         left = math.inf if time_limit is None else time_limit - seconds
         is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
-        if not is_late and not self._lags(trials, running):
-            return self._last_chance(trials, left, busy)
-        single = self._due_single(trials, left, running, busy)
+        if not is_late and not self._lags(pending):
+            return self._last_chance(left, busy)
+        single = self._due_single(left, pending, busy)
         if single is not None:
             return single
         has_answer = self._has_answer()
         # What is left of the search may go to near misses; where they fail, the learning curve tells so.
         optimistic = is_late and has_answer
-        chosen = self._policy.next(trials, left, busy, optimistic)
+        chosen = self._policy.next(left, busy, optimistic)
         if chosen is None or exhausted:
             return chosen
         # With an answer in hand, a full training that would not give a better one is worse spent than on exploring;
         # but before the first one nobody knows what training brings.
-        has_promoted = bool(self._policy.standings(trials).promoted) or any(map(_is_promoted, running))
-        is_wanted = not has_promoted or (is_late and not has_answer)
-        return chosen if is_wanted or self._policy.is_hopeful(chosen, trials, optimistic) else None
+        is_wanted = not self._promoted(pending) or (is_late and not has_answer)
+        return chosen if is_wanted or self._policy.is_hopeful(chosen, optimistic) else None
 
-    def _lags(self, trials: Sequence[Trial], running: Sequence[Work]) -> bool:
+    def _lags(self, pending: Sequence[Trial]) -> bool:
         """Whether full trainings and their variants have had less of the search so far than their share."""
+        trials = self._archive.records
         explored = [trial for trial in trials if trial.status == "complete" and trial.fidelity < FULL]
         if len(explored) < TRIALS_BEFORE_FIRST:
             return False
         full = [trial for trial in trials if _is_late(trial)]
-        of_trials = (len(full) + sum(map(_is_late, running))) / (len(trials) + len(running))
+        of_trials = (len(full) + sum(map(_is_late, pending))) / (len(trials) + len(pending))
         of_seconds = _cost(full) / max(_cost(trials), EPSILON)
         return max(of_trials, of_seconds) < 1 - self._policy.explore_share or of_trials < LEAST_SHARE
 
@@ -94,35 +91,34 @@ class Promotions:
     def _has_answer(self) -> bool:
         return bool(self._archive.front(self._policy.goals))
 
-    def _last_chance(self, trials: list[Trial], left: float, busy: set[str]) -> Trial | None:
+    def _last_chance(self, left: float, busy: set[str]) -> Trial | None:
         """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
         if math.isinf(left) or self._has_answer():
             return None
-        chosen = self._policy.next(trials, left, busy)
-        if chosen is None or not self._policy.is_hopeful(chosen, trials):
+        chosen = self._policy.next(left, busy)
+        if chosen is None or not self._policy.is_hopeful(chosen):
             return None
-        longest = max(sum(trial.seconds.values()) for trial in trials)
-        return chosen if self._policy.seconds_in_full(chosen, trials) + longest > left else None
+        longest = max(sum(trial.seconds.values()) for trial in self._archive)
+        return chosen if self._policy.seconds_in_full(chosen) + longest > left else None
 
-    def _due_single(self, trials: list[Trial], left: float, running: Sequence[Work], busy: set[str]) -> Trial | None:
+    def _due_single(self, left: float, pending: Sequence[Trial], busy: set[str]) -> Trial | None:
         """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
-        standings = self._policy.standings(trials)
-        promoted: list[Trial | Work] = [*standings.promoted, *filter(_is_promoted, running)]
-        if SINGLES_SHARE * sum(one.is_single for one in promoted) >= len(promoted):
+        promoted = self._promoted(pending)
+        if SINGLES_SHARE * sum(trial.is_single for trial in promoted) >= len(promoted):
             return None
-        chosen = self._policy.next(standings.singles, left, busy)
-        is_known = bool(self._archive.front(self._policy.goals, IS_SINGLE))
-        return None if is_known and chosen and not self._policy.is_hopeful(chosen, trials) else chosen
+        chosen = self._policy.next_single(left, busy)
+        is_known = bool(self._archive.front_of_singles(self._policy.goals))
+        return None if is_known and chosen and not self._policy.is_hopeful(chosen) else chosen
+
+    def _promoted(self, pending: Sequence[Trial]) -> list[Trial]:
+        """Full trainings of what was explored, those on their way included."""
+        running = [trial for trial in pending if trial.origin == "promoted" and trial.fidelity >= FULL]
+        return [*self._policy.standings().promoted, *running]
 
 
-def _is_late(one: Trial | Work) -> bool:
+def _is_late(trial: Trial) -> bool:
     """Whether it is a full training of what was explored, or a variant of one."""
-    return one.origin in ("promoted", "variant") and one.fidelity >= FULL
-
-
-def _is_promoted(work: Work) -> bool:
-    """Whether it is a full training of what was explored."""
-    return work.origin == "promoted" and work.fidelity >= FULL
+    return trial.origin in ("promoted", "variant") and trial.fidelity >= FULL
 
 
 def _cost(trials: Sequence[Trial]) -> float:

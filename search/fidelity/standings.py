@@ -1,17 +1,16 @@
-"""What a growing list of trials holds for promotions, kept as it grows: a search asks after every one of thousands."""
+"""The standings of a search: what its trials so far hold for promotions, kept as they grow to thousands."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import is_
 
 import numpy as np
 
-from sousvit.search.fidelity.learning_curve import FULL, LearningCurve
+from sousvit.search.fidelity.learning_curve import FULL, LearningCurve, is_trained
 from sousvit.search.fidelity.training_cost import tells_cost
 from sousvit.search.goals import Goals
 from sousvit.search.ranking import Array, points_of
@@ -19,28 +18,26 @@ from sousvit.search.trial import Trial
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What is to be expected of a trial's full training; of a final result, what it shows.
+class Standing:
+    """Where a trial should stand after its full training; a final result stands where it is.
 
     Attributes:
-        trial: what was judged.
         miss: worst relative violation of a limit; at most 0 where all hold.
         point: the figures of what is optimised; less is better.
         score: the budget's preference for them.
     """
 
-    trial: Trial
     miss: float
     point: tuple[float, ...]
     score: float
 
 
 class Standings:
-    """Of one list of trials.
+    """What is known of a list of trials that only grows; :meth:`read_on` takes in what came since.
 
     Args:
+        trials: in the order in which they finished.
         goals: what results are held against.
-        can_rise: whether a result may be trained further.
 
     Attributes:
         waiting: by recipe, the result at the highest rung of what may rise and was not trained in full.
@@ -51,15 +48,16 @@ class Standings:
         singles: results of single techniques.
     """
 
-    def __init__(self, goals: Goals, can_rise: Callable[[Trial], bool]) -> None:
-        self._goals, self._can_rise = goals, can_rise
-        self._seen: list[Trial] = []
-        self._source: Sequence[Trial] | None = None
+    def __init__(self, trials: Sequence[Trial], goals: Goals) -> None:
+        self._trials, self._goals = trials, goals
+        self._lasting = goals.only(lambda name: not is_trained(name))
+        self._read = 0
         self._done: set[str] = set()
         self._rungs: dict[tuple[str, int], list[Trial]] = defaultdict(list)
         self._climbed: dict[tuple[str, int], list[Trial]] = {}
         self._curve: LearningCurve | None = None
-        self._outlooks: dict[tuple[str, bool], Outlook] = {}
+        #: By trial, and whether it is looked at with optimism; as far as the curve is known.
+        self._expected: dict[tuple[str, bool], Standing] = {}
         self.waiting: dict[str, Trial] = {}
         self.best = -math.inf
         self._final: list[tuple[float, ...]] = []
@@ -69,18 +67,11 @@ class Standings:
         self.promoted: list[Trial] = []
         self.singles: list[Trial] = []
 
-    def read(self, trials: Sequence[Trial]) -> bool:
-        """Take in what came since; False, and nothing changed, where ``trials`` do not begin with those known.
-
-        A list that is given again may only have grown: what is known of it is not looked at again.
-        """
-        if len(trials) < len(self._seen) or not (trials is self._source or all(map(is_, self._seen, trials))):
-            return False
-        self._source = trials
-        for trial in trials[len(self._seen) :]:
-            self._seen.append(trial)
+    def read_on(self) -> None:
+        """Take in the trials that came since the last time."""
+        for trial in self._trials[self._read :]:
+            self._read += 1
             self._take(trial)
-        return True
 
     @property
     def final(self) -> Array:
@@ -97,21 +88,20 @@ class Standings:
             self._curve = LearningCurve(self._goals.base, chain.from_iterable(self._climbed.values()))
         return self._curve
 
-    def outlooks(self, trials: Iterable[Trial], optimistic: bool) -> list[Outlook]:
-        """Those of ``trials``, which are waiting; ``optimistic``: by a standard deviation better."""
-        return [self._outlook(trial, optimistic) for trial in trials]
+    def expected(self, trial: Trial, optimistic: bool) -> Standing:
+        """Where ``trial`` should stand after its full training; ``optimistic``: by a standard deviation better."""
+        key = trial.key, optimistic
+        if key not in self._expected:
+            self._expected[key] = self._standing(self.curve.expected(trial, optimistic))
+        return self._expected[key]
 
-    def _outlook(self, trial: Trial, optimistic: bool) -> Outlook:
-        known = self._outlooks.get((trial.recipe_key, optimistic))
-        if known is None or known.trial is not trial:
-            known = self._outlooks[trial.recipe_key, optimistic] = self._made(
-                trial, self.curve.expected(trial, optimistic)
-            )
-        return known
+    def can_rise(self, trial: Trial) -> bool:
+        """Whether it may be trained further: a result below the full one, of which no limit is broken for good."""
+        return trial.status == "complete" and trial.fidelity < FULL and self._lasting.holds(trial.values)
 
-    def _made(self, trial: Trial, expected: Trial) -> Outlook:
-        point = tuple(points_of([expected], self._goals)[0])
-        return Outlook(trial, self._goals.miss(expected.values), point, self._goals.score(expected.values))
+    def _standing(self, trial: Trial) -> Standing:
+        point = tuple(points_of([trial], self._goals)[0])
+        return Standing(self._goals.miss(trial.values), point, self._goals.score(trial.values))
 
     def _take(self, trial: Trial) -> None:
         self.by_model[trial.model_key].append(trial)
@@ -123,7 +113,7 @@ class Standings:
             self._take_rung(trial)
         if trial.fidelity >= FULL:
             self._take_full(trial)
-        elif trial.recipe_key not in self._done and self._can_rise(trial):
+        elif trial.recipe_key not in self._done and self.can_rise(trial):
             known = self.waiting.get(trial.recipe_key)
             if known is None or known.fidelity < trial.fidelity:
                 self.waiting[trial.recipe_key] = trial
@@ -133,9 +123,9 @@ class Standings:
         self.waiting.pop(trial.recipe_key, None)
         if trial.origin == "promoted":
             self.promoted.append(trial)
-        if trial.is_final and (outlook := self._made(trial, trial)).miss <= 0:
-            self._final.append(outlook.point)
-            self.best = max(self.best, outlook.score)
+        if trial.is_final and (standing := self._standing(trial)).miss <= 0:
+            self._final.append(standing.point)
+            self.best = max(self.best, standing.score)
 
     def _take_rung(self, trial: Trial) -> None:
         """Where it is not the first of its recipe, it tells how training goes on."""
@@ -145,4 +135,4 @@ class Standings:
         if len(rungs) > 1:
             self._climbed[recipe] = rungs
             self._curve = None
-            self._outlooks.clear()
+            self._expected.clear()

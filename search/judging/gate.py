@@ -51,8 +51,6 @@ def seconds_saved(trials: Iterable[Trial]) -> float:
 
     An estimate: a gated recipe is often smaller or larger than a finished one. 0 where nothing was finished.
     """
-    from sousvit.spaces.recipe import Recipe
-
     records = list(trials)
     done = [trial.seconds for trial in records if trial.status == "complete" and trial.seconds]
     trained = [
@@ -65,7 +63,5 @@ def seconds_saved(trials: Iterable[Trial]) -> float:
     judging = median(seconds.get("export", 0.0) + seconds.get("judge", 0.0) for seconds in done)
     training = median(trained) if trained else 0.0
     return sum(
-        judging + training * trial.fidelity * Recipe.from_dict(trial.recipe).trains
-        for trial in records
-        if trial.status == "gated"
+        judging + training * trial.fidelity * trial.parsed.trains for trial in records if trial.status == "gated"
     )

@@ -6,18 +6,44 @@ import pickle
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.machine import end_with_parent, lease_cores
+from sousvit.objectives.objective import Measurement
 from sousvit.registry import load_class
-from sousvit.search.executors.executor import Job, JobResult
+from sousvit.search.executors.executor import Job, JobResult, MakeTable, Progress, Request, Start, Verify
+from sousvit.search.results import FinalTable
+from sousvit.search.trial import BaseRecord
+
+
+class Judging(Protocol):
+    """What answers a worker's requests: :class:`sousvit.search.judging.judge.Judge`, or a stand-in for it.
+
+    It is made from a worker's setup and told where progress goes.
+    """
+
+    def start(self, known: BaseRecord | None) -> BaseRecord:
+        """See :class:`.Start`."""
+
+    def judge(self, job: Job) -> JobResult:
+        """See :class:`.Job`."""
+
+    def verify(self, request: Verify) -> dict[str, Measurement]:
+        """See :class:`.Verify`."""
+
+    def make_table(self, request: MakeTable) -> FinalTable:
+        """See :class:`.MakeTable`."""
+
+    def close(self) -> None:
+        """Free what is held; it answers nothing afterwards."""
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
-    """Answer requests until told to stop or the driver is gone.
+    """Answer requests until told to stop (by None) or the driver is gone.
 
     Args:
         setup: see :class:`.Judge`; with ``cores``, so many are leased where other workers of this
@@ -28,59 +54,74 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
     end_with_parent()
     if setup.get("cores"):
         lease_cores(setup["cores"])
-    judge: Any = None
+
+    def progress(*content: Any) -> None:
+        connection.send(("progress", content))
+
+    judge: Judging | None = None
     while True:
         try:
-            message = connection.recv()
+            request = connection.recv()
         except (EOFError, ConnectionError):
             return
-        if message[0] == "stop":
+        if request is None:
             return
-
-        def progress(*content: Any) -> None:
-            connection.send(("progress", content))
-
         try:
-            if message[0] == "start":
-                judge = _judge_class(setup)(setup, progress)
-                answer = judge.start(message[1])
-            elif message[0] == "job":
-                answer = _judged(judge, message[1])
-            else:
-                answer = getattr(judge, f"call_{message[1]}")(**message[2])
-            connection.send(("answer", answer))
-        except UserError as error:
-            connection.send(("error", error))
+            judge = judge or judge_class(setup)(setup, progress)
+            connection.send(("answer", answered(judge, request)))
         except (BrokenPipeError, ConnectionError):
             return
         except Exception as error:
-            if message[0] == "job":
-                connection.send(("answer", JobResult(message[1].attempt, "failed", message=_last_line(error))))
-            else:
-                connection.send(("error", _sendable(error)))
+            connection.send(("error", _sendable(error)))
 
 
-def _judge_class(setup: dict[str, Any]) -> Any:
+def judge_class(setup: dict[str, Any]) -> Callable[[dict[str, Any], Progress], Judging]:
+    """The class that judges: ours, or the one that ``setup`` names."""
     if setup.get("judge"):
-        return load_class(setup["judge"], "judge")
+        named: Any = load_class(setup["judge"], "judge")
+        return cast("Callable[[dict[str, Any], Progress], Judging]", named)
     from sousvit.search.judging.judge import Judge
 
     return Judge
 
 
-def _judged(judge: Any, job: Job) -> JobResult:
-    """Judge a job; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's."""
+def answered(judge: Judging, request: Request[Any]) -> Any:
+    """What a request gives.
+
+    Raises:
+        UserError, TrialError: of a job only what concerns every job; of others whatever goes wrong.
+    """
+    match request:
+        case Start():
+            return judge.start(request.known)
+        case Job():
+            return judged(judge, request)
+        case Verify():
+            return judge.verify(request)
+        case MakeTable():
+            return judge.make_table(request)
+    raise TypeError(f"a judge knows no {type(request).__name__}")
+
+
+def judged(judge: Judging, job: Job) -> JobResult:
+    """A job's result; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's.
+
+    Raises:
+        SharedInputError: what every job needs is broken.
+    """
     begun = time.monotonic()
     try:
         return judge.judge(job)
-    except TrialError as error:
-        message = str(error)
     except SharedInputError:
         raise
-    except UserError as error:
+    except (TrialError, UserError) as error:
         message = str(error)
     except MemoryError:
         message = "out of memory"
+    except (BrokenPipeError, ConnectionError):
+        raise  # the driver is gone
+    except Exception as error:  # a bug in one technique's code must not end a search
+        message = _last_line(error)
     return JobResult(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
 
 

@@ -18,8 +18,8 @@ from sousvit.errors import UnknownNameError
 from sousvit.schema import validated
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
-from sousvit.search.executors.executor import make_job, trial_of
+from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.executors.executor import finished, make_job
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.goals import Goals
@@ -95,10 +95,10 @@ class Replay:
     def evaluate(self, recipe: Recipe) -> Trial | None:
         """A recipe's recorded result at full fidelity; None if the table does not have it."""
         if recipe.hash not in self.known:
-            job = make_job(recipe, 1.0, self.budget.search)
-            outcome = self.table.judge(job)
-            self.clock.now += sum(outcome.seconds.values())
-            record = trial_of(job, outcome, "proposed")
+            trial = Trial.pending(recipe, FULL, self.seed)
+            result = self.table.judge(make_job(trial, self.budget.search))
+            self.clock.now += sum(result.seconds.values())
+            record = finished(trial, result)
             self.known[recipe.hash] = record
             if record.status == "complete":
                 self.note(record)
@@ -135,16 +135,27 @@ def table_budget(table: Table, evaluations: int, seed: int, seconds: float | Non
     return validated(Budget, plain, "the table")
 
 
+class _Noted(Callback):
+    """Counts the engine's trials as evaluations."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self._replay.note(trial)
+
+
 def ours(replay: Replay, **changed: object) -> None:
     """The engine; ``changed`` are fields of :class:`~sousvit.search.budget.SearchLimits`."""
     table, budget = replay.table, replay.budget
     budget = budget.model_copy(update={"search": budget.search.model_copy(update=changed)})
-    watcher = Watcher(trial=lambda record, counts: replay.note(record))
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
-        executor = SimulatedExecutor(base, table.judge, replay.clock)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, watcher, replay.clock)
+        executor, callback = SimulatedExecutor(base, table.judge, replay.clock), _Noted(replay)
+        engine = make_engine(
+            budget, archive, executor, base, table.shape, table.space, callback, replay.clock, with_study=False
+        )
         engine.run()
         archive.close()
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import optuna
 
 from sousvit.search.goals import Goals
-from sousvit.search.proposers.optuna import WORST_VIOLATION
+from sousvit.search.proposers.optuna_sampler import WORST_VIOLATION
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space

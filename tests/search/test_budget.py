@@ -9,7 +9,7 @@ import yaml
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import make_budget, read_budget
+from sousvit.search.budget import Budget, make_budget
 from sousvit.search.limits import Limit, parse_duration
 
 GOOD = {
@@ -38,8 +38,8 @@ def test_budgets_round_trip_through_yaml(tmp_path):
     )
     path = tmp_path / "budget.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert read_budget(path) == made
-    assert read_budget(path).identity == made.identity
+    assert Budget.read(path) == made
+    assert Budget.read(path).identity == made.identity
 
 
 def test_more_trials_or_time_is_the_same_search():
@@ -124,4 +124,4 @@ def test_a_repeated_key_is_refused(tmp_path):
     path = tmp_path / "budget.yaml"
     path.write_text(yaml.safe_dump(GOOD) + "optimize: [accuracy]\n")
     with pytest.raises(UserError, match="twice"):
-        read_budget(path)
+        Budget.read(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,16 @@ def test_a_runtime_from_a_module_and_one_from_a_file_are_named_alike(forget_plug
     monkeypatch.syspath_prepend(str(TESTS))
     load_plugins({"runtimes": ["toy_runtime:Reference"]}, Path("nowhere"))
     assert RUNTIMES.reference("reference") == "toy_runtime:Reference" and "reference" in EXPORTERS
+    del sys.modules["toy_runtime"]
+
+
+def test_one_entry_point_of_an_installed_package_brings_a_runtime_with_its_exporter(forget_plugins, monkeypatch):
+    monkeypatch.syspath_prepend(str(TESTS))
+    point = EntryPoint("reference", "toy_runtime:Reference", RUNTIMES.group)
+    for registry in (RUNTIMES, EXPORTERS):
+        monkeypatch.setitem(vars(registry), "_points", {"reference": point})
+    recipe = Recipe((Step.make("int8_dynamic"),), "reference")
+    assert RUNTIMES.get("reference").exporter is type(EXPORTERS.get(recipe.runtime))
     del sys.modules["toy_runtime"]
 
 

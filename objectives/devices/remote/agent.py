@@ -115,7 +115,8 @@ class Agent(ThreadingHTTPServer):
             offered = self.facts()["runtimes"]
             foreign = {one.runtime for one in order.artifacts.values()} - set(offered)
             if foreign:
-                raise OrderError(f"the agent runs {', '.join(offered)}, not {', '.join(sorted(foreign))[:40]}")
+                runs = ", ".join(offered) or "no runtime"
+                raise OrderError(f"the agent runs {runs}, not {', '.join(sorted(foreign))[:40]}")
             files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
             answer = process.measure(order, lambda: not _hung_up(connection))
         return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}

@@ -31,18 +31,19 @@ from sousvit.errors import TrialError, UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.targets.target import ON_RAY
 from sousvit.search.budget import RayOptions
-from sousvit.search.executors.executor import Executor, Job, JobResult, JobSource
+from sousvit.search.executors.executor import Executor, G, Job, JobResult, JobSource, Request, Start
 from sousvit.search.executors.ray.device import place
 from sousvit.search.executors.ray.worker import (
     CORE_SECONDS,
+    JOB_RESULT,
     MARK,
     NEXT_RUNG,
-    OUTCOME,
     USER_ERROR,
     JudgeTrainable,
     Supervisor,
     from_text,
 )
+from sousvit.search.results import FinalTable
 from sousvit.search.trial import BaseRecord
 from sousvit.store import Store
 
@@ -71,9 +72,9 @@ class Port:
     """What searcher and scheduler share: the engine, Tune's trials by name, and the first error to pass on.
 
     Args:
-        source: gives jobs and takes outcomes.
+        source: gives jobs and takes results.
         capacity: tells how many jobs may run at once now.
-        finish: fetches what an outcome left on another machine.
+        finish: fetches what a job left on another machine.
     """
 
     def __init__(self, source: JobSource, capacity: Any, finish: Any) -> None:
@@ -96,7 +97,7 @@ class Port:
         return None if self._jobs else str(Searcher.FINISHED)
 
     def take(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Take a rung's outcome; whether the trial goes on to the next rung at once."""
+        """Take a rung's result; whether the trial goes on to the next rung at once."""
         job = self._jobs.get(trial_id)
         if job is None:
             return False
@@ -104,13 +105,13 @@ class Port:
             self.error = self.error or UserError(*json.loads(result[USER_ERROR]))
             return False
         self.core_seconds += float(result.get(CORE_SECONDS, 0.0))
-        outcome = from_text(result[OUTCOME])
-        if outcome.attempt != job.attempt:
+        job_result = from_text(result[JOB_RESULT])
+        if job_result.attempt != job.attempt:
             return True  # its worker was lost at a higher rung, and Ray began the trial anew
         del self._jobs[trial_id]
         with self._kept():
-            self._finish(outcome)
-            self._source.take(outcome)
+            self._finish(job_result)
+            self._source.take(job_result)
             following = None if result.get("done") else self._source.continue_with(job, job.attempt + NEXT_RUNG)
             if following is not None:
                 self._jobs[trial_id] = following
@@ -204,7 +205,7 @@ class RayExecutor(Executor):
             "memory": None if memory is None else memory * 1e9,
         }
         self._store = None if self._options.storage is None else Store(self._options.storage)
-        self._base: Any = None
+        self._base: BaseRecord | None = None
         self._targets, self._nodes = budget.targets, list[Any]()
         self._caller: Any = None
         self._started_here = False
@@ -216,8 +217,8 @@ class RayExecutor(Executor):
         write_atomic(self._folder / MARK, self._mark)
         self._connect()
         self._place_devices()
-        self._base = base = self._ask("start", known)
-        return base
+        self._base = self._ask(Start(known))
+        return self._base
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -300,34 +301,34 @@ class RayExecutor(Executor):
                 fit += math.floor(min(there.get(name, 0.0) / amount for name, amount in wanted.items() if amount > 0))
         return max(1, fit if self._options.workers is None else min(fit, self._options.workers))
 
-    def _fetch(self, outcome: JobResult) -> None:
-        self._fetch_artifact(outcome.artifact)
+    def _fetch(self, result: JobResult) -> None:
+        self._fetch_artifact(result.artifact)
 
     def _fetch_artifact(self, name: str) -> None:
         here = self._folder / "artifacts" / name
         if self._store is not None and name and not here.is_dir():
             self._store.get_folder(f"artifacts/{name}", here)
 
-    def call(self, function: str, **arguments: Any) -> Any:
-        told = self._ask("call", function, arguments)
-        for row in told.get("rows", ()) if isinstance(told, dict) else ():
-            self._fetch_artifact(row["artifact"])
-        return told
+    def call(self, request: Request[G]) -> G:
+        answer = self._ask(request)
+        for row in answer.rows if isinstance(answer, FinalTable) else ():
+            self._fetch_artifact(row.artifact)
+        return answer
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, request: Request[G]) -> G:
         """Ask the worker that measures base and answer; one whose node is lost makes way for another."""
         for attempt in range(self._options.max_failures + 1):
             try:
-                return self._ask_once(method, *arguments)
+                return self._ask_once(request)
             except (ray.exceptions.RayActorError, ray.exceptions.ActorUnavailableError) as error:
                 self._caller = None
                 time.sleep(NOTICE_SECONDS)  # until the cluster knows that the node is gone
                 if attempt == self._options.max_failures:
                     said = str(error).splitlines()[0]
-                    raise TrialError(f"{method}: the Ray worker was lost: {said}") from error
+                    raise TrialError(f"{request.doing}: the Ray worker was lost: {said}") from error
         raise AssertionError("unreachable")
 
-    def _ask_once(self, method: str, *arguments: Any) -> Any:
+    def _ask_once(self, request: Request[G]) -> G:
         """The worker holds a trial's resources while it is needed."""
         try:
             if self._caller is None:
@@ -335,13 +336,14 @@ class RayExecutor(Executor):
                 extra = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU")}
                 actor = ray.remote(num_cpus=wanted["CPU"], num_gpus=wanted.get("GPU", 0), resources=extra)(Supervisor)
                 self._caller = actor.remote(self._setup)
-                if method != "start":
-                    ray.get(self._caller.start.remote(self._base))
-            return ray.get(getattr(self._caller, method).remote(*arguments))
+                if not isinstance(request, Start):
+                    ray.get(self._caller.call.remote(Start(self._base)))
+            answer: G = ray.get(self._caller.call.remote(request))
+            return answer
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError | TrialError):
                 raise error.cause from error
-            raise TrialError(f"{method}: {error.cause}") from error
+            raise TrialError(f"{request.doing}: {error.cause}") from error
 
     def core_seconds(self) -> float:
         return self._core_seconds

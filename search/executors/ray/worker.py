@@ -1,4 +1,4 @@
-"""What runs on Ray's workers: a supervisor beside the judging process, and the trainable that Ray Tune starts.
+"""Ray's workers: a supervisor beside the judging process, and the trainable that Ray Tune starts.
 
 The judging process is the local executor's: its crashes, hangs and memory are looked after in the same way, whatever
 machine it runs on. Where a worker does not see the driver's run folder, it works in a folder of its own and passes
@@ -18,23 +18,24 @@ from typing import Any
 from ray import tune
 
 from sousvit.errors import UserError
-from sousvit.search.executors.executor import Job, JobResult
+from sousvit.search.executors.executor import Job, JobResult, Request, Start
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.judging.worker import serve
+from sousvit.search.results import FinalTable
 from sousvit.search.trial import BaseRecord, decode, encode
 from sousvit.store import Store
 
 #: Names in the results that Ray Tune passes on.
-OUTCOME, CORE_SECONDS, USER_ERROR = "outcome", "core_seconds", "user_error"
+JOB_RESULT, CORE_SECONDS, USER_ERROR = "job_result", "core_seconds", "user_error"
 #: Written by the driver into its run folder, so that a worker knows whether it sees the same one.
 MARK = "ray-run"
 #: Ends an attempt's name where the same worker goes on to the next rung.
 NEXT_RUNG = "+"
 
 
-def to_text(outcome: JobResult) -> str:
-    """An outcome as JSON."""
-    return json.dumps({**asdict(outcome), "values": encode(outcome.values)})
+def to_text(result: JobResult) -> str:
+    """A result as JSON."""
+    return json.dumps({**asdict(result), "values": encode(result.values)})
 
 
 def from_text(text: str) -> JobResult:
@@ -90,16 +91,19 @@ class Supervisor:
     def run(self, job: Job) -> JobResult:
         """Judge a job; its artifact is in the shared storage afterwards, where there is one."""
         assert self._executor is not None
-        outcome = self._executor.run(job)
-        self._pass_on(outcome.artifact)
-        return outcome
+        result = self._executor.run(job)
+        self._pass_on(result.artifact)
+        return result
 
-    def call(self, function: str, arguments: dict[str, Any]) -> Any:
+    def call(self, request: Request[Any]) -> Any:
+        """Answer a request that is no job; the artifacts of a table are in the shared storage afterwards."""
+        if isinstance(request, Start):
+            return self.start(request.known)
         assert self._executor is not None
-        told = self._executor.call(function, **arguments)
-        for row in told.get("rows", ()) if isinstance(told, dict) else ():
-            self._pass_on(row["artifact"])
-        return told
+        answer = self._executor.call(request)
+        for row in answer.rows if isinstance(answer, FinalTable) else ():
+            self._pass_on(row.artifact)
+        return answer
 
     def core_seconds(self) -> float:
         """CPU time of the judging process."""
@@ -139,15 +143,15 @@ class JudgeTrainable(tune.Trainable):
         """Judge at this rung; the trial ends unless there is a higher one."""
         try:
             self._supervisor.start(self._base)
-            outcome = self._supervisor.run(self._job)
+            result = self._supervisor.run(self._job)
         except UserError as error:  # not this trial's fault: no retry would help
             return {USER_ERROR: json.dumps([error.rule, str(error.received), error.action]), "done": True}
         higher = [rung for rung in self._rungs if rung > self._job.fidelity]
         if higher:
             self._job = replace(self._job, fidelity=higher[0], attempt=self._job.attempt + NEXT_RUNG)
         spent, self._spent = self._spent, self._supervisor.core_seconds()
-        is_last = not higher or outcome.status != "complete"
-        return {OUTCOME: to_text(outcome), CORE_SECONDS: self._spent - spent, "done": is_last}
+        is_last = not higher or result.status != "complete"
+        return {JOB_RESULT: to_text(result), CORE_SECONDS: self._spent - spent, "done": is_last}
 
     def cleanup(self) -> None:
         """Stop the judging process."""

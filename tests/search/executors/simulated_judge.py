@@ -11,10 +11,10 @@ from typing import Any
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import make_budget
-from sousvit.search.executors.executor import Job, JobResult
+from sousvit.search.executors.executor import Job, JobResult, MakeTable, Verify
 from sousvit.search.judging.gate import rejection
-from sousvit.search.results import Row
-from sousvit.search.trial import BaseRecord, encode
+from sousvit.search.results import FinalTable, Row
+from sousvit.search.trial import BaseRecord
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
@@ -56,12 +56,15 @@ class SimulatedJudge:
         seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
         return JobResult(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
 
-    def call_verify(self, recipe: dict[str, Any], fidelity: float) -> dict[str, Any]:
-        return encode(self._figures(Recipe.from_dict(recipe), fidelity))
+    def close(self) -> None:
+        pass
 
-    def call_answer(self, recipe: dict[str, Any], fidelity: float, **more: Any) -> dict[str, Any]:
-        row = Row("recipe", recipe, self._figures(Recipe.from_dict(recipe), fidelity), self._artifact("recipe"), False)
-        return {"rows": [row.to_dict()], "skipped": [], "sheet": None, "notes": []}
+    def verify(self, request: Verify) -> dict[str, Measurement]:
+        return self._figures(Recipe.from_dict(request.recipe), request.fidelity)
+
+    def make_table(self, request: MakeTable) -> FinalTable:
+        values = self._figures(Recipe.from_dict(request.recipe), request.fidelity)
+        return FinalTable((Row("recipe", request.recipe, values, self._artifact("recipe")),))
 
     def _artifact(self, name: str) -> str:
         folder = self._folder / "artifacts" / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,20 +25,20 @@ BUDGET = Budget.model_validate(
         "optimize": ["latency", "size"],
     }
 )
-POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, BUDGET.goals())
+POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, BUDGET.goals(), [])
 KEEPS = (0.5, 0.75)
 DEPLOYS = (("onnxruntime", None), ("onnxruntime", "int8_dynamic"), ("openvino", None), ("openvino", "bf16"))
 
 
 class Trials(Archive):
-    """An archive without a folder; its front is what was put there."""
+    """An archive without a folder; its rivals are what was put there."""
 
-    def __init__(self, found: Iterable[Trial] = (), best: Iterable[Trial] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__(Path("nowhere"))
-        self.records, self.best = list(found), list(best)
+        self.best: list[Trial] = []
 
-    def front(self, goals, among=None):
-        return self.best
+    def rivals(self, goals, singles_only=False):
+        return tuple(goals.figures(trial.values) for trial in self.best)
 
 
 def recipe(keep: float, deploy: tuple[str, str | None]) -> Recipe:
@@ -108,7 +107,7 @@ def test_lost_deployments_are_counted_as_results_come(models):
 )
 def test_other_deployments_are_offered_where_they_may_hold_the_accuracy(drop, deploy, offered):
     fan_out = make_fan_out(Trials())
-    fan_out.offer(*result(deploy, 1.0, drop))
+    fan_out.offer(result(deploy, 1.0, drop))
     found = set()
     while (following := fan_out.next()) is not None:
         sibling, origin = following
@@ -125,27 +124,27 @@ def make_fan_out(trials: Trials) -> FanOut:
     return FanOut(trials, Space((), options), POLICY)
 
 
-def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> tuple[Recipe, Trial]:
+def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> Trial:
     """Of a model that was pruned and trained."""
     plain = recipe(0.5, deploy).to_dict()
     plain["steps"].insert(1, {"technique": "distill", "epochs": 1})
     values = {"accuracy_drop": Measurement(drop), "latency": Measurement(2.0), "size": Measurement(2.0)}
-    return Recipe.from_dict(plain), Trial("k", plain, fidelity, 0, "complete", values)
+    return Trial("k", plain, fidelity, 0, "complete", values)
 
 
 @pytest.mark.parametrize(("drop", "offered"), [(0.01, True), (0.025, True), (0.05, False)])
 def test_a_reading_that_may_hold_the_accuracy_is_judged_without_its_recovery(drop, offered):
     trials = Trials()
     fan_out = make_fan_out(trials)
-    read, record = result(DEPLOYS[1], 0.0, drop)
-    record = replace(record, values={**record.values, "accuracy_drop": Measurement(drop, drop - 0.015, drop + 0.015)})
-    fan_out.offer(read, record)
+    read = result(DEPLOYS[1], 0.0, drop)
+    read = replace(read, values={**read.values, "accuracy_drop": Measurement(drop, drop - 0.015, drop + 0.015)})
+    fan_out.offer(read)
     following = fan_out.next()
     assert following == ((recipe(0.5, DEPLOYS[1]), "unrecovered") if offered else None)
     assert fan_out.next() is None
-    trials.best = [replace(record, values={"latency": Measurement(1.0), "size": Measurement(1.0)})]
+    trials.best = [replace(read, values={"latency": Measurement(1.0), "size": Measurement(1.0)})]
     fan_out = make_fan_out(trials)
-    fan_out.offer(read, record)
+    fan_out.offer(read)
     assert fan_out.next() is None, "another recipe is better in everything"
 
 
@@ -154,7 +153,7 @@ def test_what_several_results_lead_to_is_given_once():
     fan_out = make_fan_out(trials)
     given = []
     for deploy in DEPLOYS:  # four deployments of one model: each leads to all of them
-        fan_out.offer(*result(deploy, 1.0, 0.01))
+        fan_out.offer(result(deploy, 1.0, 0.01))
         given += [sibling.hash for sibling, _ in iter(fan_out.next, None)]
     assert len(given) == len(set(given)) == len(DEPLOYS)
 
@@ -164,7 +163,7 @@ def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch
     monkeypatch.setattr(fan_out, "is_dominated", lambda sibling: sibling.deployment in lost)
     given = []
     for kept in (len(DEPLOYS) - 1, 1):
-        fan_out.offer(*result(DEPLOYS[0], 1.0, 0.01))
+        fan_out.offer(result(DEPLOYS[0], 1.0, 0.01))
         found = list(iter(fan_out.next, None))
         assert len(found) == kept
         given += [sibling.hash for sibling, _ in found]
@@ -173,12 +172,12 @@ def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch
 
 
 def test_what_does_without_recovery_is_deployed_otherwise_too():
-    trials, plain = Trials(), recipe(0.5, DEPLOYS[1])
+    trials, plain = Trials(), recipe(0.5, DEPLOYS[1]).to_dict()
     values = {"accuracy_drop": Measurement(0.01), "latency": Measurement(2.0), "size": Measurement(2.0)}
-    record = Trial("k", plain.to_dict(), 1.0, 0, "complete", values, origin="unrecovered")
+    record = Trial("k", plain, 1.0, 0, "complete", values, origin="unrecovered")
     for origin, best, offered in (("proposed", [], 0), ("unrecovered", [], len(DEPLOYS)), ("unrecovered", [1.0], 0)):
         trials.best = [replace(record, values={"latency": Measurement(at), "size": Measurement(at)}) for at in best]
         fan_out = make_fan_out(trials)
-        fan_out.offer(plain, replace(record, origin=origin))
+        fan_out.offer(replace(record, origin=origin))
         found = list(iter(fan_out.next, None))
         assert len(found) == offered and all(given == "unrecovered" for _, given in found)

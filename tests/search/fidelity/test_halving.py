@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -17,14 +18,19 @@ from sousvit.spaces.recipe import Recipe, Step
 SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
 BASE = {"latency": Measurement(10.0), "accuracy": Measurement(0.9), "accuracy_drop": Measurement(0.0)}
-POLICY = Halving((0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0}, BASE))
+GOALS = Goals(LIMITS, {"latency": 1.0}, BASE)
+
+
+def after(*trials: Trial, rungs=(0.25, 1.0), untrained_first=False, eta=4.0, goals=GOALS) -> Halving:
+    """A policy that has seen some trials."""
+    return Halving(rungs, untrained_first, eta, 0.5, goals, trials)
 
 
 def trial(
     name: str, drop: float, latency: float, fidelity: float = 0.25, recover: float = 10.0, macs: float = 1.0
 ) -> Trial:
-    steps = [{"technique": "prune_mlp", "id": name}, {"technique": "distill", "epochs": 4}]
-    recipe = {"runtime": "onnxruntime", "steps": steps}
+    keep = zlib.crc32(name.encode()) / 2**32  # every name is another recipe
+    recipe = Recipe((Step.make("prune_mlp", keep=keep), Step.make("distill", epochs=4))).to_dict()
     values = {
         "accuracy_drop": Measurement(drop),
         "accuracy": Measurement(0.9 - drop),
@@ -42,66 +48,66 @@ def recipe(*techniques: str) -> Recipe:
 
 def test_without_experience_the_smallest_miss_comes_first():
     near, far = trial("near", 0.03, 4.0), trial("far", 0.10, 1.0)
-    assert POLICY.next([far, near], 1e9) == near
+    assert after(far, near).next(1e9) == near
 
 
 def test_what_already_fits_comes_in_order_of_preference():
     slow, fast = trial("slow", 0.01, 4.0), trial("fast", 0.015, 2.0)
-    assert POLICY.next([slow, fast], 1e9) == fast
+    assert after(slow, fast).next(1e9) == fast
 
 
 def test_promotions_teach_how_much_the_rest_of_the_training_brings():
     known_low, known_full = trial("known", 0.05, 4.0), trial("known", 0.005, 4.0, fidelity=1.0)
     optimistic, timid = trial("optimistic", 0.06, 1.0), trial("timid", 0.03, 4.5)
-    assert POLICY.next([optimistic, timid], 1e9) == timid
-    assert POLICY.next([known_low, known_full, optimistic, timid], 1e9) == optimistic
+    assert after(optimistic, timid).next(1e9) == timid
+    assert after(known_low, known_full, optimistic, timid).next(1e9) == optimistic
 
 
 def test_what_training_leaves_of_a_loss_is_told_as_expected():
     known = [trial("known", 0.5, 4.0), trial("known", 0.1, 4.0, fidelity=1.0)]
-    expected = POLICY.expected(trial("other", 0.1, 2.0), known)
+    expected = after(*known).expected(trial("other", 0.1, 2.0))
     left = (0.1 + 0.02 * 0.25 ** (1 / 3)) / (0.5 + 0.02)  # what was seen, with a little of what is usual
     assert expected.get("accuracy_drop") == pytest.approx(0.1 * left)
     assert expected.get("accuracy") == pytest.approx(0.9 - 0.1 * left)
     assert expected.get("latency") == 2.0
-    assert POLICY.expected(known[1], known) is known[1]
+    assert after(*known).expected(known[1]) is known[1]
 
 
 def test_training_is_not_expected_to_take_a_gain_away():
     better = trial("better", -0.01, 2.0)
-    assert POLICY.expected(better, []).get("accuracy_drop") == -0.01
-    assert POLICY.expected(better, []).get("accuracy") == pytest.approx(0.91)
+    assert after().expected(better).get("accuracy_drop") == -0.01
+    assert after().expected(better).get("accuracy") == pytest.approx(0.91)
 
 
 def test_a_loss_too_small_to_tell_from_noise_teaches_little():
     known = [trial("known", 0.004, 4.0), trial("known", 0.0, 4.0, fidelity=1.0)]
-    expected = POLICY.expected(trial("other", 0.1, 2.0), known)
+    expected = after(*known).expected(trial("other", 0.1, 2.0))
     assert expected.get("accuracy_drop") > 0.04
 
 
 def test_limits_that_training_cannot_change_are_never_promoted():
-    assert POLICY.next([trial("slow", 0.0, 9.0)], 1e9) is None
+    assert after(trial("slow", 0.0, 9.0)).next(1e9) is None
 
 
 def test_full_trials_are_not_promoted_again():
-    assert POLICY.next([trial("a", 0.03, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)], 1e9) is None
+    assert after(trial("a", 0.03, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)).next(1e9) is None
 
 
 def test_only_what_fits_the_time_left():
-    assert POLICY.next([trial("a", 0.03, 4.0, recover=10.0)], 30.0) is None
-    assert POLICY.next([trial("a", 0.03, 4.0, recover=10.0)], 42.0) is not None
+    assert after(trial("a", 0.03, 4.0, recover=10.0)).next(30.0) is None
+    assert after(trial("a", 0.03, 4.0, recover=10.0)).next(42.0) is not None
 
 
 @pytest.mark.parametrize(("share", "promotes"), [(0.4, False), (0.5, True), (0.9, True)])
 def test_promotions_begin_after_the_explore_share(share, promotes):
-    assert POLICY.promotes(share) is promotes
+    assert after().promotes(share) is promotes
 
 
 def test_recipes_without_training_are_final_at_once():
-    assert POLICY.rung(recipe("prune_mlp"), []) == 1.0 and POLICY.rung(recipe("prune_mlp", "distill"), []) == 0.25
+    assert after().rung(recipe("prune_mlp")) == 1.0 and after().rung(recipe("prune_mlp", "distill")) == 0.25
 
 
-THREE = Halving((1 / 16, 0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0}, BASE))
+THREE = (1 / 16, 0.25, 1.0)
 
 
 def test_rungs_are_eta_apart_and_end_at_all_epochs():
@@ -113,31 +119,31 @@ def test_rungs_are_eta_apart_and_end_at_all_epochs():
 
 def test_one_in_eta_rises_to_the_next_rung_each_once():
     there = [trial(str(place), 0.01, 1.0 + place / 10, fidelity=1 / 16) for place in range(8)]
-    assert [t.get("latency") for t in THREE.survivors(there, 1 / 16)] == [1.0, 1.1]
+    assert after(*there, rungs=THREE).survivors(1 / 16) == there[:2]
     risen: list[Trial] = []
-    while (promotion := THREE.rise([*there, *risen])) is not None:
-        assert promotion.fidelity == 0.25
-        name = promotion.trial.recipe["steps"][0]["id"]
-        risen.append(trial(name, 0.01, promotion.trial.get("latency"), fidelity=0.25))
-    assert [t.get("latency") for t in risen] == [1.0, 1.1]
+    while (pending := after(*there, *risen, rungs=THREE).rise()) is not None:
+        assert (pending.status, pending.fidelity, pending.origin) == ("pending", 0.25, "promoted")
+        risen.append(replace(pending, status="complete", values=there[len(risen)].values))
+    assert [one.recipe for one in risen] == [one.recipe for one in there[:2]]
 
 
 def test_a_model_in_training_does_not_rise_beside_itself():
     there = [trial(str(place), 0.01, 1.0 + place / 10, fidelity=1 / 16) for place in range(8)]
-    assert THREE.rise(there, {there[0].model_key}).trial == there[1]
-    assert THREE.next(there, 1e9, {there[0].model_key}) == there[1]
+    policy, busy = after(*there, rungs=THREE), {there[0].model_key}
+    assert policy.rise(busy).recipe == there[1].recipe
+    assert policy.next(1e9, busy) == there[1]
 
 
 def test_full_training_starts_from_the_highest_rung_that_a_recipe_reached():
     low, high = trial("a", 0.03, 4.0, fidelity=1 / 16), trial("a", 0.02, 4.0, fidelity=0.25)
-    assert THREE.next([low, high], 1e9) == high
+    assert after(low, high, rungs=THREE).next(1e9) == high
 
 
 def test_after_the_answer_come_recipes_that_widen_the_front():
-    policy = Halving((0.25, 1.0), False, 4.0, 0.5, Goals(LIMITS, {"latency": 1.0, "accuracy": 0.01}, BASE))
+    goals = Goals(LIMITS, {"latency": 1.0, "accuracy": 0.01}, BASE)
     answer = trial("answer", 0.0, 2.0, fidelity=1.0)
     beaten, wide = trial("beaten", 0.001, 2.1), trial("wide", 0.01, 1.9)
-    assert policy.next([answer, beaten, wide], 1e9) == wide
+    assert after(answer, beaten, wide, goals=goals).next(1e9) == wide
 
 
 def untrained(name: str, drop: float, latency: float, macs: float = 1.0) -> Trial:
@@ -147,20 +153,20 @@ def untrained(name: str, drop: float, latency: float, macs: float = 1.0) -> Tria
 
 def test_cuts_of_a_prepared_base_are_read_before_they_are_trained():
     prepared = recipe("elastic", "prune_mlp", "distill")
-    assert POLICY.rung(prepared, []) == 0.0 and POLICY.rungs_from(0.0, []) == [0.0, 1.0]
-    assert POLICY.rung(recipe("prune_mlp"), []) == 1.0
-    assert replace(POLICY, rungs=(1.0,)).rung(prepared, []) == 1.0
+    assert after().rung(prepared) == 0.0 and after().rungs_from(0.0) == [0.0, 1.0]
+    assert after().rung(recipe("prune_mlp")) == 1.0
+    assert after(rungs=(1.0,)).rung(prepared) == 1.0
 
 
 def test_repaired_models_may_be_read_first_and_are_then_trained_in_full():
     assert make_rungs(0.0, 4.0) == (0.25, 1.0)
-    policy = replace(POLICY, untrained_first=True)
-    assert policy.rung(recipe("prune_mlp", "distill"), []) == 0.0
-    for untold in (("distill",), ("student", "distill"), ("prune_mlp", "qat"), ("distill_token", "distill")):
-        assert policy.rung(recipe(*untold), []) == 0.25, untold
     first = [untrained("a", 0.05, 4.0), untrained("b", 0.02, 4.0), untrained("c", 0.2, 4.0)]
-    assert policy.rise(first) is None and policy.next(first, 1e9) == first[1]
-    assert replace(policy, rungs=(1.0,)).rung(recipe("prune_mlp", "distill"), []) == 0.0
+    policy = after(*first, untrained_first=True)
+    assert policy.rung(recipe("prune_mlp", "distill")) == 0.0
+    for untold in (("distill",), ("student", "distill"), ("prune_mlp", "qat"), ("distill_token", "distill")):
+        assert policy.rung(recipe(*untold)) == 0.25, untold
+    assert policy.rise() is None and policy.next(1e9) == first[1]
+    assert after(untrained_first=True, rungs=(1.0,)).rung(recipe("prune_mlp", "distill")) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -175,54 +181,55 @@ def test_repaired_models_may_be_read_first_and_are_then_trained_in_full():
     ],
 )
 def test_a_rung_that_costs_nearly_what_the_next_one_does_is_left_out(rungs, eta, judge, paying):
-    policy = replace(POLICY, rungs=rungs, eta=eta)
-    assert policy.ladder([untrained("read", 0.1, 4.0)]) == policy.ladder([]), (
-        "an untrained evaluation tells nothing of trainings"
-    )
+    nothing, read = after(rungs=rungs, eta=eta), after(untrained("read", 0.1, 4.0), rungs=rungs, eta=eta)
+    assert read.ladder() == nothing.ladder(), "an untrained evaluation tells nothing of trainings"
     trained = replace(trial("a", 0.03, 4.0, fidelity=rungs[0]), seconds={"recover": 40 * rungs[0], "judge": judge})
-    assert policy.ladder([untrained("read", 0.1, 4.0), trained]) == paying
-    assert policy.rung(recipe("prune_mlp", "distill"), [trained]) == paying[0]
-    assert policy.rungs_from(rungs[0], [trained]) == [rungs[0], *[rung for rung in paying if rung > rungs[0]]]
+    policy = after(untrained("read", 0.1, 4.0), trained, rungs=rungs, eta=eta)
+    assert policy.ladder() == paying
+    assert policy.rung(recipe("prune_mlp", "distill")) == paying[0]
+    assert policy.rungs_from(rungs[0]) == [rungs[0], *[rung for rung in paying if rung > rungs[0]]]
 
 
 def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_that_is_optimised():
     read = untrained("read", 0.01, 3.0)
     twin = Trial("k", {"runtime": "onnxruntime", "steps": []}, 1.0, 0, "complete", dict(read.values))
     wider = untrained("wider", 0.05, 2.0)
-    assert POLICY.next([read], 1e9) == read
-    assert POLICY.next([read, twin], 1e9) is None
-    assert POLICY.next([read, twin, wider], 1e9) == wider
-    accuracy_too = replace(POLICY, goals=Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE))
-    assert accuracy_too.next([read, twin], 1e9) == read
+    assert after(read).next(1e9) == read
+    assert after(read, twin).next(1e9) is None
+    assert after(read, twin, wider).next(1e9) == wider
+    accuracy_too = Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE)
+    assert after(read, twin, goals=accuracy_too).next(1e9) == read
 
 
 def test_training_a_read_cut_should_cost_what_it_computes():
     trained = [trial("a", 0.03, 4.0, recover=10.0, macs=2.0), trial("b", 0.01, 4.0, fidelity=1.0, recover=20.0)]
     # 20 s an epochs-and-MACs of each, so 60 s for three times the smaller one's MACs, and 1 s of judging.
-    assert POLICY.seconds_in_full(untrained("c", 0.05, 4.0, macs=3.0), trained) == pytest.approx(3 * 20 + 1)
-    assert POLICY.seconds_in_full(untrained("c", 0.05, 4.0), []) == 1.0
+    assert after(*trained).seconds_in_full(untrained("c", 0.05, 4.0, macs=3.0)) == pytest.approx(3 * 20 + 1)
+    assert after().seconds_in_full(untrained("c", 0.05, 4.0)) == 1.0
 
 
 def test_readings_and_low_rungs_teach_each_other_nothing():
     known = [untrained("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
     left = (0.01 + 0.02 * UNTRAINED_SHARE) / (0.10 + 0.02)
-    assert POLICY.expected(untrained("b", 0.10, 4.0), known).get("accuracy_drop") == pytest.approx(0.1 * left)
-    assert POLICY.expected(trial("b", 0.1, 4.0), known) == POLICY.expected(trial("b", 0.1, 4.0), [])
+    policy = after(*known)
+    assert policy.expected(untrained("b", 0.10, 4.0)).get("accuracy_drop") == pytest.approx(0.1 * left)
+    assert policy.expected(trial("b", 0.1, 4.0)) == after().expected(trial("b", 0.1, 4.0))
 
 
 def test_a_bold_choice_takes_near_misses_that_would_be_the_better_answer():
     answer = trial("answer", 0.01, 4.0, fidelity=1.0)
     near, far = untrained("near", 0.035, 2.0), untrained("far", 0.2, 1.0)
     known = [answer, near, far]
-    assert not POLICY.is_hopeful(near, known) and POLICY.is_hopeful(near, known, optimistic=True)
-    assert POLICY.next(known, 1e9, optimistic=True) == near and not POLICY.is_hopeful(far, known, optimistic=True)
+    policy = after(*known)
+    assert not policy.is_hopeful(near) and policy.is_hopeful(near, optimistic=True)
+    assert policy.next(1e9, optimistic=True) == near and not policy.is_hopeful(far, optimistic=True)
     failed = [untrained("a", 0.035, 2.5), trial("a", 0.034, 2.5, fidelity=1.0)]
     failed += [untrained("b", 0.03, 2.5), trial("b", 0.03, 2.5, fidelity=1.0)]
-    assert not POLICY.is_hopeful(near, [*known, *failed], optimistic=True), "failed trainings make careful"
+    assert not after(*known, *failed).is_hopeful(near, optimistic=True), "failed trainings make careful"
 
 
 def test_readings_are_promoted_beside_low_rungs():
     known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
     known += [untrained("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
     low, read = trial("low", 0.03, 1.0), untrained("other", 0.09, 3.5)
-    assert POLICY.next([*known, low, read], 1e9) == read
+    assert after(*known, low, read).next(1e9) == read

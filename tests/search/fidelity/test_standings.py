@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 import pytest
 
 from sousvit.objectives.objective import Measurement
@@ -22,7 +21,6 @@ BASE = {
     "latency_ratio": Measurement(1.0),
 }
 GOALS = Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE)
-POLICY = Halving((0.25, 1.0), True, 4.0, 0.5, GOALS)
 
 
 def some_trial(chance: random.Random, number: int) -> Trial:
@@ -53,8 +51,8 @@ def some_trial(chance: random.Random, number: int) -> Trial:
 
 def fresh(trials: list[Trial]) -> Standings:
     """One that reads ``trials`` at once."""
-    standings = Standings(GOALS, POLICY._can_rise)
-    assert standings.read(trials)
+    standings = Standings(trials, GOALS)
+    standings.read_on()
     return standings
 
 
@@ -62,16 +60,17 @@ def fresh(trials: list[Trial]) -> Standings:
 def test_what_grew_is_what_is_read_at_once(seed):
     chance = random.Random(seed)
     trials: list[Trial] = []
-    grown = Standings(GOALS, POLICY._can_rise)
+    grown = Standings(trials, GOALS)
     for number in range(60):
         trials.append(some_trial(chance, number))
         if number % 3:
             continue
-        assert grown.read(trials)
+        grown.read_on()
         once, optimistic = fresh(trials), bool(chance.getrandbits(1))
         waiting = list(once.waiting.values())
         assert grown.waiting == once.waiting and (grown.final == once.final).all() and grown.best == once.best
-        assert grown.outlooks(waiting, optimistic) == once.outlooks(waiting, optimistic)
+        for trial in waiting:
+            assert grown.expected(trial, optimistic) == once.expected(trial, optimistic)
         assert (grown.by_model, grown.trained, grown.singles) == (once.by_model, once.trained, once.singles)
     assert len(grown.final) and grown.waiting and grown.promoted
 
@@ -80,7 +79,7 @@ def test_by_definition():
     chance = random.Random(1)
     trials = [some_trial(chance, number) for number in range(200)]
     standings, done = fresh(trials), {trial.recipe_key for trial in trials if trial.fidelity >= 1}
-    rising = [trial for trial in trials if POLICY._can_rise(trial) and trial.recipe_key not in done]
+    rising = [trial for trial in trials if standings.can_rise(trial) and trial.recipe_key not in done]
     highest = {trial.recipe_key: trial.fidelity for trial in sorted(rising, key=lambda trial: trial.fidelity)}
     assert {key: trial.fidelity for key, trial in standings.waiting.items()} == highest
     final = [t for t in trials if t.is_final and all(limit.violation(t.values[limit.name]) <= 0 for limit in LIMITS)]
@@ -89,18 +88,14 @@ def test_by_definition():
     assert standings.singles == [trial for trial in trials if "int8_dynamic" not in trial.techniques]
 
 
-def test_other_trials_are_not_taken_in():
-    chance = random.Random(2)
-    trials = [some_trial(chance, number) for number in range(9)]
-    standings = fresh(trials)
-    assert not standings.read(trials[1:]) and not standings.read(trials[:-1]) and standings.read([*trials, trials[0]])
-
-
-def test_policies_keep_those_of_all_trials_and_of_singles():
+def test_a_policy_ranks_what_grew_as_what_it_is_given_at_once():
     chance = random.Random(3)
-    trials = [some_trial(chance, number) for number in range(50)]
-    every = POLICY.standings(trials)
-    singles = POLICY.standings(every.singles)
-    trials.append(some_trial(chance, 50))
-    assert POLICY.standings(trials) is every and POLICY.standings(singles.singles) is singles
-    assert np.isfinite(every.best)
+    trials: list[Trial] = []
+    grown = Halving((0.25, 1.0), True, 4.0, 0.5, GOALS, trials)
+    chosen = []
+    for number in range(50):
+        trials.append(some_trial(chance, number))
+        once = Halving((0.25, 1.0), True, 4.0, 0.5, GOALS, list(trials))
+        assert grown.next(1e9) == once.next(1e9) and grown.next_single(1e9) == once.next_single(1e9)
+        chosen += [grown.next(1e9), grown.next_single(1e9)]
+    assert any(one and one.is_single for one in chosen) and any(one and not one.is_single for one in chosen)

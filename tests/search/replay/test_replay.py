@@ -14,11 +14,12 @@ import pytest
 import yaml
 
 from sousvit.errors import UserError
-from sousvit.search.executors.executor import make_job
+from sousvit.search.executors.executor import Job, make_job
 from sousvit.search.replay.curves import Hypervolume, interval
 from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay, replay, table_budget
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.replay.table import Table, TableSpec
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
 
@@ -45,12 +46,16 @@ def table() -> Table:
     return Table(rows(), spec())
 
 
+def job(table: Table, recipe: Recipe, fidelity: float = 1.0, seed: int = 0) -> Job:
+    return make_job(Trial.pending(recipe, fidelity, seed), table_budget(table, 9, seed).search)
+
+
 def test_every_configuration_is_a_recipe_with_its_recorded_figures(table):
     recipes = list(table.recipes())
     assert len(recipes) == len(rows()) == table.space.size
     recipe = next(r for r in recipes if r.parameters == {"depth": 4, "width": 32, "kind": "wide"})
-    outcome = table.judge(make_job(recipe, 1.0, table_budget(table, 5, 0).search))
-    assert outcome.values[table.name_of("macs")].value == 256
+    result = table.judge(job(table, recipe))
+    assert result.values[table.name_of("macs")].value == 256
     assert recipe.reshape(table.shape).figures(4.0) == {table.name_of("macs"): 256}
     assert table.space.parameters(recipe, table.shape) == {"row.depth": 4, "row.width": 32, "row.kind": "wide"}
 
@@ -65,7 +70,7 @@ def test_a_table_is_read_from_csv_and_parquet_with_a_column_called_technique(tmp
         read = Table.read(tmp_path / "table.yaml")
         recipe = next(read.recipes())
         again = Recipe.from_dict(recipe.to_dict())
-        assert read.judge(make_job(again, 1.0, table_budget(read, 5, 0).search)).status == "complete"
+        assert read.judge(job(read, again)).status == "complete"
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -126,9 +131,8 @@ def test_seeds_and_fidelities_choose_among_repeated_rows():
     assert table.fidelities == [0.25, 1.0] and len(table.points()) == 32
     recipe = next(table.recipes())
     name = table.name_of("accuracy")
-    search = [table_budget(table, 9, seed).search for seed in (0, 1)]
     full, other, low = (
-        table.judge(make_job(recipe, level, search[seed])).values[name].value
+        table.judge(job(table, recipe, level, seed)).values[name].value
         for seed, level in ((0, 1.0), (1, 1.0), (0, 0.25))
     )
     assert full == pytest.approx(other + 0.001) and low == pytest.approx(0.85 * full)

@@ -44,8 +44,13 @@ def middle_step(name: str, shape: VitShape) -> Step:
     return conformance.middle_step(get_technique(name), shape)
 
 
-def family_model(make_vit, family: str) -> nn.Module:
-    return make_vit(family, embed_dim=64, num_heads=4)
+def family_model(make_vit, family: str, **changes) -> nn.Module:
+    return make_vit(family, embed_dim=64, num_heads=4, **changes)
+
+
+def model_for_litert(make_vit) -> nn.Module:
+    """Two blocks: a conversion takes a second for each."""
+    return family_model(make_vit, "class_token", depth=2)
 
 
 def training_context(model: nn.Module, make_context, size: tuple[int, int] | None = None) -> Context:
@@ -80,8 +85,9 @@ def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, byte
         simulated = deploy.handler.prepare(copy.deepcopy(model), deploy.config, context)
     weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
     if bytes_fall and recipe.bytes_per_weight < 4 and not has_quantized(model) and weights > 50_000:
-        plain = float_bytes(model, recipe.runtime, context, folder.with_name("plain"))
-        assert weight_bytes(artifact) < plain, str(recipe)
+        found = weight_bytes(artifact)
+        if found >= 4 * weights:  # below, no float file can be as small, and another export is saved
+            assert found < float_bytes(model, recipe.runtime, context, folder.with_name("plain")), str(recipe)
     with open_session(artifact, 1) as session:
         check_agreement(session, model, images, quantized=recipe.is_quantized)
         # On a CPU that computes in bf16 every layer rounds on its own where the artifact asks for it.
@@ -109,7 +115,8 @@ BLIND = [technique.name for technique in techniques() if not technique.needs.ima
 def test_a_technique_that_uses_no_images_does_the_same_without(name, make_vit, make_context, tmp_path):
     model = family_model(make_vit, "class_token")
     step, context = middle_step(name, vit_shape(model)), make_context(model)
-    runtime = "onnxruntime" if isinstance(step.handler, ModelTechnique) else min(step.handler.runtimes)
+    runtimes = {"onnxruntime"} if isinstance(step.handler, ModelTechnique) else step.handler.runtimes
+    runtime = max(runtimes)  # any of them, but LiteRT's conversions take seconds
     images, outputs = context.normalise(context.calibration.head(4).images()).numpy(), []
     for place, one in enumerate((context, replace(context, calibration=None))):
         changed = apply_steps(model, Recipe((step,), runtime), one)
@@ -164,7 +171,7 @@ def test_a_model_technique_exports_to_a_made_up_runtime(name, make_vit, make_con
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODEL_TECHNIQUES if get_technique(name).suits("litert")])
 def test_a_model_technique_converts_to_litert(name, make_vit, make_context, tmp_path):
-    model = family_model(make_vit, "class_token")
+    model = model_for_litert(make_vit)
     step = middle_step(name, vit_shape(model))
     changed = step.handler.apply(model, step.config, training_context(model, make_context)).eval()
     agree(changed, Recipe((step,), "litert"), make_context(model), tmp_path / "artifact")
@@ -173,7 +180,7 @@ def test_a_model_technique_converts_to_litert(name, make_vit, make_context, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sima", "focused"])
 def test_other_forms_of_attention_convert_to_litert(kind, make_vit, make_context, tmp_path):
-    model = family_model(make_vit, "class_token")
+    model = model_for_litert(make_vit)
     step = Step.make("attention", kind=kind)
     changed = step.handler.apply(model, step.config, make_context(model))
     agree(changed, Recipe((step,), "litert"), make_context(model), tmp_path / "artifact")
@@ -283,6 +290,9 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
     shape = vit_shape(base)
     steps = (Step.make("student", model=student), Step.make("distill", epochs=4, feature_weight=0.5))
     context = training_context(base, make_context)
+    trained = Recipe(steps).canonical(shape)
+    model = run_steps(base, trained, context)
+    costs = sum(parameter.numel() for parameter in model.parameters()), macs_of(model, (3, 32, 32))
     for runtime, deploys in DEPLOYED.items():
         for number, deploy in enumerate(deploys):
             recipe = Recipe((*steps, Step.make(deploy)), runtime).canonical(shape)
@@ -291,10 +301,7 @@ def test_compact_students_train_and_deploy(student, make_vit, make_context, tmp_
                     recipe.reshape(shape)
                 continue
             expected = recipe.reshape(shape)
-            torch.manual_seed(0)
-            model = run_steps(base, recipe, context)
-            assert expected.params() == sum(parameter.numel() for parameter in model.parameters())
-            assert expected.macs() == macs_of(model, (3, 32, 32))
+            assert recipe.model_steps == trained.steps and (expected.params(), expected.macs()) == costs
             if (runtime, student) == ("litert", "edgenext_xx_small"):
                 with pytest.raises(TrialError, match="the LiteRT conversion failed"):
                     agree(model, recipe, context, tmp_path / "artifact")

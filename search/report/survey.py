@@ -1,4 +1,4 @@
-"""A study as a table (Markdown) and a plot (HTML)."""
+"""A survey as a table (Markdown) and a plot (HTML)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEADINGS = ("drop, points", "speed-up", "MB", "smaller", "zipped MB", "MMACs", "EER", "recipe")
 
 
-def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
+def write_survey(archive: Archive, folder: Path) -> tuple[Path, Path]:
     """Write ``study.md`` and ``study.html``; returns both paths."""
     table, page = folder / "study.md", folder / "study.html"
     write_atomic(table, markdown(archive))

@@ -1,0 +1,280 @@
+"""Subjects of measurement: a recipe's model, built, exported and checked, with what all trials of a run share."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sousvit.cache import TensorCache
+from sousvit.data import ImageSet, require_test
+from sousvit.errors import UserError
+from sousvit.files import content_hash, write_atomic
+from sousvit.machine import available_cores, training_device
+from sousvit.models.load import LoadedModel, load
+from sousvit.objectives.devices.open import open_device
+from sousvit.objectives.memory_probe import Probe
+from sousvit.objectives.objective import Measurement, Objective, Stage
+from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.pool import open_pool
+from sousvit.objectives.runtimes.runtime import Session, open_session
+from sousvit.objectives.subject import JUDGING_BATCH, MeasuredSubject, measure
+from sousvit.objectives.tasks.task import JUDGING_TASKS
+from sousvit.objectives.timing import Timing, TimingPlan
+from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
+from sousvit.search.executors.executor import Progress
+from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
+from sousvit.search.trial import BaseRecord
+from sousvit.spaces.builder import ModelBuilder, skeleton
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.export import make_artifact
+from sousvit.spaces.images import open_final, open_splits
+from sousvit.spaces.module_shape import shape_of
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
+from sousvit.spaces.training.teacher import Teacher
+from sousvit.store import Store
+
+BASE_RECIPE = Recipe((), "onnxruntime")
+QUICK_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a recipe's untrained artifact costs: recipes that differ in their weights alone share it."""
+
+    values: dict[str, Measurement]
+    timings: dict[str, Timing]
+    probes: dict[str, Probe]
+
+
+class Subjects:
+    """Makes subjects of one run from its base, data, teacher and devices.
+
+    Args:
+        setup: ``budget`` (plain values) and ``folder`` (the run folder, or a worker's own); ``storage`` where cache
+            entries are shared with workers elsewhere; ``base``, the loaded model, where no file holds it.
+        progress: told what is being done.
+
+    Attributes:
+        base: the base's subject, once :meth:`start` has made it; ``quick_base`` looks at fewer images.
+        plan: how long to time.
+        objectives: what every trial measures.
+    """
+
+    def __init__(self, setup: dict[str, Any], progress: Progress) -> None:
+        torch.set_num_threads(available_cores())
+        self.folder, self.progress = Path(setup["folder"]), progress
+        self.budget: Budget = make_budget(setup["budget"], self.folder)
+        self.devices = {target.label: open_device(target) for target in self.budget.targets}
+        self.task = JUDGING_TASKS.get(self.budget.model.task)
+        self.plan = TimingPlan.of(self.budget.search.measure_time)
+        self.objectives = trial_objectives(self.budget)
+        self.progress("loading model and data", 0, 0)
+        self._model: LoadedModel = setup.get("base") or load(self.budget.model)
+        shared = Store(setup["storage"]) if setup.get("storage") else None
+        cache = TensorCache(self.folder / "cache", self.budget.search.cache_gb * 1e9, shared)
+        forward = self._teacher_forward if training_device().name == "cpu" else None
+        data, seed = self.budget.data, self.budget.search.seed
+        if data.kind == "labelled" or data.has_test:
+            require_test(data)
+        self._synthesiser = Synthesiser(self._model, seed, data.calibration, cache, self.progress, forward)
+        self._splits = open_splits(data, self._model, self._synthesiser, cache)
+        self._teacher = Teacher(self._model, self._splits.train, cache, self.progress, forward)
+        self._context = Context(
+            normalise=self._model.normalise,
+            calibration=self._splits.calibration(),
+            train=self._splits.train,
+            teacher=self._teacher,
+            seed=seed,
+            progress=self.progress,
+            synthesise=self._synthesiser if data.kind == "none" else None,
+        )
+        self._builder = ModelBuilder(self._model, self._context, cache)
+        self._structures: dict[str, Structure] = {}
+        sheet, path = self._sheet(self._splits.train), self.folder / CONTACT_SHEET
+        if sheet is not None and not path.exists():  # the answer's own may be there already
+            write_atomic(path, sheet)
+        self.base: MeasuredSubject
+        self.quick_base: MeasuredSubject
+        self._teacher_session: Session | None = None
+
+    def start(self, known: BaseRecord | None) -> BaseRecord:
+        """Export the base and open its session; measure it unless it is ``known``.
+
+        Raises:
+            UserError: the model's weights or the data are not those of the ``known`` base.
+        """
+        fingerprint = content_hash(self._model.fingerprint, self._splits.fingerprint)
+        if known is not None and known.fingerprint != fingerprint:
+            raise UserError(
+                "a resumed run has the model and data it began with",
+                "other weights or images",
+                "use another --run name",
+            )
+        self.progress("asking the devices", 0, 0)
+        named = [*self.budget.optimize, *self.budget.limits]
+        facts = {name: device.check(asked_of(name, named, self.budget)) for name, device in self.devices.items()}
+        folder = self.folder / "artifacts" / "base"
+        artifact = self._artifact(self._model.module, BASE_RECIPE, folder, self._context)
+        for device in self.devices.values():
+            device.keep(artifact)
+        self.base = self._subject(self._model.module, artifact)
+        if known is not None:
+            self.base.timings |= {name: Timing(**plain) for name, plain in known.timings.items()}
+        self.progress("measuring the base", 0, 0)
+        self.base.plan = self.plan.careful()  # every trial's milliseconds are in units of it
+        timings = {name: asdict(self.base.timing_on(name)) for name in self.devices}
+        quick = self._splits.validation.spread(_quick_count(len(self._splits.validation)), self.budget.search.seed)
+        self.quick_base = replace(self.base, images=quick)
+        with open_session(artifact, available_cores()) as session:
+            found = check_agreement(session, self.base.model, self._probe_images(), quantized=False)
+        if known is not None:
+            return known
+        values = measure(self.base, self.objectives)
+        machine = {**facts[self.budget.target.label], "devices": facts}
+        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings)
+
+    def close(self) -> None:
+        """Free the devices and sessions."""
+        for device in self.devices.values():
+            device.close()
+        if self._teacher_session is not None:
+            self._teacher_session.close()
+
+    @cached_property
+    def shape(self) -> VitShape | OtherShape:
+        """The base's shape."""
+        base = self._model
+        return shape_of(base.module, base.spec.name or "the base", base.size, base.channels, base.num_classes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What reading the data so far dropped or changed."""
+        return tuple(self._splits.notes)
+
+    def at(self, *stages: Stage) -> list[Objective]:
+        """The objectives that are measured at some stages."""
+        return [objective for objective in self.objectives if objective.stage in stages]
+
+    def structure(self, recipe: Recipe) -> Structure:
+        """What the untrained artifact costs; the same structure is exported and timed once."""
+        key = recipe.structure().hash
+        if key not in self._structures:
+            model = skeleton(self._model, recipe.structure())
+            folder = self.folder / "cache" / "structures" / key
+            # Random inputs calibrate a quantizer well enough where only its speed is looked at.
+            artifact = self._artifact(model, recipe, folder, replace(self._context, calibration=None))
+            self.progress("measuring the untrained artifact", 0, 0)
+            subject = self._subject(model, artifact)
+            try:
+                values = measure(subject, self.at(Stage.STRUCTURE, Stage.ARTIFACT))
+                self._structures[key] = Structure(values, subject.timings, subject.probes)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        return self._structures[key]
+
+    def trained(
+        self,
+        recipe: Recipe,
+        fidelity: float,
+        folder: Path,
+        seconds: dict[str, float],
+        deadline: float | None = None,
+        structure: Structure | None = None,
+    ) -> MeasuredSubject:
+        """The finished model and its artifact, checked through its session.
+
+        Args:
+            folder: of the artifact.
+            seconds: takes the time of each part.
+            deadline: of the training, on the monotonic clock.
+            structure: its timings are not measured again.
+
+        Raises:
+            TrialError: the recipe cannot be built, or the artifact computes something else than the model.
+        """
+        before = self._synthesiser.seconds
+        context = self._builder.context_of(recipe)  # may make images, which all trials share
+        if self._synthesiser.seconds > before:
+            seconds["images"] = self._synthesiser.seconds - before
+        before = self._teacher.seconds + self._synthesiser.seconds
+        model = self._builder.build(recipe, fidelity, deadline, seconds)
+        paid = self._teacher.seconds + self._synthesiser.seconds - before
+        if paid > 0:  # once for all trials, so it says nothing about this one
+            seconds["teacher"] = paid
+            seconds["prepare" if "prepare" in seconds else "recover"] -= paid
+        with clocked(seconds, "export"):
+            artifact = self._artifact(model, recipe, folder, context)
+        subject = self._subject(model, artifact)
+        # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
+        if structure is not None and not recipe.shapes_by_data:
+            subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
+        with open_session(artifact, available_cores()) as session:
+            check_agreement(session, model, self._probe_images(), quantized=recipe.is_quantized)
+        return subject
+
+    def final_images(self) -> ImageSet:
+        """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""
+        return open_final(self._splits, self._synthesiser)
+
+    def sheet(self, recipe: Recipe) -> bytes | None:
+        """A contact sheet (PNG) of the images that a recipe is built from, where they are synthesised."""
+        return self._sheet(self._builder.context_of(recipe).train)
+
+    def _sheet(self, images: ImageSet | None) -> bytes | None:
+        return contact_sheet(images) if images is not None and self.budget.data.kind == "none" else None
+
+    def _artifact(self, model: torch.nn.Module, recipe: Recipe, folder: Path, context: Context) -> Any:
+        base = self._model
+        shape = (1, base.channels, *base.size)
+        self.progress("exporting", 0, 0)
+        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
+
+    def _subject(self, model: torch.nn.Module, artifact: Any) -> MeasuredSubject:
+        return MeasuredSubject(
+            artifact=artifact,
+            devices=self.devices,
+            reference=getattr(self, "base", None),
+            plan=self.plan,
+            model=model,
+            images=self._splits.validation,
+            normalise=self._model.normalise,
+            task=self.task,
+        )
+
+    def _probe_images(self) -> Any:
+        images = self._splits.validation.head(16).images()
+        return self._model.normalise(images).numpy()
+
+    def _teacher_forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The base's logits through ONNX Runtime on all cores, in batches that stay in the caches."""
+        if self._teacher_session is None:
+            self._teacher_session = open_pool(self.base.artifact, available_cores())
+        parts = (part.numpy() for part in images.split(JUDGING_BATCH))
+        return torch.from_numpy(np.concatenate(list(self._teacher_session.run_all(parts))))
+
+
+def _quick_count(count: int) -> int:
+    """Validation images that a low-rung trial is judged on: a quarter, but enough to tell good from bad."""
+    return min(count, max(QUICK_IMAGES, count // 4))
+
+
+@contextmanager
+def clocked(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Add the time spent inside to a ``part`` of ``seconds``."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[part] = seconds.get(part, 0.0) + time.monotonic() - begun
