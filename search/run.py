@@ -1,10 +1,11 @@
-"""One search from budget to answer: opens (or resumes) the run folder, runs the engine, writes what it found."""
+"""A search from budget to answer: opens (or resumes) the run folder, runs the engine, writes what it found."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,18 +53,15 @@ def search(
     callback = callback or Callback()
     read_space(budget.space)  # a wrong space, or a missing package, is told before anything is loaded
     PROPOSERS.get(budget.search.proposer).require()
-    archive = Archive(folder, writable=True)
-    try:
+    with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:
             callback.on_message(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
-        stored = _stored_answer(archive, folder)
+        stored = _stored_answer(archive)
         if stored is not None and _is_spent(archive, budget):
             return stored
         with make_executor(budget, folder) as executor:
-            return _search(archive, budget, folder, executor, callback, clock)
-    finally:
-        archive.close()
+            return _search(archive, budget, executor, callback, clock)
 
 
 def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
@@ -84,9 +82,9 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
     write_atomic(archive.folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
 
 
-def _stored_answer(archive: Archive, folder: Path) -> Answer | None:
+def _stored_answer(archive: Archive) -> Answer | None:
     """The answer of an earlier session, if no trial has finished since: the test split is not read again for it."""
-    path = folder / "answer.json"
+    path = archive.folder / "answer.json"
     if not path.is_file():
         return None
     answer = Answer.from_dict(json.loads(path.read_text()))
@@ -99,14 +97,15 @@ def _is_spent(archive: Archive, budget: Budget) -> bool:
 
 
 def _search(
-    archive: Archive, budget: Budget, folder: Path, executor: Executor, callback: Callback, clock: Callable[[], float]
+    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
 ) -> Answer:
-    begun, spent = clock(), (archive.spent_seconds, archive.core_seconds)
+    """Explore, then choose the answer, measure it and write it."""
+    begun, seconds_before, core_seconds_before = clock(), archive.spent_seconds, archive.core_seconds
     try:
-        stopped_because = _explore(archive, budget, folder, executor, callback, clock)
+        stopped_because = _explore(archive, budget, executor, callback, clock)
     finally:
         archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
-    stored = _stored_answer(archive, folder)
+    stored = _stored_answer(archive)
     if stored is not None:
         return stored
     callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
@@ -115,22 +114,22 @@ def _search(
     goals = budget.goals(archive.base.values)
     answer = final_answer(archive, goals, budget, executor, callback)
     cost = {
-        "wall_seconds": spent[0] + clock() - begun,
+        "wall_seconds": seconds_before + clock() - begun,
         "answer_seconds": clock() - searched,
-        "core_hours": (spent[1] + executor.core_seconds()) / 3600,
+        "core_hours": (core_seconds_before + executor.core_seconds()) / 3600,
         "trials": float(archive.own),
         "gated": float(sum(trial.status == "gated" for trial in archive)),
         "prepare_seconds": sum(trial.seconds.get("prepare", 0.0) for trial in archive if not trial.source),
         "gates_saved_seconds": seconds_saved(archive),
     }
     answer = replace(answer, cost=cost)
-    write_answer(answer, budget, folder)
-    write_tables(archive, goals, folder)
+    write_answer(answer, budget, archive.folder)
+    write_tables(archive, goals, archive.folder)
     return answer
 
 
 def _explore(
-    archive: Archive, budget: Budget, folder: Path, executor: Executor, callback: Callback, clock: Callable[[], float]
+    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
 ) -> str:
     """Run the engine until its trials or time are spent; returns which."""
     base = executor.start(archive.base)
