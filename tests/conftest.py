@@ -11,7 +11,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import io
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -26,10 +25,7 @@ from PIL import Image
 
 from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
-from sousvit.search.budget import Budget
-from sousvit.search.executors.executor import Job, JobResult, Progress, QueueExecutor
 from sousvit.search.plugins import KINDS, load_plugins
-from sousvit.search.trial import BaseRecord
 from sousvit.specs import ModelSpec
 
 torch.set_num_threads(1)
@@ -332,57 +328,14 @@ def tiny_detection(tmp_path_factory: pytest.TempPathFactory) -> TinyDetection:
     return TinyDetection(root, description["test_map50"])
 
 
-class InProcess(QueueExecutor):
-    """The real judge without a process of its own, for tests of what is judged: a worker starts in 4 seconds."""
-
-    def __init__(self, budget: Budget, folder: Path, progress: Progress | None = None) -> None:
-        self._setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve())}
-        self._progress = progress or (lambda *told: None)
-
-    def start(self, known: BaseRecord | None) -> BaseRecord:
-        from sousvit.search.judging.judge import Judge
-
-        self._judge = Judge(self._setup, self._progress)
-        return self._judge.start(known)
-
-    def submit(self, job: Job) -> None:
-        self._job = job
-
-    def wait(self) -> JobResult:
-        from sousvit.search.judging.worker import _judged
-
-        return _judged(self._judge, self._job)
-
-    def call(self, function: str, **arguments: Any) -> Any:
-        return getattr(self._judge, f"call_{function}")(**arguments)
-
-    def core_seconds(self) -> float:
-        return time.process_time()
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def in_process() -> type[InProcess]:
-    """What makes an executor, as ``search`` takes it."""
-    return InProcess
-
-
-def _run_sousvit(*arguments: object, cwd: Path, worker: bool = False) -> subprocess.CompletedProcess[str]:
-    """A ``sousvit`` command in the test's own process, which has imported everything already.
-
-    Args:
-        worker: whether a search starts a worker process; otherwise it judges here too.
-    """
-    from sousvit import cli, cli_search
+def _run_sousvit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A ``sousvit`` command in the test's own process, which has imported everything already."""
+    from sousvit import cli
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     with scratch_registries(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
-        if not worker:
-            patch.setitem(cli_search.EXECUTORS, "local", InProcess)
         try:
             cli.main()
         except SystemExit as stop:

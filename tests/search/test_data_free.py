@@ -18,6 +18,7 @@ from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
+from sousvit.search.executors.open import inline_executor
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
 from sousvit.search.report.terminal import console, print_answer
@@ -68,10 +69,10 @@ def images_of(recipe, budget, folder: Path):
     return made
 
 
-def test_without_data_the_answer_says_agreement(tiny_project, tmp_path, in_process):
+def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
     budget = budget_of(tiny_project, tmp_path, NONE)
     folder = tmp_path / "run"
-    answer = search(budget, folder, in_process)
+    answer = search(budget, folder, inline_executor)
     assert answer.feasible
     assert answer.chosen is not None and answer.chosen.values["agreement"].low is not None
     assert {"agreement", "agreement_drop"} <= set(answer.rows[0].values)
@@ -97,7 +98,7 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path, in_proce
         sousvit.build(tmp_path / "recipe.yaml", out=tmp_path / "refused", train=tiny_project.data)
 
 
-def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path, in_process):
+def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path):
     budget = budget_of(tiny_project, tmp_path, NONE, search={**SEARCH, "trials": 3})
     folder, seen = tmp_path / "run", []
 
@@ -111,9 +112,9 @@ def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path, in_
                 raise Killed
 
     with pytest.raises(Killed):
-        search(budget, folder, in_process, KillAfterTwo())
+        search(budget, folder, inline_executor, KillAfterTwo())
     kept = {path: path.stat().st_ino for path in (folder / "cache" / "images").glob("*.safetensors")}
-    answer = search(budget, folder, in_process)
+    answer = search(budget, folder, inline_executor)
     assert answer.feasible and len(kept) >= 2
     assert {path: path.stat().st_ino for path in kept} == kept
     images_of(answer.chosen.recipe, budget, folder)
@@ -140,11 +141,11 @@ def fits(recipe: Recipe, shape) -> bool:
     return True
 
 
-def test_a_missing_test_split_is_told_before_images_are_made(tiny_project, tmp_path, in_process):
+def test_a_missing_test_split_is_told_before_images_are_made(tiny_project, tmp_path):
     data = {**NONE, "format": "idx", "train": "none", "test": str(tmp_path / "no-images.idx")}
     budget = budget_of(tiny_project, tmp_path, data)
     with pytest.raises(UserError, match="data must exist"):
-        search(budget, tmp_path / "run", in_process)
+        search(budget, tmp_path / "run", inline_executor)
     assert not (tmp_path / "run" / "cache").exists()
 
 
@@ -158,17 +159,17 @@ def test_a_base_without_classes_has_nothing_to_agree_with(classes, tmp_path):
         open_splits(DataSpec(format="none"), base, Synthesiser(base))
 
 
-def test_a_test_split_alone_is_read_once_for_the_answer(tiny_project, tmp_path, in_process):
+def test_a_test_split_alone_is_read_once_for_the_answer(tiny_project, tmp_path):
     data = {**NONE, "format": "idx", "train": "none", "test": tiny_project.data["test"]}
     budget = budget_of(tiny_project, tmp_path, data, search={**SEARCH, "trials": 2})
-    answer = search(budget, tmp_path / "run", in_process)
+    answer = search(budget, tmp_path / "run", inline_executor)
     rows = {row.role: row.values for row in answer.rows}
     assert rows["base"]["accuracy"].value == pytest.approx(tiny_project.test_top1, abs=0.011)
     assert "agreement" in rows["base"] and "accuracy_drop" in rows["recipe"]
     assert "accuracy" not in answer.chosen.values
 
 
-def test_a_folder_without_labels(tiny_project, tmp_path, in_process):
+def test_a_folder_without_labels(tiny_project, tmp_path):
     pixels = read_idx(Path(tiny_project.data["train"]))[:160]
     (tmp_path / "images" / "deeper").mkdir(parents=True)
     for index, image in enumerate(pixels):
@@ -177,7 +178,7 @@ def test_a_folder_without_labels(tiny_project, tmp_path, in_process):
     data = {"format": "folder", "train": str(tmp_path / "images"), "labels": False, "validation": 60}
     budget = budget_of(tiny_project, tmp_path, data, search={**SEARCH, "trials": 3})
     folder = tmp_path / "run"
-    answer = search(budget, folder, in_process)
+    answer = search(budget, folder, inline_executor)
     assert answer.feasible and answer.chosen is not None
     assert "synthesize" not in answer.chosen.techniques
     said = words_of(budget, folder, answer)
@@ -228,7 +229,7 @@ DETECTOR = {"techniques": {**SPACE["techniques"], "distill": {"epochs": [1], "ba
 
 
 @pytest.mark.parametrize("kind", ["none", "unlabelled"])
-def test_a_detector_without_boxes(tiny_detection, tmp_path, kind, in_process):
+def test_a_detector_without_boxes(tiny_detection, tmp_path, kind):
     """Both with a test split that has boxes, which only the answer reads."""
     own = {**tiny_detection.data, "classes": ["bright", "dark"]}
     del own["validation"]
@@ -239,7 +240,7 @@ def test_a_detector_without_boxes(tiny_detection, tmp_path, kind, in_process):
     changes = {"limits": {"agreement_drop": 0.6}, "optimize": ["size", "agreement"], "search": SEARCH}
     budget = make_budget(tiny_detection.budget(data=data, space={"techniques": techniques}, **changes), tmp_path)
     folder = tmp_path / "run"
-    answer = search(budget, folder, in_process)
+    answer = search(budget, folder, inline_executor)
     assert answer.chosen is not None and "map50" not in answer.chosen.values
     rows = {row.role: row.values for row in answer.rows}
     assert rows["base"]["map50"].value == pytest.approx(tiny_detection.test_map50, abs=0.02)

@@ -12,7 +12,7 @@ import yaml
 import sousvit
 from sousvit.errors import UserError
 from sousvit.search.budget import make_budget
-from sousvit.search.judging.judge import trial_objectives
+from sousvit.search.judging.trial_objectives import trial_objectives
 
 SPACE = {"techniques": {"prune_mlp": {"keep": [0.5, 1.0], "importance": ["activation"], "allocation": ["uniform"]}}}
 
@@ -65,7 +65,7 @@ def finished(tiny_detection, tmp_path_factory, run_sousvit):
     limits, data = {"map50_drop": 0.9, "latency_ratio": 9}, {**tiny_detection.data, "root": str(voc)}
     budget = tiny_detection.budget(data=data, space=SPACE, search=search, limits=limits)
     (home / "budget.yaml").write_text(yaml.safe_dump(budget))
-    result = run_sousvit("search", "budget.yaml", "--run", "one", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=home)
     assert result.returncode == 0, result.stderr
     return home, result
 

@@ -19,7 +19,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.executors import local
 from sousvit.search.executors.executor import Job, MakeTable
-from sousvit.search.executors.open import local_executor
+from sousvit.search.executors.open import inline_executor, local_executor
 from sousvit.spaces.recipe import Recipe, Step
 
 HERE = Path(__file__).parent
@@ -89,7 +89,7 @@ def test_the_test_split_is_read_once(finished):
 def test_a_finished_run_asked_again_adds_nothing(finished, run_sousvit):
     home, _ = finished
     before = len(Archive(home / "runs/one"))
-    result = run_sousvit("search", home / "budget.yaml", "--run", "one", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", home / "budget.yaml", "--run", "one", cwd=home)
     assert result.returncode == 0, result.stderr
     assert "recipe" in result.stdout
     assert len(Archive(home / "runs/one")) == before
@@ -105,14 +105,14 @@ def test_a_resumed_run_keeps_its_weights(finished, tiny_project, tmp_path, run_s
     log = tmp_path / "runs/one/events.jsonl"
     log.write_text(re.sub(r'"fingerprint":"[0-9a-f]+"', '"fingerprint":"other"', log.read_text()))
     (tmp_path / "budget.yaml").write_text(yaml.safe_dump({**budget, "search": {**budget["search"], "trials": 9}}))
-    result = run_sousvit("search", "budget.yaml", "--run", "one", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=tmp_path)
     assert result.returncode == 2 and "the model and data it began with" in result.stderr
 
 
 def test_another_budget_in_the_same_run_is_refused(finished, tiny_project, run_sousvit):
     home, _ = finished
     other = tiny_project.write_budget(home / "other.yaml", space=SPACE, search={**SEARCH, "seed": 5})
-    result = run_sousvit("search", other, "--run", "one", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", other, "--run", "one", cwd=home)
     assert result.returncode == 2 and "a run keeps its budget" in result.stderr and "Traceback" not in result.stderr
 
 
@@ -144,7 +144,7 @@ def test_a_search_that_finds_nothing_writes_its_nearest_miss(tiny_project, tmp_p
     limits = {"size_ratio": 0.0001, "accuracy_drop": 0.3}
     search = {**SEARCH, "trials": 3}
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", limits=limits, space=SPACE, search=search)
-    result = run_sousvit("search", budget, "--run", "r", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert "infeasible" in result.stdout and "size_ratio" in result.stdout
     written = yaml.safe_load((tmp_path / "runs/r/nearest-miss.yaml").read_text())
@@ -156,7 +156,7 @@ def test_a_search_that_finds_nothing_writes_its_nearest_miss(tiny_project, tmp_p
 def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path, run_sousvit):
     space = {"techniques": {"prune_depth": {"drop": [2]}, "int8_dynamic": {"per_channel": [True]}}}
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", limits={"size_ratio": 0.5}, space=space, search=SEARCH)
-    result = run_sousvit("search", budget, "--run", "r", "--json", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = {row["role"]: row for row in json.loads(result.stdout)["rows"]}
     assert rows.keys() >= {"base", "recipe", "best single", "without prune_depth", "without int8_dynamic"}
@@ -178,7 +178,7 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml", limits=limits, space={"techniques": space}, search=search
     )
-    result = run_sousvit("search", budget, "--run", "r", "--json", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     trials = [trial for trial in Archive(tmp_path / "runs/r") if "elastic" in trial.techniques]
@@ -194,12 +194,12 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
     assert json.loads(result.stdout)["figures"]["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
 
 
-def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_project, tmp_path, in_process):
+def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_project, tmp_path):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search={**SEARCH, "time": 0.001})
     recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))
     asked = MakeTable(recipe.to_dict(), 1.0, single=None, leave_one_out=True, retrain_base=False)
     (tmp_path / "run").mkdir()
-    with in_process(Budget.read(budget), tmp_path / "run") as executor:
+    with inline_executor(Budget.read(budget), tmp_path / "run") as executor:
         executor.start(None)
         table = executor.call(asked)
     assert [row.role for row in table.rows] == ["base", "recipe"]
@@ -295,7 +295,7 @@ def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path, run_sousvit)
     process.wait()
     finished = set(Archive(tmp_path / "runs/r").trials)
     assert len(finished) >= 2
-    result = run_sousvit("search", budget, "--run", "r", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     keys = [json.loads(line)["trial"]["key"] for line in log.read_text().splitlines() if '"event":"trial"' in line]
     assert finished <= set(keys) and len(keys) == len(set(keys)) == 5

@@ -38,7 +38,7 @@ def finished(tiny_project: Any, agent: str, tmp_path_factory: pytest.TempPathFac
         space=SPACE,
         search=SEARCH,
     )
-    result = run_sousvit("search", budget, "--run", "one", "--json", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "one", "--json", cwd=home)
     assert result.returncode == 0, result.stderr
     return home, json.loads(result.stdout)
 
@@ -68,7 +68,7 @@ def test_the_limit_of_the_named_target_holds(finished: Finished) -> None:
 
 def test_the_table_and_the_report_show_each_target(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
-    shown = run_sousvit("search", "budget.yaml", "--run", "one", cwd=home)
+    shown = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=home)
     assert shown.returncode == 0, shown.stderr
     assert "p50 ms board" in shown.stdout and "speed-up board" in shown.stdout
     assert "p50 ms board" in (home / "runs/one/report.html").read_text()
@@ -108,7 +108,7 @@ def test_energy_is_absent_with_a_clear_word(finished: Finished, tiny_project: An
 
     home, _ = finished
     tiny_project.write_budget(home / "energy.yaml", optimize=["energy"], search=SEARCH, space=SPACE)
-    asked = run_sousvit("search", "energy.yaml", "--run", "energy", "--json", cwd=home)
+    asked = run_sousvit("search", "--executor", "inline", "energy.yaml", "--run", "energy", "--json", cwd=home)
     if find_meter() is None:
         assert asked.returncode == 2 and "energy must be measurable" in asked.stderr
     else:

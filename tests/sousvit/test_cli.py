@@ -56,7 +56,7 @@ def write(path: Path, value: object) -> Path:
 def test_bad_budgets_exit_with_2_and_one_line(cli, tiny_project, tmp_path, change, words):
     budget = tiny_project.budget()
     change(budget)
-    code, _, err = cli("search", write(tmp_path / "b.yaml", budget), "--run", "r")
+    code, _, err = cli("search", write(tmp_path / "b.yaml", budget), "--run", "r", "--executor", "inline")
     lines = [line for line in err.splitlines() if line.startswith("sousvit:")]
     assert code == 2 and len(lines) == 1 and words in lines[0], err
     assert "Traceback" not in err
