@@ -341,14 +341,6 @@ def test_late_results_of_lost_attempts_are_discarded(simulated):
     assert all(trial.attempt != "lost" for trial in run.archive)
 
 
-def test_study_on_disk_is_a_readable_optuna_study(simulated):
-    run = simulated(search={"trials": 12}, in_memory=False)
-    run.engine.run()
-    study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
-    assert len(study.directions) == 3
-    assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) >= 1
-
-
 def test_a_deployment_that_lost_on_the_base_is_not_paid_for_again(simulated):
     targets = [{"runtime": ["onnxruntime", "openvino"]}]
     run = simulated(optimize=["latency", "size"], targets=targets, search={"trials": 80})
