@@ -146,7 +146,7 @@ def test_roles_say_who_trains_and_who_compresses(name, role, trains, compresses)
 
 WITHOUT_TORCH = """
 import json, random, sys
-from sousvit.search.report.listing import listing
+from sousvit.search.report.listing import space_rows, technique_rows
 from sousvit.spaces.shape import read_shape
 from sousvit.spaces.space import make_space, preset_names, read_space
 from sousvit.errors import UserError
@@ -155,7 +155,7 @@ class RandomTrial:
     def suggest_categorical(self, name, choices):
         return random.choice(list(choices))
 
-assert len(listing("techniques")) == {count} and listing("spaces")
+assert len(technique_rows()) == {count} and space_rows()
 shape = read_shape(json.loads(sys.stdin.read()))
 for name in preset_names():
     make_space(read_space(name), shape, ("onnxruntime", "openvino", "litert"))
