@@ -11,7 +11,7 @@ import json
 import pickle
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,10 +44,15 @@ from sousvit.spaces.technique import (
 #: Matrix weights of a model from which on fewer bits a weight must show in the file.
 TELLING_WEIGHTS = 50_000
 CLASSES = 5
+TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 64, "num_heads": 4, "num_classes": CLASSES}
 
 
-def check_technique(technique: Technique) -> None:
+def check_technique(technique: Technique, runtimes: Iterable[str] | None = None) -> None:
     """Hold ``technique`` to the contract, on a tiny Vision Transformer with random weights and images of noise.
+
+    Args:
+        technique: registered.
+        runtimes: for which a deployment technique makes an artifact; by default every one that is installed.
 
     Raises:
         AssertionError: says which rule is broken.
@@ -58,7 +63,7 @@ def check_technique(technique: Technique) -> None:
     assert misfit is None, f"{technique.name}: must fit a plain Vision Transformer to be checked: {misfit}"
     if isinstance(technique, DeployTechnique):
         with tempfile.TemporaryDirectory() as folder:
-            for runtime in technique.runtimes:
+            for runtime in technique.runtimes if runtimes is None else runtimes:
                 try:
                     # Two blocks: some conversions take a second for each.
                     check_deployment(technique, runtime, tiny_vit(2), tiny_context(), Path(folder) / runtime)
@@ -238,15 +243,7 @@ def tiny_vit(depth: int = 4) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = timm.create_model(
-            "vit_tiny_patch16_224",
-            img_size=16,
-            patch_size=4,
-            embed_dim=64,
-            depth=depth,
-            num_heads=4,
-            num_classes=CLASSES,
-        )
+        model = timm.create_model("vit_tiny_patch16_224", depth=depth, **TINY)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
