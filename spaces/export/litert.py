@@ -11,18 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
-
 from sousvit.errors import MissingPackageError, TrialError, one_line
 from sousvit.machine import silent_stderr
 from sousvit.spaces.export.exporter import Exporter, Shape
 from sousvit.spaces.export.onnx import quiet
-from sousvit.spaces.layers.merging import merged
-from sousvit.spaces.layers.token_math import without_scatter
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from torch import nn
 
 FILE = "model.tflite"
 #: A flatbuffer's offsets have 32 bits, with a sign.
@@ -52,6 +49,11 @@ def export_litert(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
         MissingPackageError: litert-torch is not installed.
         TrialError: the model does not convert, or is larger than one file can be.
     """
+    import torch
+
+    from sousvit.spaces.layers.merging import merged
+    from sousvit.spaces.layers.token_math import without_scatter
+
     if sum(p.numel() * p.element_size() for p in model.parameters()) >= MAX_BYTES:
         raise TrialError("the model's weights exceed the 2 GB of one LiteRT file")
     converter = _import("litert_torch")
