@@ -1,8 +1,8 @@
 """How a candidate is judged. A new objective is a file (or a class in one) and a line in this table.
 
 Reading order: objective.py (the contract, what an objective may look at, ``x_ratio``, ``x_drop``, ``x@target``), one
-file per family of measured quantities (accuracy.py, latency.py, size.py, memory.py, energy.py, eer.py), plugins.py and
-conformance.py (a user's own). How figures come about: timing.py (interleaved latency), memory_probe.py (a process of
+file per family of measured quantities (accuracy.py, latency.py, size.py, memory.py, energy.py, eer.py), conformance.py
+(what a user's own must pass). How figures come about: timing.py (interleaved latency), memory_probe.py (a process of
 its own), tasks/ (predictions and intervals), runtimes/ (what runs an artifact), targets/ and devices/ (where).
 """
 

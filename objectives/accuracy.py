@@ -38,7 +38,7 @@ class Accuracy(Objective):
 
 
 class Agreement(Objective):
-    """The task's figure of merit with the base's predictions in the place of labels, with its interval.
+    """The task's figure of merit with the base's predictions as labels, with its interval.
 
     The share of images whose largest logit is that of the base; of a detector, mAP50 against the base's sure boxes.
     """

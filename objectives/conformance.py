@@ -1,7 +1,8 @@
-"""The suite that every objective must pass; our tests run it on ours, users on theirs.
+"""The conformance suite that every objective must pass, ours in our tests and a user's in theirs.
 
 from sousvit.objectives.conformance import check_objective
-check_objective(load_objective("my_file.py:Mine"), subject)
+from sousvit.objectives.objective import OBJECTIVES
+check_objective(OBJECTIVES.load("my_file.py:Mine"), subject)
 """
 
 from __future__ import annotations

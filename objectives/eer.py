@@ -82,7 +82,7 @@ def _check_terms(terms: Sequence[str]) -> None:
 
 
 def _value(subject: Subject, term: str) -> float:
-    """In the units of ``VIT_B16``; error as a share."""
+    """The value of a term in the units of ``VIT_B16``; the error as a share."""
     from sousvit.spaces.module_shape import macs_of
 
     if term == "error":

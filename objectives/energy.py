@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sousvit.objectives.runtimes.runtime import Session
 
 POWERCAP = Path("/sys/class/powercap")
-#: What a budget's user is told where the device cannot tell.
+#: The message where a device has no energy counter.
 ABSENT = "no energy counter can be read there (Linux RAPL, /sys/class/powercap/*/energy_uj, often for root only)"
 
 
@@ -34,7 +34,7 @@ class Meter:
         return tuple(int(path.read_text()) for path, _ in self.counters)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
-        """Energy between two readings; a counter that started over is understood once."""
+        """Energy between two values of the counters, each of which may have started over once."""
         ranges = [limit for _, limit in self.counters]
         return sum((b - a) % (limit + 1) for a, b, limit in zip(before, after, ranges, strict=True)) / 1e6
 

@@ -39,7 +39,7 @@ class Latency(Objective):
 
 
 class _Tail(Objective):
-    """A high percentile of the milliseconds of one inference, in units of the base's of the same timing."""
+    """A high percentile of the milliseconds of one inference: its ratio to the base, times the base's own."""
 
     unit: ClassVar[str] = "ms"
     direction: ClassVar[Direction] = "minimize"
@@ -48,7 +48,7 @@ class _Tail(Objective):
 
     @abstractmethod
     def _of(self, timing: Timing) -> tuple[float, float]:
-        """The candidate's and the baseline's."""
+        """The percentile of the candidate and of the baseline, in milliseconds."""
 
     def measure(self, subject: Subject) -> Measurement:
         own, baseline = self._of(subject.timing)
@@ -73,7 +73,7 @@ class LatencyP95(_Tail):
 
 
 class LatencyP99(_Tail):
-    """99th percentile: what a measuring time of a second tells of it is coarse, see ``search.measure_time``."""
+    """99th percentile; coarse where the artifact is timed for a second only, see ``search.measure_time``."""
 
     name: ClassVar[str] = "latency_p99"
     summary: ClassVar[str] = "99th percentile of the latency of a batch on the target"
@@ -98,7 +98,7 @@ class Throughput(Objective):
         return Measurement(self._rate(latency.value, subject), *ends)
 
     def measure_ratio(self, subject: Subject) -> Measurement:
-        """From the interleaved ratio."""
+        """The inverse of the interleaved ratio of latencies."""
         timing = subject.timing
         return Measurement(1 / timing.ratio, 1 / timing.ratio_high, 1 / timing.ratio_low)
 

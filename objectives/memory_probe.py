@@ -1,4 +1,4 @@
-"""What opening an artifact costs a process: peak memory and load time. For a fresh process (:mod:`.targets.bench`)."""
+"""Peak memory and load time of an artifact; called in a fresh process (:mod:`sousvit.objectives.devices.measure`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOADS = 5
 
 @dataclass(frozen=True)
 class Probe:
-    """What a fresh process needed for an artifact.
+    """Memory and load time of an artifact in a fresh process.
 
     Attributes:
         memory_bytes: growth of its peak resident memory by opening and running the artifact; the interpreter and the
             imported runtime are not counted.
-        process_bytes: peak resident memory of the whole process, which a memory limit is held against.
+        process_bytes: peak resident memory of the whole process, which is compared with a device's memory.
         load_ms: from the file to the first logits, the runtime imported and the file in the system's cache; median.
     """
 
@@ -37,7 +37,7 @@ class Probe:
 
 
 def probe(artifact: Artifact, threads: int, batch: int) -> Probe:
-    """Open the artifact and run it: memory by the first time, load time by the further ones.
+    """Open and run the artifact several times: the first gives its memory, the others its load time.
 
     Raises:
         MissingPackageError: the runtime is not installed.

@@ -19,9 +19,7 @@ without a name it is the first target's.
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,13 +146,27 @@ class Objective(ABC):
         """Measure ``subject``; a figure that cannot be had raises, it is never made up."""
 
 
-def _check_installed(found: Objective, name: str) -> None:
-    check_class(type(found), f"the plug-in {name!r}")
-    if found.name != name:
-        raise UserError("an entry point has its objective's name", f"{name!r} for {found.name!r}", "rename one of them")
+def _check_plugin(found: type, where: str) -> None:
+    assert issubclass(found, Objective)
+    action = f"correct {where}"
+    if found.name.endswith(("_ratio", "_drop")):
+        raise UserError("names ending in _ratio and _drop belong to relative forms", repr(found.name), action)
+    if found.direction not in ("minimize", "maximize"):
+        raise UserError("an objective's direction is minimize or maximize", repr(found.direction), action)
+    if not isinstance(found.stage, Stage):
+        raise UserError("an objective's stage is a Stage", repr(found.stage), action)
+    if not all(isinstance(text, str) and text for text in (found.unit, found.summary)):
+        raise UserError("an objective's unit and summary are texts", f"{found.unit!r}, {found.summary!r}", action)
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "sousvit.objectives", BUILTIN, _check_installed)
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective",
+    "sousvit.objectives",
+    BUILTIN,
+    base=Objective,
+    declares=("unit", "direction", "stage", "summary"),
+    check=_check_plugin,
+)
 
 
 def get_objective(name: str) -> Objective:
@@ -247,30 +259,3 @@ def on_target(original: Objective, target: str) -> OnTarget:
         raise UserError("only what differs from target to target takes an @", f"{original.name}@{target}",
                         f"write {original.name}")  # fmt: skip
     return OnTarget(original, target)
-
-
-def check_class(found: type, reference: str) -> type[Objective]:
-    """``found``, after checking what can be seen without measuring.
-
-    Raises:
-        UserError: names the first broken rule.
-    """
-    action = f"correct {reference}"
-    if not issubclass(found, Objective):
-        raise UserError("an objective derives from sousvit.objectives.objective.Objective", found.__name__, action)
-    missing = [key for key in ("name", "unit", "direction", "stage", "summary") if not hasattr(found, key)]
-    if missing:
-        raise UserError("an objective declares name, unit, direction, stage, summary", f"no {missing[0]}", action)
-    if inspect.isabstract(found):
-        raise UserError("an objective defines measure(subject)", f"{found.__name__} without it", action)
-    if not isinstance(found.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", found.name):
-        raise UserError("an objective's name is snake_case", repr(found.name), action)
-    if found.name.endswith(("_ratio", "_drop")):
-        raise UserError("names ending in _ratio and _drop belong to relative forms", repr(found.name), action)
-    if found.direction not in ("minimize", "maximize"):
-        raise UserError("an objective's direction is minimize or maximize", repr(found.direction), action)
-    if not isinstance(found.stage, Stage):
-        raise UserError("an objective's stage is a Stage", repr(found.stage), action)
-    if not all(isinstance(text, str) and text for text in (found.unit, found.summary)):
-        raise UserError("an objective's unit and summary are texts", f"{found.unit!r}, {found.summary!r}", action)
-    return found

@@ -1,4 +1,4 @@
-"""Size on disk of what is shipped, and of what is downloaded."""
+"""Size: the artifact's files on disk and compressed, parameters, and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
-#: zlib's level, its own default and gzip's.
+#: zlib's default level.
 LEVEL = 6
 
 

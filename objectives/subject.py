@@ -32,7 +32,7 @@ JUDGING_BATCH = 16
 class PlacedSubject:
     """An artifact and the devices it is measured on; on the first of them unless :meth:`on` says otherwise.
 
-    What devices can tell needs no model: an archived artifact is enough.
+    Time, memory and energy need no PyTorch model: an archived artifact is enough.
 
     Args:
         artifact: the exported model.
@@ -80,7 +80,7 @@ class PlacedSubject:
         return next(iter(self.devices))
 
     def timing_on(self, target: str) -> Timing:
-        """Latency on a target, interleaved with the base; what does not fit its memory is not timed."""
+        """Latency on a target, interleaved with the base; a device refuses an artifact that exceeds its memory."""
         if target not in self.timings:
             device, base = self.devices[target], self.reference
             if base is None:
@@ -116,7 +116,7 @@ class PlacedSubject:
 
 
 class _OnTarget:
-    """A subject on one target: what is timed and probed is that target's, all else is the subject's."""
+    """A subject on one target: time, memory and energy are those on that target, all else is the subject's."""
 
     def __init__(self, subject: PlacedSubject, target: str) -> None:
         self._subject, self._target = subject, target
@@ -144,7 +144,7 @@ class _OnTarget:
 
 @dataclass(kw_only=True)
 class MeasuredSubject(PlacedSubject):
-    """Implements :class:`sousvit.objectives.objective.Subject` by measuring.
+    """The :class:`sousvit.objectives.objective.Subject` that measures an exported model.
 
     Accuracy is judged on this machine, in the runtime that the targets use: a device with other instructions may round
     quantized models otherwise.
@@ -186,7 +186,7 @@ def measure(subject: PlacedSubject, objectives: list[Objective]) -> dict[str, Me
             values[objective.name] = _value(objective.measure(cast(Subject, subject)))
         except TrialError as error:
             raise TrialError(f"objective {objective.name}: {error}") from error
-        except SharedInputError:  # a device is out for good
+        except SharedInputError:  # no trial can be measured any more
             raise
         except Exception as error:  # a plug-in may raise anything; only its trial fails
             raise TrialError(f"objective {objective.name}: {type(error).__name__}: {error}") from error

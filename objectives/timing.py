@@ -7,11 +7,12 @@ process did not have its core (CPU time below wall time) or when the two rounds 
 are repeated until there are enough clean ones or a cap is reached; then, or if most were disturbed, all groups count
 and the timing is ``noisy``.
 
-Rounds are no shorter than that because a model is slow at first after another one has run: taking turns after every
-inference tells less noise, and a fast candidate 10% slower than it is when it runs alone.
+Rounds are no shorter than that because a model is slow at first after another one has run: with turns after every
+inference the noise looks smaller, but a fast candidate comes out 10% slower than when it runs alone.
 
 Two sessions of one file are not equally fast either (``benchmarks/timing_aa``: the one opened first is the slower
-one, by about 0.5%): where their memory lies decides it, and no taking of turns shows it. The interval is widened by it.
+one, by about 0.5%): it depends on where their memory lies, and taking turns does not reveal it. The interval is widened
+by as much.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ import numpy as np
 if TYPE_CHECKING:
     from sousvit.objectives.runtimes.runtime import Session
 
-#: A group is disturbed when CPU time was a smaller share of wall time than this (several threads use more than 1),
+#: A group is disturbed when CPU time is a smaller share of wall time than this (with several threads it exceeds 1).
 MIN_CPU_SHARE = 0.9
-#: or when two rounds of one session differ by more than this factor.
+#: A group is disturbed when two rounds of one session differ by more than this factor.
 MAX_DRIFT = 1.15
-#: How much faster or slower a session is by where its memory lies: relative standard deviation.
+#: Relative standard deviation of a session's speed that comes from where its memory lies.
 PLACEMENT = 0.004
 BOOTSTRAP_DRAWS = 1000
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Wall and CPU time in seconds; tests give their own."""
+    """Sources of wall and CPU time in seconds; tests give their own."""
 
     wall: Callable[[], float] = time.perf_counter
     cpu: Callable[[], float] = time.process_time
@@ -46,7 +47,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """How long to measure.
+    """The length of a measurement.
 
     Attributes:
         min_seconds: measuring time of one comparison, over both sessions.
@@ -119,7 +120,7 @@ class Timing:
 
 @dataclass
 class Group:
-    """Latencies in seconds of two rounds of each session, in the order of time, and CPU over wall time meanwhile."""
+    """Latencies in seconds of two rounds of each session, in the order of time, and the ratio of CPU to wall time."""
 
     candidate: list[float] = field(default_factory=list)
     baseline_first: list[float] = field(default_factory=list)
@@ -128,12 +129,12 @@ class Group:
 
     @property
     def baseline(self) -> list[float]:
-        """All of the baseline's."""
+        """The baseline's latencies of both rounds."""
         return [*self.baseline_first, *self.baseline_last]
 
     @property
     def ratio(self) -> float:
-        """Mean of the candidate's two medians over that of the baseline's, both geometric."""
+        """Candidate over baseline, each the geometric mean of the medians of its two rounds."""
         return float(np.exp(np.log(self._medians).reshape(2, 2).mean(1) @ (1, -1)))
 
     @property
@@ -143,7 +144,7 @@ class Group:
 
     @property
     def _medians(self) -> list[float]:
-        """Of the candidate's and of the baseline's rounds."""
+        """Median latencies of the candidate's two rounds and of the baseline's."""
         half = max(1, len(self.candidate) // 2)
         rounds = (self.candidate[:half], self.candidate[-half:], self.baseline_first, self.baseline_last)
         return [float(np.median(one)) for one in rounds]
@@ -226,7 +227,7 @@ def _pending(groups: Mapping[str, list[Group]], plan: TimingPlan, elapsed: float
 
 
 def _warm_up(session: Session, batch: np.ndarray, plan: TimingPlan, clock: Clock) -> int:
-    """Run the session until it is warm; the inferences that fill a round."""
+    """Run the session until it is warm; return the number of inferences that fill a round."""
     latency = math.inf
     for _ in range(max(1, plan.warmup)):
         start = clock.wall()
@@ -310,7 +311,7 @@ def summarise(groups: list[Group], plan: TimingPlan, batch: int = 1) -> Timing:
 
 
 def _widened(factor: float) -> float:
-    """Half of an interval, as a factor, with what the sessions' memory adds to it."""
+    """One side of an interval, as a factor, with the effect of memory placement added."""
     return math.exp(math.hypot(math.log(factor), 1.96 * PLACEMENT))
 
 

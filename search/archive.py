@@ -23,7 +23,7 @@ from typing import IO, Any, Generic, TypeVar
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import Budget, read_budget
+from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.trial import BaseRecord, Trial, decode
 
@@ -78,7 +78,19 @@ class Archive:
         _end_torn_line(path, self._stream)
 
     def append(self, kind: str, **content: Any) -> None:
-        """Write an event and wait until it is on disk.
+        """Write an event and wait until it is on disk, with all before it.
+
+        Raises:
+            UserError: the disk is full; the log stays readable.
+        """
+        event = self.note(kind, **content)
+        assert self._stream is not None
+        with disk_errors_as_user_errors(self.folder):
+            os.fsync(self._stream.fileno())
+        self._take(event)
+
+    def note(self, kind: str, **content: Any) -> dict[str, Any]:
+        """Write an event that is no trial's, without waiting for the disk: a crash keeps it, a power cut may not.
 
         Raises:
             UserError: the disk is full; the log stays readable.
@@ -88,8 +100,7 @@ class Archive:
         line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
         with disk_errors_as_user_errors(self.folder):
             _write_all(self._stream, line)
-            os.fsync(self._stream.fileno())
-        self._take(event)
+        return event
 
     def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same key is dropped, and False returned."""
@@ -232,7 +243,7 @@ def open_run(folder: Path) -> tuple[Budget, Archive]:
     path = folder / "budget.yaml"
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = read_budget(path)
+    budget = Budget.read(path)
     archive = Archive(folder)
     if archive.base is None or not len(archive):
         raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")

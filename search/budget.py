@@ -6,18 +6,20 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement, Objective, get_objective
-from sousvit.objectives.plugins import load_objective
-from sousvit.objectives.targets.target import REACHING, Target, load_target, make_target
+from sousvit.objectives.targets.profiles import load_target, make_target
+from sousvit.objectives.targets.target import REACHING, Target
 from sousvit.schema import read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
+from sousvit.search.plugins import load_plugins
+from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task
 
@@ -48,8 +50,8 @@ class SearchLimits(BaseModel):
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
     what the run folder keeps of trained models and of the teacher's answers; what is gone is computed again.
 
-    ``proposer``: ``auto`` weighs recipes by what they should add (:mod:`.model_based`) where that
-    applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more; the others sample only.
+    ``proposer``: who says what is tried next, by its name (:mod:`sousvit.search.proposers`). ``auto`` weighs recipes by
+    what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +67,14 @@ class SearchLimits(BaseModel):
     leave_one_out: bool = True
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
-    proposer: Literal["auto", "tpe", "nsga2"] = "auto"
+    proposer: str = "auto"
+
+    @field_validator("proposer")
+    @classmethod
+    def _known_proposer(cls, value: str) -> str:
+        if value not in PROPOSERS:
+            raise UnknownNameError("proposer", value, PROPOSERS.names())
+        return value
 
 
 class RayOptions(BaseModel):
@@ -88,18 +97,12 @@ class RayOptions(BaseModel):
     max_failures: int = Field(default=3, ge=0)
 
 
-class Plugins(BaseModel):
-    """Files with a user's own classes, as ``file.py:ClassName``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    objectives: tuple[str, ...] = ()
-
-
 class Budget(BaseModel):
     """The user's request.
 
     With several ``targets``, figures are the first one's unless they name another: ``latency@phone``. A recipe has one
-    runtime, which all targets must allow.
+    runtime, which all targets must allow. ``plugins`` names a user's own classes by kind, as ``file.py:ClassName`` or
+    ``package.module:ClassName``.
     ``limits`` maps an objective (or its ``_ratio`` / ``_drop`` form) to a number, with or without the unit.
     ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes. ``task``
     need not be said, the model knows it; said, it is checked.
@@ -115,12 +118,13 @@ class Budget(BaseModel):
     space: str | dict[str, Any] = "default"
     search: SearchLimits = SearchLimits()
     ray: RayOptions | None = None
-    plugins: Plugins = Plugins()
+    plugins: dict[str, tuple[str, ...]] = {"objectives": ()}
 
     @field_validator("targets", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else [value]
+        entries = value if isinstance(value, list | tuple) else [value]
+        return [load_target(entry) if isinstance(entry, str | Path) else entry for entry in entries]
 
     @field_validator("targets")
     @classmethod
@@ -176,6 +180,24 @@ class Budget(BaseModel):
                     raise UserError(f"{name} needs labels", _NO_LABELS[self.data.kind], "ask for agreement instead")
         return self
 
+    @classmethod
+    def read(cls, path: str | Path, data_root: Path | None = None, **search: Any) -> Budget:
+        """The budget in a YAML file; paths in it are relative to it.
+
+        Args:
+            data_root: where relative paths of data start instead.
+            search: what the file's ``search`` section is to say instead, such as ``trials=50``; None leaves it.
+
+        Raises:
+            UserError: anything wrong, in one line.
+        """
+        path = Path(path)
+        value = read_yaml(path)
+        given = {name: entry for name, entry in search.items() if entry is not None}
+        if given and isinstance(value.get("search") or {}, dict):
+            value["search"] = {**(value.get("search") or {}), **given}
+        return make_budget(value, path.parent, str(path), data_root)
+
     @property
     def target(self) -> Target:
         """The first target: what figures without a target's name are of."""
@@ -221,6 +243,7 @@ class Budget(BaseModel):
             "ray": True,
             "search": {"trials", "time", "leave_one_out", "explore_share"},
             "targets": {"__all__": REACHING},
+            "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
 
@@ -233,29 +256,16 @@ def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]
     return make_space(read_space(budget.space), shape, budget.runtimes, has_images)
 
 
-def read_budget(path: Path) -> Budget:
-    """Read and check a budget file; paths in it are relative to it.
-
-    Raises:
-        UserError: anything wrong, in one line.
-    """
-    value = read_yaml(path)
-    return make_budget(value, path.parent, str(path))
-
-
 def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", data_root: Path | None = None) -> Budget:
     """A checked budget from plain values, with its plug-ins loaded and its paths made absolute.
 
     Paths start in ``folder``, those of data in ``data_root`` where it is given.
     """
     value = dict(value)
-    plugins = validated(Plugins, value.get("plugins") or {}, f"{where}: plugins")
-    references = tuple(_absolute(reference, folder) for reference in plugins.objectives)
-    for reference in references:
-        load_objective(reference)
+    value["plugins"] = load_plugins(value.get("plugins") or {}, folder)
     if "targets" in value:
         value["targets"] = _targets(value["targets"], folder, f"{where}: targets")
-    budget = validated(Budget, {**value, "plugins": {"objectives": list(references)}}, where)
+    budget = validated(Budget, value, where)
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
@@ -282,10 +292,6 @@ def _targets(given: Any, folder: Path, where: str) -> Any:
     """Profiles by name or file, read; files are relative to the budget's."""
     entries = given if isinstance(given, list | tuple) else [given]
     return [
-        load_target(entry, folder) if isinstance(entry, str) else make_target(entry, folder, where) for entry in entries
+        load_target(entry, folder) if isinstance(entry, str | Path) else make_target(entry, folder, where)
+        for entry in entries
     ]
-
-
-def _absolute(reference: str, folder: Path) -> str:
-    path, _, name = reference.rpartition(":")
-    return f"{(folder / path).resolve()}:{name}" if path else reference

@@ -1,10 +1,12 @@
-"""What a search tells as it goes."""
+"""Callbacks: what a search tells as it goes, for instance to a terminal, a log or a tracker of experiments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sousvit.errors import SharedInputError, UserError, one_line
 
 if TYPE_CHECKING:
     from sousvit.search.trial import BaseRecord, Trial
@@ -26,22 +28,71 @@ class Counts:
     promoted: int = 0
 
 
-@dataclass
-class Watcher:
-    """What the engine tells as it goes; every hook may be left out."""
+class Callback:
+    """Base of everything that follows a search; every method does nothing unless a subclass says otherwise.
 
-    trial: Callable[[Trial, Counts], None] = lambda record, counts: None
-    begin: Callable[[str, Recipe, float], None] = lambda origin, recipe, fidelity: None
-    counts: Counts = field(default_factory=Counts)
-
-
-@dataclass
-class Hooks:
-    """What a run tells its user.
-
-    ``say`` takes a line of text, ``ready`` the base and the space before the search begins.
+    A method that raises ends the search with one line. What had finished is stored before it is told, so the same
+    call goes on from there.
     """
 
-    say: Callable[[str], None] = lambda text: None
-    ready: Callable[[BaseRecord, Space, dict[str, str]], None] = lambda base, space, left_out: None
-    watcher: Watcher = field(default_factory=Watcher)
+    def on_start(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
+        """The base is measured and the space known; ``left_out`` says why a technique is not in it."""
+
+    def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
+        """A trial begins; ``origin`` is who asked for it (see :class:`~sousvit.search.trial.Trial`)."""
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        """What is being done right now; ``total`` is 0 where it is not known."""
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        """A trial has ended and is stored."""
+
+    def on_message(self, text: str) -> None:
+        """A line for people."""
+
+    def on_end(self, result: Any) -> None:
+        """The search is over; ``result`` is the :class:`sousvit.Result` that the caller gets next."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one, told in their order.
+
+    Raises:
+        UserError: one of them is no callback; later, in any method: one of them raised.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        self._callbacks = tuple(callbacks)
+        for callback in self._callbacks:
+            if not isinstance(callback, Callback):
+                raise UserError("a callback derives from sousvit.Callback", repr(callback), "derive a class from it")
+
+    def on_start(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
+        self._tell("on_start", base, space, left_out)
+
+    def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
+        self._tell("on_begin", origin, recipe, fidelity)
+
+    def on_progress(self, what: str, done: int, total: int) -> None:
+        self._tell("on_progress", what, done, total)
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self._tell("on_trial", trial, counts)
+
+    def on_message(self, text: str) -> None:
+        self._tell("on_message", text)
+
+    def on_end(self, result: Any) -> None:
+        self._tell("on_end", result)
+
+    def _tell(self, method: str, *content: Any) -> None:
+        for callback in self._callbacks:
+            try:
+                getattr(callback, method)(*content)
+            except Exception as error:
+                # Shared: raised while a trial runs in this process, it must stop the search and not fail the trial.
+                raise SharedInputError(
+                    "a callback must not fail",
+                    f"{type(callback).__name__}.{method}: {one_line(error)}",
+                    "repair it; the same call resumes, nothing that finished is lost",
+                ) from error

@@ -8,7 +8,7 @@ from sousvit.files import write_atomic
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.archive import Archive
 from sousvit.search.budget import CONTACT_SHEET, Budget
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import Executor, MakeTable, Verify
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, Row, choose
@@ -19,9 +19,9 @@ from sousvit.specs import DataSpec
 VERIFICATIONS = 5
 
 
-def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, hooks: Hooks) -> Answer:
+def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, callback: Callback) -> Answer:
     """Choose, verify the choice by measuring it again, then judge it (and its parts) on the test split."""
-    answer = _verified(archive, goals, executor, hooks)
+    answer = _verified(archive, goals, executor, callback)
     if answer.chosen is None:
         return answer
     before = archive.test_answers
@@ -58,7 +58,7 @@ def _notes_on_data(data: DataSpec) -> tuple[str, ...]:
     return known, "the table is on the images that the recipe was chosen by, which flatters it: check it on others"
 
 
-def _verified(archive: Archive, goals: Goals, executor: Executor, hooks: Hooks) -> Answer:
+def _verified(archive: Archive, goals: Goals, executor: Executor, callback: Callback) -> Answer:
     """The best recipe that holds the limits when it is measured again; the nearest miss where none does."""
     answer = choose(archive, goals)
     for _ in range(VERIFICATIONS):
@@ -68,13 +68,13 @@ def _verified(archive: Archive, goals: Goals, executor: Executor, hooks: Hooks) 
         broken = goals.violations(again, measured_only=True)
         if not broken:
             return answer
-        hooks.say(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
+        callback.on_message(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
         said = "; ".join(goals.explain(again, measured_only=True))
         archive.append("rejected", key=answer.chosen.key, values=encode(again), broken=list(broken), said=said)
         answer, last = choose(archive, goals), answer
     if not answer.feasible:
         return answer
-    hooks.say(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
+    callback.on_message(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
     return replace(last, feasible=False, violated=(f"measured again: {said}",))
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from sousvit.errors import TrialError, UserError
 from sousvit.files import disk_errors_as_user_errors
@@ -31,33 +32,37 @@ from sousvit.spaces.space import Space
 FIXED = ("model", "data", "targets", "space")
 
 
-def answer_other_budget(folder: Path, path: Path) -> tuple[Answer, Budget]:
-    """The best archived recipe for the budget at ``path``, which may leave out model, data, targets and space.
+def answer_other_budget(folder: Path, asked: Path | Mapping[str, Any]) -> tuple[Answer, Budget]:
+    """The best archived recipe for another budget, a file or its values.
+
+    It may leave out model, data, targets and space.
 
     Raises:
         UserError: another model, data, target or space than the run's; an objective that it did not measure.
     """
     own, archive = open_run(folder)
-    other = read_other(own, path, FIXED)
+    other = read_other(own, asked, FIXED)
     assert archive.base is not None
     require_measured([*other.optimize, *other.limits], archive.base.values)
     return choose(archive, other.goals(archive.base.values)), other
 
 
-def read_other(own: Budget, path: Path, fixed: Sequence[str]) -> Budget:
-    """The budget at ``path``; what it leaves out of :data:`FIXED` is the run's own.
+def read_other(own: Budget, asked: Path | Mapping[str, Any], fixed: Sequence[str]) -> Budget:
+    """Another budget, a file or its values; what it leaves out of :data:`FIXED` is the run's own.
 
     Raises:
         UserError: a ``fixed`` part is another than the run's.
     """
-    value, plain = read_yaml(path), own.model_dump(mode="json")
-    other = make_budget({**{name: plain[name] for name in FIXED}, **value}, path.parent, str(path))
+    plain = own.model_dump(mode="json")
+    value = read_yaml(asked) if isinstance(asked, Path) else asked
+    folder, where = (asked.parent, str(asked)) if isinstance(asked, Path) else (Path(), "the budget")
+    other = make_budget({**{name: plain[name] for name in FIXED}, **value}, folder, where)
     for name in fixed:
         if other.part(name) != own.part(name):
             retarget = "leave it out, or measure its front there with sousvit retarget"
             raise UserError(
                 f"an archive answers for its own {name} only",
-                f"another {name} in {path}",
+                f"another {name} in {where}",
                 retarget if name == "targets" else "leave it out, or run a new search",
             )
     return other
@@ -76,17 +81,20 @@ def require_measured(names: Iterable[str], values: Mapping[str, Measurement]) ->
         )
 
 
-def retarget(folder: Path, path: Path, say: Callable[[str, int, int], None]) -> tuple[Answer, Budget]:
-    """Answer the budget at ``path``, which may name other targets, from the artifacts that the run in ``folder`` kept.
+def retarget(
+    folder: Path, asked: Path | Mapping[str, Any], say: Callable[[str, int, int], None]
+) -> tuple[Answer, Budget]:
+    """Answer another budget, which may name other targets, from the artifacts that the run in ``folder`` kept.
 
     Args:
+        asked: the budget's file, or its values.
         say: told what is measured, how many are done, and of how many.
 
     Raises:
         UserError: another model, data or space than the run's; a device that cannot be used; no artifacts.
     """
     own, archive = open_run(folder)
-    other = read_other(own, path, [name for name in FIXED if name != "targets"])
+    other = read_other(own, asked, [name for name in FIXED if name != "targets"])
     kept = _kept(archive, folder)
     devices = {target.label: open_device(target) for target in other.targets}
     try:

@@ -16,7 +16,7 @@ from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.callbacks import Hooks, Watcher
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
@@ -24,12 +24,14 @@ from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.final import final_answer
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
-from sousvit.search.proposers.model_based import ModelBased
-from sousvit.search.proposers.optuna import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
+from sousvit.search.proposers.proposer import PROPOSERS, Problem
+from sousvit.search.proposers.queue import ProposalQueue
+from sousvit.search.proposers.study_file import StudyFile
 from sousvit.search.report.tables import write_tables
 from sousvit.search.results import Answer, write_answer
 from sousvit.search.reuse import take_over
-from sousvit.search.trial import BaseRecord
+from sousvit.search.trial import BaseRecord, Trial
+from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, read_space
 
@@ -38,7 +40,7 @@ def search(
     budget: Budget,
     folder: Path,
     make_executor: Callable[[Budget, Path], Executor],
-    hooks: Hooks | None = None,
+    callback: Callback | None = None,
     clock: Callable[[], float] = time.monotonic,
     earlier: Path | None = None,
 ) -> Answer:
@@ -48,17 +50,18 @@ def search(
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
-    hooks = hooks or Hooks()
-    read_space(budget.space)  # a wrong space is told before anything is loaded
+    callback = callback or Callback()
+    read_space(budget.space)  # a wrong space, or a missing package, is told before anything is loaded
+    PROPOSERS.get(budget.search.proposer).require()
     with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:
-            hooks.say(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
+            callback.on_message(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
         stored = _stored_answer(archive)
         if stored is not None and _is_spent(archive, budget):
             return stored
         with make_executor(budget, folder) as executor:
-            return _search(archive, budget, executor, hooks, clock)
+            return _search(archive, budget, executor, callback, clock)
 
 
 def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
@@ -93,21 +96,23 @@ def _is_spent(archive: Archive, budget: Budget) -> bool:
     return archive.own >= limits.trials or (limits.time is not None and archive.spent_seconds >= limits.time)
 
 
-def _search(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks, clock: Callable[[], float]) -> Answer:
+def _search(
+    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
+) -> Answer:
     """Explore, then choose the answer, measure it and write it."""
     begun, seconds_before, core_seconds_before = clock(), archive.spent_seconds, archive.core_seconds
     try:
-        stopped_because = _explore(archive, budget, executor, hooks, clock)
+        stopped_because = _explore(archive, budget, executor, callback, clock)
     finally:
         archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
     stored = _stored_answer(archive)
     if stored is not None:
         return stored
-    hooks.say(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
+    callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
     searched = clock()
     assert archive.base is not None  # the exploration began with it
     goals = budget.goals(archive.base.values)
-    answer = final_answer(archive, goals, budget, executor, hooks)
+    answer = final_answer(archive, goals, budget, executor, callback)
     cost = {
         "wall_seconds": seconds_before + clock() - begun,
         "answer_seconds": clock() - searched,
@@ -123,7 +128,9 @@ def _search(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks, 
     return answer
 
 
-def _explore(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks, clock: Callable[[], float]) -> str:
+def _explore(
+    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
+) -> str:
     """Run the engine until its trials or time are spent; returns which."""
     base = executor.start(archive.base)
     if archive.base is None:
@@ -131,14 +138,13 @@ def _explore(archive: Archive, budget: Budget, executor: Executor, hooks: Hooks,
     _check_measured(budget, base)
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
-    hooks.ready(base, space, left_out)
-    engine = make_engine(budget, archive, executor, base, shape, space, archive.folder, hooks.watcher, clock)
-    with storage_errors_as_user_errors(archive.folder / "study.db"):
-        engine.run()
+    callback.on_start(base, space, left_out)
+    engine = make_engine(budget, archive, executor, base, shape, space, callback, clock)
+    engine.run()
     errors = engine.cost_errors()
     if errors:
         archive.append("predicted", errors=errors)
-        hooks.say(f"costs predicted for the order of candidates: {archive.prediction_errors}")
+        callback.on_message(f"costs predicted for the order of candidates: {archive.prediction_errors}")
     return engine.stopped_because
 
 
@@ -149,22 +155,39 @@ def make_engine(
     base: BaseRecord,
     shape: ModelShape,
     space: Space,
-    folder: Path | None,
-    watcher: Watcher,
+    callback: Callback,
     clock: Callable[[], float] = time.monotonic,
+    with_study: bool = True,
 ) -> Engine:
-    """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
+    """The engine with the budget's proposer and this release's fidelity policy.
+
+    Args:
+        with_study: keep its trials as a study of Optuna beside the archive.
+    """
     goals, search_limits = budget.goals(base.values), budget.search
-    path = None if folder is None else folder / "study.db"
-    seed, kind = search_limits.seed, search_limits.proposer
-    model = ModelBased(space, shape, goals, seed) if kind == "auto" else None
-    sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
-    proposer = Proposer(space, shape, goals, seed, path, search_limits.trials, sampler, model)
-    trains = any(option.handler.trains for option in space.options())
-    low = search_limits.explore_fidelity if trains else FULL
+    problem = Problem(space, shape, goals, search_limits.seed, search_limits.trials)
+    proposer = PROPOSERS.get(search_limits.proposer)(problem)
+    proposals = ProposalQueue(problem, proposer, archive)
+    if with_study:
+        callback = _WithStudy(callback, StudyFile(archive, problem))
+    low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals, archive.records)
-    return Engine(budget, archive, proposer, executor, base, shape, policy, watcher, clock)
+    return Engine(budget, archive, proposals, executor, base, shape, policy, callback, clock)
+
+
+class _WithStudy(Callback):
+    """What the engine tells, with each trial written to the study before others hear of it."""
+
+    def __init__(self, callback: Callback, study: StudyFile) -> None:
+        self._callback, self._study = callback, study
+
+    def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
+        self._callback.on_begin(origin, recipe, fidelity)
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self._study.write()
+        self._callback.on_trial(trial, counts)
 
 
 def _check_measured(budget: Budget, base: BaseRecord) -> None:

@@ -18,7 +18,7 @@ from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, Job, JobResult, finished, make_job
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
@@ -27,7 +27,7 @@ from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import ModelTechnique, Stage
+from sousvit.spaces.technique import ModelTechnique, Role, Stage
 
 #: Combinations by name: techniques at their middle settings, of those that the space has.
 COMBINATIONS = {
@@ -94,7 +94,7 @@ def _model_options(space: Space) -> list[Option]:
         option
         for group in space.groups
         for option in group
-        if isinstance(option.handler, ModelTechnique) and option.handler.compresses
+        if isinstance(option.handler, ModelTechnique) and option.handler.role.compresses
     ]
 
 
@@ -124,14 +124,14 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
     carrier, runtime = carriers[0], space.first_runtime(*usual)
     for option in options:
         handler = option.handler
-        if handler.recovers and option.technique == usual[0].technique:
+        if handler.role is Role.REPAIR and option.technique == usual[0].technique:
             given = usual[0].config.model_dump(mode="json")
             for name, values in option.values.items():
                 for value in values if name != "epochs" else ():
                     with suppress(UserError):  # shares of the loss beyond 1
                         step = Step.make(option.technique, **{**given, name: value})
                         yield f"recovery, {name} {value}", Recipe((carrier, step), runtime)
-        elif not handler.compresses and not handler.trains:
+        elif not handler.role.compresses and not handler.role.trains:
             for step in option.samples(shape)[:1]:
                 recipe = _helped(step, carriers, Recipe(usual, runtime), shape)
                 if recipe is not None:
@@ -149,9 +149,9 @@ def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: Model
 
 
 def _recovery(space: Space, shape: ModelShape, step: Step | None) -> tuple[Step, ...]:
-    if step is not None and step.handler.trains:
+    if step is not None and step.role.trains:
         return ()
-    recovering = [option for group in space.groups for option in group if option.handler.recovers]
+    recovering = [option for group in space.groups for option in group if option.handler.role is Role.REPAIR]
     return tuple(option.default_step(shape) for option in recovering[:1])
 
 
@@ -167,7 +167,7 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     last = [(runtime, deploy.default_step()) for runtime, deploy in (deploys[n] for n in techniques if n in deploys)]
     for place in (0, -1):
         steps = [option.samples(shape)[place] for name, option in options.items() if name in techniques]
-        steps += [] if any(step.handler.trains for step in steps) else _recovery(space, shape, None)
+        steps += [] if any(step.role.trains for step in steps) else _recovery(space, shape, None)
         runtime = last[0][0] if last else space.first_runtime(*steps)
         recipe = Recipe((*steps, *(step for _, step in last)), runtime)
         with suppress(UserError):
@@ -176,15 +176,15 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
     return None
 
 
-def run_study(
-    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], hooks: Hooks | None = None
+def run_survey(
+    budget: Budget, folder: Path, make_executor: Callable[[Budget, Path], Executor], callback: Callback | None = None
 ) -> Archive:
     """Measure every entry that the run has not measured yet; returns the archive.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
     """
-    hooks = hooks or Hooks()
+    callback = callback or Callback()
     with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, f"study {budget.identity}")
         # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.
@@ -195,8 +195,8 @@ def run_study(
                 archive.append("base", base=base.to_dict())
             shape = read_shape(base.shape)
             space, left_out = open_space(budget, shape)
-            hooks.ready(base, space, left_out)
-            executor.drive(_Listed(entries(space, shape, budget.search.seed), archive, budget, hooks))
+            callback.on_start(base, space, left_out)
+            executor.drive(_Listed(entries(space, shape, budget.search.seed), archive, budget, callback))
         frame = trial_frame(archive, budget.goals())
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
@@ -206,8 +206,9 @@ def run_study(
 class _Listed:
     """The trials that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
 
-    def __init__(self, wanted: list[Trial], archive: Archive, budget: Budget, hooks: Hooks) -> None:
-        self._archive, self._budget, self._hooks = archive, budget, hooks
+    def __init__(self, wanted: list[Trial], archive: Archive, budget: Budget, callback: Callback) -> None:
+        self._archive, self._budget, self._callback = archive, budget, callback
+        self._counts = Counts()
         self._waiting = deque(trial for trial in wanted if trial.key not in archive.trials)
         self._running: dict[str, Trial] = {}
 
@@ -215,7 +216,7 @@ class _Listed:
         if not self._waiting:
             return None
         trial = self._waiting.popleft()
-        self._hooks.watcher.begin(trial.origin, trial.parsed, FULL)
+        self._callback.on_begin(trial.origin, trial.parsed, FULL)
         job = make_job(trial, self._budget.search)
         self._running[job.attempt] = trial
         return job
@@ -226,10 +227,9 @@ class _Listed:
         trial = finished(self._running.pop(result.attempt), result)
         self._archive.add(trial)
         self._archive.drop_artifacts(self._budget.goals(), trial)
-        counts = self._hooks.watcher.counts
-        counts.finished += 1
-        counts.failed += trial.status == "failed"
-        self._hooks.watcher.trial(trial, counts)
+        self._counts.finished += 1
+        self._counts.failed += trial.status == "failed"
+        self._callback.on_trial(trial, self._counts)
         return True
 
     def rungs_of(self, job: Job) -> list[float]:

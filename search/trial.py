@@ -12,7 +12,7 @@ from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.technique import Stage, get_technique
+from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique
 
 #: How a trial may end.
 Ended = Literal["complete", "gated", "failed"]
@@ -184,7 +184,8 @@ class BaseRecord:
 def recipe_model_key(recipe: dict[str, Any]) -> str:
     """Identity of a recipe's model before deployment."""
     steps = recipe["steps"]
-    deployed = bool(steps) and get_technique(steps[-1]["technique"]).stage is Stage.DEPLOY
+    last: str = steps[-1]["technique"] if steps else ""
+    deployed = last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
     return content_hash(steps[: len(steps) - deployed])
 
 

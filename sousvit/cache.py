@@ -1,4 +1,4 @@
-"""Tensors kept on disk by content: bounded, least recently used first out, and never trusted when damaged."""
+"""A disk cache of named tensors: keyed by content, bounded (the least recently used go first), and checksummed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from sousvit.store import Store
 
-#: Seconds between two looks at a key that another process has claimed.
+#: Seconds between two tries to claim a key that another process holds.
 CLAIM_PERIOD = 0.2
-#: Seconds after which a half-written entry was left behind by a killed process.
+#: Age in seconds from which a half-written file counts as left behind by a killed process.
 ABANDONED = 3600.0
 _CHECKSUM, _NOTES = "checksum", "notes"
 
@@ -35,9 +35,9 @@ class TensorCache:
     Several processes may share a folder: files appear whole, and one that disappears is a miss.
 
     Args:
-        folder: where entries lie; made when the first one is written.
+        folder: of the entries; created with the first one.
         max_bytes: of all entries; the least recently used go first, the newest stays.
-        shared: entries of other machines, read where the folder has none and written too.
+        shared: storage that other machines use too: read where the folder has no entry, and given every new one.
     """
 
     def __init__(self, folder: Path, max_bytes: float = float("inf"), shared: Store | None = None) -> None:
@@ -88,12 +88,12 @@ class TensorCache:
             self._make_room(self._path(key))
 
     def forget(self, key: str) -> None:
-        """Remove an entry that turned out not to fit, where that is allowed."""
+        """Remove an entry, such as one that does not fit its model; a folder that forbids it is left as it is."""
         _remove(self._path(key))
 
     @contextmanager
     def claim(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Only one process at a time works on ``key``; the claim ends with the process at the latest.
+        """Hold ``key`` for this process, so that no other makes the same entry; a claim ends with its process.
 
         Args:
             waiting: called again and again while another process has it; may raise to give up.
@@ -144,7 +144,7 @@ def _shared_name(key: str) -> str:
 
 
 def _remove(path: Path) -> bool:
-    """Whether the file is gone."""
+    """Remove a file; return whether it is gone."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
         return True

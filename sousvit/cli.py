@@ -1,23 +1,28 @@
 """The command line. Every command takes ``--json``; user errors are one line on stderr and exit code 2.
 
 Exit codes: 0 done; 2 bad input; 3 no feasible recipe (the nearest miss is written); 130 interrupted (resumable).
+A command parses, calls a public function of :mod:`sousvit`, and prints what that returns.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from sousvit import __version__
-from sousvit.errors import TrialError, UserError
+from sousvit.errors import TrialError, UnknownNameError, UserError
 
 if TYPE_CHECKING:
+    from sousvit.result import Result
     from sousvit.search.budget import Budget
-    from sousvit.search.results import Answer
+    from sousvit.search.callbacks import Callback
 
 BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
 
@@ -36,6 +41,7 @@ RUNS = Path("runs")
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="where relative data paths start; default: the YAML's folder")
 ]
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -65,7 +71,7 @@ def search_command(
     run: Annotated[str | None, typer.Option(help="run name; the same name again resumes")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="most trials")] = None,
     time: Annotated[str | None, typer.Option(help="most search time, such as 30m")] = None,
-    executor: Annotated[str | None, typer.Option(help="where trials run: local or ray")] = None,
+    executor: Annotated[str | None, typer.Option(help="where trials run: local, ray, or inline (this process)")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="seed of everything random")] = None,
     earlier: Annotated[str | None, typer.Option("--from", help="an earlier run to continue from")] = None,
     data_root: DataRoot = None,
@@ -73,30 +79,58 @@ def search_command(
     as_json: Json = False,
 ) -> None:
     """Search for the best recipe; live progress, then the recipe table. Exit code 3: nothing fits."""
-    from sousvit.cli_search import run_search
+    from sousvit.api import Search
+    from sousvit.search.budget import Budget
+    from sousvit.search.report.terminal import console, print_answer
 
-    overrides = {"trials": trials, "time": time, "seed": seed}
-    sys.exit(run_search(budget, run, overrides, executor, runs, as_json, earlier, data_root))
+    asked = Budget.read(budget, data_root, trials=trials, time=time, seed=seed)
+    folder = _folder(runs, run or _new_name(budget.stem))
+    before = None if earlier is None else _folder(runs, earlier)
+
+    def optimize(view: Callback) -> Result:
+        return Search(asked, run=folder, executor=executor, callbacks=[view], earlier=before).optimize()
+
+    command = _command("search", budget, {"executor": executor, "data-root": data_root})
+    result = _watched(optimize, asked, folder, command, as_json)
+    if as_json:
+        _print_json({"run": str(folder), **result.answer.to_dict()})
+    else:
+        print_answer(console(), result.answer, asked, folder, folder / "report.html")
+    sys.exit(0 if result.answer.feasible else INFEASIBLE)
 
 
-@app.command("study")
-def study_command(
-    budget: Annotated[Path, typer.Argument(help="budget YAML; its space says which techniques are studied")],
+@app.command("study", hidden=True)
+@app.command("survey")
+def survey_command(
+    budget: Annotated[Path, typer.Argument(help="budget YAML; its space says which techniques are measured")],
     run: Annotated[str | None, typer.Option(help="run name; the same name again resumes")] = None,
     data_root: DataRoot = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """Measure every technique of the space alone, and named combinations, in one run: a table and a plot."""
-    from sousvit.cli_search import study
+    from sousvit.api import survey
+    from sousvit.search.budget import Budget
+    from sousvit.search.report.terminal import console
 
-    sys.exit(study(budget, run, runs, as_json, data_root))
+    asked = Budget.read(budget, data_root)
+    folder = _folder(runs, run or _new_name(f"{budget.stem}-survey"))
+    command = _command("survey", budget, {"data-root": data_root})
+    found = _watched(lambda view: survey(asked, run=folder, callbacks=[view]), asked, folder, command, as_json)
+    if as_json:
+        _print_json({"run": str(folder), "trials": [trial.to_dict() for trial in found.archive]})
+    else:
+        files = {"table": "study.md", "plot": "study.html", "raw": "study.csv"}
+        for what, name in files.items():
+            console().print(f"{what:<8} {folder / name}", highlight=False)
 
 
 @app.command("replay")
 def replay_command(
     table: Annotated[Path, typer.Argument(help="YAML that describes a recorded table")],
-    policy: Annotated[list[str] | None, typer.Option(help="may be repeated; default: all")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="may be repeated; default: our search, tpe, nsga2, random")
+    ] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="that each policy gets")] = 164,
     seconds: Annotated[float | None, typer.Option(min=1, help="of recorded time, instead of evaluations")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 30,
@@ -105,10 +139,17 @@ def replay_command(
     as_json: Json = False,
 ) -> None:
     """Replay search policies on a recorded table: hypervolume against evaluations and time, over many seeds."""
-    from sousvit.cli_replay import replay_table
-    from sousvit.search.replay.policies import POLICIES
+    from sousvit.search.replay.compare import markdown
+    from sousvit.search.report.terminal import console, spinner
+    from sousvit.tools import replay
 
-    replay_table(table, policy or list(POLICIES), evaluations, seconds, seeds, workers, out, as_json)
+    amount = {"evaluations": evaluations, "seconds": seconds, "seeds": seeds, "workers": workers}
+    with spinner("replaying", quiet=as_json) as progress:
+        comparison = replay(table, policy, **amount, out=out, progress=progress)  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps(comparison.to_dict()))
+    else:
+        console().print(markdown(comparison), highlight=False)
 
 
 @app.command("recipe")
@@ -120,10 +161,9 @@ def recipe_command(
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run's archive at once, without a new search."""
-    from sousvit.search.reuse import answer_other_budget
+    from sousvit.runs import open_run
 
-    answer, other = answer_other_budget(_folder(runs, run), budget)
-    _give_archive_answer(answer, other, out, as_json)
+    _give_archive_answer(open_run(_folder(runs, run)).answer(budget), out, as_json)
 
 
 @app.command("retarget")
@@ -135,12 +175,12 @@ def retarget_command(
     as_json: Json = False,
 ) -> None:
     """Answer for other targets: measure the artifacts that a run kept there, without a new search."""
+    from sousvit.runs import open_run
     from sousvit.search.report.terminal import spinner
-    from sousvit.search.reuse import retarget
 
     with spinner("asking the devices", quiet=as_json) as progress:
-        answer, other = retarget(_folder(runs, run), budget, progress)
-    _give_archive_answer(answer, other, out, as_json)
+        result = open_run(_folder(runs, run)).retarget(budget, progress=progress)
+    _give_archive_answer(result, out, as_json)
 
 
 @app.command("apply")
@@ -152,15 +192,14 @@ def apply_command(
     as_json: Json = False,
 ) -> None:
     """Reproduce the compressed, exported model of a recipe."""
-    from sousvit.search.judging.apply import apply_recipe
+    from sousvit.search.judging.build import read_data
     from sousvit.search.report.terminal import console, print_applied, spinner
+    from sousvit.tools import build
 
     with spinner("applying the recipe", quiet=as_json) as progress:
-        result = apply_recipe(recipe, out, model, data, progress)
-    if as_json:
-        _print_json(result)
-    else:
-        print_applied(console(), result)
+        train = None if data is None else read_data(data)
+        built = build(recipe, model, out=out, train=train, progress=progress)
+    _print_json(built.to_dict()) if as_json else print_applied(console(), built.to_dict())
 
 
 @app.command("measure")
@@ -171,15 +210,12 @@ def measure_command(
     as_json: Json = False,
 ) -> None:
     """Measure an artifact's latency, size and memory with intervals, interleaved with a baseline."""
-    from sousvit.search.judging.apply import measure_artifact
     from sousvit.search.report.terminal import console, print_measured, spinner
+    from sousvit.tools import measure
 
     with spinner("measuring", quiet=as_json):
-        result = measure_artifact(artifact, baseline, target)
-    if as_json:
-        _print_json(result)
-    else:
-        print_measured(console(), result)
+        measured = measure(artifact, baseline=baseline, target=target)
+    _print_json(measured.to_dict()) if as_json else print_measured(console(), measured.to_dict())
 
 
 @app.command("report")
@@ -190,28 +226,39 @@ def report_command(
     as_json: Json = False,
 ) -> None:
     """Write a run's self-contained HTML report."""
-    from sousvit.search.report.html import write_report
+    from sousvit.runs import open_run
 
-    path = write_report(_folder(runs, run), out)
+    path = open_run(_folder(runs, run)).report(out)
     _print_json({"report": str(path)}) if as_json else print(path)
 
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="techniques, objectives, targets, spaces or runs")],
+    what: Annotated[str, typer.Argument(help="techniques, objectives, proposers, targets, spaces or runs")],
     budget: Annotated[Path | None, typer.Option(help="a budget whose plug-ins are listed too")] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """List what there is, plug-ins included."""
-    from sousvit.search.report.listing import listing
+    from sousvit import tools
+    from sousvit.runs import list_runs
+    from sousvit.search.budget import Budget
     from sousvit.search.report.terminal import console, print_listing
 
-    rows = listing(what, budget, runs)
-    if as_json:
-        _print_json(rows)
-    else:
-        print_listing(console(), what, rows)
+    kinds: dict[str, Callable[[], list[dict[str, str]]]] = {
+        "techniques": tools.list_techniques,
+        "objectives": tools.list_objectives,
+        "proposers": tools.list_proposers,
+        "targets": tools.list_targets,
+        "spaces": tools.list_spaces,
+        "runs": lambda: list_runs(runs),
+    }
+    if what not in kinds:
+        raise UnknownNameError("what to list", what, kinds)
+    if budget is not None:
+        Budget.read(budget)  # loads its plug-ins
+    rows = kinds[what]()
+    _print_json(rows) if as_json else print_listing(console(), what, rows)
 
 
 @app.command("train")
@@ -262,7 +309,7 @@ def device_check_command(
 ) -> None:
     """Ask a target's device what it is; one clear line where it cannot be used."""
     from sousvit.objectives.devices.open import open_device
-    from sousvit.objectives.targets.target import load_target
+    from sousvit.objectives.targets.profiles import load_target
     from sousvit.search.report.terminal import console, print_facts
 
     profile = load_target(target)
@@ -270,18 +317,46 @@ def device_check_command(
     _print_json({"target": str(profile), **facts}) if as_json else print_facts(console(), str(profile), facts)
 
 
-def _give_archive_answer(answer: Answer, budget: Budget, out: Path | None, as_json: bool) -> None:
-    from sousvit.files import write_atomic
-    from sousvit.search.report.terminal import console, print_archive_answer
-    from sousvit.search.results import recipe_yaml
+def _watched(run: Callable[[Callback], T], budget: Budget, folder: Path, command: str, quiet: bool) -> T:
+    """Run with live progress; interrupted, it says how to resume and ends with exit code 130."""
+    from sousvit.search.report.terminal import SearchView, console
 
+    before = signal.signal(signal.SIGTERM, _interrupt)  # Slurm and Kubernetes send it; background jobs ignore Ctrl-C
+    view = SearchView(budget, folder, quiet=quiet)
+    try:
+        with view:
+            return run(view)
+    except KeyboardInterrupt:
+        resume = f"interrupted; resume with: sousvit {command} --run {folder.name}"
+        console(stderr=True).print(resume, highlight=False)
+        sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _command(verb: str, path: Path, given: dict[str, object]) -> str:
+    return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
+
+
+def _give_archive_answer(result: Result, out: Path | None, as_json: bool) -> None:
+    from sousvit.search.report.terminal import console, print_archive_answer
+
+    answer = result.answer
     if out is not None and answer.chosen is not None:
-        write_atomic(out, recipe_yaml(answer, budget))
+        result.write_recipe(out)
     if as_json:
         _print_json(answer.to_dict())
     else:
-        print_archive_answer(console(), answer, budget)
+        print_archive_answer(console(), answer, result.budget)
     sys.exit(0 if answer.feasible else INFEASIBLE)
+
+
+def _new_name(stem: str) -> str:
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _folder(runs: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""The errors that a user can cause, each told in one clear line.
+"""Errors that a user can cause, each told in one clear line, and errors that end a single trial.
 
-Asserts elsewhere are for our own mistakes; everything here reaches the command line as exit code 2
-(or 3 where no recipe fits), without a traceback.
+A :class:`UserError` reaches the command line without a traceback, as exit code 2. Asserts elsewhere are for our own
+mistakes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _choices(names: list[str]) -> str:
 
 
 class SharedInputError(UserError):
-    """What every trial needs is broken (the data, the disk): a search stops for it, and resumes once it is mended."""
+    """A fault in what every trial needs (the data, the disk): a search stops, and is resumed once it is mended."""
 
 
 class MissingPackageError(UserError):

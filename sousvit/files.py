@@ -1,4 +1,4 @@
-"""Small file habits: atomic writes, content hashes, canonical JSON, and clear words when a disk says no."""
+"""Helpers for files: atomic writes, content hashes, canonical JSON, and disk errors as user errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: sets sorted, numpy scalars and arrays as numbers, the rest as text."""
+    """A value that JSON has a type for: sets as sorted lists, numpy values as numbers, the rest as text."""
     if isinstance(value, set | frozenset):
         return sorted(value, key=canonical_json)
     if hasattr(value, "tolist"):
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 def content_hash(*parts: Any, length: int = 16) -> str:
-    """Hex digest of the canonical JSON of ``parts`` (bytes are taken as they are); parts cannot run together."""
+    """Hex digest of the canonical JSON of ``parts``, bytes as they are; ``("ab", "c")`` and ``("a", "bc")`` differ."""
     digest = hashlib.sha256()
     for part in parts:
         kind, data = ("bytes", part) if isinstance(part, bytes) else ("json", canonical_json(part).encode())
@@ -101,9 +101,9 @@ def file_hash(path: Path, length: int = 16) -> str:
 
 
 def files_hash(files: Mapping[str, Path], most: int = HASHED_BYTES) -> str:
-    """Hex digest of many files by the names they are known by: names, sizes and contents, wherever copies of them lie.
+    """Hex digest of the names, sizes and contents of ``files``; copies in another folder have the same one.
 
-    Of more than ``most`` bytes, only evenly spread files are read: an edit that keeps a file's size may go unseen.
+    Beyond ``most`` bytes in all, only every n-th file is read: an edit that keeps a file's size may go unseen.
 
     Raises:
         UserError: a file cannot be read.

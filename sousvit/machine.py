@@ -1,6 +1,6 @@
 """The machine: cores and their leases, CPU instructions, torch's device and threads, child processes, output streams.
 
-Light to import: torch is imported by what needs it.
+Cheap to import: torch is imported inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-#: Leases of this process; closing one (or ending in any way) gives the core back.
+#: Open lease files of this process, by core; a core is free again once its file is closed or the process has ended.
 _leases: dict[int, IO[bytes]] = {}
 
 
 def lease_cores(count: int, folder: Path | None = None) -> list[int]:
-    """Lease up to ``count`` free cores for this process's life and run on them only.
+    """Lease ``count`` free cores until this process ends, and pin it to them.
 
     Where the system cannot pin a process, or fewer cores are free, nothing is pinned.
 
     Args:
-        folder: where the leases lie; by default one place a machine and user.
+        folder: of the lease files; by default one for each machine and user.
 
     Returns:
         The leased cores; empty where nothing is pinned.
@@ -87,7 +87,7 @@ def lease_cores(count: int, folder: Path | None = None) -> list[int]:
 
 
 def _lease(core: int, folder: Path) -> bool:
-    """Whether the core was free; an advisory lock dies with its process, so nothing stale is left behind."""
+    """Lease a core; return whether it was free. The lock ends with its process, so no stale lease is left behind."""
     import fcntl
 
     stream = (folder / str(core)).open("ab")
@@ -147,7 +147,7 @@ def cpu_has_bf16() -> bool:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads while this is open; the count is the whole process's."""
+    """Let torch compute with ``count`` threads inside the block, in the whole process."""
     import torch
 
     before = torch.get_num_threads()
@@ -161,10 +161,11 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """On Linux the kernel kills this process when its parent ends, however it ends; elsewhere nothing happens.
+    """Have the kernel kill this process when its parent ends, however it ends (Linux; elsewhere nothing happens).
 
     Args:
-        parent: process id, to notice that the parent ended before this was called; None where init is never it.
+        parent: its process id, so that one that ended before this call is noticed; without it, a parent of process id 1
+            (init, which adopts orphans) counts as ended.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -173,13 +174,13 @@ def end_with_parent(parent: int | None = None) -> None:
             sys.exit(1)
 
 
-#: The stream is the whole process's: of two threads the second would put back what the first one put there.
+#: Held while standard error is redirected, in the whole process: a second thread would restore the first one's.
 _CHANGING = threading.RLock()
 
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Drop what is written to standard error meanwhile, by compiled code too; what is raised stays."""
+    """Discard what is written to standard error inside the block, by compiled code too; exceptions pass."""
     with _CHANGING:
         sys.stderr.flush()
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -1,9 +1,9 @@
 """Names to things: techniques, objectives, runtimes, devices, and the plug-ins a user adds.
 
 Ours are listed by name in one table a kind, each with the place of its class, and imported when somebody first asks
-for it, so that a contract need not know its implementations. A plug-in is a class named as
-``path/to/file.py:ClassName`` in a budget, or an entry point of an installed package in the registry's group (for
-instance ``sousvit.objectives``).
+for it, so that a contract need not know its implementations. A plug-in is a class: named in a budget as
+``path/to/file.py:ClassName`` or ``package.module:ClassName``, or the entry point of an installed package in the
+registry's group (for instance ``sousvit.objectives``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
+import re
 import sys
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sousvit.errors import UnknownNameError, UserError
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
 
 class Registry(Generic[T]):
     """One kind of thing by name; a second registration of a name is an error, never an override.
@@ -32,8 +37,11 @@ class Registry(Generic[T]):
         kind: the word for messages, such as ``technique``.
         group: entry-point group searched for plug-ins of installed packages; None for a kind that takes none.
         builtin: ours, by name, as ``package.module:Class``.
-        check: raises a UserError where a plug-in breaks the contract; told the plug-in and its entry point's name.
-        classes: whether it holds classes; otherwise one instance of each, made without arguments.
+        base: what a plug-in's class derives from.
+        declares: class attributes that it sets, besides ``name``.
+        check: raises a UserError where the class breaks another rule; told the class and where it comes from.
+        part: the attribute of a plug-in's class that is held here; None for the class itself.
+        classes: whether classes are held; otherwise one instance of each, made without arguments.
     """
 
     def __init__(
@@ -41,23 +49,19 @@ class Registry(Generic[T]):
         kind: str,
         group: str | None,
         builtin: Mapping[str, str] | None = None,
-        check: Callable[[T, str], None] | None = None,
+        base: type = object,
+        declares: tuple[str, ...] = (),
+        check: Callable[[type, str], None] | None = None,
+        part: str | None = None,
         classes: bool = False,
     ) -> None:
-        self.kind, self.group, self._check, self._classes = kind, group, check, classes
+        self.kind, self.group = kind, group
         self._builtin = dict(builtin or {})
+        self._base, self._declares, self._check = base, declares, check
+        self._part, self._classes = part, classes
         self._items: dict[str, T] = {}
-
-    def add(self, name: str, item: T) -> T:
-        """Register ``item``; the same object again is harmless.
-
-        Raises:
-            UserError: another item has this name.
-        """
-        if name in self and self.get(name) is not item:
-            raise UserError(f"{self.kind} names are unique", repr(name), "rename one of the two")
-        self._items[name] = item
-        return item
+        self._plugins: dict[str, type] = {}
+        self._references: dict[str, str] = {}
 
     def get(self, name: str) -> T:
         """The item called ``name``; nothing else is imported.
@@ -68,7 +72,9 @@ class Registry(Generic[T]):
         """
         if name not in self._items:
             if name in self._builtin:
-                self._items[name] = self._made(_attribute(self._builtin[name]))
+                module, _, attribute = self._builtin[name].partition(":")
+                found = getattr(importlib.import_module(module), attribute)
+                self._items[name] = found if self._classes else found()
             elif name in self._points:
                 self._items[name] = self._of_package(name)
             else:
@@ -82,6 +88,81 @@ class Registry(Generic[T]):
             UserError: the plug-in of an installed package has a name that is taken.
         """
         return sorted({*self._builtin, *self._items, *self._points})
+
+    def add(self, name: str, item: T) -> T:
+        """Register an item as it is; the same object again is harmless, as is what a notebook's cell defines again.
+
+        Raises:
+            UserError: another item has this name.
+        """
+        if name in self and self.get(name) is not item and not _is_defined_again(self.get(name), item):
+            raise UserError(f"{self.kind} names are unique", repr(name), "rename one of the two")
+        self._items[name] = item
+        return item
+
+    def load(self, reference: str, folder: Path | None = None) -> T:
+        """Import, check and register the class that ``reference`` names; the same one again is harmless.
+
+        Args:
+            reference: ``path/to/file.py:ClassName`` or ``package.module:ClassName``.
+            folder: where relative paths start; the working folder by default.
+
+        Raises:
+            UserError: the class is missing or breaks the contract, or its name is taken.
+        """
+        reference = absolute_reference(reference, folder or Path())
+        found: Any = load_class(reference, self.kind)
+        item = self.register(found, reference)
+        self._references[found.name] = reference
+        return item
+
+    def register(self, found: type, where: str = "") -> T:
+        """Check and register a plug-in's class; the same one again is harmless.
+
+        Raises:
+            UserError: it breaks the contract, or its name is taken.
+        """
+        item = self._of_plugin(found, where or found.__qualname__)
+        name: str = found.name  # type: ignore[attr-defined]
+        if self._plugins.get(name) is not found:
+            self.add(name, item)
+            self._plugins[name] = found
+        return self._items[name]
+
+    def check(self, found: type, where: str = "") -> type:
+        """``found``, after checking what can be seen of a plug-in's class without making one.
+
+        Raises:
+            UserError: it breaks the contract.
+        """
+        kind, action = (
+            f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}",
+            f"correct {where or found.__qualname__}",
+        )
+        held: Any = self._held(found)
+        if not (isinstance(held, type) and issubclass(held, self._base)):
+            base, given = self._base, getattr(held, "__name__", repr(held))
+            raise UserError(f"{kind} derives from {base.__module__}.{base.__qualname__}", given, action)
+        missing = [key for key in ("name", *self._declares) if not hasattr(found, key)]
+        if missing:
+            raise UserError(f"{kind} declares {', '.join(('name', *self._declares))}", f"no {missing[0]}", action)
+        if inspect.isabstract(held):
+            methods = ", ".join(sorted(getattr(held, "__abstractmethods__", ())))
+            raise UserError(f"{kind} defines {methods}", f"{held.__name__} without it", action)
+        name: Any = found.name  # type: ignore[attr-defined]
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"the name of {kind} is snake_case", repr(name), action)
+        if self._check is not None:
+            self._check(found, where)
+        return found
+
+    def _held(self, found: Any) -> Any:
+        """The class of a plug-in that is held here."""
+        return found if self._part is None else getattr(found, self._part, None)
+
+    def reference(self, name: str) -> str | None:
+        """What :meth:`load` was given for the plug-in called ``name``, its path absolute; None of any other item."""
+        return self._references.get(name)
 
     @property
     def installed(self) -> frozenset[str]:
@@ -107,63 +188,116 @@ class Registry(Generic[T]):
 
     def _of_package(self, name: str) -> T:
         try:
-            item = self._made(self._points[name].load())
+            found = self._points[name].load()
         except Exception as error:  # never passed over: the next look-up says it again
             raise UserError(
                 f"{self.kind} plug-in {name!r} must import",
                 f"{type(error).__name__}: {error}",
                 "repair or uninstall it",
             ) from error
-        if self._check is not None:
-            self._check(item, name)
+        item = self._of_plugin(found, f"the plug-in {name!r}")
+        if found.name != name:
+            rule = f"an entry point has the name of its {self.kind}"
+            raise UserError(rule, f"{name!r} for {found.name!r}", "rename one of them")
         return item
 
-    def _made(self, found: Any) -> T:
-        made: T = found() if isinstance(found, type) and not self._classes else found
-        return made
+    def _of_plugin(self, found: Any, where: str) -> T:
+        """What a plug-in's class is held as, after checking it."""
+        held: Any = self._held(self.check(found, where))
+        try:
+            item: T = held if self._classes else held()
+        except Exception as error:  # a plug-in's own code
+            kind = f"{'an' if self.kind[0] in 'aeio' else 'a'} {self.kind}"
+            rule = f"{kind} is made without arguments"
+            raise UserError(rule, f"{type(error).__name__}: {error}", f"repair {where}") from error
+        return item
 
 
-def _attribute(reference: str) -> Any:
-    """What ``package.module:name`` stands for."""
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _is_defined_again(known: object, item: object) -> bool:
+    """Whether ``item`` is of the same class of an interactive session, whose cell was run once more."""
+    before, now = (one if isinstance(one, type) else type(one) for one in (known, item))
+    return now.__module__ == "__main__" and (before.__module__, before.__qualname__) == ("__main__", now.__qualname__)
 
 
-def load_from_file(reference: str, kind: str, folder: Path | None = None) -> type:
-    """The class named by ``path/to/file.py:ClassName``.
+def reference_of(found: type) -> str | None:
+    """What :func:`load_class` gives ``found`` for; None where no file has it, as in a notebook."""
+    module = sys.modules.get(found.__module__)
+    file = getattr(module, "__file__", None)
+    named = file is not None and getattr(module, found.__qualname__, None) is found
+    return f"{Path(file).resolve()}:{found.__qualname__}" if file is not None and named else None
+
+
+def absolute_reference(reference: str, folder: Path) -> str:
+    """``reference`` with the path of its file absolute; that of a module as it is."""
+    place, _, name = reference.rpartition(":")
+    if not place or not _is_file(place):
+        return reference
+    return f"{(folder / Path(place).expanduser()).resolve()}:{name}"
+
+
+def _is_file(place: str) -> bool:
+    """Whether the part of a reference before the colon is meant as a file, not as a module."""
+    return place.endswith(".py") or not all(part.isidentifier() for part in place.split("."))
+
+
+def load_class(reference: str, kind: str, folder: Path | None = None) -> type:
+    """The class named by ``path/to/file.py:ClassName`` or ``package.module:ClassName``.
 
     Args:
-        reference: the file (relative to ``folder``) and the class in it.
+        reference: the file (relative to ``folder``) or module, and the class in it.
         kind: the word for messages.
         folder: where relative paths start; the working folder by default.
 
     Raises:
-        UserError: the reference is malformed, the file is missing or fails to import, or has no such class.
+        UserError: the reference is malformed, the file or module is missing or fails to import, or has no such class.
     """
-    path_text, _, class_name = reference.rpartition(":")
-    if not path_text or not class_name.isidentifier():
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
         raise UserError(
-            f"the {kind} plug-in is named file.py:ClassName", repr(reference), "name the file and the class"
+            f"the {kind} plug-in is named file.py:ClassName or package.module:ClassName",
+            repr(reference),
+            "name the file or module, and the class",
         )
-    path = ((folder or Path()) / Path(path_text).expanduser()).resolve()
-    if not path.is_file() or path.suffix != ".py":
+    path = ((folder or Path()) / Path(place).expanduser()).resolve() if _is_file(place) else None
+    if path is not None and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
-    # The same name in every process, so that workers can unpickle what a plug-in defines once they have loaded it.
-    module_name = f"sousvit_plugin_{path.stem}_{content_hash(str(path))}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[module_name]
-            raise UserError(
-                f"the {kind} plug-in must import", f"{type(error).__name__}: {error}", f"repair {path}"
-            ) from error
-    found = getattr(module, class_name, None)
+    try:
+        module = importlib.import_module(place) if path is None else _module_of_file(path)
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"the {kind} plug-in must import", f"{type(error).__name__}: {error}", f"repair {path or place}"
+        ) from error
+    found = getattr(module, name, None)
     if not isinstance(found, type):
-        raise UserError(f"the {kind} plug-in file must hold its class", repr(class_name), f"define it in {path}")
+        raise UserError(f"the {kind} plug-in must hold its class", repr(name), f"define it in {place}")
     return found
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """The file as a module, run once a process.
+
+    Its name is the same in every process, so that workers can unpickle what a plug-in defines once they have loaded it.
+    """
+    name = f"sousvit_plugin_{path.stem}_{content_hash(str(path))}"
+    known = sys.modules.get(name) or _imported(path)
+    if known is not None:
+        sys.modules[name] = known
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _imported(path: Path) -> ModuleType | None:
+    """The module that a file was imported as already, the running script too: it is not run a second time."""
+    for module in list(sys.modules.values()):
+        file = module.__dict__.get("__file__") if type(module) is ModuleType else None
+        if isinstance(file, str) and Path(file).name == path.name and Path(file).resolve() == path:
+            return module
+    return None

@@ -1,4 +1,4 @@
-"""YAML to checked pydantic models, with every problem told in one line."""
+"""Validation of YAML and plain values as pydantic models, with every problem told in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user writes about a model and its data. Light: checked YAML only, no torch."""
+"""What a user writes about a model, its data and its training. Light: checked YAML only, no torch."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ _FIGURE_ENDINGS = ("top1", "top5", "accuracy", "_acc", "_loss", "_seconds", "_pa
 
 
 Task = Literal["classification", "detection"]
+#: How training images are varied. ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see
+#: :mod:`sousvit.data.zoom`; ``randaugment`` (arXiv 1909.13719), ``mixup`` (1710.09412) and ``cutmix`` (1905.04899) come
+#: on top of ``crop_flip``.
+Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment", "mixup", "cutmix"]
+#: What updates the weights; see :mod:`sousvit.spaces.training.optimizer`.
+OptimizerName = Literal["muon", "adamw"]
 #: Formats of data whose images hold boxes.
 DETECTION_FORMATS = ("voc", "coco")
 
@@ -44,12 +50,21 @@ class DetectorSpec(BaseModel):
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
 
 
+#: In the place of a model's factory: the module was handed over in Python, and only that process has it.
+MEMORY = "memory"
+
+
 class ModelSpec(BaseModel):
     """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
 
     ``name`` and ``args`` go to ``timm.create_model``; ``mean`` and ``std`` normalise pixels in [0, 1], one
     value a channel; the model's own are the default. With ``detector`` the model is a detector with that head,
-    ``args.num_classes`` are its classes (without background).
+    ``args.num_classes`` are its classes (without background). In short, a path that ends in ``.safetensors`` is a
+    checkpoint, and other text is the name of a model with timm's own weights.
+
+    ``factory`` is for modules that timm does not make: ``package.module:function``, importable wherever trials run,
+    is called with ``args`` and returns the module, which says in ``pretrained_cfg`` what it takes (``input_size``,
+    ``mean``, ``std``); its weights come from ``checkpoint``, or are those that the function gave it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -60,6 +75,15 @@ class ModelSpec(BaseModel):
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
     detector: DetectorSpec | None = None
+    factory: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_short(cls, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            return value
+        text = str(value)
+        return {"checkpoint": text} if text.endswith(".safetensors") else {"name": text, "pretrained": True}
 
     @property
     def task(self) -> Task:
@@ -72,6 +96,9 @@ class ModelSpec(BaseModel):
             raise UserError(
                 "a model's weights come from one place", "pretrained: true and a checkpoint", "remove one of the two"
             )
+        if self.factory is not None and (self.pretrained or self.detector is not None):
+            given = "pretrained" if self.pretrained else "detector"
+            raise UserError("a model with a factory is what the factory makes", given, f"remove {given}")
         return self
 
     def resolved(self, folder: Path) -> ModelSpec:
@@ -90,6 +117,8 @@ class ModelSpec(BaseModel):
             fields = {key: own[key] for key in _DESCRIBED if own.get(key) is not None}
             missing = {key: value for key, value in fields.items() if not getattr(self, key)}
             spec = validated(ModelSpec, {**self.model_dump(), "checkpoint": str(path), **missing}, str(path))
+        if not spec.name and spec.factory is not None:
+            return spec.model_copy(update={"name": spec.factory})
         if not spec.name:
             raise UserError("a model needs a name", "none", "add model.name, or a checkpoint written by sousvit train")
         return spec

@@ -1,4 +1,4 @@
-"""Files that several machines share, by name: a folder all of them see, or an object store (S3, GCS...)."""
+"""Storage that several machines share, by name: a folder that all of them see, or an object store (S3, GCS...)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sousvit.files import write_atomic
 
 
 class Store:
-    """Blobs and folders under one address; an entry appears whole, and is written once for all.
+    """Blobs and folders under one address. Readers see whole entries only; names follow from content, so none changes.
 
     Args:
         address: a folder, or a URI that pyarrow opens (``s3://bucket/prefix``, ``gs://...``, ``file:///...``).
@@ -40,7 +40,7 @@ class Store:
         self._files.move(temporary, path)
 
     def get(self, name: str) -> bytes | None:
-        """The content of ``name``; None where there is none, or the storage does not answer: it is made again then."""
+        """The content of ``name``; None where there is none or the storage does not answer (callers make it again)."""
         try:
             with self._files.open_input_stream(self._path(name)) as stream:
                 found: bytes = stream.read()
@@ -56,7 +56,7 @@ class Store:
                 self.put(entry, path.read_bytes())
 
     def get_folder(self, name: str, folder: Path) -> bool:
-        """Copy the files of ``name`` into ``folder``; whether there were any."""
+        """Copy the files of ``name`` into ``folder``; return whether there were any."""
         root = self._path(name)
         found = self._files.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         for info in found:

@@ -1,8 +1,9 @@
-"""From a recipe to a model: runs the model steps in order, and keeps what was paid for.
+"""The builder of models from recipes: model steps run in order, and models that were costly to make are stored.
 
-Models are stored by content (base, images, steps so far, fidelity, seed) wherever training or a second of work went
-into them, so recipes that begin alike share their beginning. Reading one back rebuilds the skeleton (the same steps
-without data) and takes the stored weights strictly; a damaged or foreign entry is built again.
+A model is stored by content (base, images, steps so far, fidelity, seed) when training or more than a second of work
+went into it, so recipes that begin alike share their beginning: with ``prune_mlp, distill`` trained once, a recipe
+that adds int8 to it trains nothing. Reading one back builds the skeleton (the same steps without data) and loads the
+stored weights strictly; an entry that is damaged or does not fit is built again.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from sousvit.models.load import LoadedModel
 from sousvit.spaces.calibration.stream import check_deadline
 from sousvit.spaces.context import Context
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import ModelTechnique, Stage
+from sousvit.spaces.technique import ModelTechnique, Role, Stage
 from sousvit.spaces.techniques.elastic.elastic import order
 from sousvit.spaces.techniques.elastic.subnetwork import SubNetwork
 from sousvit.spaces.training.checkpoint import Checkpoint
 
-#: Seconds of work that are worth a file.
+#: Seconds of work from which a model is stored.
 WORTH_KEEPING = 1.0
 DECISIONS = "decisions"
 
 
 def apply_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module:
-    """A changed copy of ``model``, in eval mode.
+    """A copy of ``model`` after the model steps of ``recipe``, in eval mode.
 
     Raises:
         UserError: a step does not fit the model.
@@ -47,7 +48,7 @@ def apply_steps(model: nn.Module, recipe: Recipe, context: Context) -> nn.Module
 
 
 def _apply(model: nn.Module, step: Step, place: int, context: Context) -> nn.Module:
-    """``model`` after one step, which has a seed of its own: it does the same whether earlier ones ran or were read."""
+    """``model`` after one step, which has a seed of its own: earlier steps may have run, or been read back."""
     torch.manual_seed(context.seed + place)
     handler = step.handler
     assert isinstance(handler, ModelTechnique)
@@ -56,9 +57,10 @@ def _apply(model: nn.Module, step: Step, place: int, context: Context) -> nn.Mod
     begun = time.monotonic()
     model = handler.apply(model, step.config, context)
     for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()  # as it is read back: strides change the last digits of sums
+        # As when read back from the cache: strides change the last digits of sums.
+        parameter.data = parameter.data.contiguous()
     if context.seconds is not None:
-        part = "prepare" if handler.prepares else "recover" if handler.trains else "build"
+        part = "prepare" if step.role is Role.PREPARE else "recover" if step.role.trains else "build"
         context.seconds[part] = context.seconds.get(part, 0.0) + time.monotonic() - begun
     return model
 
@@ -70,28 +72,28 @@ def _finished(model: nn.Module) -> nn.Module:
 
 
 def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None = None) -> nn.Module:
-    """The untrained structure of a recipe: right shapes, no data touched.
+    """The untrained structure of a recipe: the right shapes, built without data.
 
     Args:
-        decisions: of a model that was built from data (see :class:`Context`); without them, every block alike.
+        decisions: widths and ranks chosen from data (see :class:`Context`); without them all blocks are alike.
     """
     return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}))
 
 
 def _cuts(steps: Sequence[Step]) -> int:
-    """How many steps cut the prepared base that the first one makes; 0 without one."""
-    if not steps[0].handler.prepares:
+    """Number of steps that cut the base which a first step, such as ``elastic``, prepares; 0 without such a step."""
+    if steps[0].role is not Role.PREPARE:
         return 0
     return sum(step.handler.stage < Stage.RECOVERY for step in steps[1:])
 
 
 class ModelBuilder:
-    """Builds compressed models and remembers the costly ones.
+    """A builder of compressed models that stores the costly ones.
 
     Args:
         base: the loaded base model.
         context: data, teacher and seed; its fidelity is set per call.
-        cache: where models are kept, or None.
+        cache: where models are stored, or None.
     """
 
     def __init__(self, base: LoadedModel, context: Context, cache: TensorCache | None = None) -> None:
@@ -109,21 +111,21 @@ class ModelBuilder:
         At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
         context = replace(self.context_of(recipe), fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
-        changing = (step for step in recipe.model_steps if not step.handler.supplies)
-        steps = tuple(step for step in changing if fidelity > 0 or not step.handler.recovers)
+        changing = (step for step in recipe.model_steps if step.role is not Role.SUPPLY)
+        steps = tuple(step for step in changing if fidelity > 0 or step.role is not Role.REPAIR)
         done, model = self._longest_beginning(steps, context)
-        if done == 0 and self._cache is not None and steps and steps[0].handler.prepares:
+        if done == 0 and self._cache is not None and steps and steps[0].role is Role.PREPARE:
             done, model = self._prepared(self._cache, steps, context)
         return self._carried_on(model, steps, done, context)
 
     def _prepared(self, cache: TensorCache, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
-        """Like :meth:`_longest_beginning`, with the base that many recipes begin with made now, by one process."""
+        """Like :meth:`_longest_beginning`, but a missing prepared base, which recipes share, is made by one process."""
         with cache.claim(self._key(steps[:1], context), lambda: check_deadline(context, "waiting for the base")):
             done, model = self._longest_beginning(steps, context)
             return (done, model) if done else (1, self._carried_on(model, steps[:1], 0, context))
 
     def _carried_on(self, model: nn.Module, steps: Sequence[Step], done: int, context: Context) -> nn.Module:
-        """``model`` after the steps that are not ``done`` yet; what is worth it is kept on the way."""
+        """``model`` after the steps that are not ``done`` yet; costly models are stored on the way."""
         begun = time.monotonic()
         while done < len(steps):
             if done == 1 and _cuts(steps):
@@ -131,7 +133,7 @@ class ModelBuilder:
                 is_costly = False
             else:
                 model = self._stepped(model, steps[: done + 1], context)
-                is_costly = steps[done].handler.trains or steps[done].handler.prepares
+                is_costly = steps[done].role.trains or steps[done].role is Role.PREPARE
                 done += 1
             if is_costly or time.monotonic() - begun > WORTH_KEEPING:
                 self._keep(steps[:done], _finished(model), context)
@@ -162,7 +164,7 @@ class ModelBuilder:
         return part
 
     def context_of(self, recipe: Recipe) -> Context:
-        """What the steps of ``recipe`` work with: its own images where it asks for some."""
+        """The context of a recipe's steps: with images of its own where it has a step ``synthesize``."""
         context = self._context
         for step in recipe.model_steps:
             assert isinstance(step.handler, ModelTechnique)
@@ -170,7 +172,7 @@ class ModelBuilder:
         return context
 
     def _longest_beginning(self, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
-        """How many steps a stored model has taken already, and that model; the base where there is none."""
+        """Number of steps that a stored model has behind it, and that model; 0 and a copy of the base without one."""
         for count in range(len(steps), 0, -1):
             stored = None if self._cache is None else self._read(steps[:count], context)
             if stored is not None:
@@ -182,7 +184,7 @@ class ModelBuilder:
             self._cache.write(self._key(steps, context), model.state_dict(), {DECISIONS: context.decisions})
 
     def _key(self, steps: Sequence[Step], context: Context) -> str:
-        fidelity = context.fidelity if any(step.handler.trains for step in steps) else None
+        fidelity = context.fidelity if any(step.role.trains for step in steps) else None
         images = (None if part is None else part.fingerprint for part in (context.train, context.calibration))
         origin = (self._base.fingerprint, *images, context.seed)
         return "models/" + content_hash(*origin, [step.to_dict() for step in steps], fidelity)

@@ -35,8 +35,8 @@ class Teaching(Protocol):
 
 
 @dataclass(frozen=True)
-class Supplied:
-    """Images for the steps of a recipe.
+class StepImages:
+    """Images that were synthesised for the steps of a recipe.
 
     Attributes:
         train: for recovery.
@@ -67,7 +67,7 @@ class Context:
         decisions: what steps decided from data (widths, ranks), by technique; a skeleton of the same model is given
             them back.
         checkpoint: where a long training of the present step keeps its state on the way, or None.
-        supply: makes the images that a step's parameters describe, where there is no data; None otherwise, and for a
+        synthesise: returns the images that a ``synthesize`` step describes; None where the user has images, and for a
             skeleton.
     """
 
@@ -83,7 +83,7 @@ class Context:
     seconds: dict[str, float] | None = None
     decisions: dict[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
-    supply: Callable[[Any], Supplied] | None = None
+    synthesise: Callable[[Any], StepImages] | None = None
 
     @property
     def nested(self) -> Mapping[str, Any] | None:

@@ -1,6 +1,6 @@
-"""Opens whatever images a user has (labelled, unlabelled, or none) as the same :class:`Splits`.
+"""The images of a run as :class:`Splits`, whether the user has labelled ones, unlabelled ones, or none.
 
-What the answer is judged on, :func:`open_final` opens when the search is over.
+:func:`open_final` opens those that the answer is judged on, when the search is over.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from sousvit.models.load import LoadedModel
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig, synthesis_of
 from sousvit.spaces.techniques.synthesis.select import truth_of
-from sousvit.spaces.techniques.synthesis.supply import FINAL, HELD_OUT, Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, HELD_OUT, Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 
 
 def open_splits(
-    spec: DataSpec, base: LoadedModel, supply: Supply | None = None, cache: TensorCache | None = None
+    spec: DataSpec, base: LoadedModel, synthesiser: Synthesiser | None = None, cache: TensorCache | None = None
 ) -> Splits:
     """Training and validation images at the base's input size, with labels of their own or the base's predictions.
 
-    A test split is looked at for its labels, so that a wrong one is told before the search and not after it.
+    The labels of a test split are checked here, so that a wrong one is reported before the search and not after it.
 
     Args:
         spec: resolved data specification.
-        base: names the classes of images without labels.
-        supply: makes images where there are none; needed for ``data: none``.
+        base: its predictions take the place of missing labels.
+        synthesiser: makes images where there are none; needed for ``data: none``.
         cache: keeps the base's answers on unlabelled images.
 
     Raises:
@@ -39,10 +39,10 @@ def open_splits(
         rule = "without labels, the base must tell classes apart"
         raise UserError(rule, f"{base.num_classes} classes", "set model.args.num_classes, or name labelled data")
     if spec.kind == "none":
-        assert supply is not None
+        assert synthesiser is not None
         if spec.has_test:
             require_classes(base, look_at_test(spec, base.size, base.channels))
-        made = supply.made(synthesis_of(spec)), supply.made(_judging(spec), HELD_OUT)
+        made = synthesiser.made(synthesis_of(spec)), synthesiser.made(_judging(spec), HELD_OUT)
         return Splits(spec, base.size, base.channels, made)
     splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection")
     labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
@@ -55,19 +55,19 @@ def open_splits(
     return splits
 
 
-def open_final(splits: Splits, supply: Supply) -> ImageSet:
-    """What an answer is judged on: the test split; without images of any kind, some synthesised for this alone.
+def open_final(splits: Splits, synthesiser: Synthesiser) -> ImageSet:
+    """The images that an answer is judged on: the test split, or for ``data: none`` some synthesised for this alone.
 
-    Of unlabelled images without a test split it is validation again: none were kept from the search.
+    For unlabelled images without a test split it is the validation images again: none were kept from the search.
     """
     spec = splits.spec
     if spec.has_test:
         return splits.open_test()
-    return supply.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
+    return synthesiser.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
 
 
 def _judging(spec: DataSpec) -> SynthesisConfig:
-    """How synthesised images are made that judge recipes."""
+    """Parameters of the synthesised images that recipes are judged on."""
     return synthesis_of(spec).model_copy(update={"images": spec.held_out})
 
 
@@ -78,7 +78,7 @@ def _labelled_by(base: LoadedModel, images: ImageSet, cache: TensorCache | None)
 
 
 def exactly_labelled(base: LoadedModel, images: ImageSet) -> ImageSet:
-    """The same by the base in float32, to state agreement with it: a teacher may work in less, and rounds."""
+    """The images labelled by the base in float32, for agreement with it: a teacher may compute in bf16, and rounds."""
     return task_of(base.module).labelled(images, truth_of(base, images.images()))
 
 

@@ -1,4 +1,7 @@
-"""Shapes read from real modules: what is a plain VisionTransformer, and how much any network computes."""
+"""Shapes of real modules: the check for a plain VisionTransformer, its shape, and the MACs of any network.
+
+Importing this file loads no torch; whoever has a module has loaded it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
-from sousvit.models.detector import head_of
 from sousvit.spaces.shape import BlockShape, OtherShape, VitShape
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def vit_shape(model: nn.Module) -> VitShape:
     """The shape of a plain VisionTransformer.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not one.
     """
     reason = unsupported_reason(model)
     if reason is not None:
@@ -78,6 +80,8 @@ def _patch_reason(model: VisionTransformer) -> str | None:
 def _head_reason(model: VisionTransformer) -> str | None:
     from torch import nn
 
+    from sousvit.models.detector import head_of
+
     if getattr(model, "attn_pool", None) is not None:
         return "attention pooling"
     if head_of(model) is not None:
@@ -116,8 +120,10 @@ def _count(module: nn.Module) -> int:
 
 
 def read_vit_shape(model: VisionTransformer) -> VitShape:
-    """The shape of a model that :func:`unsupported_reason` has nothing against."""
+    """The shape of a model for which :func:`unsupported_reason` is None."""
     from torch import nn
+
+    from sousvit.models.detector import head_of
 
     embed = model.patch_embed
     classifiers = [head for head in (model.head, getattr(model, "head_dist", None)) if isinstance(head, nn.Linear)]
@@ -135,7 +141,7 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
         other_params=0,
         blocks=(),
     )
-    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of techniques/drop_patches.py
+    kept = getattr(model.patch_drop, "count", shape.num_patches)  # the contract of layers/patch_selector.py
     shape = replace(shape, dropped=shape.num_patches - kept)
     tokens = shape.num_tokens
     own = [embed.proj.bias, *(getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token"))]
@@ -148,16 +154,18 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
         shape = replace(shape, head_weights=behind)
     shape = replace(shape, width_params=_per_channel([*own, *norms], model.embed_dim))
     shape = shape.with_blocks(_read_block(block, tokens) for block in model.blocks)
-    if getattr(model.blocks, "norm", None) is not None:  # the final norm moved in there
+    if getattr(model.blocks, "norm", None) is not None:  # TokenBlocks has taken over the final norm
         shape = replace(shape, width_params=shape.width_params + _per_channel([model.blocks.norm], model.embed_dim))
     shape = replace(shape, other_params=_count(model) - shape.params() - _step_sizes(model))
-    reduction = getattr(model.blocks, "token_plan", None)  # the contract of techniques/token_blocks.py
+    reduction = getattr(model.blocks, "token_plan", None)  # the contract of layers/token_blocks.py
     return shape if reduction is None else shape.with_tokens(*reduction(shape))
 
 
 def final_readers(model: Any) -> list[tuple[nn.Module, str]]:
     """(owner, attribute name) of the linear layers that read the tokens behind the last norm."""
     from torch import nn
+
+    from sousvit.models.detector import head_of
 
     detector = head_of(model)
     if detector is not None:
@@ -174,7 +182,7 @@ def _per_channel(parts: Iterable[nn.Module | nn.Parameter | None], width: int) -
 
 
 def _step_sizes(model: nn.Module) -> int:
-    """Scales of quantized layers are bookkeeping, not parameters of the network."""
+    """Number of scales in quantized layers, which do not count as parameters of the network."""
     from sousvit.spaces.layers.quantized import QuantLinear
 
     found = [module for module in model.modules() if isinstance(module, QuantLinear)]

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import yaml
+
 from sousvit.errors import UserError
 from sousvit.files import content_hash
-from sousvit.schema import validated
+from sousvit.registry import Registry
+from sousvit.schema import parse_yaml, validated
+from sousvit.spaces.export.exporter import get_exporter
 from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, StepConfig, Technique, get_technique
+from sousvit.spaces.technique import (
+    DeployTechnique,
+    ModelTechnique,
+    Role,
+    Stage,
+    StepConfig,
+    Technique,
+    get_technique,
+    require_suits,
+)
 
-RUNTIMES = ("onnxruntime", "openvino", "litert", "torch")
+#: Recipes that are no list of techniques, by the name of the only step in their plain form: rows of a recorded table.
+RECIPE_KINDS: Registry[type[Recipe]] = Registry("kind of recipe", None, classes=True)
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,11 @@ class Step:
         """The technique itself."""
         return get_technique(self.technique)
 
+    @property
+    def role(self) -> Role:
+        """What it is there for."""
+        return self.handler.role
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, every parameter written out."""
         return {"technique": self.technique, **self.config.model_dump(mode="json")}
@@ -47,23 +66,33 @@ class Step:
         return f"{self.technique}({parameters})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Recipe:
     """Steps in order, and the runtime that the artifact is made for.
 
+    For instance ``Recipe([PruneMlp(keep=0.5), Distill(), Int8Dynamic()])``, with the steps of
+    :mod:`sousvit.techniques`, or ``Recipe([Step.make("prune_mlp", keep=0.5)], runtime="openvino")``.
+
     Raises:
+        UnknownNameError: there is no such runtime.
         UserError: a technique twice, conflicting techniques, a step before an earlier stage, two deploy
             steps, or a step that does not exist for the runtime.
     """
 
-    steps: tuple[Step, ...] = ()
-    runtime: str = "onnxruntime"
+    steps: tuple[Step, ...]
+    runtime: str
 
-    def __post_init__(self) -> None:
-        if self.runtime not in RUNTIMES:
-            raise UserError(
-                "a recipe's runtime must be known", repr(self.runtime), f"choose one of {', '.join(RUNTIMES)}"
-            )
+    def __init__(self, steps: Iterable[Step] = (), runtime: str = "onnxruntime") -> None:
+        object.__setattr__(self, "steps", tuple(steps))
+        object.__setattr__(self, "runtime", runtime)
+        self._check()
+
+    def _check(self) -> None:
+        get_exporter(self.runtime)
+        for step in self.steps:
+            if not isinstance(step, Step):
+                rule = "a recipe's steps are techniques with their parameters"
+                raise UserError(rule, repr(step), "write for instance PruneMlp(keep=0.5)")
         names = [step.technique for step in self.steps]
         handlers = [step.handler for step in self.steps]
         for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
@@ -80,9 +109,7 @@ class Recipe:
                 )
             if isinstance(handler, DeployTechnique) and position != len(self.steps) - 1:
                 raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
-            if not handler.suits(self.runtime):
-                fitting = [runtime for runtime in RUNTIMES if handler.suits(runtime)]
-                raise UserError(f"{name} must suit the runtime", self.runtime, f"use one of {', '.join(fitting)}")
+            require_suits(handler, self.runtime)
 
     @property
     def model_steps(self) -> tuple[Step, ...]:
@@ -104,23 +131,22 @@ class Recipe:
     @property
     def trains(self) -> bool:
         """Whether some step updates weights by gradient."""
-        return any(step.handler.trains for step in self.steps)
+        return any(step.role.trains for step in self.steps)
 
     @property
     def is_prepared(self) -> bool:
         """Whether it begins with a base trained for all such recipes, so that untrained cuts tell something."""
-        return any(step.handler.prepares for step in self.steps)
+        return any(step.role is Role.PREPARE for step in self.steps)
 
     @property
     def is_repaired(self) -> bool:
         """Whether its model is worth judging before its recovery: the base, changed by steps that need no training."""
-        changing = [step.handler for step in self.model_steps]
-        changing = [handler for handler in changing if not (handler.recovers or handler.supplies)]
-        return bool(changing) and all(handler.tells_untrained for handler in changing)
+        changing = [step for step in self.model_steps if step.role not in (Role.REPAIR, Role.SUPPLY)]
+        return bool(changing) and all(step.handler.tells_untrained for step in changing)
 
     def structure(self) -> Recipe:
         """The recipe without training and its images: what latency, memory, MACs and size depend on."""
-        return replace(self, steps=tuple(step for step in self.steps if not _leaves_structure(step.handler)))
+        return replace(self, steps=tuple(step for step in self.steps if step.role.changes_structure))
 
     def without(self, *techniques: str) -> Recipe:
         """The recipe with steps left out."""
@@ -128,7 +154,7 @@ class Recipe:
 
     def unrecovered(self) -> Recipe:
         """The recipe without its recovery training."""
-        return replace(self, steps=tuple(step for step in self.steps if not step.handler.recovers))
+        return replace(self, steps=tuple(step for step in self.steps if step.role is not Role.REPAIR))
 
     def canonical(self, shape: ModelShape) -> Recipe:
         """Steps that change nothing dropped, parameters that do nothing at their defaults.
@@ -137,12 +163,12 @@ class Recipe:
         prepared base only where every change can be cut from it, and images only where a step looks at them.
         """
         steps = self._steps_that_act(shape)
-        if not any(step.handler.prepares for step in steps):
+        if not any(step.role is Role.PREPARE for step in steps):
             return replace(self, steps=tuple(steps))
         prepared = _on_prepared(steps)
         if prepared is not None:
             return replace(self, steps=prepared)
-        return self.without(*(step.technique for step in steps if step.handler.prepares)).canonical(shape)
+        return self.without(*(step.technique for step in steps if step.role is Role.PREPARE)).canonical(shape)
 
     def _steps_that_act(self, shape: ModelShape) -> list[Step]:
         kept: list[Step] = []
@@ -151,13 +177,13 @@ class Recipe:
             handler, acting = step.handler, _acting(current, step)
             if acting is None:
                 continue
-            if handler.recovers and all(other.handler.prepares or other.handler.supplies for other in kept):
+            if step.role is Role.REPAIR and all(other.role in (Role.PREPARE, Role.SUPPLY) for other in kept):
                 continue
             kept.append(acting)
             if isinstance(handler, ModelTechnique):
                 current = _reshaped(current, step)
-        if not any(step.handler.uses_images for step in kept):
-            kept = [step for step in kept if not step.handler.supplies]
+        if not any(step.handler.needs.images for step in kept):
+            kept = [step for step in kept if step.role is not Role.SUPPLY]
         return kept
 
     def reshape(self, shape: ModelShape) -> ModelShape:
@@ -172,18 +198,14 @@ class Recipe:
         return current
 
     def fitting(self, shape: ModelShape) -> Recipe:
-        """The recipe without the steps that do not fit the model in their place.
-
-        A stand-in for a whole recipe (a row of a table) stays, so that it is refused.
-        """
+        """The recipe without the steps that do not fit the model in their place."""
         kept: list[Step] = []
         current, by_data = shape, False
         for step in self.steps:
             try:
                 current, by_data = _taken(current, by_data, step)
             except UserError:
-                if step.handler.listed:
-                    continue
+                continue
             kept.append(step)
         return replace(self, steps=tuple(kept))
 
@@ -225,8 +247,24 @@ class Recipe:
         for step in value.get("steps", []):
             if not isinstance(step, Mapping) or not isinstance(step.get("technique"), str):
                 raise UserError("a recipe step names its technique", repr(step), "add the key technique")
+            if step["technique"] in RECIPE_KINDS:
+                return RECIPE_KINDS.get(step["technique"]).from_dict(value)
             steps.append(_step(step))
         return cls(tuple(steps), value.get("runtime", "onnxruntime"))
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """The inverse of :meth:`to_yaml`; a run's ``recipe.yaml`` too, which holds more than the recipe.
+
+        Raises:
+            UserError: not YAML, or wrong keys, techniques or parameters.
+        """
+        value = parse_yaml(text, "the recipe")
+        return cls.from_dict(value["recipe"] if isinstance(value.get("recipe"), dict) else value)
 
     def __str__(self) -> str:
         return " + ".join([*map(str, self.steps), self.runtime])
@@ -238,7 +276,7 @@ def _taken(shape: ModelShape, by_data: bool, step: Step) -> tuple[ModelShape, bo
     Raises:
         UserError: its parameters or needs do not fit.
     """
-    if by_data and step.handler.needs_equal_blocks:
+    if by_data and step.handler.needs.equal_blocks:
         rule = f"{step.technique} needs blocks of one width"
         raise UserError(rule, "widths chosen by data before it", "reorder the steps")
     return _reshaped(shape, step), by_data or step.handler.shapes_by_data(step.config)
@@ -270,16 +308,12 @@ def _reshaped(shape: ModelShape, step: Step) -> ModelShape:
     return handler.reshape(shape, step.config) if isinstance(handler, ModelTechnique) else shape
 
 
-def _leaves_structure(handler: Technique) -> bool:
-    return handler.recovers or handler.prepares or handler.supplies
-
-
 def _on_prepared(steps: Sequence[Step]) -> tuple[Step, ...] | None:
     """The steps as they act on a prepared base, or None where they need the plain one, or change nothing of it."""
     found, cuts = [], 0
     for step in steps:
         handler, acting = step.handler, step
-        if isinstance(handler, ModelTechnique) and not (handler.prepares or handler.supplies):
+        if isinstance(handler, ModelTechnique) and step.role not in (Role.PREPARE, Role.SUPPLY):
             config = handler.nested(step.config)
             if config is None:
                 return None

@@ -9,12 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sousvit.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 #: Iterations of the pseudo-inverse in Nystrom attention.
 PINV_STEPS = 6
@@ -22,7 +19,7 @@ PINV_STEPS = 6
 
 @dataclass(frozen=True)
 class BlockShape:
-    """One transformer block.
+    """The shape of one transformer block.
 
     Attributes:
         heads: attention heads.
@@ -109,7 +106,7 @@ def attention_macs(kind: str, tokens: int, heads: int, head_dim: int, landmarks:
 
 
 class ModelShape(ABC):
-    """What a recipe starts from or leaves, as far as it is known without running it.
+    """The shape of a model before or after a recipe, as far as it is known without running it.
 
     Attributes:
         exact_figures: objectives that :meth:`figures` gives exactly; others it gives are bounds.
@@ -119,7 +116,7 @@ class ModelShape(ABC):
 
     @abstractmethod
     def figures(self, bytes_per_weight: float) -> dict[str, float]:
-        """Values of objectives, in their units.
+        """Values of objectives by name, in their units, such as ``{"params": 5.7}`` (millions).
 
         Args:
             bytes_per_weight: average bytes of a matrix weight in the file, at least.
@@ -127,7 +124,7 @@ class ModelShape(ABC):
 
 
 class NetworkShape(ModelShape):
-    """A network whose parameters and MACs are counted."""
+    """The shape of a network whose parameters and MACs are counted."""
 
     exact_figures = frozenset({"params", "macs"})
 
@@ -154,7 +151,7 @@ class NetworkShape(ModelShape):
 
 @dataclass(frozen=True)
 class VitShape(NetworkShape):
-    """A whole plain VisionTransformer (ViT, DeiT, DeiT-III, CLIP image towers, register and distilled variants).
+    """The shape of a plain VisionTransformer (ViT, DeiT, DeiT-III, CLIP image towers, register and distilled variants).
 
     Attributes:
         image: (height, width) in pixels.
@@ -311,7 +308,7 @@ class VitShape(NetworkShape):
 
 @dataclass(frozen=True)
 class OtherShape(NetworkShape):
-    """A network that is no plain VisionTransformer: what is known of it as a whole.
+    """The shape of a network that is no plain VisionTransformer: its totals only.
 
     Attributes:
         name: of the architecture.

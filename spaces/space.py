@@ -18,7 +18,7 @@ from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.schema import parse_yaml, read_yaml
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Technique, get_technique, place
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Role, Technique, get_technique, place
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -48,7 +48,7 @@ class Option:
 
     def suggest(self, trial: Suggester) -> Step:
         """One step; parameters with a single value are not asked."""
-        chosen = {name: _choose(trial, f"{self.technique}.{name}", values) for name, values in self.values.items()}
+        chosen = {name: choose(trial, f"{self.technique}.{name}", values) for name, values in self.values.items()}
         return Step.make(self.technique, **chosen)
 
     def parameters(self, step: Step) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Space:
         steps: list[Step] = []
         plain = True
         for group in self.groups:
-            if not plain and not all(option.handler.any_model for option in group):
+            if not plain and any(option.handler.needs.plain_vit for option in group):
                 continue
             option = group[0]
             if len(group) > 1:
@@ -138,7 +138,7 @@ class Space:
             plain = plain and isinstance(step.handler, ModelTechnique) and step.handler.leaves_plain(step.config)
         steps = self._ordered(sorted(steps, key=lambda step: place(step.handler)), trial)
         deploys = self.deploys_of(steps)
-        runtime, deploy = deploys[_choose(trial, self._deploy_name(deploys), list(deploys))]
+        runtime, deploy = deploys[choose(trial, self._deploy_name(deploys), list(deploys))]
         if deploy is not None:
             steps.append(deploy.suggest(trial))
         return Recipe(tuple(steps), runtime)
@@ -214,6 +214,11 @@ class Space:
         recipe = self.suggest(trial)
         return trial.asked, recipe
 
+    @property
+    def trains(self) -> bool:
+        """Whether some of its recipes train."""
+        return any(option.handler.role.trains for option in self.options())
+
     def options(self) -> Iterable[Option]:
         """Every option."""
         for group in self.groups:
@@ -260,7 +265,7 @@ class _Recorder:
         """Values with which ``technique`` changes nothing."""
         option, handler = self._options[technique], get_technique(technique)
         first = {name: values[0] for name, values in option.values.items()}
-        if handler.supplies:  # a recipe that looks at no image has none of its own, whatever was asked
+        if handler.role is Role.SUPPLY:  # a recipe that looks at no image has none of its own, whatever was asked
             return first
         for name, values in option.values.items():
             for value in values:
@@ -361,7 +366,7 @@ def make_space(
     order = sorted(definition["techniques"], key=lambda name: place(get_technique(name)))
     for name in order:
         handler = get_technique(name)
-        reason = "there are training images" if handler.supplies and has_images else None
+        reason = "there are training images" if handler.role is Role.SUPPLY and has_images else None
         reason = reason or _why_not(handler, shape, runtimes)
         if reason is not None:
             left_out[name] = reason
@@ -379,9 +384,7 @@ def make_space(
 def _why_not(handler: Technique, shape: ModelShape, runtimes: Sequence[str]) -> str | None:
     if not any(handler.suits(runtime) for runtime in runtimes):
         return f"makes no artifact for {', '.join(runtimes)}"
-    if missing := handler.missing_packages():
-        return f"{', '.join(missing)} not installed"
-    return handler.misfit(shape)
+    return handler.needs.missing() or handler.misfit(shape)
 
 
 def _option(handler: Technique, given: Mapping[str, Any], shape: ModelShape) -> Option:
@@ -411,7 +414,8 @@ def _groups(options: Sequence[Option]) -> tuple[tuple[Option, ...], ...]:
     return tuple(tuple(group) for group in groups)
 
 
-def _choose(trial: Suggester, name: str, values: Sequence[Any]) -> Any:
+def choose(trial: Suggester, name: str, values: Sequence[Any]) -> Any:
+    """One of ``values``, which ``trial`` is asked for where there are several."""
     return values[0] if len(values) == 1 else trial.suggest_categorical(name, values)
 
 

@@ -7,23 +7,26 @@ A technique is a class with a frozen pydantic ``Config`` and one of two handlers
   because gates measure the untrained structure, and stored weights are loaded into a skeleton.
 * :class:`DeployTechnique` decides how the exported graph becomes the artifact of a runtime.
 
-Ours are listed in techniques/__init__.py. A plug-in is an entry point in the group ``sousvit.techniques``.
+Ours are listed in techniques/__init__.py. A plug-in is named in a budget as
+``plugins: {techniques: [my_file.py:Mine]}``, or an entry point in the group ``sousvit.techniques``.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from enum import IntEnum
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from sousvit.errors import UserError
 from sousvit.registry import Registry
 from sousvit.spaces.context import Context
-from sousvit.spaces.shape import ModelShape, OtherShape
+from sousvit.spaces.export.exporter import EXPORTERS, Deployment, get_exporter
+from sousvit.spaces.needs import Needs
+from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.techniques import BUILTIN
 
 if TYPE_CHECKING:
@@ -57,55 +60,56 @@ class StepConfig(BaseModel):
 Choices = Mapping[str, tuple[Any, ...]]
 
 
+class Role(Enum):
+    """What a technique is in a recipe for."""
+
+    COMPRESS = "compress"  #: makes the model cheaper without training, for instance ``prune_mlp``
+    REPAIR = "repair"  #: wins accuracy back by training and leaves latency and size alone, as ``distill`` does
+    TRAIN_AND_COMPRESS = "train-and-compress"  #: makes the model cheaper and trains it that way, as ``qat`` does
+    PREPARE = "prepare"  #: trains the base once, for all recipes that begin with it, as ``elastic`` does
+    SUPPLY = "supply"  #: gives the other steps their images and changes no model, as ``synthesize`` does
+    ASSIST = "assist"  #: makes nothing cheaper, but lets other steps do better, as ``distill_token`` does
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the model gets cheaper."""
+        return self in (Role.COMPRESS, Role.TRAIN_AND_COMPRESS)
+
+    @property
+    def trains(self) -> bool:
+        """Whether weights are updated by gradient, for as long as the trial's fidelity says."""
+        return self in (Role.REPAIR, Role.TRAIN_AND_COMPRESS)
+
+    @property
+    def changes_structure(self) -> bool:
+        """Whether the model's latency and size depend on it."""
+        return self not in (Role.REPAIR, Role.PREPARE, Role.SUPPLY)
+
+
 class Technique(ABC):
-    """What both kinds share.
+    """What model and deployment techniques share: a declaration, and what follows from parameters and a shape.
 
     Class attributes:
         name: as written in recipes.
         stage: when it acts.
+        role: what it is in a recipe for.
         config: its parameters.
+        needs: models, packages and images that it works with.
         summary: one line for ``sousvit list techniques``.
         source: the paper or tool the method comes from.
-        conflicts: names of techniques that cannot stand in the same recipe.
-        packages: importable packages it needs besides ours, e.g. ``("openvino", "nncf")``.
-        trains: whether it updates weights by gradient (such a step has a fidelity).
-        runtimes: whose artifacts it can be part of; None means all.
-        compresses: whether it makes the model cheaper; others repair.
-        supplies: whether it leaves the model as it is and gives the other steps their images.
-        uses_images: whether what it does depends on images; a recipe none of whose steps does needs none made for it.
-        listed: whether :func:`techniques` names it; a stand-in that changes no model is found by name only.
-        any_model: whether it works on models that are no plain Vision Transformer: its methods are then given
-            any ModelShape, otherwise a VitShape.
-        needs_linear: whether it acts on linear layers besides the classifier, and on nothing else.
         rank: place among the techniques of its stage in a search; names decide between equals.
         movable_past: techniques of its stage that a search may also let act before it.
-        needs_equal_blocks: whether all blocks must be alike, so that no step may decide widths by data before.
-        structural: of a technique that trains, whether its untrained form already decides latency and size.
-        prepares: whether it trains the base itself, once for all recipes that begin with it. It has no fidelity, and
-            stays in a recipe only where every other model step can be cut from what it prepared.
     """
 
     name: ClassVar[str]
     stage: ClassVar[Stage]
+    role: ClassVar[Role] = Role.COMPRESS
     config: ClassVar[type[StepConfig]]
+    needs: ClassVar[Needs] = Needs()
     summary: ClassVar[str]
     source: ClassVar[str]
-    conflicts: ClassVar[frozenset[str]] = frozenset()
-    packages: ClassVar[tuple[str, ...]] = ()
-    extra: ClassVar[str] = ""
-    trains: ClassVar[bool] = False
-    structural: ClassVar[bool] = False
-    prepares: ClassVar[bool] = False
-    needs_equal_blocks: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
-    runtimes: ClassVar[frozenset[str] | None] = None
-    compresses: ClassVar[bool] = True
-    supplies: ClassVar[bool] = False
-    uses_images: ClassVar[bool] = True
-    listed: ClassVar[bool] = True
-    any_model: ClassVar[bool] = False
-    needs_linear: ClassVar[bool] = False
 
     @abstractmethod
     def choices(self, shape: Any) -> Choices:
@@ -113,14 +117,10 @@ class Technique(ABC):
 
     def misfit(self, shape: ModelShape) -> str | None:
         """Why the technique does not work on such a model (one phrase), or None if it does."""
-        if isinstance(shape, OtherShape) and not self.any_model:
-            return f"{shape.name} is no plain Vision Transformer"
-        if self.needs_linear and isinstance(shape, OtherShape) and shape.num_linear == 0:
-            return "no linear layers besides the classifier"
-        return self.unmet_need(shape)
+        return self.needs.misfit(shape) or self.unmet_need(shape)
 
     def unmet_need(self, shape: Any) -> str | None:
-        """What a technique's own needs add to :meth:`misfit`."""
+        """What the technique asks of a shape besides its :attr:`needs` and does not find (one phrase), or None."""
         return None
 
     def is_identity(self, config: Any, shape: Any) -> bool:
@@ -148,26 +148,22 @@ class Technique(ABC):
         return None
 
     @property
-    def recovers(self) -> bool:
-        """Whether it only trains: latency and size are the same without it."""
-        return self.trains and not self.structural
-
-    @property
     def tells_untrained(self) -> bool:
         """Whether a model that it changed (and repaired) is worth judging before any training."""
-        return self.compresses and not self.trains and self.stage is not Stage.ARCHITECTURE
-
-    def missing_packages(self) -> list[str]:
-        """Of :attr:`packages`, what is not installed."""
-        return [package for package in self.packages if importlib.util.find_spec(package) is None]
+        return self.role is Role.COMPRESS and self.stage is not Stage.ARCHITECTURE
 
     def suits(self, runtime: str) -> bool:
         """Whether artifacts of ``runtime`` can be made with it."""
-        return self.runtimes is None or runtime in self.runtimes
+        return True
+
+    @property
+    def runtimes(self) -> list[str]:
+        """The runtimes that it suits, plug-ins included."""
+        return [name for name in EXPORTERS.names() if self.suits(name)]
 
     def excludes(self, other: Technique) -> bool:
         """Whether the two cannot stand in the same recipe."""
-        return other.name in self.conflicts or self.name in other.conflicts
+        return other.name in self.needs.conflicts or self.name in other.needs.conflicts
 
 
 class ModelTechnique(Technique):
@@ -178,7 +174,7 @@ class ModelTechnique(Technique):
         return True
 
     def surroundings(self, config: Any, context: Context) -> Context:
-        """What the recipe's steps work with; only a technique that ``supplies`` changes it."""
+        """What the recipe's steps work with; only one that supplies images changes it."""
         return context
 
     @abstractmethod
@@ -200,11 +196,15 @@ class ModelTechnique(Technique):
 
 
 class DeployTechnique(Technique):
-    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported file."""
+    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported file.
 
-    runtimes: ClassVar[frozenset[str]]
+    Class attributes:
+        deployments: how it does so, by runtime; an :class:`Exporter` may add its own runtime to them.
+    """
+
+    deployments: ClassVar[Mapping[str, Deployment]]
     stage: ClassVar[Stage] = Stage.DEPLOY
-    any_model: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(plain_vit=False)
 
     def prepare(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         """The model to export; ``model`` is a copy that may be changed in place.
@@ -214,16 +214,65 @@ class DeployTechnique(Technique):
         """
         return model
 
-    @abstractmethod
+    def deployment(self, runtime: str) -> Deployment | None:
+        """How the artifact of ``runtime`` is made; None where it cannot be."""
+        if runtime in self.deployments:
+            return self.deployments[runtime]
+        added = get_exporter(runtime).deployments.get(self.name)
+        return self.deployments.get(added) if isinstance(added, str) else added
+
+    def suits(self, runtime: str) -> bool:
+        return self.deployment(runtime) is not None
+
     def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        """Write the artifact of ``runtime`` into ``folder`` from the fp32 ``graph``: ONNX, for ``litert`` its own file.
+        """Write the artifact of ``runtime`` into ``folder`` from the float32 ``graph`` that its exporter wrote.
 
         Raises:
+            UserError: it does not suit the runtime.
             TrialError: the tool failed on this graph.
         """
+        require_suits(self, runtime)
+        deployment = self.deployment(runtime)
+        assert deployment is not None
+        return deployment(graph, runtime, config, context, folder)
 
 
-TECHNIQUES: Registry[Technique] = Registry("technique", "sousvit.techniques", BUILTIN)
+def require_suits(technique: Technique, runtime: str) -> None:
+    """A technique and a runtime that go together.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+        UserError: they do not; the message names runtimes that do.
+    """
+    if not technique.suits(runtime):
+        action = f"use one of {', '.join(technique.runtimes)}"
+        raise UserError(f"{technique.name} must suit the runtime", runtime, action)
+
+
+def _check_plugin(found: type, where: str) -> None:
+    action = f"correct {where}"
+    if not issubclass(found, ModelTechnique | DeployTechnique):
+        raise UserError("a technique is a ModelTechnique or a DeployTechnique", found.__name__, action)
+    if issubclass(found, DeployTechnique) and not hasattr(found, "deployments"):
+        raise UserError("a technique that deploys has a table deployments, by runtime", found.__name__, action)
+    if not isinstance(found.stage, Stage):
+        raise UserError("a technique's stage is a Stage", repr(found.stage), action)
+    if not isinstance(found.role, Role):
+        raise UserError("a technique's role is a Role", repr(found.role), action)
+    if not isinstance(found.needs, Needs):
+        raise UserError("a technique's needs are Needs", repr(found.needs), action)
+    if not (isinstance(found.config, type) and issubclass(found.config, StepConfig)):
+        raise UserError("a technique's config is a StepConfig class", repr(found.config), action)
+
+
+TECHNIQUES: Registry[Technique] = Registry(
+    "technique",
+    "sousvit.techniques",
+    BUILTIN,
+    base=Technique,
+    declares=("stage", "config", "summary", "source"),
+    check=_check_plugin,
+)
 
 
 def place(technique: Technique) -> tuple[int, int, str]:
@@ -233,7 +282,12 @@ def place(technique: Technique) -> tuple[int, int, str]:
 
 def techniques() -> Iterator[Technique]:
     """All registered techniques, plug-ins included, in stage order."""
-    return iter(sorted((technique for technique in TECHNIQUES if technique.listed), key=place))
+    return iter(sorted(TECHNIQUES, key=place))
+
+
+def role_of(name: str) -> Role | None:
+    """What the technique called ``name`` is in a recipe for; None where nothing has this name."""
+    return TECHNIQUES.get(name).role if name in TECHNIQUES else None
 
 
 def get_technique(name: str) -> Technique:

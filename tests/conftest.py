@@ -1,4 +1,4 @@
-"""What the whole suite shares: one thread, no network, and a tiny project (data, base model, budgets) on disk."""
+"""What the whole suite shares: one core, no network, and a tiny project (data, base model, budgets) on disk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,25 @@ from PIL import Image
 
 from sousvit.data import DataSpec
 from sousvit.data.idx import write_idx
+from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.specs import ModelSpec
+
+torch.set_num_threads(1)
+#: Of the whole run; none where the system cannot pin a process.
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+XDIST_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+def take_one_core() -> None:
+    """Keep a process of pytest-xdist, and all that its tests start, on one core.
+
+    Threads that wait for each other while another test has their core spin, which took as long again as the work.
+    """
+    if XDIST_WORKER is not None and CORES:
+        os.sched_setaffinity(0, {CORES[int(XDIST_WORKER.removeprefix("gw")) % len(CORES)]})
+
+
+take_one_core()
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +52,51 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-torch.set_num_threads(1)
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """All cores of the run, also for the processes that are started meanwhile."""
+    if CORES:
+        os.sched_setaffinity(0, CORES)
+    try:
+        yield
+    finally:
+        take_one_core()
+
+
+@pytest.fixture(scope="session")
+def all_cores() -> Callable[[], AbstractContextManager[None]]:
+    """See :func:`on_all_cores`."""
+    return on_all_cores
+
+
+@contextmanager
+def scratch_registries() -> Iterator[None]:
+    """What is registered in it is gone after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in {registry for registries in KINDS.values() for registry in registries}:
+            for part in ("_items", "_plugins", "_references"):
+                patch.setattr(registry, part, dict(getattr(registry, part)))
+        yield
+
+
+@pytest.fixture
+def forget_plugins() -> Iterator[None]:
+    """What the test registers is gone after it."""
+    with scratch_registries():
+        yield
+
+
+#: A runtime in a file, as a budget's ``plugins`` names it.
+TOY_RUNTIME = f"{Path(__file__).parent / 'toy_runtime.py'}:Reference"
+
+
+@pytest.fixture(scope="module")
+def toy_runtime() -> Iterator[str]:
+    """The name of a runtime that is registered from a file, for a module's tests."""
+    with scratch_registries():
+        load_plugins({"runtimes": [TOY_RUNTIME]}, Path())
+        yield "reference"
+
 
 TINY_VIT: dict[str, Any] = {
     "img_size": 16,
@@ -259,3 +326,24 @@ def tiny_detection(tmp_path_factory: pytest.TempPathFactory) -> TinyDetection:
     description = train_base(spec, root / "base.safetensors", say=lambda line: None)
     assert description["validation_map50"] > 0.7, description
     return TinyDetection(root, description["test_map50"])
+
+
+def _run_sousvit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A ``sousvit`` command in the test's own process, which has imported everything already."""
+    from sousvit import cli
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with scratch_registries(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def run_sousvit() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """See :func:`_run_sousvit`."""
+    return _run_sousvit

@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import pytest
 
 from sousvit.cli import app, device_app
-from sousvit.objectives.objective import check_class
+from sousvit.objectives.objective import OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -59,7 +59,7 @@ def test_marked_code_runs(page, monkeypatch):
 def test_the_objective_of_the_page_on_extending_keeps_the_contract_and_is_the_example():
     page, example = {}, runpy.run_path(str(ROOT / "examples" / "worst_class.py"))["WorstClassAccuracy"]
     exec(RUN.findall((ROOT / "docs" / "extending.md").read_text())[0], page)
-    found = check_class(page["WorstClassAccuracy"], "docs/extending.md")
+    found = OBJECTIVES.check(page["WorstClassAccuracy"], "docs/extending.md")
     assert [getattr(found, name) for name in ("name", "unit", "direction", "stage", "summary", "needs_labels")] == [
         getattr(example, name) for name in ("name", "unit", "direction", "stage", "summary", "needs_labels")
     ]

@@ -8,15 +8,13 @@ training rows are validation; the test file is read once, at the end.
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
 from pathlib import Path
 
-from sousvit.cli_search import run_search
-from sousvit.search.archive import open_run
+import sousvit
 from sousvit.search.report.html import leave_one_out
 from sousvit.search.report.terminal import headings, row_cells, short_recipe
-from sousvit.search.results import Answer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.on_cifar10 import TECHNIQUES, arguments, budget, write_budget
@@ -26,11 +24,11 @@ HERE = Path(__file__).parent
 SEARCH = {"trials": 400, "seed": 0, "explore_fidelity": 0.04, "explore_share": 0.35}
 
 
-def table(answer: Answer, run: Path, command: str) -> str:
+def table(result: sousvit.Result, command: str) -> str:
     """The result as Markdown."""
-    own, archive = open_run(run)
+    own, answer = result.budget, result.answer
     lines = [
-        *provenance(command, archive.base.machine),
+        *provenance(command, sousvit.open_run(result.folder).archive.base.machine),
         f"Target: {own.where}. Limits: {', '.join(map(str, own.hard_limits))}. "
         f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",
@@ -52,17 +50,15 @@ def main() -> int:
     parser = arguments(__doc__, "bench-cifar10")
     parser.add_argument("--time", default="80m")
     given = parser.parse_args()
-    runs = Path("runs")
     path = write_budget({**budget(given, TECHNIQUES), "search": SEARCH}, given.run)
-    code = run_search(path, given.run, {"time": given.time}, "local", runs, False)
-    if code not in (0, 3):
-        return code
-    raw = (runs / given.run / "answer.json").read_text()
+    asked = sousvit.Budget.read(path, time=given.time)
+    result = sousvit.Search(asked, run=Path("runs") / given.run).optimize()
+    print(result)
     limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
     command = f"python benchmarks/cifar10/run.py --data DIR --model VIT.safetensors --time {given.time}{limit}"
-    (HERE / "raw.json").write_text(raw)
-    write_result(HERE / "result.md", table(Answer.from_dict(json.loads(raw)), runs / given.run, command))
-    return code
+    shutil.copy(result.folder / "answer.json", HERE / "raw.json")
+    write_result(HERE / "result.md", table(result, command))
+    return 0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.techniques.synthesis.config import OWN_STEPS, SynthesisConfig
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.specs import ModelSpec
 
@@ -258,10 +258,10 @@ def main() -> int:
         f"Pruned: {left.params() / shape.params():.0%} of the parameters and {left.macs() / shape.macs():.0%} of the "
         f"MACs are left. Recovery: {given.steps} steps; {len(splits.train)} real images, {given.images} synthesised."
     ]
-    supply = Supply(base, given.seed)
+    synthesiser = Synthesiser(base, given.seed)
     for method in given.methods:
         begun = time.monotonic()
-        made = supply(SynthesisConfig(method=method, images=given.images))
+        made = synthesiser(SynthesisConfig(method=method, images=given.images))
         notes.append(f"{given.images} images synthesised by {method} in {time.monotonic() - begun:.0f} s.")
         print(notes[-1], flush=True)
         ways[method] = replace(ways[REAL], train=made.train, calibration=made.calibration, teacher=made.teacher)

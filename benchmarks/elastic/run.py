@@ -31,7 +31,7 @@ from sousvit.files import write_atomic
 from sousvit.machine import training_device
 from sousvit.models.load import load
 from sousvit.objectives.devices.machine import machine_facts
-from sousvit.search.budget import read_budget
+from sousvit.search.budget import Budget
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
@@ -83,7 +83,7 @@ def ways(given: argparse.Namespace, elastic: Step, tail: Step) -> dict[str, Call
 
 def judged(given: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
     """A row a recipe (``top1`` and ``seconds`` by way), and what was paid once."""
-    budget = read_budget(given.budget)
+    budget = Budget.read(given.budget)
     base = load(budget.model)
     splits = Splits(budget.data.model_copy(update={"limit_train": given.limit_train}), base.size, base.channels)
     elastic = Step.make("elastic", epochs=given.elastic_epochs, **RECOVERY, networks=given.networks, whole=given.whole)

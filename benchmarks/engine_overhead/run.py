@@ -20,7 +20,7 @@ import numpy as np
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
@@ -73,7 +73,7 @@ def searched(count: int, shape: VitShape, base: BaseRecord, space: Space) -> lis
     with tempfile.TemporaryDirectory() as folder:
         archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
         executor = SimulatedExecutor(base, judge, clock)
-        engine = make_engine(budget(count), archive, executor, base, shape, space, archive.folder, Watcher(), clock)
+        engine = make_engine(budget(count), archive, executor, base, shape, space, Callback(), clock)
         engine.begin()
         charged = Charged(engine, archive, clock)
         executor.drive(charged)

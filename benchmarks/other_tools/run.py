@@ -25,7 +25,7 @@ from sousvit.machine import available_cores
 from sousvit.models.load import LoadedModel
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.targets.target import load_target
+from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.tasks.classification import TopOneEvaluation, evaluate, interval, paired_difference
 from sousvit.objectives.timing import CAREFUL, Timing
 from sousvit.spaces.export.artifact import DESCRIPTION, Artifact

@@ -28,7 +28,7 @@ from sousvit.cache import TensorCache
 from sousvit.data import ImageSet
 from sousvit.errors import UserError
 from sousvit.models.load import LoadedModel, load
-from sousvit.search.budget import read_budget
+from sousvit.search.budget import Budget
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context
 from sousvit.spaces.images import open_splits
@@ -70,7 +70,7 @@ class World:
 def world() -> World:
     """See :class:`World`; the teacher's answers are asked for before anything is timed."""
     torch.set_num_threads(1)
-    budget = read_budget(BUDGET)
+    budget = Budget.read(BUDGET)
     base = load(budget.model)
     splits = open_splits(budget.data.model_copy(update={"limit_train": IMAGES}), base)
     store = TensorCache(STORE)

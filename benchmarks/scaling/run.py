@@ -19,7 +19,7 @@ import pandas as pd
 from rich.progress import track
 
 from sousvit.search.archive import Archive
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
@@ -67,7 +67,7 @@ def measure(workers: int, path: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
         executor = SimulatedExecutor(base, judge, clock, workers=workers)
-        engine = make_engine(budget(trials), archive, executor, base, shape, space, archive.folder, Watcher(), clock)
+        engine = make_engine(budget(trials), archive, executor, base, shape, space, Callback(), clock)
         engine.begin()
         charged = Charged(engine, archive, clock)
         executor.drive(charged)

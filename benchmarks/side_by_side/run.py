@@ -27,12 +27,12 @@ import numpy as np
 import plotly.graph_objects as go
 from levers import CHANGES, Change
 
-from sousvit.cli_search import local_executor
 from sousvit.errors import UserError
 from sousvit.search.archive import EVENTS, Archive, open_run, read_events, violations
 from sousvit.search.budget import Budget, make_budget, open_space
-from sousvit.search.callbacks import Hooks, Watcher
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, finished, make_job
+from sousvit.search.executors.open import local_executor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.limits import Limit
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
@@ -110,14 +110,23 @@ def run_plain(name: str, own: Budget, folder: Path) -> None:
     archive.close()
 
 
+class Printed(Callback):
+    """A line a trial."""
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        tell(trial)
+
+    def on_message(self, text: str) -> None:
+        print(text)
+
+
 def run_policy(name: str, own: Budget, folder: Path) -> Answer:
     """Search by one policy and answer."""
     print(f"-- {name}", flush=True)
     if name in SAMPLERS and not (folder / EVENTS).is_file():
         run_plain(name, own, folder)
-    hooks = Hooks(say=print, watcher=Watcher(trial=lambda record, counts: tell(record)))
     with CHANGES.get(name, Change()).applied():
-        return search(own, folder, local_executor, hooks)
+        return search(own, folder, local_executor, Printed())
 
 
 def events(folder: Path) -> list[tuple[float, Trial]]:

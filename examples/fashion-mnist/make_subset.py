@@ -1,4 +1,4 @@
-"""Writes the embedded subset of Fashion-MNIST from the four full IDX files.
+"""The embedded subset of Fashion-MNIST, written from the four full IDX files.
 
     python examples/fashion-mnist/make_subset.py DIR
 

@@ -1,4 +1,9 @@
-"""Where artifacts are timed and probed. The contract is device.py; a new device is a file and a line in this table."""
+"""Where artifacts are timed and probed. The contract is device.py; a new device is a file and a line in this table.
+
+Reading order: device.py, open.py (which device a target asks for), local.py, standin.py, remote/client.py (ours);
+protocol.py and measure.py (what a measuring process is asked and does), process.py (who watches over it),
+remote/agent.py and remote/store.py (the device's side), remote/checks.py (which answers can be true).
+"""
 
 from __future__ import annotations
 

@@ -1,20 +1,23 @@
 """The contract of a device: where artifacts are timed and their memory and energy measured, for one target.
 
-:func:`open_device` gives the one that a target asks for: this process (local.py), a constrained process of this
-machine (standin.py), or an agent on another machine (client.py).
+Ours are this process (local.py), a constrained process of this machine (standin.py), and an agent on another machine
+(remote/client.py); open.py lists them and opens the one that a target asks for. A plug-in is named in a budget as
+``plugins: {devices: [my_file.py:Mine]}``, or an entry point in the group ``sousvit.devices``; a target then says
+``device: `` and its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sousvit.errors import SharedInputError
+from sousvit.errors import MissingPackageError, SharedInputError
 from sousvit.objectives.devices.machine import machine_facts
 from sousvit.objectives.energy import ABSENT, find_meter
 from sousvit.objectives.memory_probe import Probe
-from sousvit.objectives.runtimes.runtime import get_runtime
+from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 
 if TYPE_CHECKING:
@@ -23,7 +26,16 @@ if TYPE_CHECKING:
 
 
 class Device(ABC):
-    """Measures artifacts as ``target`` runs them. Not for use from several threads."""
+    """Measures artifacts as ``target`` runs them. Not for use from several threads.
+
+    Class attributes:
+        name: as targets write it under ``device``.
+        reads: which of a target's keys ``cores``, ``memory``, ``agent``, ``token_file`` and ``token_env`` it heeds; a
+            target that gives it another is refused.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -54,6 +66,11 @@ class Device(ABC):
     @abstractmethod
     def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
         """Millijoules of one inference; raises as :meth:`time`."""
+
+    @classmethod
+    def misfit(cls, target: Target) -> tuple[str, object, str] | None:
+        """A rule that the target breaks on such a device, in the words of a UserError."""
+        return None
 
     def admit(self, artifact: Artifact) -> None:  # noqa: B027 - most targets have no limit
         """Hold an artifact against the target's memory limit, if it has one.
@@ -96,8 +113,7 @@ class Device(ABC):
 def device_facts() -> dict[str, Any]:
     """:func:`machine_facts`, which runtimes are installed in which version, and whether energy can be measured."""
     runtimes = {}
-    for name in ("onnxruntime", "openvino", "litert", "torch"):
-        version = machine_facts()["versions"].get(get_runtime(name).packages[0])
-        if version is not None:
-            runtimes[name] = version
+    for runtime in RUNTIMES:
+        with contextlib.suppress(MissingPackageError):
+            runtimes[runtime.name] = runtime.version()
     return {**machine_facts(), "runtimes": runtimes, "energy": find_meter() is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class LocalDevice(Device):
-    """Times in this process; memory is measured in a process of its own."""
+    """Times in this process; memory is measured in a process of its own. It takes the machine as it is."""
+
+    name: ClassVar[str] = "local"
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

@@ -1,4 +1,7 @@
-"""The measuring process: ``python -m sousvit.objectives.devices.measure PARENT_PID``, an order on stdin, an answer out.
+"""The measuring process: ``python -m sousvit.objectives.devices.measure PARENT_PID``, JSON on stdin, an answer out.
+
+What comes in is ``{"order": ..., "plugins": [...]}``: an :class:`.Order`, and the plug-ins of the runtimes that its
+artifacts need. The latter come from the parent, never from a network.
 
 It pins itself to its cores before it loads a runtime, so that every thread inherits them. Imports nothing but numpy
 and the runtimes of its artifacts.
@@ -22,7 +25,7 @@ from sousvit.machine import end_with_parent
 from sousvit.objectives.devices.protocol import Order, encode_groups
 from sousvit.objectives.energy import ABSENT, energy_mj, find_meter
 from sousvit.objectives.memory_probe import probe
-from sousvit.objectives.runtimes.runtime import Session, open_session
+from sousvit.objectives.runtimes.runtime import RUNTIMES, Session, open_session
 from sousvit.objectives.timing import measure_groups
 
 
@@ -81,8 +84,11 @@ def main() -> int:
     answer_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        order = Order.from_dict(json.load(sys.stdin), lambda plain: Path(plain["folder"]))
+        given = json.load(sys.stdin)
+        order = Order.from_dict(given["order"], lambda plain: Path(plain["folder"]))
         affinity = pin(order.cores)
+        for reference in given["plugins"]:
+            RUNTIMES.load(reference)
         answer = {"affinity": affinity, **carry_out(order)}
     except Exception as error:  # the parent shows the line
         print(str(error) if isinstance(error, TrialError) else one_line(error), file=sys.stderr)

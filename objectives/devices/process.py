@@ -14,6 +14,7 @@ from typing import Any
 from sousvit.errors import TrialError
 from sousvit.objectives.devices.protocol import Order
 from sousvit.objectives.memory_probe import resident_bytes
+from sousvit.objectives.runtimes.runtime import RUNTIMES
 
 #: Seconds between looks at the process; with a memory limit more often, because a runtime allocates fast.
 LOOK, LOOK_AT_MEMORY = 0.2, 0.01
@@ -35,7 +36,10 @@ def measure(order: Order, is_wanted: Callable[[], bool] = lambda: True) -> dict[
         UnwantedError: ``is_wanted`` said no.
     """
     what = _OPERATION[order.ask]
-    plain = json.dumps(order.to_dict(lambda artifact: {"folder": str(artifact.folder.resolve())}))
+    names = sorted({artifact.runtime for artifact in order.artifacts.values()})
+    plugins = [reference for name in names if (reference := RUNTIMES.reference(name)) is not None]
+    there = order.to_dict(lambda artifact: {"folder": str(artifact.folder.resolve())})
+    plain = json.dumps({"plugins": plugins, "order": there})
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
         given.write(plain.encode())
         given.seek(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.errors import TrialError
 from sousvit.objectives.devices import process
@@ -34,7 +34,7 @@ class OrderingDevice(Device):
         self._probes: dict[str, Probe] = {}
 
     @abstractmethod
-    def _measured(self, order: Order) -> Any:
+    def carry_out(self, order: Order) -> Any:
         """What came of an order, decoded by :func:`decode`; raises as :meth:`Device.time`."""
 
     def time(
@@ -42,7 +42,7 @@ class OrderingDevice(Device):
     ) -> dict[str, Timing]:
         alone = len(artifacts) == 1
         order = replace(self._order("time", artifacts, baseline, plan), with_baseline=with_baseline or alone)
-        groups = self._measured(order)
+        groups = self.carry_out(order)
         return {name: summarise(done, plan, self.target.batch) for name, done in groups.items()}
 
     def probe(self, artifact: Artifact) -> Probe:
@@ -57,11 +57,11 @@ class OrderingDevice(Device):
         key = repr(sorted(file_hashes(artifact).items()))
         if key not in self._probes:
             order = self._order("probe", {_ONE: artifact}, _ONE, DEFAULT)
-            self._probes[key] = self._measured(replace(order, memory_bytes=limit))
+            self._probes[key] = self.carry_out(replace(order, memory_bytes=limit))
         return self._probes[key]
 
     def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
-        return float(self._measured(self._order("energy", {_ONE: artifact}, _ONE, plan)))
+        return float(self.carry_out(self._order("energy", {_ONE: artifact}, _ONE, plan)))
 
     def _order(self, ask: Any, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan) -> Order:
         target = self.target
@@ -106,11 +106,14 @@ def _positive(value: Any) -> float:
 class StandIn(OrderingDevice):
     """A process of this machine, pinned to the target's cores, its memory held against the target's limit."""
 
+    name: ClassVar[str] = "stand-in"
+    reads: ClassVar[frozenset[str]] = frozenset({"cores", "memory"})
+
     def facts(self) -> dict[str, Any]:
         target = self.target
         return {**device_facts(), "standin": {"cores": target.cores, "memory_mb": target.memory}}
 
-    def _measured(self, order: Order) -> Any:
+    def carry_out(self, order: Order) -> Any:
         try:
             return decode(order, process.measure(order))
         except OrderError as error:

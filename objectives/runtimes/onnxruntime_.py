@@ -18,6 +18,7 @@ class OnnxRuntime(Runtime):
 
     name: ClassVar[str] = "onnxruntime"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    opens_untrusted: ClassVar[bool] = True
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
         ort = self.require()

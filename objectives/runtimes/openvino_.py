@@ -25,6 +25,7 @@ class OpenVino(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
     concurrent: ClassVar[bool] = False  # it pins threads: two sessions of one thread share a core (measured)
+    opens_untrusted: ClassVar[bool] = True
 
     def require(self) -> ModuleType:
         return import_openvino(f"the {self.name} runtime")

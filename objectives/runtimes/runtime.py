@@ -1,7 +1,8 @@
 """The contract of a runtime: opens an artifact as a session that turns images into logits.
 
-A plug-in is an instance in :data:`RUNTIMES`, or an entry point in the group ``sousvit.runtimes``.
-Importing a runtime's file is light; the package behind it is imported when a session opens.
+A plug-in brings its exporter too, so that one class is a whole runtime. It is named in a budget as
+``plugins: {runtimes: [my_file.py:Mine]}``, or an entry point in the group ``sousvit.runtimes``. Importing a runtime's
+file is light; the package behind it is imported when a session opens.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
-from sousvit.errors import MissingPackageError
+from sousvit.errors import MissingPackageError, UserError
 from sousvit.objectives.runtimes import BUILTIN
 from sousvit.registry import Registry
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sousvit.spaces.export.artifact import Artifact
+    from sousvit.spaces.export.exporter import Exporter
 
 
 class Session(ABC):
@@ -54,17 +56,22 @@ class Runtime(ABC):
 
     Class attributes:
         name: as written in targets and artifacts.
-        packages: importable packages it needs, the first of which gives its version.
+        exporter: what writes its files; of a plug-in only, ours are listed in spaces/export/__init__.py, because boards
+            that open files have no torch to write them with.
+        packages: importable packages it needs, at least one; the first gives its version.
         extra: of sousvit that installs them; empty if they are always there.
         batches: whether its files take more than one image at a time.
         concurrent: whether sessions may run beside each other, each in a thread of its own.
+        opens_untrusted: whether opening and running a stranger's file runs none of its code, so that an agent may.
     """
 
     name: ClassVar[str]
+    exporter: ClassVar[type[Exporter]]
     packages: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
     batches: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
+    opens_untrusted: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
@@ -103,7 +110,15 @@ class Runtime(ABC):
             raise MissingPackageError(self.packages[0], f"the {self.name} runtime", self.extra) from error
 
 
-RUNTIMES: Registry[Runtime] = Registry("runtime", "sousvit.runtimes", BUILTIN)
+def _check_plugin(found: type, where: str) -> None:
+    packages = found.packages  # type: ignore[attr-defined]
+    if not (isinstance(packages, tuple) and packages and all(isinstance(name, str) for name in packages)):
+        raise UserError("a runtime's packages are a tuple of names", repr(packages), f"correct {where}")
+
+
+RUNTIMES: Registry[Runtime] = Registry(
+    "runtime", "sousvit.runtimes", BUILTIN, base=Runtime, declares=("packages", "exporter"), check=_check_plugin
+)
 
 
 def get_runtime(name: str) -> Runtime:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Torch(Runtime):
-    """Eager PyTorch in inference mode; the thread count holds only while it runs."""
+    """Eager PyTorch in inference mode; the thread count holds only while it runs.
+
+    A program could hold code, so agents do not open a stranger's.
+    """
 
     name: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch",)

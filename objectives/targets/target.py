@@ -9,11 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sousvit.errors import UnknownNameError, UserError
+from sousvit.errors import UserError
+from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.tokens import read_token, token_of_environment
-from sousvit.schema import read_yaml, validated
 
-PROFILES = Path(__file__).parent
 LOCAL, STAND_IN = "local", "stand-in"
 #: An ``agent`` that the search itself starts on a node of the Ray cluster, the one that has the device.
 ON_RAY = "ray"
@@ -27,12 +26,14 @@ class Target(BaseModel):
     """Where a model runs.
 
     ``device`` is ``local`` (this machine), ``stand-in`` (a constrained process of this machine, which is not the
-    device it stands for), or the name of a device with an ``agent``: ``http://host:port`` of a ``sousvit device serve``
-    there, or ``ray`` for the cluster's node with the resource ``device:<name>``. ``runtime`` in YAML is one name or a
-    list that a search may choose from; ``threads: all`` takes the cores that this process, or the stand-in, may use.
+    device it stands for), a plug-in's, or the name of a device with an ``agent``: ``http://host:port`` of a
+    ``sousvit device serve`` there, or ``ray`` for the cluster's node with the resource ``device:<name>``. ``runtime``
+    in YAML is one name or a list that a search may choose from; ``threads: all`` takes the cores that this process, or
+    the stand-in, may use.
 
     ``cores`` pins the measuring process; ``memory`` (MB of 10^6 bytes, or text such as ``512 MB``) is the resident
     memory that a process with the model alone may take: what needs more fails on this target. Both not for ``local``.
+    Which of these keys a device heeds is the device's to say: profiles.py refuses the others.
 
     ``token_file`` or ``token_env`` hold the agent's token. ``timeout`` is how long one measurement may take,
     ``patience`` how long a device that does not answer is waited for (a board needs a minute to start again), in
@@ -69,8 +70,6 @@ class Target(BaseModel):
     @field_validator("runtimes")
     @classmethod
     def _known(cls, runtimes: tuple[str, ...]) -> tuple[str, ...]:
-        from sousvit.objectives.runtimes.runtime import get_runtime
-
         for name in runtimes:
             get_runtime(name)
         if len(set(runtimes)) != len(runtimes):
@@ -113,16 +112,6 @@ class Target(BaseModel):
         return self
 
     @property
-    def is_local(self) -> bool:
-        """Whether artifacts run in this process."""
-        return self.device == LOCAL
-
-    @property
-    def is_standin(self) -> bool:
-        """Whether they run in a constrained process of this machine."""
-        return self.device == STAND_IN
-
-    @property
     def label(self) -> str:
         """The name that budgets and messages use."""
         return self.name or self.device
@@ -151,65 +140,19 @@ class Target(BaseModel):
     def __str__(self) -> str:
         parts = [f"{self.cores} core{'s' if self.cores != 1 else ''}"] if self.cores else []
         parts += [f"{self.memory:g} MB"] if self.memory else []
-        limits = f" ({', '.join(parts)}{' of this machine' if self.is_standin else ''})" if parts else ""
-        named = f"{self.name}: " if self.name not in ("", self.device) and not self.is_local else ""
+        limits = f" ({', '.join(parts)}{' of this machine' if self.device == STAND_IN else ''})" if parts else ""
+        named = f"{self.name}: " if self.name not in ("", self.device) and self.device != LOCAL else ""
         where = f"{named}{self.device}{limits}"
         return f"{where}, {' or '.join(self.runtimes)}, threads {self.threads}, batch {self.batch}"
 
 
 def _unfit_keys(target: Target) -> tuple[str, object, str] | None:
     """The first rule between keys that is broken, in a UserError's words."""
-    from sousvit.objectives.runtimes.runtime import get_runtime
-
-    reaching = [key for key in ("agent", "token_file", "token_env") if getattr(target, key) is not None]
-    limits = [key for key in ("cores", "memory") if getattr(target, key) is not None]
-    if target.is_local and limits:
-        return "device: local takes the machine as it is", ", ".join(limits), "write device: stand-in"
-    if (target.is_local or target.is_standin) and reaching:
-        return f"device: {target.device} has no agent", ", ".join(reaching), "remove it, or name the device"
-    if not (target.is_local or target.is_standin) and target.agent is None:
-        return ("a device is local, stand-in, or named with its agent", repr(target.device),
-                "add agent: http://HOST:PORT of its sousvit device serve")  # fmt: skip
     if target.token_file is not None and target.token_env is not None:
         return "a token comes from one place", "token_file and token_env", "remove one of the two"
     if target.cores is not None and target.threads > target.cores:
         return "a target has a core for every thread", f"threads {target.threads} on {target.cores}", "lower threads"
-    if target.agent is not None and "torch" in target.runtimes:
-        return "agents run onnxruntime, openvino and litert", "torch", "name one of these"
     single = [name for name in target.runtimes if not get_runtime(name).batches]
     if single and target.batch > 1:
         return f"files of {single[0]} take one image at a time", f"batch {target.batch}", "write batch: 1"
     return None
-
-
-def list_targets() -> list[str]:
-    """Names of the shipped profiles."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
-
-
-def load_target(name: str | Path, folder: Path | None = None) -> Target:
-    """A shipped profile by name, ``device/runtime`` in short, or a YAML file (relative to ``folder``).
-
-    Raises:
-        UserError: no such profile or file, or it breaks a rule.
-    """
-    text = str(name)
-    if not text.endswith((".yaml", ".yml")):
-        device, slash, runtime = text.partition("/")
-        if slash:
-            return validated(Target, {"device": device, "runtime": runtime}, f"target {text}")
-        if text not in list_targets():
-            raise UnknownNameError("target", text, list_targets())
-        path = PROFILES / f"{text}.yaml"
-    else:
-        path = (folder or Path()) / text
-    return make_target({"name": path.stem, **read_yaml(path)}, path.parent, str(path))
-
-
-def make_target(value: Any, folder: Path, where: str = "target") -> Target:
-    """A checked target from plain values; paths in it are relative to ``folder``.
-
-    Raises:
-        UserError: it breaks a rule.
-    """
-    return validated(Target, value, where).resolved(folder)

@@ -8,7 +8,7 @@ from statistics import median
 
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.trial import Trial
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Role, role_of
 
 #: Parts of a trial's time that its own full training does not repeat as they were.
 TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
@@ -72,5 +72,6 @@ def _usual_training(trial: Trial, trained: Sequence[Trial]) -> float:
 
 def _work(trial: Trial) -> float:
     """What its full training computes, in epochs times MACs; 0 where that is not known."""
-    epochs = sum(step.get("epochs", 0) for step in trial.recipe["steps"] if get_technique(step["technique"]).recovers)
+    recoveries = (step for step in trial.recipe["steps"] if role_of(step["technique"]) is Role.REPAIR)
+    epochs = sum(step.get("epochs", 0) for step in recoveries)
     return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0

@@ -19,6 +19,7 @@ from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.judging.subjects import BASE_RECIPE, Subjects
 from sousvit.search.results import FinalTable, Row
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.technique import Role
 
 #: Rows of the final table that say what one technique bought.
 WITHOUT = "without "
@@ -68,10 +69,10 @@ def _wanted(subjects: Subjects, request: MakeTable) -> list[tuple[str, Recipe, f
     wanted = [("recipe", chosen, request.fidelity)]
     if request.single is not None and request.single != request.recipe:
         wanted.append(("best single", Recipe.from_dict(request.single), FULL))
-    recovery = tuple(step for step in chosen.steps if step.handler.recovers or step.handler.prepares)
+    recovery = tuple(step for step in chosen.steps if step.role in (Role.REPAIR, Role.PREPARE))
     if request.retrain_base and recovery:
         wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), request.fidelity))
-    parts = [step.technique for step in chosen.steps if not step.handler.supplies]
+    parts = [step.technique for step in chosen.steps if step.role is not Role.SUPPLY]
     if request.leave_one_out and len(parts) - len(recovery) > 1:
         rests = ((name, _rest(subjects, chosen, name)) for name in parts)
         wanted += [(WITHOUT + name, rest, request.fidelity) for name, rest in rests if rest is not None]

@@ -67,6 +67,10 @@ class Judge:
         """A finished recipe, measured once more, with care."""
         return verify(self._subjects, request)
 
+    def close(self) -> None:
+        """Free the devices and sessions."""
+        self._subjects.close()
+
     def make_table(self, request: MakeTable) -> FinalTable:
         """The answer's recipe and what it is compared with, measured in one session."""
         return make_table(self._subjects, request)

@@ -19,7 +19,7 @@ from sousvit.data import ImageSet, require_test
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
-from sousvit.models.load import load
+from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Measurement, Objective, Stage
@@ -40,8 +40,8 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
-from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.store import Store
 
@@ -63,7 +63,7 @@ class Subjects:
 
     Args:
         setup: ``budget`` (plain values) and ``folder`` (the run folder, or a worker's own); ``storage`` where cache
-            entries are shared with workers elsewhere.
+            entries are shared with workers elsewhere; ``base``, the loaded model, where no file holds it.
         progress: told what is being done.
 
     Attributes:
@@ -81,15 +81,15 @@ class Subjects:
         self.plan = TimingPlan.of(self.budget.search.measure_time)
         self.objectives = trial_objectives(self.budget)
         self.progress("loading model and data", 0, 0)
-        self._model = load(self.budget.model)
+        self._model: LoadedModel = setup.get("base") or load(self.budget.model)
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self.folder / "cache", self.budget.search.cache_gb * 1e9, shared)
         forward = self._teacher_forward if training_device().name == "cpu" else None
         data, seed = self.budget.data, self.budget.search.seed
         if data.kind == "labelled" or data.has_test:
             require_test(data)
-        self._supply = Supply(self._model, seed, data.calibration, cache, self.progress, forward)
-        self._splits = open_splits(data, self._model, self._supply, cache)
+        self._synthesiser = Synthesiser(self._model, seed, data.calibration, cache, self.progress, forward)
+        self._splits = open_splits(data, self._model, self._synthesiser, cache)
         self._teacher = Teacher(self._model, self._splits.train, cache, self.progress, forward)
         self._context = Context(
             normalise=self._model.normalise,
@@ -98,7 +98,7 @@ class Subjects:
             teacher=self._teacher,
             seed=seed,
             progress=self.progress,
-            supply=self._supply if data.kind == "none" else None,
+            synthesise=self._synthesiser if data.kind == "none" else None,
         )
         self._builder = ModelBuilder(self._model, self._context, cache)
         self._structures: dict[str, Structure] = {}
@@ -144,6 +144,13 @@ class Subjects:
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
         return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings)
+
+    def close(self) -> None:
+        """Free the devices and sessions."""
+        for device in self.devices.values():
+            device.close()
+        if self._teacher_session is not None:
+            self._teacher_session.close()
 
     @cached_property
     def shape(self) -> VitShape | OtherShape:
@@ -197,13 +204,13 @@ class Subjects:
         Raises:
             TrialError: the recipe cannot be built, or the artifact computes something else than the model.
         """
-        before = self._supply.seconds
+        before = self._synthesiser.seconds
         context = self._builder.context_of(recipe)  # may make images, which all trials share
-        if self._supply.seconds > before:
-            seconds["images"] = self._supply.seconds - before
-        before = self._teacher.seconds + self._supply.seconds
+        if self._synthesiser.seconds > before:
+            seconds["images"] = self._synthesiser.seconds - before
+        before = self._teacher.seconds + self._synthesiser.seconds
         model = self._builder.build(recipe, fidelity, deadline, seconds)
-        paid = self._teacher.seconds + self._supply.seconds - before
+        paid = self._teacher.seconds + self._synthesiser.seconds - before
         if paid > 0:  # once for all trials, so it says nothing about this one
             seconds["teacher"] = paid
             seconds["prepare" if "prepare" in seconds else "recover"] -= paid
@@ -219,7 +226,7 @@ class Subjects:
 
     def final_images(self) -> ImageSet:
         """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""
-        return open_final(self._splits, self._supply)
+        return open_final(self._splits, self._synthesiser)
 
     def sheet(self, recipe: Recipe) -> bytes | None:
         """A contact sheet (PNG) of the images that a recipe is built from, where they are synthesised."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sousvit.objectives import BUILTIN
 from sousvit.objectives.objective import OBJECTIVES, Objective, get_objective
 from sousvit.search.budget import Budget
 
@@ -14,11 +15,15 @@ ON_EVERY_TARGET = ("latency", "latency_p95", "latency_p99", "throughput")
 
 
 def trial_objectives(budget: Budget) -> list[Objective]:
-    """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names."""
-    left_out, tasks = ON_REQUEST | OBJECTIVES.installed, (None, budget.model.task)
+    """What every trial measures: cheap objectives, their forms relative to the base, and what the budget names.
+
+    Of others that this process knows (plug-ins of packages, those of another budget), nothing is measured unasked.
+    """
+    own = {OBJECTIVES.load(reference).name for reference in budget.plugins["objectives"]}
+    asked, tasks = ({*BUILTIN, *own} - ON_REQUEST), (None, budget.model.task)
     labelled = budget.data.kind == "labelled"
-    usual = [one for one in OBJECTIVES if one.task in tasks and (labelled or not one.needs_labels)]
-    names = [one.name for one in usual if one.name not in left_out]
+    usual = map(get_objective, sorted(asked))
+    names = [one.name for one in usual if one.task in tasks and (labelled or not one.needs_labels)]
     names = names if labelled else ["agreement", *names]
     named = [*budget.optimize, *budget.limits]
     names += [name for name in ON_REQUEST if any(entry == name or entry.startswith(f"{name}_") for entry in named)]

@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.machine import end_with_parent, lease_cores
 from sousvit.objectives.objective import Measurement
-from sousvit.registry import load_from_file
+from sousvit.registry import load_class
 from sousvit.search.executors.executor import Job, JobResult, MakeTable, Progress, Request, Start, Verify
 from sousvit.search.results import FinalTable
 from sousvit.search.trial import BaseRecord
@@ -37,6 +37,9 @@ class Judging(Protocol):
 
     def make_table(self, request: MakeTable) -> FinalTable:
         """See :class:`.MakeTable`."""
+
+    def close(self) -> None:
+        """Free what is held; it answers nothing afterwards."""
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
@@ -75,8 +78,8 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
 def judge_class(setup: dict[str, Any]) -> Callable[[dict[str, Any], Progress], Judging]:
     """The class that judges: ours, or the one that ``setup`` names."""
     if setup.get("judge"):
-        named: Callable[[dict[str, Any], Progress], Judging] = load_from_file(setup["judge"], "judge")
-        return named
+        named: Any = load_class(setup["judge"], "judge")
+        return cast("Callable[[dict[str, Any], Progress], Judging]", named)
     from sousvit.search.judging.judge import Judge
 
     return Judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Stage, place
+from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Role, Stage, place
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -21,7 +21,7 @@ def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[
 
     def alone(step: Step) -> Recipe:
         """One technique and the training around it; one that trains needs no other."""
-        steps = (*images, step) if step.handler.trains else (*images, *head, step, *tail)
+        steps = (*images, step) if step.role.trains else (*images, *head, step, *tail)
         return Recipe(steps, space.first_runtime(*steps))
 
     samples = [option.samples(shape) for option in space.options() if _compresses(option)]
@@ -57,18 +57,18 @@ def _quantized(space: Space, recovery: tuple[Step, ...]) -> tuple[str, tuple[Ste
 
 
 def _compresses(option: Option) -> bool:
-    return isinstance(option.handler, ModelTechnique) and option.handler.compresses
+    return isinstance(option.handler, ModelTechnique) and option.handler.role.compresses
 
 
 def _images(space: Space, shape: ModelShape) -> tuple[Step, ...]:
     """Whence recipes of a space without data have their images; canonical ones that look at none drop it."""
-    return tuple(option.default_step(shape) for option in space.options() if option.handler.supplies)
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.SUPPLY)
 
 
 def _preparation(space: Space, shape: ModelShape) -> tuple[Step, ...]:
     """What recipes begin with; canonical ones drop it where it does not help."""
-    return tuple(option.default_step(shape) for option in space.options() if option.handler.prepares)[:1]
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.PREPARE)[:1]
 
 
 def _recovery(space: Space, shape: ModelShape) -> tuple[Step, ...]:
-    return tuple(option.default_step(shape) for option in space.options() if option.handler.recovers)[:1]
+    return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.REPAIR)[:1]

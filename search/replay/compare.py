@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sousvit.files import write_atomic
 from sousvit.search.replay.curves import Curve, Hypervolume, interval
 from sousvit.search.replay.policies import replay
 from sousvit.search.replay.table import Table
@@ -174,3 +176,10 @@ def plot(comparison: Comparison) -> go.Figure:
     axes = {"xaxis_title": comparison.unit, "yaxis_title": "share of the table's hypervolume"}
     figure.update_layout(**axes, height=520, template="plotly_white")
     return figure
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write ``replay.json`` (every curve), ``replay.md`` (the table) and ``replay.html`` (the plot)."""
+    write_atomic(folder / "replay.json", json.dumps(comparison.to_dict()))
+    write_atomic(folder / "replay.md", markdown(comparison))
+    write_atomic(folder / "replay.html", plot(comparison).to_html(full_html=True, include_plotlyjs=True))

@@ -1,8 +1,7 @@
 """A recorded table as a search space: one row per configuration (and fidelity, and seed) with its objectives.
 
-Its description and its columns: :mod:`sousvit.search.replay.table_file`.
-
-A configuration becomes a recipe of one step, ``row``, so that everything that searches recipes searches tables.
+Its description and its columns: :mod:`sousvit.search.replay.table_file`. Its configurations in the place of recipes:
+:mod:`sousvit.search.replay.table_space`.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import ConfigDict
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash
@@ -25,84 +23,10 @@ from sousvit.search.fidelity.halving import make_rungs
 from sousvit.search.fidelity.learning_curve import UNTRAINED
 from sousvit.search.replay.curves import Hypervolume
 from sousvit.search.replay.table_file import TableSpec, checked, read_table
-from sousvit.search.replay.table_space import RUNTIME, TableSpace
-from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import TECHNIQUES, Choices, ModelTechnique, StepConfig
-from sousvit.spaces.technique import Stage as StepStage
+from sousvit.search.replay.table_space import ROW, TRAINED_ROW, Configuration, TableShape, TableSpace
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sousvit.spaces.context import Context
-
-STEP = "row"
-#: Keys that a step's plain form needs for itself.
+#: Keys that a configuration's plain form needs for itself.
 RESERVED = frozenset({"technique"})
-
-
-class TableShape(ModelShape):
-    """What is known of a table's configuration before it is evaluated.
-
-    Args:
-        table: with all configurations.
-        known: exact figures; empty for no configuration in particular.
-    """
-
-    def __init__(self, table: Table, known: Mapping[str, float]) -> None:
-        self.table, self._known = table, dict(known)
-        self.exact_figures = frozenset(table.name_of(column) for column in table.spec.exact)
-
-    def figures(self, bytes_per_weight: float) -> dict[str, float]:
-        """The exact columns."""
-        return self._known
-
-
-class RowConfig(StepConfig):
-    """A configuration: any columns."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    def __hash__(self) -> int:
-        """Of the columns: pydantic's own takes declared fields only, and all rows of a table would share it."""
-        return hash(frozenset((self.model_extra or {}).items()))
-
-
-class Row(ModelTechnique):
-    """Stands for a whole configuration of a table; it changes no model."""
-
-    name, stage, config = STEP, StepStage.STRUCTURE, RowConfig
-    summary, source = "a configuration of a recorded table", "none"
-    compresses, any_model, listed = False, True, False
-
-    def choices(self, shape: Any) -> Choices:
-        """The table's values."""
-        found: Choices = shape.table.choices
-        return found
-
-    def unmet_need(self, shape: Any) -> str | None:
-        """It needs a table."""
-        return None if isinstance(shape, TableShape) else "it stands in recorded tables only"
-
-    def reshape(self, shape: Any, config: Any) -> TableShape:
-        """The exact figures of one configuration."""
-        table: Table = shape.table
-        return TableShape(table, table.exact_figures(config.model_dump()))
-
-    def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
-        """Never: there is no model."""
-        raise UserError("a recorded configuration cannot be applied", str(config), "replay its table instead")
-
-
-class FidelityRow(Row):
-    """A configuration that was recorded at several fidelities."""
-
-    name, trains, structural, tells_untrained = "trained_row", True, True, True
-
-
-TECHNIQUES.add(Row.name, Row())
-TECHNIQUES.add(FidelityRow.name, FidelityRow())
 
 
 class Table:
@@ -122,7 +46,7 @@ class Table:
         self._suffix = content_hash(sorted(spec.directions.items()), sorted(spec.exact), length=6)
         for column in self._measured:
             self._register(column)
-        self.technique = STEP if spec.fidelity is None else FidelityRow.name
+        self.kind = ROW if spec.fidelity is None else TRAINED_ROW
 
     @classmethod
     def read(cls, path: Path) -> Table:
@@ -139,14 +63,14 @@ class Table:
         return {_key(name): _values(self._frame[name]) for name in self.spec.parameters}
 
     @cached_property
-    def space(self) -> Space:
+    def space(self) -> TableSpace:
         """The table's configurations; a sampler may ask for any combination of their values."""
-        return TableSpace(Option(self.technique, self.choices), list(self.recipes()))
+        return TableSpace(kind=self.kind, choices=self.choices, rows=list(self.recipes()))
 
     @cached_property
     def shape(self) -> TableShape:
         """What recipes of the table start from."""
-        return TableShape(self, {})
+        return TableShape(map(self.name_of, self.spec.exact), self.exact_figures)
 
     @property
     def fidelities(self) -> list[float]:
@@ -182,11 +106,10 @@ class Table:
         """The name under which a column's objective is registered: no other table's, no relative form, no target's."""
         return f"{column.replace('@', ' at ')}_in_{self._suffix}"
 
-    def recipes(self) -> Iterator[Recipe]:
+    def recipes(self) -> Iterator[Configuration]:
         """Every configuration of the table."""
         for key in self._rows:
-            values = dict(zip(map(_key, self.spec.parameters), key, strict=True))
-            yield Recipe((Step.make(self.technique, **values),), RUNTIME)
+            yield Configuration(kind=self.kind, parameters=dict(zip(map(_key, self.spec.parameters), key, strict=True)))
 
     def exact_figures(self, parameters: Mapping[str, Any]) -> dict[str, float]:
         """The exact columns of a configuration, by registered name.
@@ -199,7 +122,7 @@ class Table:
 
     def judge(self, job: Job) -> JobResult:
         """What was recorded for a job; of several seeds, the job's seed chooses one."""
-        parameters = Recipe.from_dict(job.recipe).steps[0].config.model_dump()
+        parameters = Configuration.from_dict(job.recipe).parameters
         try:
             rows = self._found(parameters).get(float(job.fidelity))
         except UserError as error:

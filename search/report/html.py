@@ -62,7 +62,7 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, s
         judged_on=budget.data.final_name,
         sheet=sheet,
         parts=[] if answer is None else leave_one_out(answer),
-        scatter=_scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
+        scatter=scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
         trial_headings=names,
         trials=[_trial(trial, names, budget) for trial in archive],
@@ -118,7 +118,7 @@ def _group(trial: Trial, budget: Budget) -> str:
     return "fits" if budget.goals().holds(trial.values) else "breaks a limit"
 
 
-def _scatter(archive: Archive, budget: Budget) -> go.Figure:
+def scatter(archive: Archive, budget: Budget) -> go.Figure:
     """The figure of merit against latency relative to the base; a larger mark is a larger file."""
     import plotly.graph_objects as go
 

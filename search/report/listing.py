@@ -4,37 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sousvit.errors import UnknownNameError
 from sousvit.search.archive import EVENTS, Archive
-from sousvit.search.budget import read_budget
 
 Row = dict[str, str]
 
 
-def listing(what: str, budget: Path | None = None, runs: Path = Path("runs")) -> list[Row]:
-    """Rows for ``techniques``, ``objectives``, ``targets``, ``spaces`` or ``runs``.
-
-    Args:
-        budget: its plug-ins are loaded first.
-
-    Raises:
-        UnknownNameError: none of these.
-    """
-    if budget is not None:
-        read_budget(budget)
-    kinds = {
-        "techniques": _techniques,
-        "objectives": _objectives,
-        "targets": _targets,
-        "spaces": _spaces,
-        "runs": lambda: _runs(runs),
-    }
-    if what not in kinds:
-        raise UnknownNameError("what to list", what, kinds)
-    return kinds[what]()
-
-
-def _techniques() -> list[Row]:
+def technique_rows() -> list[Row]:
+    """Name, stage, parameters, summary and source of every technique, plug-ins included."""
     from sousvit.spaces.technique import techniques
 
     return [
@@ -49,7 +25,8 @@ def _techniques() -> list[Row]:
     ]
 
 
-def _objectives() -> list[Row]:
+def objective_rows() -> list[Row]:
+    """Name, unit, direction, stage and summary of every objective, plug-ins included."""
     from sousvit.objectives.objective import objectives
 
     return [
@@ -64,8 +41,16 @@ def _objectives() -> list[Row]:
     ]
 
 
-def _targets() -> list[Row]:
-    from sousvit.objectives.targets.target import list_targets, load_target
+def proposer_rows() -> list[Row]:
+    """Name and summary of every proposer, plug-ins included."""
+    from sousvit.search.proposers.proposer import PROPOSERS
+
+    return [{"name": proposer.name, "summary": proposer.summary} for proposer in PROPOSERS]
+
+
+def target_rows() -> list[Row]:
+    """Name, device, runtimes, threads, batch and summary of every shipped target."""
+    from sousvit.objectives.targets.profiles import list_targets, load_target
 
     rows = []
     for name in list_targets():
@@ -75,7 +60,8 @@ def _targets() -> list[Row]:
     return rows
 
 
-def _spaces() -> list[Row]:
+def space_rows() -> list[Row]:
+    """Name, techniques and summary of every shipped space."""
     from sousvit.spaces.space import preset_names, read_space
 
     definitions = {name: read_space(name) for name in preset_names()}
@@ -85,7 +71,8 @@ def _spaces() -> list[Row]:
     ]
 
 
-def _runs(folder: Path) -> list[Row]:
+def run_rows(folder: Path) -> list[Row]:
+    """Name, state, trials, minutes and start of every run in a folder."""
     rows = []
     for run in sorted(path.parent for path in folder.glob(f"*/{EVENTS}")):
         archive = Archive(run)

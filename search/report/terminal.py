@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Counts, Watcher
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
@@ -39,7 +39,7 @@ SLOW_PARTS = frozenset(
 )
 
 
-class SearchView:
+class SearchView(Callback):
     """Live progress on stderr: a line a trial, and what is being done right now.
 
     Args:
@@ -52,54 +52,53 @@ class SearchView:
         self._bar = _bar(self._console, disable=quiet or not self._console.is_terminal)
         self._task = self._bar.add_task("starting", total=None)
         self._what, self._current, self._best = "", "", -float("inf")
-        self.watcher = Watcher(trial=self._trial, begin=self._begin)
 
     def __enter__(self) -> SearchView:
         self._bar.start()
         limits = ", ".join(map(str, self._budget.hard_limits)) or "none"
-        self.say(f"run {self._folder}; target {self._budget.where}")
-        self.say(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}")
+        self.on_message(f"run {self._folder}; target {self._budget.where}")
+        self.on_message(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}")
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
             self._bar.console.print(text, highlight=False, markup=False)
 
-    def ready(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
+    def on_start(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
         """Tell the base's figures and the space."""
         figures = ", ".join(
             f"{name} {show(base.values[name])}"
             for name in (quality_of(base.values), "latency", "size", "macs")
             if name in base.values
         )
-        self.say(f"base (ONNX Runtime fp32, {self._budget.data.validation_name}): {figures}")
+        self.on_message(f"base (ONNX Runtime fp32, {self._budget.data.validation_name}): {figures}")
         by_reason: dict[str, list[str]] = {}
         for name, reason in left_out.items():
             by_reason.setdefault(reason, []).append(name)
         for reason, names in by_reason.items():
-            self.say(f"left out: {', '.join(names)} ({reason})")
-        self.say(f"space: {space.size:,} combinations")
+            self.on_message(f"left out: {', '.join(names)} ({reason})")
+        self.on_message(f"space: {space.size:,} combinations")
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def on_progress(self, what: str, done: int, total: int) -> None:
         """What the worker is doing."""
         self._bar.update(
             self._task, description=f"{self._current} {what}".strip()[:70], completed=done, total=total or None
         )
         if what != self._what and not self._console.is_terminal and what in SLOW_PARTS:
-            self.say(f"  ... {what}")
+            self.on_message(f"  ... {what}")
         if what.startswith("building: ") and what != self._what:
-            self.say(f"  ... {what}")
+            self.on_message(f"  ... {what}")
         self._what = what
 
-    def _begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
+    def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._current = f"[{origin}]"
 
-    def _trial(self, record: Trial, counts: Counts) -> None:
-        self.say(trial_line(record, counts, self._budget))
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self.on_message(trial_line(trial, counts, self._budget))
 
 
 def trial_line(record: Trial, counts: Counts, budget: Budget) -> str:
@@ -176,7 +175,7 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
             row.role,
             *row_cells(row.values, budget),
             short_recipe(row.recipe),
-            style="optimistic" if row.role == "recipe" else "",
+            style="bold" if row.role == "recipe" else "",
         )
     return table
 

@@ -1,4 +1,4 @@
-"""Labelled images: sources (parquet, IDX, folders, torchvision), the three splits, and augmentation."""
+"""Images and their labels: sources (parquet, IDX, folders, torchvision, VOC, COCO), the three splits, augmentation."""
 
 from sousvit.data.source import ImageSet, Source
 from sousvit.data.splits import Splits, look_at_test, require_test

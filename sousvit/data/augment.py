@@ -1,4 +1,4 @@
-"""Augmentation drawn per image and view so that it can be drawn again.
+"""Augmentation as numbered random views of a data set, each of which can be drawn again exactly.
 
 The same ``(policy, seed, view)`` gives the same pixels for the same image, whatever the batches: a
 teacher's logits on a view are computed once and stored (TinyViT, arXiv 2207.10666).
@@ -7,21 +7,19 @@ teacher's logits on a view are computed once and stored (TinyViT, arXiv 2207.106
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from sousvit.data.zoom import Zoom, in_sight
+from sousvit.specs import Policy
 
 if TYPE_CHECKING:
     from sousvit.data.detection import DetectionSet, Objects
     from sousvit.data.source import ImageSet
 
-#: ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see :mod:`sousvit.data.zoom`; ``randaugment``
-#: (arXiv 1909.13719), ``mixup`` (1710.09412) and ``cutmix`` (1905.04899) come on top of ``crop_flip``.
-Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment", "mixup", "cutmix"]
-#: Policies that know where boxes go.
+#: Policies that move boxes along with the pixels, which detectors train with.
 MOVES_BOXES: tuple[Policy, ...] = ("none", "flip", "crop_flip", "zoom", "zoom_turn")
 
 #: Beta parameters of DeiT (arXiv 2012.12877), and RandAugment's operations and magnitude (of 30).
@@ -31,7 +29,7 @@ RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE = 2, 9
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which other image is mixed into each one.
+    """The other image that is mixed into each one, and how.
 
     Attributes:
         partner: position of the other image, int64 ``[count]``.
@@ -93,7 +91,7 @@ class View:
         return share * F.one_hot(own, num_classes) + (1 - share) * F.one_hot(other, num_classes)
 
     def objects(self, data: DetectionSet, positions: torch.Tensor) -> list[Objects]:
-        """Where the boxes of the images at ``positions`` ``[B]`` are in this view; those out of sight are left out.
+        """Objects of the images at ``positions`` ``[B]``, their boxes as in this view; those out of sight are left out.
 
         Only for the policies of :data:`MOVES_BOXES`.
         """
@@ -111,7 +109,7 @@ class View:
         return in_sight(replace(objects, boxes=boxes), size)
 
     def apply(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """All but the mixing, for ``images`` ``[B, C, H, W]`` that stand at ``positions`` ``[B]`` of the set."""
+        """``images`` ``[B, C, H, W]``, those at ``positions`` ``[B]`` of the set, in this view but without mixing."""
         images = self._flipped_and_shifted(images, positions)
         if self.zoom is not None:
             images = self.zoom.apply(images, positions)

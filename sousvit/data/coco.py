@@ -13,11 +13,11 @@ from sousvit.errors import UnknownNameError, UserError
 
 
 class CocoSource(DetectionSource):
-    """One JSON file. Crowd regions (``iscrowd``) are no single objects: they are dropped and counted.
+    """Images and boxes of one JSON file. Crowd regions (``iscrowd``) are no objects: they are dropped and counted.
 
     Args:
         path: the JSON file.
-        folders: where its images are looked for, in this order; the file's own folder by default.
+        folders: searched for its images, in this order; the file's own folder by default.
         labelled: False takes the images alone; the file may be without annotations and categories.
         classes: names in the order of their labels; by default all categories in the order of their ids.
 
@@ -78,7 +78,7 @@ def _by_id(entries: list[Any], told_by: str, path: Path) -> dict[Any, dict[str, 
     """Entries by id; one that is given twice counts once.
 
     Raises:
-        UserError: two with one id differ in the field that they are ``told_by``, or ids are of several types.
+        UserError: two with one id differ in the field ``told_by``, such as the name, or ids are of several types.
     """
     found: dict[Any, dict[str, Any]] = {}
     for entry in entries:
@@ -94,7 +94,7 @@ def _by_id(entries: list[Any], told_by: str, path: Path) -> dict[Any, dict[str, 
 
 
 def _labels(categories: dict[Any, dict[str, Any]], classes: Sequence[str] | None) -> dict[Any, int]:
-    """The label of each category id; without those whose name is not among the ``classes``."""
+    """The label of each category id; categories that ``classes`` does not name are left out."""
     if classes is None:
         return {key: label for label, key in enumerate(sorted(categories))}
     known = numbered(classes)
@@ -128,7 +128,7 @@ def _annotation(
 
 
 def _box(entry: dict[str, Any], path: Path) -> tuple[float, float, float, float]:
-    """COCO gives the left upper corner, width and height."""
+    """(x1, y1, x2, y2) from COCO's upper left corner, width and height."""
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(part, int | float) for part in box):
         raise UserError("an annotation has a bbox of four numbers", _shown(entry, path), "correct the file")

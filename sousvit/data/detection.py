@@ -1,4 +1,4 @@
-"""Images with boxes: what a source of them holds, how annotations are cleaned, and the set that the rooms see.
+"""Images with boxes: their sources, the cleaning of annotations, and the set in which every room sees them.
 
 Broken annotations are handled the same way for every format: boxes are clipped to their image; what is then smaller
 than a pixel, and a box given twice, is dropped and counted (:attr:`DetectionSource.notes`). An image without objects
@@ -21,13 +21,13 @@ from sousvit.data.source import ImageSet, Source, decode_image
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash, files_hash
 
-#: Sides below this many pixels of the original image hold nothing to find.
+#: Boxes with a shorter side than this, in pixels of the original image, are dropped.
 SMALLEST_SIDE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What is to be found in one image: ``boxes`` float32 ``[n, 4]`` (x1, y1, x2, y2 in pixels), ``labels`` ``[n]``."""
+    """The objects of one image: ``boxes`` float32 ``[n, 4]`` (x1, y1, x2, y2 in pixels), ``labels`` ``[n]``."""
 
     boxes: torch.Tensor
     labels: torch.Tensor
@@ -40,7 +40,7 @@ class Objects:
         return Objects(self.boxes[kept], self.labels[kept])
 
     def as_target(self) -> dict[str, torch.Tensor]:
-        """Torchvision's form."""
+        """The objects in the form that torchvision's detectors take."""
         return {"boxes": self.boxes, "labels": self.labels}
 
 
@@ -51,8 +51,8 @@ class Annotation:
     Attributes:
         file: the image.
         size: (width, height) in pixels.
-        boxes: ``(x1, y1, x2, y2)`` each, as written.
-        labels: a class each.
+        boxes: ``(x1, y1, x2, y2)`` each, as written in the file.
+        labels: the class of each box.
     """
 
     file: Path
@@ -62,7 +62,7 @@ class Annotation:
 
 
 class BoxSource(Source, Protocol):
-    """A source that knows where objects are.
+    """A source whose images have boxes.
 
     Attributes:
         objects: of each image, by its row.
@@ -74,13 +74,13 @@ class BoxSource(Source, Protocol):
 
 
 class DetectionSource:
-    """Annotated images, cleaned.
+    """Annotated images with cleaned boxes, whatever format they were read from.
 
     Args:
         labelled: False where images have no boxes, and need none.
 
     Attributes:
-        labels: ``[N]``, the row of each image's objects (a class an image has no meaning here).
+        labels: ``[N]``, the row of each image, because an image with several objects has no class of its own.
         objects: per image, in pixels of the original.
         notes: one line for each kind of box that was dropped or changed.
     """
@@ -142,7 +142,7 @@ def numbered(classes: Sequence[str]) -> dict[str, int]:
 
 
 def clean(annotation: Annotation, counts: Counter[str]) -> Objects:
-    """The boxes clipped to their image, without empty and repeated ones; what happened is counted in ``counts``.
+    """The boxes clipped to their image, without empty and repeated ones; what was changed is counted in ``counts``.
 
     Raises:
         UserError: a coordinate is no finite number.
@@ -178,7 +178,7 @@ def image_dimensions(file: Path) -> tuple[int, int]:
 class DetectionSet(ImageSet):
     """Images stretched to the model's size, with their boxes.
 
-    Stretching keeps the whole image, where classification crops the centre; overlaps of boxes do not change by it.
+    Stretching keeps the whole image, where classification crops the centre; it does not change how boxes overlap.
     """
 
     source: BoxSource
@@ -215,6 +215,6 @@ class _Reboxed:
 
 
 def reboxed(images: ImageSet, objects: Sequence[Objects]) -> DetectionSet:
-    """The same images with ``objects`` in each, in pixels of their size."""
+    """The same images with other objects: ``objects[i]`` in image i, in pixels of their size."""
     source = _Reboxed(images.source, images.indices, objects, images.size)
     return DetectionSet(source, images.indices, images.size, images.channels)

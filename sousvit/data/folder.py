@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 
 
 class FolderSource:
-    """Classes in the alphabetical order of their folders, as torchvision's ImageFolder numbers them.
+    """Images in one folder for each class; classes are numbered in alphabetical order, as by torchvision's ImageFolder.
 
     Args:
         path: the folder.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Sets of at most this many decoded bytes stay in memory.
 CACHE_BYTES = 2 << 30
 
-#: What PIL's decoders raise on broken files.
+#: Errors that PIL's decoders raise on broken files.
 _DECODE_ERRORS = (
     OSError,
     ValueError,

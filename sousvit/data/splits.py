@@ -2,7 +2,7 @@
 
 The search works on ``train`` and ``validation``. ``open_test`` reads the test split and counts how
 often it did, so that a run can show that it was read once; ``look_at_test`` only checks its files, labels and classes,
-before hours depend on them.
+before a search spends hours.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Splits:
         spec: resolved data specification.
         size: (height, width) of the model's input.
         channels: input channels of the model.
-        made: training and validation images where the user has none.
-        boxes: whether images without labels are a detector's.
+        made: synthesised training and validation images, where the user has none.
+        boxes: whether the images are for a detector, which unlabelled ones do not show.
 
     Raises:
         UserError: a part is missing, empty, corrupt, or too small to be split; or there are no images at all.
@@ -89,7 +89,7 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """Content identity of what the search sees."""
+        """Content identity of the training and validation images."""
         return content_hash(self.train.fingerprint, self.validation.fingerprint)
 
     def calibration(self) -> ImageSet:
@@ -114,7 +114,7 @@ class Splits:
 
 
 def look_at_test(spec: DataSpec, size: tuple[int, int], channels: int, beside: Sequence[Source] = ()) -> ImageSet:
-    """The test split, whose labels may be looked at; no image of it is decoded.
+    """The test split, for a check of its labels and classes; no image is decoded.
 
     Args:
         beside: the training part, and the validation part where it is data of its own.
@@ -153,7 +153,7 @@ def _require_apart(part: Source, other: Source) -> None:
 
 
 def require_test(spec: DataSpec) -> None:
-    """Check that there is a test split of its own; no image is looked at (torchvision opens its sets whole).
+    """Check that there is a test split apart from the other data; no image is decoded (but by torchvision's sets).
 
     Raises:
         UserError: none, or it is the training or validation data.
@@ -186,7 +186,7 @@ def _open(spec: DataSpec, part: Literal["train", "test"], classes: Sequence[str]
 
 
 def _open_path(spec: DataSpec, path: str, labelled: bool, classes: Sequence[str] = ()) -> Source:
-    """``classes`` are those of the training part, where it is open already."""
+    """The source at ``path``; with the ``classes`` of the training part, VOC numbers labels alike."""
     if not Path(path).exists():
         raise UserError("data must exist", path, "correct the path under data")
     if spec.format == "voc":

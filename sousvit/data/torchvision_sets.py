@@ -68,5 +68,5 @@ def _open(kind: type, root: Path, train: bool) -> Any:
         return kind(root, split="train")
     try:
         return kind(root, split="test")
-    except ValueError:  # ImageNet, Imagenette: what they call val is what others test on
+    except ValueError:  # ImageNet, Imagenette: their labelled part that nobody trains on is called val
         return kind(root, split="val")

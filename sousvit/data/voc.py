@@ -1,7 +1,7 @@
 """Pascal VOC: lists of image names in ``ImageSets/Main``, one XML file an image, the images in ``JPEGImages``.
 
-An annotation's image is the one that has its name; where there is none, the one that its ``filename`` states (tools
-that rename annotations leave an old name there).
+The image of ``cat.xml`` is the one called ``cat``; where there is none, the one that its ``filename`` element states
+(tools that rename annotations leave an old name there, so it comes second).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _annotation(root: ET.Element, name: str, images: _Images, known: dict[str, i
 
 
 def _box(entry: ET.Element, name: str) -> tuple[float, float, float, float]:
-    """VOC counts pixels from 1 and means the last one too."""
+    """(x1, y1, x2, y2) from 0; VOC counts pixels from 1 and includes the last one."""
     left, top, right, bottom = (_number(entry, f"bndbox/{key}", name) for key in ("xmin", "ymin", "xmax", "ymax"))
     return left - 1, top - 1, right, bottom
 
@@ -122,7 +122,7 @@ class _Images:
         self._by_name = {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
 
     def find(self, name: str, stated: str | None = None) -> Path:
-        """The image of that name; the ``stated`` one where none has it, or where it is one of several that have."""
+        """The image file called ``name``, of several the ``.jpg`` or the ``stated`` one; else the ``stated`` file."""
         told = self._folder / Path(stated or "-").name
         own = [self._folder / f"{name}.jpg", *([told] if told.stem == name else [])]
         candidates = [*own, self._by_name.get(name, told), told]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sousvit.data.detection import Objects
 
 SCALES = (0.6, 1.6)
-#: What surrounds a shrunk image.
+#: Value of the pixels around a shrunk image.
 GREY = 114.0
 #: An object stays while this share of its box is in sight, and both of its sides are at least this many pixels.
 VISIBLE, SMALLEST = 0.3, 2.0
@@ -25,7 +25,7 @@ VISIBLE, SMALLEST = 0.3, 2.0
 
 @dataclass(frozen=True)
 class Zoom:
-    """How each of ``count`` images is placed: ``x' = scale * x + offset``, after turning it upside down or not.
+    """The placement of each of ``count`` images: ``x' = scale * x + offset``, after an optional turn upside down.
 
     Attributes:
         scale: ``[count]``.
@@ -39,7 +39,7 @@ class Zoom:
 
     @classmethod
     def draw(cls, count: int, size: tuple[int, int], turns: bool, generator: torch.Generator) -> Zoom:
-        """Scales are log-uniform; the offset leaves no more of the image outside than its size demands."""
+        """Draw log-uniform scales and uniform offsets: a shrunk image lies in the frame, an enlarged one covers it."""
         low, high = (log(scale) for scale in SCALES)
         scale = (low + (high - low) * torch.rand(count, generator=generator)).exp()
         room = torch.tensor([size[1], size[0]]) * (1 - scale[:, None])
@@ -48,7 +48,7 @@ class Zoom:
         return cls(scale, offset, upside_down)
 
     def apply(self, images: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """uint8 ``[B, C, H, W]`` of the images at ``positions`` ``[B]``."""
+        """``images``, uint8 ``[B, C, H, W]`` at ``positions`` ``[B]`` of the set, turned, scaled and moved."""
         upside = self.upside_down[positions, None, None, None]
         images = torch.where(upside, images.flip(2), images).float() - GREY
         size = torch.tensor([images.shape[3], images.shape[2]])
@@ -70,7 +70,7 @@ class Zoom:
 
 
 def in_sight(objects: Objects, size: tuple[int, int]) -> Objects:
-    """What of ``objects`` still lies in an image of ``size`` (height, width), clipped to it."""
+    """The objects that are still visible in an image of ``size`` (height, width), clipped to it."""
     from sousvit.data.detection import Objects
 
     limit = torch.tensor([size[1], size[0]] * 2)

@@ -1,14 +1,14 @@
-"""A Vision Transformer that detects: timm's plain ViT with a :class:`DetectionHead` where its classifier was.
+"""A Vision Transformer that detects: timm's plain ViT with a :class:`DetectionHead` in place of its classifier.
 
-Everything before the head is timm's own module, so whoever changes blocks, widths or patches of a classifier changes
-a detector's backbone the same way. The head is ViTDet's simple feature pyramid (Li et al., arXiv 2203.16527) under
-torchvision's FCOS (Tian et al., arXiv 1904.01355, 2006.09214), with two deviations that keep a small model small:
-channels are reduced before the pyramid instead of behind it, and the maps are one tensor on the way out.
+Everything before the head is timm's own module, so a technique that changes blocks, widths or patches of a classifier
+changes a detector's backbone the same way. The head is ViTDet's simple feature pyramid (Li et al., arXiv 2203.16527)
+under torchvision's FCOS (Tian et al., arXiv 1904.01355, 2006.09214), with two deviations that keep a small model small:
+channels are reduced before the pyramid instead of behind it, and the maps are returned as one tensor.
 
 The output is *dense*, ``[B, positions, classes + 5]``: class logits, distances to the four sides (left, top, right,
 bottom, in units of the stride) and the centerness logit of every position, levels one after the other. Thresholds and
-non-maximum suppression (:meth:`DetectionHead.detections`) stay outside of what is exported: they sort and branch,
-which runtimes do no faster than torchvision, int8 could only spoil, and fixed output shapes forbid.
+non-maximum suppression (:meth:`DetectionHead.detections`) are not exported: they sort and branch, which runtimes do no
+faster than torchvision, int8 would make less accurate, and fixed output shapes do not allow.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 #: Values of a position besides the class logits: four sides and centerness.
 EXTRA = 5
-#: Boxes of one image that are kept, and candidates of one level that suppression sees; COCO's metric reads 100 boxes.
+#: Boxes kept of one image (COCO's metric reads 100), and candidates of one level that enter suppression.
 MOST_BOXES = 100
 CANDIDATES = 300
 
-#: Boxes from this score on stand for objects where nobody has labelled them.
+#: Score from which a predicted box counts as an object where there are no labels.
 SURE = 0.4
 
 #: Boxes ``[n, 4]`` (x1, y1, x2, y2 in pixels), ``labels [n]``, ``scores [n]``: torchvision's form.
@@ -80,7 +80,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class DetectionHead(nn.Module):
-    """From the tokens of a ViT to dense predictions; stands in ``model.head``.
+    """The layers from the tokens of a ViT to dense predictions, at ``model.head``.
 
     Args:
         embed_dim: channels of a token.
@@ -170,7 +170,7 @@ class DetectionHead(nn.Module):
 
     @cached_property
     def dense_macs(self) -> int:
-        """Multiply-accumulates of :meth:`dense` for one image: what no change of the backbone changes."""
+        """Multiply-accumulates of :meth:`dense` for one image; they do not depend on the backbone."""
         from torch.utils.flop_counter import FlopCounterMode
 
         counter = FlopCounterMode(display=False)
@@ -187,7 +187,7 @@ def _parts(dense: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _anchors(fcos: Any, image: tuple[int, int], maps: list[torch.Tensor]) -> torch.Tensor:
-    """One square of the stride's size a position, ``[positions, 4]``."""
+    """One square of the stride's size at each position, ``[positions, 4]``."""
     from torchvision.models.detection.image_list import ImageList
 
     found: torch.Tensor = fcos.anchor_generator(ImageList(torch.zeros(1, 1, *image), [image]), maps)[0]
@@ -195,7 +195,7 @@ def _anchors(fcos: Any, image: tuple[int, int], maps: list[torch.Tensor]) -> tor
 
 
 def attach_head(vit: Any, num_classes: int, spec: DetectorSpec) -> nn.Module:
-    """``vit`` as a detector: its classifier makes way for a :class:`DetectionHead` that reads all patch tokens.
+    """``vit`` as a detector: its classifier is replaced by a :class:`DetectionHead` that reads all patch tokens.
 
     Args:
         vit: a plain timm VisionTransformer without classifier that returns all tokens (``global_pool=""``).
@@ -221,7 +221,7 @@ def attach_head(vit: Any, num_classes: int, spec: DetectorSpec) -> nn.Module:
 
 
 def sure_objects(found: Detections) -> Objects:
-    """The boxes that stand for objects where there are no labels (pseudo boxes, as in STAC, arXiv 2005.04757)."""
+    """Predicted boxes with a high score as labels of images that have none (pseudo labels, STAC, arXiv 2005.04757)."""
     kept = found["scores"] >= SURE
     return Objects(found["boxes"][kept], found["labels"][kept])
 

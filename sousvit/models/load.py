@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash, write_atomic
-from sousvit.specs import METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint, read_class_names
+from sousvit.specs import MEMORY, METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint, read_class_names
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def create(spec: ModelSpec) -> nn.Module:
     """
     import timm
 
+    if spec.factory is not None:
+        return _manufacture(spec, spec.factory)
     assert spec.name is not None
     if not timm.is_model(spec.name):
         raise UnknownNameError("timm model", spec.name, timm.list_models())
@@ -72,6 +75,25 @@ def create(spec: ModelSpec) -> nn.Module:
         raise UserError(
             f"model.args must suit timm's {spec.name}", f"{args}: {_brief(error)}", "correct model.args"
         ) from error
+
+
+def _manufacture(spec: ModelSpec, factory: str) -> nn.Module:
+    """The module that a user's function makes."""
+    if factory == MEMORY:
+        rule, action = "a model from memory is known to its own process only", "give the module again, or a factory"
+        raise UserError(rule, spec.name, f"{action}='package.module:function'")
+    place, _, function = factory.partition(":")
+    try:
+        module = getattr(importlib.import_module(place), function)(**spec.args)
+    except Exception as error:  # a user's own code
+        raise UserError(
+            "a model's factory is package.module:function, called with model.args",
+            f"{factory}: {_brief(error)}",
+            "correct it; its package must be importable where trials run",
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UserError("a factory returns an nn.Module", f"{type(module).__name__} from {factory}", "return one")
+    return module.eval()
 
 
 def _create_detector(spec: ModelSpec, detector: DetectorSpec) -> nn.Module:
@@ -115,16 +137,56 @@ def load(spec: ModelSpec) -> LoadedModel:
     if spec.checkpoint is not None:
         load_weights(module, Path(spec.checkpoint))
         names = read_class_names(Path(spec.checkpoint))
+    return loaded(module, spec, names)
+
+
+def loaded(module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = ()) -> LoadedModel:
+    """``module`` as the base that ``spec`` describes.
+
+    Args:
+        module: in eval mode on the CPU.
+        class_names: what each label means, where that is known.
+
+    Raises:
+        UserError: nothing says how images reach it.
+    """
+    if spec.factory is not None:
+        _require_described(module, spec)
     size, channels = input_size(module)
     mean = _per_channel(spec.mean or getattr(module, "pretrained_cfg", {}).get("mean") or (0.5,), channels, "mean")
     std = _per_channel(spec.std or getattr(module, "pretrained_cfg", {}).get("std") or (0.5,), channels, "std")
-    classes = int(getattr(module, "num_classes", 0))
+    classes = getattr(module, "num_classes", None)
+    if classes is None:
+        classes = _num_outputs(module, (1, channels, *size))
     weights = (
         part for name, value in module.state_dict().items() for part in (name, value.cpu().float().numpy().tobytes())
     )
     head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
     fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
-    return LoadedModel(module, spec, size, channels, mean, std, classes, fingerprint, names)
+    return LoadedModel(module, spec, size, channels, mean, std, int(classes), fingerprint, class_names)
+
+
+def _require_described(module: nn.Module, spec: ModelSpec) -> None:
+    """A module that timm did not make says itself what it takes; a guess would feed it wrong images in silence."""
+    known = {key for key, value in (getattr(module, "pretrained_cfg", None) or {}).items() if value is not None}
+    known |= {key for key in ("mean", "std") if getattr(spec, key) is not None}
+    missing = [key for key in ("input_size", "mean", "std") if key not in known]
+    if missing:
+        raise UserError(
+            "a module that timm did not make says how images reach it",
+            f"{spec.name or type(module).__name__} without {', '.join(missing)}",
+            "set its pretrained_cfg = {'input_size': (3, 224, 224), 'mean': (0.5,), 'std': (0.5,)}, as it was trained",
+        )
+
+
+def _num_outputs(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Classes of a network that does not name their number."""
+    with torch.no_grad():
+        output = module(torch.zeros(shape))
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        what = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UserError("a classifier returns logits [images, classes]", what, "wrap the module so that it does")
+    return output.shape[1]
 
 
 def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:
@@ -133,7 +195,9 @@ def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:
     config = getattr(module, "pretrained_cfg", {})
     size = getattr(embed, "img_size", None) or config.get("input_size", (3, 224, 224))[1:]
     projection = getattr(embed, "proj", None)
-    channels = projection.in_channels if isinstance(projection, nn.Conv2d) else getattr(module, "in_chans", 3)
+    channels = getattr(module, "in_chans", None)
+    if channels is None:
+        channels = projection.in_channels if isinstance(projection, nn.Conv2d) else config.get("input_size", (3,))[0]
     return (int(size[0]), int(size[1])), int(channels)
 
 

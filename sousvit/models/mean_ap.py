@@ -31,7 +31,7 @@ class MeanAveragePrecision:
         found: boxes, labels and scores of each image.
         wanted: the objects of each image.
         size: (height, width) of the images in pixels.
-        num_classes: labels are below.
+        num_classes: labels are smaller than it.
 
     Raises:
         MissingPackageError: faster-coco-eval is not installed.
@@ -47,7 +47,7 @@ class MeanAveragePrecision:
         self._matches: list[Any] = list(self._evaluator._evalImgs_cpp)  # [class][image]
 
     def against(self, wanted: Sequence[Objects]) -> MeanAveragePrecision:
-        """What was found, beside other objects."""
+        """The same predictions, compared with other objects."""
         return MeanAveragePrecision(self.found, wanted, self._size, self._num_classes)
 
     def figures(self, images: np.ndarray | None = None) -> tuple[float, float]:

@@ -1,1 +1,1 @@
-"""Statistics of a few images, and what is set or repaired by them."""
+"""Calibration: statistics of a few images, and the ranges, scores and repairs that follow from them."""

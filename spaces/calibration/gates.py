@@ -1,7 +1,7 @@
-"""Importance by learned gates: how much of every unit is worth its price, by a short training of gates alone.
+"""Importance of units by learned gates: a short training of one gate a unit, under a penalty for keeping it.
 
 Each unit is multiplied by a gate that starts at 1; gates are trained to keep the model's own predictions (the task's
-divergence from the ungated model, KL for classes) while an l1 price pulls them to 0, as in network slimming (Liu et
+divergence from the ungated model, KL for classes) while an l1 penalty pulls them to 0, as in network slimming (Liu et
 al., arXiv 1708.06519) and in the channel scores of vision transformer pruning (Zhu et al., 2104.08500). Weights stay.
 """
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 STEPS = 30
 BATCH = 64
 RATE = 0.05
-#: Price of all gates together, relative to the divergence.
-PRICE = 1.0
-#: Most that the pull of the predictions adds to a gate: it decides between equal gates only.
+#: Penalty of all gates together, relative to the divergence.
+PENALTY = 1.0
+#: Most that is added to a gate to break ties between equal ones.
 TIE = 1e-3
 
 
@@ -35,7 +35,7 @@ def learned_gates(
 ) -> list[torch.Tensor]:
     """Trained gates of the input units of ``layers``, ``[groups]`` each, between 0 and 1 (and a little more).
 
-    Many gates reach 0: among equal ones counts how strongly the predictions pulled at them on the way.
+    Many gates end at 0: ties are broken by how strongly the divergence's gradient pulled at a gate on the way.
 
     Args:
         model: gives its task's predictions.
@@ -60,11 +60,11 @@ def learned_gates(
             reference = model(batch)
         with gated(layers, gates), torch.enable_grad():
             divergence = task.divergence(model(batch), reference)
-            loss = divergence + PRICE * sum(gate.sum() for gate in gates) / total
+            loss = divergence + PENALTY * sum(gate.sum() for gate in gates) / total
             gradients = torch.autograd.grad(loss, gates)
         for gate, gradient, pull in zip(gates, gradients, pulls, strict=True):
             gate.grad = gradient
-            pull += (gradient - PRICE / total).abs()  # of the divergence alone
+            pull += (gradient - PENALTY / total).abs()  # of the divergence alone
         optimizer.step()
         with torch.no_grad():
             for gate in gates:
@@ -77,7 +77,7 @@ def learned_gates(
 
 @contextmanager
 def gated(layers: Sequence[nn.Module], gates: Sequence[torch.Tensor]) -> Iterator[None]:
-    """While active, the units that enter ``layers`` are multiplied by ``gates``."""
+    """Multiply the units that enter ``layers`` by ``gates``, inside the block."""
 
     def hook(gate: torch.Tensor):  # type: ignore[no-untyped-def]
         def multiply(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

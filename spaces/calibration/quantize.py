@@ -1,4 +1,4 @@
-"""Quantizing a model after training: ranges, smoothing, and blocks that stay float because they are too sensitive."""
+"""Post-training quantization: ranges, smoothing, and blocks that stay float because they are too sensitive."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from sousvit.spaces.tasks.task import task_of
 if TYPE_CHECKING:
     from sousvit.spaces.context import Context
 
-#: Images that sensitivities are measured on.
+#: Images for sensitivities of blocks.
 SENSITIVITY_IMAGES = 64
-#: The same where whole parts are tried (a detector predicts at about a thousand positions of each image).
+#: Images for sensitivities of whole parts (a detector predicts at about a thousand positions of each image).
 PART_IMAGES = 16
-#: What quantizers of whole graphs quantize.
+#: Layers that quantizers of whole graphs, such as NNCF, quantize.
 QUANTIZED_BY_TOOLS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """How to quantize.
+    """Settings of post-training quantization.
 
     Attributes:
         weights: ``int8``, or ``int7`` where the CPU adds int8 products in 16 bits.
@@ -58,7 +58,8 @@ class QuantPlan:
 def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Module:
     """Replace the linear layers of ``model`` by quantized ones; classifiers and convolutions stay float.
 
-    Norms that deployment folds into layers are folded first (then into a copy), so that those layers are found.
+    Norms that deployment folds into layers are folded first, in a copy of the model, so that those layers are found;
+    a model without such norms is changed in place.
 
     Without calibration images the ranges are made up, and the first blocks stay float: only speed and size count then.
 

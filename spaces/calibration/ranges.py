@@ -1,7 +1,7 @@
 """Clipping ranges for quantization, from calibration images: minimum and maximum, percentiles, or least squared error.
 
-Per layer a sample of its input rows is kept, with the exact extremes of every channel; a rescaled layer's ranges
-follow from the same sample, so the model runs once.
+A sample of each layer's input rows is kept, with the exact extremes of every channel. The ranges of a layer that
+smoothing rescales follow from the same sample, so the model runs once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHRINKS = tuple(1 - 0.03 * step for step in range(25))
 
 @dataclass
 class InputSample:
-    """What one layer read from the calibration images.
+    """The inputs of one layer on the calibration images.
 
     Attributes:
         rows: ``[rows, channels]``, a sample.
@@ -84,7 +84,7 @@ def sample_inputs(model: nn.Module, layers: Sequence[nn.Module], context: Contex
 
 
 def activation_range(sample: InputSample, clip: Clip) -> tuple[float, float]:
-    """(low, high) of one scale for the whole input, which holds 0."""
+    """(low, high) of the whole input, which has one scale; 0 lies between them."""
     low, high = min(0.0, float(sample.low.min())), max(0.0, float(sample.high.max()))
     if clip == "minmax":
         return low, high

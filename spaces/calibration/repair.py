@@ -6,7 +6,7 @@ split into kept units K and removed units R. With ``x_R ~ M x_K + c``,
     W_K x_K + W_R x_R + b  ~  (W_K + W_R M) x_K + (b + W_R c),
 
 so the removed units cost nothing at inference and only what is unpredictable in them is lost.
-All sums are float64. Pure tensor functions; who collects the activations is :mod:`sousvit.spaces.calibration.stream`.
+All sums are float64. Pure tensor functions; :mod:`sousvit.spaces.calibration.stream` collects the activations.
 """
 
 from __future__ import annotations

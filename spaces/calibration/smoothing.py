@@ -1,4 +1,4 @@
-"""Moving the spread of activations into weights before quantization; the float model stays the same function.
+"""Smoothing before quantization: the spread of activations moves into weights, and the float model computes the same.
 
 Outliers of a few channels after a LayerNorm ruin a scale that all channels share. Both ways change the norm's affine
 part and the layer that reads it:
@@ -47,7 +47,7 @@ def _first_linear(module: nn.Module | None) -> nn.Linear | None:
 def smooth_pair(
     norm: nn.LayerNorm, reader: nn.Linear, sample: InputSample, how: Smoothing, strength: float
 ) -> InputSample:
-    """Rescale one pair in place; the sample of what the reader now reads.
+    """Rescale one pair in place; return the sample of what the reader reads now.
 
     Args:
         norm: with weight and bias.

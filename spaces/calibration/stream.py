@@ -1,4 +1,4 @@
-"""What techniques learn from calibration images: activation moments block by block, and Taylor scores.
+"""Statistics from calibration images: activation moments block by block, and Taylor scores.
 
 Blocks are visited in order and every block reads what the already changed earlier blocks give it
 (:class:`TokenStream`), so errors of earlier blocks are seen, and repaired, by later ones.
@@ -70,7 +70,7 @@ def embed(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def captured_inputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
-    """While active, the last input of ``modules[i]`` is found under ``i``."""
+    """A mapping from ``i`` to the last input of ``modules[i]``, filled while models run inside the block."""
     found: dict[int, torch.Tensor] = {}
 
     def keep(index: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -131,7 +131,7 @@ def taylor_scores(
     to the gate, averaged over images: ``mean over images of (sum over tokens and channels of x dL/dx)^2``.
 
     Args:
-        model: its task's loss with the calibration targets counts (cross entropy for classes).
+        model: scored by its task's loss on the calibration targets (cross entropy for classes).
         layers: modules whose inputs ``[B, N, groups * channels]`` are scored.
         groups: units per layer; neighbouring channels form one unit (1 channel: an MLP unit; head_dim: a head).
         context: with calibration images.

@@ -19,7 +19,7 @@ class Artifact:
 
     Attributes:
         folder: holds the model's files and ``artifact.json``.
-        runtime: ``onnxruntime``, ``openvino``, ``litert`` or ``torch``.
+        runtime: the name of what opens it, such as ``onnxruntime``.
         file: the model file in ``folder`` that the runtime opens (``model.onnx``, ``model.xml``, ``model.tflite``,
             ``model.pt2``).
         input_shape: ``(1, C, H, W)``; LiteRT's files take one image, the others any batch.

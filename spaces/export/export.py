@@ -1,4 +1,4 @@
-"""From a PyTorch model to an artifact folder: one export (ONNX, or LiteRT's own), then what the runtime opens."""
+"""From a PyTorch model to an artifact folder, by the exporter of the runtime and a deployment step if there is one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from sousvit.errors import TrialError, UserError, one_line
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.export.onnx import Shape, export_onnx, quiet
-from sousvit.spaces.export.openvino import read_openvino, save_openvino
+from sousvit.spaces.export.exporter import Shape, as_exported, get_exporter
 from sousvit.spaces.technique import DeployTechnique
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sousvit.spaces.context import Context
     from sousvit.spaces.recipe import Step
 
@@ -41,7 +38,7 @@ def make_artifact(
         input_shape: ``(1, C, H, W)``.
         mean: per channel, of pixels in [0, 1]; stored with the artifact.
         std: likewise.
-        runtime: ``onnxruntime``, ``openvino``, ``litert`` or ``torch``.
+        runtime: whose exporter writes the files.
         deploy_step: the recipe's deploy step; None writes plain fp32.
         context: its calibration images serve the deploy step.
         folder: replaced if it exists.
@@ -49,7 +46,7 @@ def make_artifact(
     Raises:
         TrialError: the export or the deploy step failed on this model.
         MissingPackageError: the runtime's package is not installed.
-        UserError: the disk does not take the files.
+        UserError: the disk does not take the files, or the runtime is unknown or does not suit the deploy step.
     """
     with disk_errors_as_user_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,34 +67,10 @@ def make_artifact(
 def _fill(
     model: nn.Module, shape: Shape, runtime: str, deploy_step: Step | None, context: Context, work: Path, out: Path
 ) -> Artifact:
-    if runtime == "torch":
-        if deploy_step is not None:
-            raise UserError("the torch runtime has no deploy steps", deploy_step, "choose another runtime")
-        return _save_torch(model, shape, out)
-    if deploy_step is not None:
-        handler = deploy_step.handler
-        assert isinstance(handler, DeployTechnique)
-        prepared = handler.prepare(copy.deepcopy(model), deploy_step.config, context)
-        return handler.deploy(_graph(prepared, shape, runtime, work), runtime, deploy_step.config, context, out)
-    if runtime == "openvino":
-        save_openvino(read_openvino(export_onnx(model, shape, work)), out)
-        return Artifact(out, runtime, "model.xml")
-    return Artifact(out, runtime, _graph(model, shape, runtime, out).name)
-
-
-def _graph(model: nn.Module, shape: Shape, runtime: str, folder: Path) -> Path:
-    """The float32 file that deploy steps begin with."""
-    from sousvit.spaces.export.litert import export_litert
-
-    return (export_litert if runtime == "litert" else export_onnx)(model, shape, folder)
-
-
-def _save_torch(model: nn.Module, shape: Shape, out: Path) -> Artifact:
-    batch = torch.export.Dim("batch", min=1, max=65535)
-    try:
-        with quiet(), torch.no_grad():
-            program = torch.export.export(model.eval(), (torch.zeros(2, *shape[1:]),), dynamic_shapes=({0: batch},))
-            torch.export.save(program, out / "model.pt2")
-    except Exception as error:  # as for ONNX
-        raise TrialError(f"torch.export failed: {one_line(error)}") from error
-    return Artifact(out, "torch", "model.pt2")
+    exporter = get_exporter(runtime)
+    if deploy_step is None:
+        return as_exported(exporter.graph(model, shape, work), runtime, None, context, out)
+    handler = deploy_step.handler
+    assert isinstance(handler, DeployTechnique)
+    prepared = handler.prepare(copy.deepcopy(model), deploy_step.config, context)
+    return handler.deploy(exporter.graph(prepared, shape, work), runtime, deploy_step.config, context, out)

@@ -9,14 +9,15 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
 from sousvit.errors import MissingPackageError, TrialError, one_line
 from sousvit.machine import silent_stderr
-from sousvit.spaces.export.onnx import Shape, quiet
+from sousvit.spaces.export.exporter import Exporter, Shape
+from sousvit.spaces.export.onnx import quiet
 from sousvit.spaces.layers.merging import merged
 from sousvit.spaces.layers.token_math import without_scatter
 
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 FILE = "model.tflite"
 #: A flatbuffer's offsets have 32 bits, with a sign.
 MAX_BYTES = 2**31 - 1
+
+
+class LiteRtExporter(Exporter):
+    """One image a file; the converter takes no layers that round."""
+
+    takes_rounding: ClassVar[bool] = False
+
+    def graph(self, model: nn.Module, input_shape: Shape, folder: Path) -> Path:
+        return export_litert(model, input_shape, folder)
 
 
 def export_litert(model: nn.Module, input_shape: Shape, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""ONNX: the exported graph that ONNX Runtime opens and OpenVINO reads."""
+"""ONNX: the exported graph that ONNX Runtime opens and OpenVINO reads. Importing this file loads no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from sousvit.errors import TrialError, one_line
-from sousvit.spaces.layers.merging import merged
-from sousvit.spaces.layers.quantized import fold_quantized_weights, has_quantized
+from sousvit.spaces.export.exporter import Exporter, Shape
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OPSET = 17
 INPUT, OUTPUT = "input", "logits"
 #: Protobuf's limit for one file; ONNX would spill weights into files of their own above it.
 MAX_GRAPH_BYTES = 2**31 - 1
 
-Shape = tuple[int, int, int, int]
+
+class OnnxExporter(Exporter):
+    """ONNX Runtime opens the graph itself."""
+
+    def graph(self, model: nn.Module, input_shape: Shape, folder: Path) -> Path:
+        return export_onnx(model, input_shape, folder)
 
 
 def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
@@ -37,6 +42,11 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     Raises:
         TrialError: the model cannot be traced, or is larger than one ONNX file can be.
     """
+    import torch
+
+    from sousvit.spaces.layers.merging import merged
+    from sousvit.spaces.layers.quantized import fold_quantized_weights, has_quantized
+
     if sum(p.numel() * p.element_size() for p in model.parameters()) >= MAX_GRAPH_BYTES:
         raise TrialError("the model's weights exceed the 2 GB of one ONNX file")
     model = merged(model)

@@ -1,13 +1,31 @@
-"""OpenVINO, imported late and without its reports."""
+"""OpenVINO's files, made of an ONNX graph; the package is imported late and without its reports."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sousvit.errors import MissingPackageError, TrialError, one_line
-from sousvit.spaces.export.onnx import quiet
+from sousvit.spaces.export.exporter import Exporter, Shape
+from sousvit.spaces.export.onnx import export_onnx, quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FILE = "model.xml"
+
+
+class OpenVinoExporter(Exporter):
+    """Its own format, read from an ONNX graph."""
+
+    def graph(self, model: nn.Module, input_shape: Shape, folder: Path) -> Path:
+        return export_onnx(model, input_shape, folder)
+
+    def finish(self, graph: Path, folder: Path) -> str:
+        save_openvino(read_openvino(graph), folder)
+        return FILE
 
 
 def import_openvino(needed_for: str) -> ModuleType:
@@ -51,4 +69,4 @@ def read_openvino(graph: Path) -> object:
 
 def save_openvino(model: object, folder: Path, fp16: bool = False) -> None:
     """Write ``model.xml`` and ``model.bin``; ``fp16`` stores float weights in two bytes."""
-    import_openvino("the openvino runtime").save_model(model, folder / "model.xml", compress_to_fp16=fp16)
+    import_openvino("the openvino runtime").save_model(model, folder / FILE, compress_to_fp16=fp16)

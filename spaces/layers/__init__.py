@@ -1,1 +1,1 @@
-"""Modules of our own, and their mathematics in pure tensor functions."""
+"""PyTorch modules of our own, and their mathematics in pure tensor functions."""

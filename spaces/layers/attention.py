@@ -30,14 +30,14 @@ _EPSILON = 1e-6
 
 
 class EfficientAttention(nn.Module):
-    """Takes over the projections of a timm ``Attention``.
+    """Attention of one of these kinds, with the projections of the timm ``Attention`` that it replaces.
 
     Args:
         attention: the module to replace.
-        kind: see above.
-        tokens: that enter it.
+        kind: ``nystrom``, ``sima`` or ``focused``.
+        tokens: how many enter it.
         grid: rows and columns of the patches among them (the last tokens).
-        landmarks: of ``nystrom``; at most ``tokens`` count.
+        landmarks: of ``nystrom``; more than ``tokens`` mean as many as tokens.
     """
 
     segments: torch.Tensor
@@ -73,7 +73,7 @@ class EfficientAttention(nn.Module):
         return out
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """``[B, heads, N, head_dim]`` each; the heads' outputs."""
+        """Outputs of the heads; ``[B, heads, N, head_dim]`` like queries, keys and values."""
         if self.kind == "sima":
             return sima_attention(q, k, v)
         if self.kind == "focused":

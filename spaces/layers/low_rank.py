@@ -37,17 +37,17 @@ class LowRankLinear(nn.Module):
 
     @property
     def in_features(self) -> int:
-        """Inputs."""
+        """Width of the input."""
         return self.down.in_features
 
     @property
     def out_features(self) -> int:
-        """Outputs."""
+        """Width of the output."""
         return self.up.out_features
 
     @property
     def rank(self) -> int:
-        """Channels in between."""
+        """Channels between the two products."""
         return self.down.out_features
 
     @property
@@ -57,7 +57,7 @@ class LowRankLinear(nn.Module):
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """Of the output."""
+        """Bias of the output."""
         return self.up.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -131,7 +131,7 @@ def whitening(moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def factored(layer: nn.Linear, rank: int, moments: Moments | None) -> LowRankLinear:
-    """``layer`` at ``rank``; with moments of its inputs nearest in output, without them in weights."""
+    """``layer`` as a product of ``rank``: nearest in output where moments of the inputs are given, else in weights."""
     if moments is None:
         down, up = factor(layer.weight, rank, None)
         return LowRankLinear(down, up, layer.bias)
@@ -143,10 +143,3 @@ def factored(layer: nn.Linear, rank: int, moments: Moments | None) -> LowRankLin
     mean = (moments.sum_x / moments.count).to(layer.weight.dtype)
     lost = layer.weight.detach() @ mean - up @ (down @ mean)
     return LowRankLinear(down, up, layer.bias.detach() + lost)
-
-
-def break_even(inputs: int, outputs: int, keep: float, multiple: int = 8) -> int:
-    """The rank with a share ``keep`` of a full layer's weights: a multiple of 8, at least 8 where that saves any."""
-    most = inputs * outputs / (inputs + outputs)
-    rank = max(1, round(keep * most / multiple)) * multiple
-    return rank if rank * (inputs + outputs) < inputs * outputs else 0

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """The same function with fewer layers (RepViT, LeViT, EfficientViT...), by timm's own rules; others as they are."""
+    """A copy that computes the same with fewer layers (RepViT, LeViT...), by timm's rules; other models as they are."""
     if not any(hasattr(part, name) for part in model.modules() for name in ("fuse", "reparameterize")):
         return model
     from timm.utils.model import reparameterize_model

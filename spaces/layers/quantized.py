@@ -62,7 +62,7 @@ class QuantLinear(nn.Module):
         self.register_buffer("weight_zero", torch.zeros(linear.out_features, dtype=torch.int32))
 
     def train(self, mode: bool = True) -> QuantLinear:
-        """As every module; after training, weights are clipped to what the levels hold, as training saw them."""
+        """Switch the mode; when training ends, weights are clipped to what the levels hold, as training saw them."""
         if self.training and not mode:
             with torch.no_grad():
                 self.weight.copy_(self._clipped(self.weight))

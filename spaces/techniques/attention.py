@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from sousvit.spaces.calibration.repair import Moments, ridge_fit
-from sousvit.spaces.calibration.stream import TokenStream, captured_inputs, check_deadline, new_linear
 from sousvit.spaces.context import Context
-from sousvit.spaces.layers.low_rank import writing_layer
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block, VisionTransformer
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 DEFAULT_LANDMARKS = 16
 
@@ -45,9 +41,9 @@ class EfficientAttentionTechnique(ModelTechnique):
     name: ClassVar[str] = "attention"
     stage: ClassVar[Stage] = Stage.ATTENTION
     config: ClassVar[type[StepConfig]] = AttentionConfig
+    needs: ClassVar[Needs] = Needs(conflicts=frozenset({"tome", "evit"}))
     summary: ClassVar[str] = "Nystrom, SimA or focused linear attention in place of softmax"
     source: ClassVar[str] = "Nystromformer (arXiv 2102.03902); SimA (2206.08898); FLatten (2308.00442)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"tome", "evit"})
 
     def choices(self, shape: VitShape) -> Choices:
         """Forms, and a quarter or half of the tokens as landmarks."""
@@ -76,6 +72,8 @@ class EfficientAttentionTechnique(ModelTechnique):
         )
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.calibration.refit import refit_projection
+        from sousvit.spaces.calibration.stream import TokenStream
         from sousvit.spaces.layers.attention import EfficientAttention
 
         model.eval()
@@ -114,28 +112,3 @@ def _changed(block: BlockShape, config: AttentionConfig, shape: VitShape) -> Blo
     return replace(
         block, attention="focused", conv_tokens=shape.num_patches, other_params=block.other_params + conv_params
     )
-
-
-@torch.no_grad()
-def refit_projection(
-    stream: TokenStream, block: Block, original: Callable[[torch.Tensor], torch.Tensor], context: Context
-) -> None:
-    """Ridge regression of what ``original`` attention gave on what the new heads give, as the new projection."""
-    projection = block.attn.proj
-    layer = writing_layer(projection)  # a factored projection keeps its rank: only its second half is fitted
-    moments = Moments.zeros(layer.in_features, layer.out_features)
-    with captured_inputs([layer]) as found:
-        for tokens in stream.batches:
-            check_deadline(context, "converting attention")
-            normed = block.norm1(tokens)
-            target = original(normed)  # shares the projection: its input is overwritten below
-            block.attn(normed)
-            moments.add(found[0], target)
-    weight, bias = ridge_fit(moments, intercept=layer.bias is not None)
-    fitted = new_linear(
-        layer, weight.to(layer.weight.dtype), None if layer.bias is None else bias.to(layer.weight.dtype)
-    )
-    if layer is projection:
-        block.attn.proj = fitted
-    else:
-        projection.up = fitted

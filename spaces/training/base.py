@@ -1,4 +1,4 @@
-"""``sousvit train``: trains or fine-tunes a base model from a YAML file of model, data and training."""
+"""Training or fine-tuning of a base model from a YAML file of model, data and training: ``sousvit train``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sousvit.data import DataSpec, ImageSet, Splits
-from sousvit.data.augment import Policy
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import Precision
@@ -22,15 +21,14 @@ from sousvit.schema import read_yaml, validated
 from sousvit.spaces.images import knows_all, require_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.loop import fit, predict
-from sousvit.spaces.training.optimizer import OptimizerName
 from sousvit.spaces.training.plan import Progress, TrainingPlan
-from sousvit.specs import CLASS_NAMES, require_task
+from sousvit.specs import CLASS_NAMES, OptimizerName, Policy, require_task
 
 
 class TrainingSpec(BaseModel):
-    """How a base model is trained (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
+    """The section ``training`` of the file (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
 
-    Label smoothing is a classifier's; a detector's training has none unless it is asked for, and then refuses it.
+    Label smoothing is for classifiers: for a detector it is off by default, and an error where the file asks for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +44,7 @@ class TrainingSpec(BaseModel):
 
 
 class TrainSpec(BaseModel):
-    """The whole file."""
+    """A training file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
@@ -116,7 +114,7 @@ def train_base(
 
 
 def _compare_classes(base: LoadedModel, data: ImageSet, say: Callable[[str], None]) -> None:
-    """Refuse the base's own classes in another order; to others it may be fine-tuned, with a word.
+    """Refuse the base's own classes in another order; fine-tuning to other classes is reported to the user.
 
     Raises:
         UserError: see :func:`require_classes`.
@@ -133,7 +131,7 @@ def _figures(part: str, base: LoadedModel, data: ImageSet, precision: Precision)
 
 
 def _require_writable(out: Path) -> None:
-    """Learn before the training, not after it, that the checkpoint cannot be written."""
+    """Check before the training, not after it, that the checkpoint can be written."""
     with disk_errors_as_user_errors(out):
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")

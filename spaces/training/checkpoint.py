@@ -1,6 +1,6 @@
 """The state of a training on the way: weights, optimisers and generators, so that a killed one goes on.
 
-What a training draws depends on its seed and step alone, so one that goes on ends with the weights it would have had.
+Random draws depend on seed and step alone, so a training that goes on ends with the weights it would have had.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STEP, _MODEL, _GENERATOR = "step", "model.", "generator."
 
 
 class Checkpoint:
-    """Where one training keeps its state.
+    """The stored state of one training.
 
     Args:
         cache: holds it.
@@ -53,7 +53,7 @@ class Checkpoint:
         return int(notes[_STEP])
 
     def keep(self, step: int, learner: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Write the state after ``step`` steps, where the last writing is long ago."""
+        """Write the state after ``step`` steps, where the last writing is at least :data:`PERIOD` ago."""
         if time.monotonic() - self._last < PERIOD:
             return
         tensors = {_MODEL + name: value for name, value in learner.state_dict().items()}

@@ -1,4 +1,4 @@
-"""One training loop for base models and for recovery; what the losses are is the model's task's business.
+"""The training loop, for base models and for recovery; the model's task defines the losses.
 
 The teacher enters as stored predictions per augmented view (:mod:`sousvit.data.augment`), so it runs once per
 view and not once per trial (TinyViT, arXiv 2207.10666).
@@ -52,8 +52,8 @@ def fit(
         teacher: stored predictions by view; needed when ``soft_weight`` or ``hard_weight`` is positive.
         deadline: ``time.monotonic()`` value after which training stops.
         transfer: features and attention to follow besides.
-        networks: what learns in each step, where it is not the model alone; they share its weights. Their losses
-            count alike.
+        networks: the networks that learn in each step where it is not the model alone, such as sub-networks of an
+            elastic base; they share its weights, and their losses count alike.
         checkpoint: where the state is kept on the way, so that a killed training goes on instead of starting over.
 
     Raises:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-OptimizerName = Literal["muon", "adamw"]
-#: Coefficients of the quintic Newton-Schulz iteration (Jordan et al.).
-#: Step sizes of quantizers are hundredths: Adam's updates, whatever the gradient, would throw them far off.
+from sousvit.specs import OptimizerName
+
+#: Quantizers' step sizes are hundredths: Adam's updates, about as large as the learning rate, would throw them far off.
 STEP_SIZES = ("act_scale", "weight_scale")
 STEP_SIZE_RATE = 0.01
+#: Coefficients of the quintic Newton-Schulz iteration (Jordan et al.).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
@@ -59,7 +60,7 @@ class Muon(torch.optim.Optimizer):
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
                 updates = orthogonalised(torch.stack([self._nesterov(p, group["momentum"]) for p in parameters]))
-                # Root mean square of 0.2 an entry, what AdamW's updates have.
+                # An entry's root mean square becomes 0.2, that of AdamW's updates.
                 step_size = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-step_size)

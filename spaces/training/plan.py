@@ -1,26 +1,20 @@
-"""A training's plan: what is trained, on what, for how long, and what it is told."""
+"""The plan of a training, and the types of what the loop calls: normalisation, teacher, networks, progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-from sousvit.data.augment import Policy
 from sousvit.machine import Precision
-from sousvit.spaces.training.optimizer import OptimizerName
-
-if TYPE_CHECKING:
-    pass
-
+from sousvit.specs import OptimizerName, Policy
 
 #: uint8 images to the model's float input.
 Normalise = Callable[[torch.Tensor], torch.Tensor]
 
 
-#: (epoch) to the teacher's predictions [N, ...] on the epoch's view.
+#: (view) to the teacher's predictions ``[N, ...]`` on it.
 TeacherLogits = Callable[[int], torch.Tensor]
 
 
@@ -38,7 +32,7 @@ Progress = Callable[[int, int, int, float], None]
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What one training run does.
+    """Settings of one training.
 
     Args:
         epochs: passes over the training images; the last one may be part of a pass.
@@ -54,6 +48,7 @@ class TrainingPlan:
         num_views: views drawn before they repeat (teacher logits are stored per view).
         repeats: views of each image in a batch (repeated augmentation, Hoffer et al., arXiv 1901.09335); an epoch
             then reads a ``repeats``-th of the images.
+        warmup: share of the steps in which the learning rate rises.
         seed: of batches and views.
         precision: see :mod:`sousvit.machine`.
     """

@@ -1,4 +1,4 @@
-"""What the base model says per augmented view, computed once and kept: the teacher never runs for a view twice."""
+"""The teacher: the base model's predictions on each augmented view, computed once and stored."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Teacher:
         return found["pooled"], found.get("strength")
 
     def on(self, images: ImageSet) -> torch.Tensor:
-        """Predictions on other images, as they are; of the same images they are remembered."""
+        """Predictions on other images without augmentation; computed once for the same images."""
         if images.fingerprint not in self._others:
             parts = [self._logits(self._base.normalise(images.images(rows))) for rows in _chunks(len(images))]
             self._others[images.fingerprint] = torch.cat(parts)
@@ -68,7 +68,7 @@ class Teacher:
         return self._shape("features")[0]
 
     def _shape(self, kind: str) -> tuple[int, ...]:
-        """Of one image's predictions, or of its features."""
+        """Shape of one image's predictions, or of its features."""
         if kind not in self._shapes:
             images = self._base.normalise(self._train.images(torch.arange(1)))
             one = self._torch(images) if kind == "logits" else self._represent(images)["pooled"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Representation:
-    """What a model made of images.
+    """Outputs of a model that transfer compares.
 
     Attributes:
         logits: ``[B, classes]``, or the two outputs of a model with a distillation token in training; a detector's
@@ -77,7 +77,7 @@ TeacherFeatures = Callable[[int], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class Transfer(nn.Module):
-    """The extra loss of a student; its projection trains along and is thrown away.
+    """The extra loss of a student; its projection is trained with the student and then discarded.
 
     Args:
         features: the teacher's, by view.
@@ -102,7 +102,7 @@ class Transfer(nn.Module):
         self.projection = nn.Identity() if same else nn.Linear(student_width, teacher_width, bias=False)
 
     def loss(self, student: Representation, views: Sequence[int], rows: torch.Tensor) -> torch.Tensor:
-        """Scalar; ``rows`` are positions in the training set, and the batch holds them once a view."""
+        """The loss, a scalar; ``rows`` are positions in the training set, which the batch holds once for each view."""
         found = [self._features(view) for view in views]
         pooled = torch.cat([features[rows] for features, _ in found]).float()
         feature_weight, attention_weight = self._weights
@@ -132,7 +132,7 @@ def attention_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
 
 @contextmanager
 def distilled_training(model: Any) -> Iterator[None]:
-    """While active, a model with a distillation token returns both its outputs in training (timm's own switch)."""
+    """Let a model with a distillation token return both its outputs in training, inside the block (timm's switch)."""
     switch = getattr(model, "set_distilled_training", None)
     if switch is not None:
         switch(True)

@@ -19,7 +19,6 @@ from sousvit.objectives.objective import (
     get_objective,
     relative_objective,
 )
-from sousvit.objectives.plugins import load_objective
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BUILTIN = [
@@ -48,11 +47,6 @@ class Good(Objective):
         return Measurement(1.0, 0.5, 1.5)
 
 
-@pytest.fixture
-def scratch_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OBJECTIVES, "_items", dict(OBJECTIVES._items))
-
-
 @pytest.mark.parametrize("name", BUILTIN)
 def test_builtin_objectives_keep_the_contract(name: str, subject: Any) -> None:
     check_objective(OBJECTIVES.get(name), subject)
@@ -62,9 +56,9 @@ def test_the_list_of_builtin_objectives_is_whole() -> None:
     assert set(BUILTIN) <= set(OBJECTIVES.names())
 
 
-def test_the_example_plugin_passes(subject: Any, scratch_registry: None) -> None:
-    objective = load_objective("worst_class.py:WorstClassAccuracy", EXAMPLES)
-    assert load_objective("worst_class.py:WorstClassAccuracy", EXAMPLES) is objective
+def test_the_example_plugin_passes(subject: Any, forget_plugins: None) -> None:
+    objective = OBJECTIVES.load("worst_class.py:WorstClassAccuracy", EXAMPLES)
+    assert OBJECTIVES.load("worst_class.py:WorstClassAccuracy", EXAMPLES) is objective
     check_objective(objective, subject)
     assert objective.measure(subject).value <= subject.evaluation.top1
 
@@ -84,14 +78,14 @@ def test_the_example_plugin_passes(subject: Any, scratch_registry: None) -> None
         ({"name": "never_registered"}, "never_registered"),
     ],
 )
-def test_broken_objectives_fail(attributes: dict[str, Any], words: str, subject: Any, scratch_registry: None) -> None:
+def test_broken_objectives_fail(attributes: dict[str, Any], words: str, subject: Any, forget_plugins: None) -> None:
     OBJECTIVES.add("good", Good())
     broken = type("Broken", (Good,), attributes)()
     with pytest.raises((AssertionError, UserError), match=words):
         check_objective(broken, subject)
 
 
-def test_an_unsteady_structure_objective_fails(subject: Any, scratch_registry: None) -> None:
+def test_an_unsteady_structure_objective_fails(subject: Any, forget_plugins: None) -> None:
     class Unsteady(Good):
         count = 0
 
@@ -120,9 +114,7 @@ def test_an_unsteady_structure_objective_fails(subject: Any, scratch_registry: N
         ("def broken(:", "must import"),
     ],
 )
-def test_broken_plugins_are_refused_in_one_line(
-    source: str, words: str, tmp_path: Path, scratch_registry: None
-) -> None:
+def test_broken_plugins_are_refused_in_one_line(source: str, words: str, tmp_path: Path, forget_plugins: None) -> None:
     head = (
         "from sousvit.objectives.objective import *\n"
         "from sousvit.objectives.objective import Objective, Stage, Measurement\n"
@@ -132,7 +124,7 @@ def test_broken_plugins_are_refused_in_one_line(
     )
     (tmp_path / "mine.py").write_text(head + source)
     with pytest.raises(UserError, match=words) as caught:
-        load_objective("mine.py:Mine", tmp_path)
+        OBJECTIVES.load("mine.py:Mine", tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores
 from sousvit.objectives.devices.machine import machine_facts
-from sousvit.objectives.targets.target import Target, list_targets, load_target
+from sousvit.objectives.targets.profiles import list_targets, load_target, make_target
+from sousvit.objectives.targets.target import Target
 from sousvit.schema import validated
 
 
@@ -43,11 +44,15 @@ def test_round_trip() -> None:
     ("values", "words"),
     [
         ({"device": "rpi5"}, "agent"),
-        ({"cores": 1}, "stand-in"),
+        ({"cores": 1}, "device: local takes no cores; received cores: 1; remove it, or use agent or stand-in"),
         ({"device": "stand-in", "cores": 1, "threads": 2}, "a core for every thread"),
         ({"device": "stand-in", "memory": "512 KB"}, "512 MB"),
-        ({"device": "stand-in", "agent": "http://a:1"}, "no agent"),
-        ({"device": "pi", "agent": "http://a:1", "runtime": "torch"}, "onnxruntime, openvino and litert"),
+        ({"device": "stand-in", "agent": "http://a:1"}, "takes no agent"),
+        ({"device": "agent"}, "named with its agent"),
+        (
+            {"device": "pi", "agent": "http://a:1", "runtime": "torch"},
+            "hold code; received torch; name one of litert, onnxruntime, openvino",
+        ),
         ({"runtime": ["onnxruntime", "litert"], "batch": 2}, "litert take one image at a time; received batch 2"),
         ({"device": "pi", "agent": "http://a:1", "threads": "all"}, "number"),
         ({"device": "pi", "agent": "http://a:1", "token_file": "a", "token_env": "b"}, "one place"),
@@ -61,8 +66,9 @@ def test_round_trip() -> None:
     ],
 )
 def test_wrong_targets(values: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        validated(Target, values, "target")
+    with pytest.raises(UserError, match=words) as caught:
+        make_target(values, Path())
+    assert "\n" not in str(caught.value)
 
 
 def test_unknown_names_and_files(tmp_path: Path) -> None:

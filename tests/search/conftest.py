@@ -12,7 +12,7 @@ import pytest
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
@@ -129,15 +129,14 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
         clock = SimulatedClock()
         executor = SimulatedExecutor(base, simulation.judge, clock, workers=workers)
         space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
-        study = None if in_memory else archive.folder
-        engine = make_engine(budget, archive, executor, base, shape, space, study, Watcher(), clock)
+        engine = make_engine(budget, archive, executor, base, shape, space, Callback(), clock, with_study=not in_memory)
         return Run(engine, archive, executor, budget)
 
     return make
 
 
 @pytest.fixture
-def simulated_study(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExecutor]]:
+def simulated_survey(shape: VitShape) -> Callable[..., tuple[Budget, SimulatedExecutor]]:
     """A budget without limits and an executor for it."""
 
     def make(

@@ -19,8 +19,7 @@ from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit, parse_limits
 from sousvit.search.report.tables import trial_frame, write_tables
 from sousvit.search.results import best, choose_among, nearest_miss
-from sousvit.search.trial import REPAIRS, BaseRecord, Trial, encode, trial_key
-from sousvit.spaces.technique import techniques
+from sousvit.search.trial import BaseRecord, Trial, encode, trial_key
 
 LIMITS = (Limit("accuracy_drop", 0.01, False), Limit("latency_ratio", 0.5, False))
 
@@ -33,10 +32,6 @@ def record(steps=("prune_mlp",), fidelity=1.0, status="complete", **values) -> T
     key = trial_key(recipe, fidelity, 0)
     recipe["steps"].pop()
     return Trial(key, recipe, fidelity, 0, status, {name: Measurement(value) for name, value in values.items()})
-
-
-def test_the_steps_that_repair_are_those_that_do_not_compress():
-    assert {technique.name for technique in techniques() if not technique.compresses} == REPAIRS
 
 
 def test_records_survive_the_log_and_json(tmp_path):

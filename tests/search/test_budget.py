@@ -9,7 +9,7 @@ import yaml
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import make_budget, read_budget
+from sousvit.search.budget import Budget, make_budget
 from sousvit.search.limits import Limit, parse_duration
 
 GOOD = {
@@ -38,8 +38,8 @@ def test_budgets_round_trip_through_yaml(tmp_path):
     )
     path = tmp_path / "budget.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json")))
-    assert read_budget(path) == made
-    assert read_budget(path).identity == made.identity
+    assert Budget.read(path) == made
+    assert Budget.read(path).identity == made.identity
 
 
 def test_more_trials_or_time_is_the_same_search():
@@ -91,7 +91,7 @@ def test_violations_are_signed_and_relative():
         ({"limits": {"latency@moon": 3}}, "behind the @ must be a known name"),
         ({"optimize": ["size@local"]}, "differs from target to target"),
         ({"optimize": ["latency@"]}, "a target stands behind the @"),
-        ({"targets": [{"device": "moon"}]}, "named with its agent"),
+        ({"targets": [{"device": "moon"}]}, "a device is local, stand-in, or named with its agent; received 'moon'"),
         ({"targets": [{"runtime": "tensorrt"}]}, "runtime must be a known name"),
         ({"targets": [{"threads": 0}]}, "threads"),
         ({"search": {"trials": 0}}, "trials"),
@@ -101,6 +101,10 @@ def test_violations_are_signed_and_relative():
         ({"model": {"checkpoint": "none.safetensors"}}, "checkpoint must exist"),
         ({"data": {"format": "csv"}}, "format"),
         ({"plugins": {"objectives": ["nothing.py:Thing"]}}, "plug-in file must be"),
+        ({"plugins": {"runtimes": ["no_such_module:Thing"]}}, "runtime plug-in must import"),
+        ({"plugins": {"objective": ["a.py:A"]}}, "did you mean 'objectives'?"),
+        ({"plugins": {"devices": "a.py:A"}}, "plugins: devices is a list"),
+        ({"plugins": ["a.py:A"]}, "plugins are lists of file.py:ClassName by kind"),
         ({"objective": "latency"}, "known keys"),
     ],
 )
@@ -120,4 +124,4 @@ def test_a_repeated_key_is_refused(tmp_path):
     path = tmp_path / "budget.yaml"
     path.write_text(yaml.safe_dump(GOOD) + "optimize: [accuracy]\n")
     with pytest.raises(UserError, match="twice"):
-        read_budget(path)
+        Budget.read(path)

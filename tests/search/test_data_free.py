@@ -10,15 +10,15 @@ import pytest
 import yaml
 from PIL import Image
 
+import sousvit
 from sousvit.cache import TensorCache
-from sousvit.cli_search import local_executor
 from sousvit.data.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.search.archive import EVENTS
-from sousvit.search.budget import make_budget, read_budget
-from sousvit.search.callbacks import Hooks
-from sousvit.search.judging.apply import apply_recipe
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.callbacks import Callback
+from sousvit.search.executors.open import inline_executor
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.report.html import write_report
 from sousvit.search.report.terminal import console, print_answer
@@ -26,10 +26,10 @@ from sousvit.search.reuse import answer_other_budget
 from sousvit.search.run import search
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.space import make_space, read_space
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Role, get_technique
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
-from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
-from sousvit.spaces.techniques.synthesis.supply import FINAL, Supply
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
+from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, Synthesiser
 
 SPACE = {
     "techniques": {
@@ -46,7 +46,7 @@ NONE = {"format": "none", "validation": 64, "synthesis": {"images": 64, "steps":
 
 def budget_of(tiny_project, path: Path, data, **changes):
     values = {"limits": {"agreement": 0.3}, "optimize": ["size", "agreement"], "space": SPACE, "search": SEARCH}
-    return read_budget(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
+    return Budget.read(tiny_project.write_budget(path / "budget.yaml", data=data, **{**values, **changes}))
 
 
 def words_of(budget, folder: Path, answer) -> str:
@@ -62,17 +62,17 @@ def words_of(budget, folder: Path, answer) -> str:
 
 def images_of(recipe, budget, folder: Path):
     """What a recipe of a run without data is calibrated and trained on."""
-    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.handler.supplies), None)
-    supply = Supply(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
-    made = supply.made(own or synthesis_of(budget.data))
-    assert supply.seconds == 0, "the run has kept them"
+    own = next((step.config for step in Recipe.from_dict(recipe).steps if step.role is Role.SUPPLY), None)
+    synthesiser = Synthesiser(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
+    made = synthesiser.made(own or synthesis_of(budget.data))
+    assert synthesiser.seconds == 0, "the run has kept them"
     return made
 
 
 def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
     budget = budget_of(tiny_project, tmp_path, NONE)
     folder = tmp_path / "run"
-    answer = search(budget, folder, local_executor)
+    answer = search(budget, folder, inline_executor)
     assert answer.feasible
     assert answer.chosen is not None and answer.chosen.values["agreement"].low is not None
     assert {"agreement", "agreement_drop"} <= set(answer.rows[0].values)
@@ -80,42 +80,41 @@ def test_without_data_the_answer_says_agreement(tiny_project, tmp_path):
     said = words_of(budget, folder, answer)
     assert "agreement %" in said and "held-out synthesised images" in said and "on fresh synthesised images" in said
     assert "accuracy" not in said.lower() and "top-1" not in said and "top1" not in said
-    supply = Supply(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
-    assert len(supply.made(synthesis_of(budget.data), FINAL)) == 64
-    assert supply.seconds == 0, "the answer was judged on images that no trial saw"
+    synthesiser = Synthesiser(load(budget.model), budget.search.seed, cache=TensorCache(folder / "cache"))
+    assert len(synthesiser.made(synthesis_of(budget.data), FINAL)) == 64
+    assert synthesiser.seconds == 0, "the answer was judged on images that no trial saw"
     assert (folder / "synthesised.png").read_bytes() == contact_sheet(images_of(answer.chosen.recipe, budget, folder))
     assert "data:image/png;base64," in (folder / "report.html").read_text()
-    applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")
-    assert abs(applied["figures"]["agreement"][0] - answer.chosen.values["agreement"].value) <= 0.05
+    built = sousvit.build(folder / "recipe.yaml", out=tmp_path / "built")
+    assert abs(built["agreement"].value - answer.chosen.values["agreement"].value) <= 0.05
     other = tmp_path / "other.yaml"
     other.write_text("limits: {accuracy: 0.5}\noptimize: [size]\n")
     with pytest.raises(UserError, match="accuracy needs labels"):
         answer_other_budget(folder, other)
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": tiny_project.data}))
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     recipe["recipe"]["steps"] = [{"technique": "synthesize"}, {"technique": "prune_mlp"}]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(UserError, match="received data with images; use data: none"):
-        apply_recipe(tmp_path / "recipe.yaml", tmp_path / "refused", data=tmp_path / "data.yaml")
+        sousvit.build(tmp_path / "recipe.yaml", out=tmp_path / "refused", train=tiny_project.data)
 
 
 def test_a_killed_run_goes_on_with_the_images_it_has(tiny_project, tmp_path):
     budget = budget_of(tiny_project, tmp_path, NONE, search={**SEARCH, "trials": 3})
-    folder, hooks, seen = tmp_path / "run", Hooks(), []
+    folder, seen = tmp_path / "run", []
 
     class Killed(BaseException):
         pass
 
-    def kill(record, counts):
-        seen.append(record)
-        if len(seen) == 2:
-            raise Killed
+    class KillAfterTwo(Callback):
+        def on_trial(self, trial, counts):
+            seen.append(trial)
+            if len(seen) == 2:
+                raise Killed
 
-    hooks.watcher.trial = kill
     with pytest.raises(Killed):
-        search(budget, folder, local_executor, hooks)
+        search(budget, folder, inline_executor, KillAfterTwo())
     kept = {path: path.stat().st_ino for path in (folder / "cache" / "images").glob("*.safetensors")}
-    answer = search(budget, folder, local_executor)
+    answer = search(budget, folder, inline_executor)
     assert answer.feasible and len(kept) >= 2
     assert {path: path.stat().st_ino for path in kept} == kept
     images_of(answer.chosen.recipe, budget, folder)
@@ -146,7 +145,7 @@ def test_a_missing_test_split_is_told_before_images_are_made(tiny_project, tmp_p
     data = {**NONE, "format": "idx", "train": "none", "test": str(tmp_path / "no-images.idx")}
     budget = budget_of(tiny_project, tmp_path, data)
     with pytest.raises(UserError, match="data must exist"):
-        search(budget, tmp_path / "run", local_executor)
+        search(budget, tmp_path / "run", inline_executor)
     assert not (tmp_path / "run" / "cache").exists()
 
 
@@ -157,13 +156,13 @@ def test_a_base_without_classes_has_nothing_to_agree_with(classes, tmp_path):
 
     base = load(ModelSpec(name="vit_tiny_patch16_224", args={"img_size": 32, "depth": 1, "num_classes": classes}))
     with pytest.raises(UserError, match=f"must tell classes apart; received {classes} classes"):
-        open_splits(DataSpec(format="none"), base, Supply(base))
+        open_splits(DataSpec(format="none"), base, Synthesiser(base))
 
 
 def test_a_test_split_alone_is_read_once_for_the_answer(tiny_project, tmp_path):
     data = {**NONE, "format": "idx", "train": "none", "test": tiny_project.data["test"]}
     budget = budget_of(tiny_project, tmp_path, data, search={**SEARCH, "trials": 2})
-    answer = search(budget, tmp_path / "run", local_executor)
+    answer = search(budget, tmp_path / "run", inline_executor)
     rows = {row.role: row.values for row in answer.rows}
     assert rows["base"]["accuracy"].value == pytest.approx(tiny_project.test_top1, abs=0.011)
     assert "agreement" in rows["base"] and "accuracy_drop" in rows["recipe"]
@@ -179,7 +178,7 @@ def test_a_folder_without_labels(tiny_project, tmp_path):
     data = {"format": "folder", "train": str(tmp_path / "images"), "labels": False, "validation": 60}
     budget = budget_of(tiny_project, tmp_path, data, search={**SEARCH, "trials": 3})
     folder = tmp_path / "run"
-    answer = search(budget, folder, local_executor)
+    answer = search(budget, folder, inline_executor)
     assert answer.feasible and answer.chosen is not None
     assert "synthesize" not in answer.chosen.techniques
     said = words_of(budget, folder, answer)
@@ -241,12 +240,12 @@ def test_a_detector_without_boxes(tiny_detection, tmp_path, kind):
     changes = {"limits": {"agreement_drop": 0.6}, "optimize": ["size", "agreement"], "search": SEARCH}
     budget = make_budget(tiny_detection.budget(data=data, space={"techniques": techniques}, **changes), tmp_path)
     folder = tmp_path / "run"
-    answer = search(budget, folder, local_executor)
+    answer = search(budget, folder, inline_executor)
     assert answer.chosen is not None and "map50" not in answer.chosen.values
     rows = {row.role: row.values for row in answer.rows}
     assert rows["base"]["map50"].value == pytest.approx(tiny_detection.test_map50, abs=0.02)
     assert rows["base"]["agreement"].value == pytest.approx(1) and "map50_drop" in rows["recipe"]
     said = words_of(budget, folder, answer)
     assert budget.data.validation_name in said
-    applied = apply_recipe(folder / "recipe.yaml", tmp_path / "applied")["figures"]
+    applied = sousvit.build(folder / "recipe.yaml", out=tmp_path / "built").figures
     assert {"agreement", "test_map50", "test_map"} <= set(applied)

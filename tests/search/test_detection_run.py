@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import sousvit
 from sousvit.errors import UserError
 from sousvit.search.budget import make_budget
-from sousvit.search.judging.apply import apply_recipe
-from sousvit.search.judging.judge import trial_objectives
+from sousvit.search.judging.trial_objectives import trial_objectives
 
 SPACE = {"techniques": {"prune_mlp": {"keep": [0.5, 1.0], "importance": ["activation"], "allocation": ["uniform"]}}}
 
@@ -57,7 +55,7 @@ def test_a_classifiers_budget_knows_no_map(tiny_project):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_detection, tmp_path_factory):
+def finished(tiny_detection, tmp_path_factory, run_sousvit):
     home = tmp_path_factory.mktemp("home")
     voc = shutil.copytree(tiny_detection.root / "voc", home / "voc")
     for part in ("train", "test"):
@@ -67,8 +65,7 @@ def finished(tiny_detection, tmp_path_factory):
     limits, data = {"map50_drop": 0.9, "latency_ratio": 9}, {**tiny_detection.data, "root": str(voc)}
     budget = tiny_detection.budget(data=data, space=SPACE, search=search, limits=limits)
     (home / "budget.yaml").write_text(yaml.safe_dump(budget))
-    command = [sys.executable, "-m", "sousvit", "search", "budget.yaml", "--run", "one"]
-    result = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=280)
+    result = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=home)
     assert result.returncode == 0, result.stderr
     return home, result
 
@@ -91,8 +88,7 @@ def test_a_search_compresses_a_detector(finished):
 def test_its_recipe_is_applied_again(finished, tmp_path):
     home, _ = finished
     written = yaml.safe_load((home / "runs" / "one" / "recipe.yaml").read_text())
-    applied = apply_recipe(home / "runs" / "one" / "recipe.yaml", tmp_path / "out")
-    assert [note.split(" in ")[0] for note in applied["notes"]] == ["1 images listed twice"] * 2
-    figures = applied["figures"]
-    assert figures["validation_map50"][0] == pytest.approx(written["validation"]["map50"][0], abs=1e-3)
-    assert figures["test_map50"][0] == pytest.approx(written["test"]["map50"][0], abs=1e-3)
+    built = sousvit.build(home / "runs" / "one" / "recipe.yaml", out=tmp_path / "out")
+    assert [note.split(" in ")[0] for note in built.notes] == ["1 images listed twice"] * 2
+    assert built["validation_map50"].value == pytest.approx(written["validation"]["map50"][0], abs=1e-3)
+    assert built["test_map50"].value == pytest.approx(written["test"]["map50"][0], abs=1e-3)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sousvit.cli_search import local_executor
 from sousvit.search.archive import Archive
-from sousvit.search.budget import read_budget
+from sousvit.search.budget import Budget
 from sousvit.search.executors import local
 from sousvit.search.executors.executor import Job, MakeTable
+from sousvit.search.executors.open import inline_executor, local_executor
 from sousvit.spaces.recipe import Recipe, Step
 
 HERE = Path(__file__).parent
@@ -33,14 +33,9 @@ SPACE = {
 SEARCH = {"trials": 6, "seed": 0, "explore_fidelity": 1.0, "measure_time": 0.1}
 
 
-def sousvit(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sousvit", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, **options)
-
-
 @pytest.fixture(scope="module")
-def finished(tiny_project, tmp_path_factory):
-    """One finished run, shared by the tests that only read it."""
+def finished(tiny_project, tmp_path_factory, all_cores):
+    """One finished run of two real processes on all cores, shared by the tests that only read it."""
     home = tmp_path_factory.mktemp("home")
     budget = tiny_project.write_budget(
         home / "budget.yaml",
@@ -49,7 +44,9 @@ def finished(tiny_project, tmp_path_factory):
         space=SPACE,
         search=SEARCH,
     )
-    result = sousvit("search", budget, "--run", "one", "--json", cwd=home)
+    command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "one", "--json"]
+    with all_cores():
+        result = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     return home, json.loads(result.stdout)
 
@@ -89,17 +86,17 @@ def test_the_test_split_is_read_once(finished):
     assert sum(event["event"] == "test_read" for event in events) == 1
 
 
-def test_a_finished_run_asked_again_adds_nothing(finished):
+def test_a_finished_run_asked_again_adds_nothing(finished, run_sousvit):
     home, _ = finished
     before = len(Archive(home / "runs/one"))
-    result = sousvit("search", home / "budget.yaml", "--run", "one", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", home / "budget.yaml", "--run", "one", cwd=home)
     assert result.returncode == 0, result.stderr
     assert "recipe" in result.stdout
     assert len(Archive(home / "runs/one")) == before
     assert (home / "runs/one/events.jsonl").read_text().count('"event":"test_read"') == 1
 
 
-def test_a_resumed_run_keeps_its_weights(finished, tiny_project, tmp_path):
+def test_a_resumed_run_keeps_its_weights(finished, tiny_project, tmp_path, run_sousvit):
     home, _ = finished
     shutil.copytree(home / "runs", tmp_path / "runs")
     for file in (tiny_project.checkpoint, home / "budget.yaml"):
@@ -108,21 +105,21 @@ def test_a_resumed_run_keeps_its_weights(finished, tiny_project, tmp_path):
     log = tmp_path / "runs/one/events.jsonl"
     log.write_text(re.sub(r'"fingerprint":"[0-9a-f]+"', '"fingerprint":"other"', log.read_text()))
     (tmp_path / "budget.yaml").write_text(yaml.safe_dump({**budget, "search": {**budget["search"], "trials": 9}}))
-    result = sousvit("search", "budget.yaml", "--run", "one", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=tmp_path)
     assert result.returncode == 2 and "the model and data it began with" in result.stderr
 
 
-def test_another_budget_in_the_same_run_is_refused(finished, tiny_project):
+def test_another_budget_in_the_same_run_is_refused(finished, tiny_project, run_sousvit):
     home, _ = finished
     other = tiny_project.write_budget(home / "other.yaml", space=SPACE, search={**SEARCH, "seed": 5})
-    result = sousvit("search", other, "--run", "one", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", other, "--run", "one", cwd=home)
     assert result.returncode == 2 and "a run keeps its budget" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_the_archive_answers_another_budget(finished):
+def test_the_archive_answers_another_budget(finished, run_sousvit):
     home, _ = finished
     (home / "small.yaml").write_text("limits: {accuracy_drop: 0.9}\noptimize: [size]\n")
-    result = sousvit("recipe", "one", "small.yaml", "--json", "--out", "out.yaml", cwd=home)
+    result = run_sousvit("recipe", "one", "small.yaml", "--json", "--out", "out.yaml", cwd=home)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     finals = [trial for trial in Archive(home / "runs/one") if trial.is_final]
@@ -130,24 +127,24 @@ def test_the_archive_answers_another_budget(finished):
     assert answer["recipe"]["values"]["size"][0] == min(sizes)
     assert yaml.safe_load((home / "out.yaml").read_text())["recipe"] == answer["recipe"]["recipe"]
     (home / "space.yaml").write_text("space: training-free\noptimize: [size]\n")
-    refused = sousvit("recipe", "one", "space.yaml", cwd=home)
+    refused = run_sousvit("recipe", "one", "space.yaml", cwd=home)
     assert refused.returncode == 2 and "its own space" in refused.stderr
 
 
-def test_an_impossible_budget_is_infeasible_with_its_nearest_miss(finished):
+def test_an_impossible_budget_is_infeasible_with_its_nearest_miss(finished, run_sousvit):
     home, _ = finished
     (home / "hard.yaml").write_text("limits: {size_ratio: 0.001}\noptimize: [size]\n")
-    result = sousvit("recipe", "one", "hard.yaml", cwd=home)
+    result = run_sousvit("recipe", "one", "hard.yaml", cwd=home)
     assert result.returncode == 3
     assert "infeasible" in result.stdout and "size_ratio" in result.stdout
 
 
 @pytest.mark.slow
-def test_a_search_that_finds_nothing_writes_its_nearest_miss(tiny_project, tmp_path):
+def test_a_search_that_finds_nothing_writes_its_nearest_miss(tiny_project, tmp_path, run_sousvit):
     limits = {"size_ratio": 0.0001, "accuracy_drop": 0.3}
     search = {**SEARCH, "trials": 3}
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", limits=limits, space=SPACE, search=search)
-    result = sousvit("search", budget, "--run", "r", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert "infeasible" in result.stdout and "size_ratio" in result.stdout
     written = yaml.safe_load((tmp_path / "runs/r/nearest-miss.yaml").read_text())
@@ -156,10 +153,10 @@ def test_a_search_that_finds_nothing_writes_its_nearest_miss(tiny_project, tmp_p
 
 
 @pytest.mark.slow
-def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path):
+def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path, run_sousvit):
     space = {"techniques": {"prune_depth": {"drop": [2]}, "int8_dynamic": {"per_channel": [True]}}}
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", limits={"size_ratio": 0.5}, space=space, search=SEARCH)
-    result = sousvit("search", budget, "--run", "r", "--json", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = {row["role"]: row for row in json.loads(result.stdout)["rows"]}
     assert rows.keys() >= {"base", "recipe", "best single", "without prune_depth", "without int8_dynamic"}
@@ -168,7 +165,7 @@ def test_a_hybrid_answer_says_what_each_technique_bought(tiny_project, tmp_path)
 
 
 @pytest.mark.slow
-def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tmp_path):
+def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tmp_path, run_sousvit):
     training = {"num_views": [1], "augmentation": ["none"]}
     space = {
         "elastic": {"epochs": [2], "pool": [2], **training},
@@ -181,7 +178,7 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml", limits=limits, space={"techniques": space}, search=search
     )
-    result = sousvit("search", budget, "--run", "r", "--json", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     trials = [trial for trial in Archive(tmp_path / "runs/r") if "elastic" in trial.techniques]
@@ -191,7 +188,7 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
     assert read and not any("recover" in trial.seconds for trial in read)
     assert answer["recipe"]["fidelity"] == 1.0
     assert [step["technique"] for step in answer["recipe"]["recipe"]["steps"]][:1] == ["elastic"]
-    result = sousvit("apply", "runs/r/recipe.yaml", "--out", "applied", "--json", cwd=tmp_path)
+    result = run_sousvit("apply", "runs/r/recipe.yaml", "--out", "applied", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     row = next(row for row in answer["rows"] if row["role"] == "recipe")["values"]
     assert json.loads(result.stdout)["figures"]["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
@@ -202,7 +199,7 @@ def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_proje
     recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))
     asked = MakeTable(recipe.to_dict(), 1.0, single=None, leave_one_out=True, retrain_base=False)
     (tmp_path / "run").mkdir()
-    with local_executor(read_budget(budget), tmp_path / "run") as executor:
+    with inline_executor(Budget.read(budget), tmp_path / "run") as executor:
         executor.start(None)
         table = executor.call(asked)
     assert [row.role for row in table.rows] == ["base", "recipe"]
@@ -221,9 +218,9 @@ def test_the_answer_needs_neither_torch_nor_optuna(finished):
     assert result.returncode == 0, result.stderr
 
 
-def test_apply_reproduces_the_artifact_and_its_accuracy(finished):
+def test_apply_reproduces_the_artifact_and_its_accuracy(finished, run_sousvit):
     home, answer = finished
-    result = sousvit("apply", "runs/one/recipe.yaml", "--out", "applied", "--json", cwd=home)
+    result = run_sousvit("apply", "runs/one/recipe.yaml", "--out", "applied", "--json", cwd=home)
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)["figures"]
     row = next(row for row in answer["rows"] if row["role"] == "recipe")["values"]
@@ -231,9 +228,9 @@ def test_apply_reproduces_the_artifact_and_its_accuracy(finished):
     assert figures["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
 
 
-def test_measure_compares_two_artifacts(finished):
+def test_measure_compares_two_artifacts(finished, run_sousvit):
     home, _ = finished
-    result = sousvit(
+    result = run_sousvit(
         "measure", "runs/one/artifacts/recipe", "--baseline", "runs/one/artifacts/base", "--json", cwd=home
     )
     assert result.returncode == 0, result.stderr
@@ -250,7 +247,7 @@ def test_report_is_one_self_contained_page(finished):
     assert "accuracy_drop &lt;= 0.3" in page
 
 
-def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch):
+def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch, forget_plugins):
     monkeypatch.setattr(local, "GRACE", 1.0)
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml",
@@ -262,10 +259,10 @@ def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch):
     )
     (tmp_path / "run").mkdir()
     outcomes = {}
-    with local_executor(read_budget(budget), tmp_path / "run") as executor:
+    with local_executor(Budget.read(budget), tmp_path / "run") as executor:
         base = executor.start(None)
         assert base.values["trouble"].value == 4.0
-        for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, 5.0), (0, 60.0)):
+        for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, 2.0), (0, 60.0)):
             recipe = Recipe((Step.make("prune_depth", drop=drop),)) if drop else Recipe()
             executor.submit(Job(f"{drop}-{len(outcomes)}", recipe.to_dict(), 1.0, 0, timeout))
             outcome = executor.wait()
@@ -281,7 +278,7 @@ def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path):
+def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path, run_sousvit):
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml",
         limits={"accuracy_drop": 0.3},
@@ -298,7 +295,7 @@ def test_kill_9_in_the_middle_loses_nothing(tiny_project, tmp_path):
     process.wait()
     finished = set(Archive(tmp_path / "runs/r").trials)
     assert len(finished) >= 2
-    result = sousvit("search", budget, "--run", "r", cwd=tmp_path)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "r", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     keys = [json.loads(line)["trial"]["key"] for line in log.read_text().splitlines() if '"event":"trial"' in line]
     assert finished <= set(keys) and len(keys) == len(set(keys)) == 5

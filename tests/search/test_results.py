@@ -8,20 +8,25 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.errors import TrialError, UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
-from sousvit.search.goals import Goals
-from sousvit.search.proposers.optuna import Proposer, storage_errors_as_user_errors
 from sousvit.search.results import FinalTable, Row, choose
 from sousvit.search.run import _check_measured, claim_run
 from sousvit.specs import DataSpec
+
+
+class Told(Callback):
+    def __init__(self):
+        self.lines = []
+
+    def on_message(self, text):
+        self.lines.append(text)
 
 
 def finished(simulated, verify, **changes):
@@ -36,8 +41,8 @@ def finished(simulated, verify, **changes):
         return FinalTable(tuple(rows), skipped=("without tome",), notes=("3 boxes dropped in train",))
 
     run.executor._answers.update({Verify: verify, MakeTable: make_table})
-    said = []
-    return run, final_answer(run.archive, run.engine.goals, run.budget, run.executor, Hooks(say=said.append)), said
+    told = Told()
+    return run, final_answer(run.archive, run.engine.goals, run.budget, run.executor, told), told.lines
 
 
 def holds(request):
@@ -60,7 +65,7 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
 def test_a_second_answer_says_that_the_test_split_was_read(simulated):
     data = {"format": "idx", "train": "train-images", "test": "test-images"}
     run, first, _ = finished(simulated, holds, data=data)
-    second = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Hooks())
+    second = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
     run.archive.append("test_read", recipe={})  # of an answer that was cut short
     assert run.archive.test_answers == 2
     assert not any("was read for earlier" in note for note in first.notes)
@@ -145,15 +150,6 @@ def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
     assert value == Measurement(3.0, 2.0, 4.0) and all(
         type(end) is float for end in (value.value, value.low, value.high)
     )
-
-
-def test_a_study_that_cannot_be_written_is_one_clear_line(simulated, tmp_path):
-    run = simulated()
-    known = run.engine._proposer
-    with pytest.raises(SharedInputError, match="study's file must be writable"):
-        Proposer(known.space, run.engine._shape, Goals(weights={"size": 1.0}), 0, tmp_path / "no-folder" / "study.db")
-    with pytest.raises(SharedInputError, match="disk is full"), storage_errors_as_user_errors(tmp_path):
-        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
 
 @pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])

@@ -27,9 +27,9 @@ def earlier(simulated):
 
 def resolved(run):
     """The earlier run's budget as its folder says it."""
-    from sousvit.search.budget import read_budget
+    from sousvit.search.budget import Budget
 
-    return read_budget(run.archive.folder / "budget.yaml")
+    return Budget.read(run.archive.folder / "budget.yaml")
 
 
 def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simulated, tmp_path):
@@ -48,7 +48,7 @@ def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simu
     assert warm.archive.own == 12 and len(warm.archive) == count + 12
     assert not complete & {trial.key for trial in warm.archive if not trial.source}
     assert any(trial.source for trial in warm.archive.front(warm.engine.goals))
-    told = [trial for trial in warm.engine._proposer.study.trials if trial.state.is_finished()]
+    told = [trial for trial in warm.engine._proposals.proposer.study.trials if trial.state.is_finished()]
     assert warm.engine.counts.replayed > 0 and len(told) >= 10
 
     third = Archive(tmp_path / "three", writable=True)

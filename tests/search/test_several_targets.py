@@ -12,12 +12,8 @@ import pytest
 import yaml
 
 SPACE = {"techniques": {"prune_depth": {"drop": [0, 1, 2]}, "int8_dynamic": {"weights": ["uint8"]}}}
+Finished = tuple[Path, dict[str, Any]]
 SEARCH = {"trials": 5, "seed": 0, "measure_time": 0.1, "leave_one_out": False}
-
-
-def sousvit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sousvit", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +26,7 @@ def agent() -> Any:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_project: Any, agent: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(tiny_project: Any, agent: str, tmp_path_factory: pytest.TempPathFactory, run_sousvit: Any) -> Finished:
     home = tmp_path_factory.mktemp("home")
     profile = {"device": "board", "agent": agent, "runtime": "onnxruntime", "patience": 5}
     (home / "board.yaml").write_text(yaml.safe_dump(profile))
@@ -42,12 +38,12 @@ def finished(tiny_project: Any, agent: str, tmp_path_factory: pytest.TempPathFac
         space=SPACE,
         search=SEARCH,
     )
-    result = sousvit("search", budget, "--run", "one", "--json", cwd=home)
+    result = run_sousvit("search", "--executor", "inline", budget, "--run", "one", "--json", cwd=home)
     assert result.returncode == 0, result.stderr
     return home, json.loads(result.stdout)
 
 
-def test_every_trial_has_figures_of_every_target(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_every_trial_has_figures_of_every_target(finished: Finished) -> None:
     home, _ = finished
     events = [json.loads(line) for line in (home / "runs/one/events.jsonl").read_text().splitlines()]
     trials = [event["trial"] for event in events if event["event"] == "trial"]
@@ -61,7 +57,7 @@ def test_every_trial_has_figures_of_every_target(finished: tuple[Path, dict[str,
     assert set(base["timings"]) == {"local-1-thread", "board"} == set(base["machine"]["devices"])
 
 
-def test_the_limit_of_the_named_target_holds(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_the_limit_of_the_named_target_holds(finished: Finished) -> None:
     _, answer = finished
     assert answer["status"] == "feasible"
     ratio, _, high = answer["recipe"]["values"]["latency_ratio@board"]
@@ -70,27 +66,27 @@ def test_the_limit_of_the_named_target_holds(finished: tuple[Path, dict[str, Any
     assert rows["recipe"]["latency_ratio@board"][0] < 1 and "latency_ratio" in rows["recipe"]
 
 
-def test_the_table_and_the_report_show_each_target(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_the_table_and_the_report_show_each_target(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
-    shown = sousvit("search", "budget.yaml", "--run", "one", cwd=home)
+    shown = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=home)
     assert shown.returncode == 0, shown.stderr
     assert "p50 ms board" in shown.stdout and "speed-up board" in shown.stdout
     assert "p50 ms board" in (home / "runs/one/report.html").read_text()
 
 
-def test_an_archive_answers_for_the_targets_it_measured(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_an_archive_answers_for_the_targets_it_measured(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
     (home / "other.yaml").write_text(yaml.safe_dump({"limits": {"latency_ratio@board": 0.9}, "optimize": ["size"]}))
-    assert sousvit("recipe", "one", "other.yaml", "--json", cwd=home).returncode in (0, 3)
+    assert run_sousvit("recipe", "one", "other.yaml", "--json", cwd=home).returncode in (0, 3)
     (home / "new.yaml").write_text(yaml.safe_dump({"targets": ["local-1-thread"], "optimize": ["size"]}))
-    wrong = sousvit("recipe", "one", "new.yaml", cwd=home)
+    wrong = run_sousvit("recipe", "one", "new.yaml", cwd=home)
     assert wrong.returncode == 2 and "sousvit retarget" in wrong.stderr
 
 
-def test_measuring_on_a_device(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_measuring_on_a_device(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
     artifacts = home / "runs/one/artifacts"
-    measured = sousvit(
+    measured = run_sousvit(
         "measure", artifacts / "recipe", "--baseline", artifacts / "base", "--target", "board.yaml", "--json", cwd=home
     )
     figures = json.loads(measured.stdout)["figures"]
@@ -98,21 +94,21 @@ def test_measuring_on_a_device(finished: tuple[Path, dict[str, Any]]) -> None:
     assert "board at" not in figures["target"] and "board" in figures["target"] and figures["machine"]
 
 
-def test_checking_a_device(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_checking_a_device(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
-    checked = sousvit("device", "check", "board.yaml", cwd=home)
+    checked = run_sousvit("device", "check", "board.yaml", cwd=home)
     assert checked.returncode == 0 and "onnxruntime" in checked.stdout
     (home / "gone.yaml").write_text("{device: gone, agent: 'http://127.0.0.1:9', patience: 0}")
-    gone = sousvit("device", "check", "gone.yaml", cwd=home)
+    gone = run_sousvit("device", "check", "gone.yaml", cwd=home)
     assert gone.returncode == 2 and gone.stderr.count("\n") == 1 and "its agent must answer" in gone.stderr
 
 
-def test_energy_is_absent_with_a_clear_word(finished: tuple[Path, dict[str, Any]], tiny_project: Any) -> None:
+def test_energy_is_absent_with_a_clear_word(finished: Finished, tiny_project: Any, run_sousvit: Any) -> None:
     from sousvit.objectives.energy import find_meter
 
     home, _ = finished
     tiny_project.write_budget(home / "energy.yaml", optimize=["energy"], search=SEARCH, space=SPACE)
-    asked = sousvit("search", "energy.yaml", "--run", "energy", "--json", cwd=home)
+    asked = run_sousvit("search", "--executor", "inline", "energy.yaml", "--run", "energy", "--json", cwd=home)
     if find_meter() is None:
         assert asked.returncode == 2 and "energy must be measurable" in asked.stderr
     else:
@@ -120,21 +116,21 @@ def test_energy_is_absent_with_a_clear_word(finished: tuple[Path, dict[str, Any]
 
 
 @pytest.mark.parametrize("name", ["standin-1core-128mb"])
-def test_retargeting_answers_from_the_front(name: str, finished: tuple[Path, dict[str, Any]]) -> None:
+def test_retargeting_answers_from_the_front(name: str, finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
     new = {"targets": [name], "limits": {"latency_ratio": 0.98}, "optimize": ["latency"]}
     (home / "retarget.yaml").write_text(yaml.safe_dump(new))
-    answered = sousvit("retarget", "one", "retarget.yaml", "--out", "recipe.yaml", "--json", cwd=home)
+    answered = run_sousvit("retarget", "one", "retarget.yaml", "--out", "recipe.yaml", "--json", cwd=home)
     assert answered.returncode == 0, answered.stderr
     answer = json.loads(answered.stdout)
     assert answer["recipe"]["values"]["latency_ratio"][0] < 0.98
     assert yaml.safe_load((home / "recipe.yaml").read_text())["target"]["device"] == "stand-in"
-    assert sousvit("retarget", "one", "retarget.yaml", cwd=home).returncode == 0
+    assert run_sousvit("retarget", "one", "retarget.yaml", cwd=home).returncode == 0
 
 
-def test_a_target_that_nothing_fits_is_infeasible(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_a_target_that_nothing_fits_is_infeasible(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
     tiny = {"name": "tiny", "device": "stand-in", "memory": "10 MB"}
     (home / "tiny.yaml").write_text(yaml.safe_dump({"targets": [tiny], "optimize": ["latency"]}))
-    answered = sousvit("retarget", "one", "tiny.yaml", cwd=home)
+    answered = run_sousvit("retarget", "one", "tiny.yaml", cwd=home)
     assert answered.returncode == 3 and "10 MB" in answered.stdout

@@ -1,4 +1,4 @@
-"""A study: what it lists, that it resumes, and what it writes."""
+"""A survey: what it lists, that it resumes, and what it writes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 
 from sousvit.errors import UserError
 from sousvit.search.executors.executor import Job, JobResult
-from sousvit.search.report.study import write_study
-from sousvit.search.survey import COMBINATIONS, entries, run_study
+from sousvit.search.report.survey import write_survey
+from sousvit.search.survey import COMBINATIONS, entries, run_survey
 from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.technique import techniques
 
@@ -21,7 +21,7 @@ def space(shape):
 def test_every_technique_and_combination_of_the_space_is_listed_once(space, shape):
     listed = entries(space, shape, seed=0)
     names = {trial.origin for trial in listed}
-    compressing = {technique.name for technique in techniques() if technique.compresses}
+    compressing = {technique.name for technique in techniques() if technique.role.compresses}
     assert names >= compressing | set(COMBINATIONS) | {"base"}
     assert names >= {"tome, untrained", "attention, untrained"} and names.isdisjoint(
         {"qat, untrained", "student, untrained"}
@@ -36,15 +36,15 @@ def test_every_technique_and_combination_of_the_space_is_listed_once(space, shap
 
 
 @pytest.fixture
-def study(simulated_study, tmp_path):
+def survey(simulated_survey, tmp_path):
     def run(*arguments, **changes):
-        budget, executor = simulated_study(*arguments, **changes)
-        return run_study(budget, tmp_path, lambda *_: executor), executor
+        budget, executor = simulated_survey(*arguments, **changes)
+        return run_survey(budget, tmp_path, lambda *_: executor), executor
 
     return run
 
 
-def test_a_study_measures_all_resumes_and_writes_table_and_plot(study, tmp_path):
+def test_a_survey_measures_all_resumes_and_writes_table_and_plot(survey, tmp_path):
     class Killed(BaseException):
         pass
 
@@ -57,11 +57,11 @@ def test_a_study_measures_all_resumes_and_writes_table_and_plot(study, tmp_path)
         return JobResult(job.attempt, "failed", message="boom") if len(done) == 4 else None
 
     with pytest.raises(Killed):
-        study(trouble, space="all")
-    archive, executor = study(space="all")
+        survey(trouble, space="all")
+    archive, executor = survey(space="all")
     first = [(str(job.recipe), job.fidelity) for job in done[:8]]
     assert not set(first) & {(str(job.recipe), job.fidelity) for job in executor.jobs}
-    table, page = write_study(archive, tmp_path)
+    table, page = write_survey(archive, tmp_path)
     text = table.read_text()
     assert text.count("\n") == len(archive) + 2 and "boom" in text and "structure + int8" in text
     assert "plotly" in page.read_text()
@@ -70,7 +70,7 @@ def test_a_study_measures_all_resumes_and_writes_table_and_plot(study, tmp_path)
     assert (frame["fidelity"] == 1.0).all()
 
 
-def test_another_budget_wants_another_run(study):
-    study(space={"techniques": {"prune_mlp": {}, "int8_dynamic": {}}})
+def test_another_budget_wants_another_run(survey):
+    survey(space={"techniques": {"prune_mlp": {}, "int8_dynamic": {}}})
     with pytest.raises(UserError, match="keeps its budget"):
-        study(space={"techniques": {"prune_mlp": {}}})
+        survey(space={"techniques": {"prune_mlp": {}}})

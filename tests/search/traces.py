@@ -18,7 +18,7 @@ import timm
 
 from sousvit.files import content_hash
 from sousvit.search.archive import Archive
-from sousvit.search.callbacks import Watcher
+from sousvit.search.callbacks import Callback
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay
 from sousvit.search.replay.table import Table
@@ -61,7 +61,7 @@ def simulated(workers: int = 1, **changes: object) -> Iterable[Trial]:
         archive.append("base", base=base.to_dict())
         executor = SimulatedExecutor(base, Simulation(shape, budget).judge, clock, workers=workers)
         space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
-        engine = make_engine(budget, archive, executor, base, shape, space, None, Watcher(), clock)
+        engine = make_engine(budget, archive, executor, base, shape, space, Callback(), clock, with_study=False)
         engine.run()
         archive.close()
         return list(archive)

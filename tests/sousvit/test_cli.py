@@ -10,27 +10,19 @@ import pytest
 import torch
 import yaml
 
-from sousvit.cli import main
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def cli(monkeypatch, tmp_path, capsys):
-    """Run the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
+def cli(run_sousvit, tmp_path):
+    """Run the command line in an empty folder: (exit code, stdout, stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        done = run_sousvit(*arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
 
-    monkeypatch.chdir(tmp_path)
     return run
 
 
@@ -64,7 +56,7 @@ def write(path: Path, value: object) -> Path:
 def test_bad_budgets_exit_with_2_and_one_line(cli, tiny_project, tmp_path, change, words):
     budget = tiny_project.budget()
     change(budget)
-    code, _, err = cli("search", write(tmp_path / "b.yaml", budget), "--run", "r")
+    code, _, err = cli("search", write(tmp_path / "b.yaml", budget), "--run", "r", "--executor", "inline")
     lines = [line for line in err.splitlines() if line.startswith("sousvit:")]
     assert code == 2 and len(lines) == 1 and words in lines[0], err
     assert "Traceback" not in err
@@ -238,13 +230,13 @@ def test_the_detection_example_fits_the_base_that_its_training_file_makes(tmp_pa
     ids=lambda path: f"{path.parent.name}-{path.name}",
 )
 def test_every_example_is_a_valid_budget_or_training_file(path):
-    from sousvit.search.budget import read_budget
+    from sousvit.search.budget import Budget
     from sousvit.spaces.training.base import read_training
 
     if path.name == "train.yaml":
         assert read_training(path).training.epochs >= 1
     else:
-        budget = read_budget(path)
+        budget = Budget.read(path)
         data = budget.data
         own = () if data.kind == "none" else (data.train, data.validation)
         for part in (*own, data.test, budget.model.checkpoint):

@@ -1,13 +1,38 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import sys
+from abc import ABC, abstractmethod
 
 import pytest
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.registry import Registry, load_from_file
+from sousvit.registry import Registry, load_class
+
+
+class Thing(ABC):
+    """A contract."""
+
+    name = ""
+    colour = ""
+
+    @abstractmethod
+    def use(self):
+        """What it is for."""
+
+
+class Bell(Thing):
+    name, colour = "bell", "brass"
+
+    def use(self):
+        return "rings"
+
+
+class Drum(Thing):
+    name, colour = "drum", "red"
+
+    def use(self):
+        return "booms"
 
 
 class Point:
@@ -32,32 +57,21 @@ def entry_points(monkeypatch):
 
 @pytest.fixture
 def things(entry_points):
-    return Registry("thing", "sousvit.things")
-
-
-def test_what_was_added_is_found_and_listed_sorted(things):
-    things.add("b", 2)
-    things.add("a", 1)
-    assert not things.installed
-    assert things.get("a") == 1
-    assert things.names() == ["a", "b"]
-    assert list(things) == [1, 2]
-    assert "a" in things and "c" not in things
+    return Registry("thing", "sousvit.things", base=Thing, declares=("colour",))
 
 
 @pytest.fixture
 def listed(tmp_path, monkeypatch):
-    """A registry whose table names three modules, each of which notes that it was imported."""
+    """A table of three modules, and a list of those that were imported."""
     imported: list[str] = []
     monkeypatch.setattr("sousvit.registry.noted", imported, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("alpha", "beta", "gamma"):
-        source = (
-            f"import sousvit.registry\nsousvit.registry.noted.append('{name}')\nclass Thing:\n    pass\nthing = 5\n"
-        )
+    names = ("alpha", "beta", "gamma")
+    for name in names:
+        source = f"import sousvit.registry\nsousvit.registry.noted.append('{name}')\nclass Mine:\n    name = '{name}'\n"
         (tmp_path / f"listed_{name}.py").write_text(source)
-    yield {"alpha": "listed_alpha:Thing", "beta": "listed_beta:Thing", "gamma": "listed_gamma:thing"}, imported
-    for name in ("alpha", "beta", "gamma"):
+    yield {name: f"listed_{name}:Mine" for name in names}, imported
+    for name in names:
         sys.modules.pop(f"listed_{name}", None)
 
 
@@ -69,13 +83,31 @@ def test_a_look_up_imports_the_one_that_was_asked_for_and_listing_names_none(lis
         things.get("betta")
     assert imported == []
     beta = things.get("beta")
-    assert type(beta).__name__ == "Thing" and things.get("beta") is beta and imported == ["beta"]
-    assert [type(thing).__name__ for thing in things] == ["Thing", "Thing", "int"]
+    assert beta.name == "beta" and things.get("beta") is beta and imported == ["beta"]
+    assert [thing.name for thing in things] == ["alpha", "beta", "gamma"]
     assert sorted(imported) == ["alpha", "beta", "gamma"]
 
 
 def test_a_registry_of_classes_makes_no_instances(listed):
-    assert isinstance(Registry("thing", None, listed[0], classes=True).get("alpha"), type)
+    things = Registry("thing", None, listed[0], base=Thing, classes=True)
+    assert isinstance(things.get("alpha"), type) and things.register(Bell) is Bell
+
+
+def test_what_was_added_is_found_and_listed_sorted(things):
+    bell, drum = Bell(), Drum()
+    assert things.add("drum", drum) is drum
+    things.add("bell", bell)
+    assert not things.installed
+    assert things.get("bell") is bell and things.names() == ["bell", "drum"] and list(things) == [bell, drum]
+    assert "bell" in things and "horn" not in things
+
+
+def test_a_second_item_of_a_name_is_refused_and_the_first_stays(things):
+    first = things.add("bell", Bell())
+    things.add("bell", first)
+    with pytest.raises(UserError, match="thing names are unique; received 'bell'"):
+        things.add("bell", Bell())
+    assert things.get("bell") is first
 
 
 def test_a_name_in_the_table_cannot_be_taken(listed):
@@ -86,81 +118,120 @@ def test_a_name_in_the_table_cannot_be_taken(listed):
             things.add(name, object())
 
 
-def test_a_second_item_of_a_name_is_refused_and_the_first_stays(things):
-    first, second = object(), object()
-    things.add("a", first)
-    things.add("a", first)
-    with pytest.raises(UserError, match="thing names are unique; received 'a'"):
-        things.add("a", second)
-    assert things.get("a") is first
-
-
 def test_an_unknown_name_names_the_known_ones(things):
-    things.add("alpha", 1)
-    with pytest.raises(UnknownNameError, match="did you mean 'alpha'"):
-        things.get("alhpa")
+    things.register(Bell)
+    with pytest.raises(UnknownNameError, match="did you mean 'bell'"):
+        things.get("bel")
 
 
-def test_plug_ins_of_installed_packages_are_found_and_classes_instantiated(things, entry_points):
-    class Plugin:
-        pass
-
-    entry_points += [Point("class", Plugin), Point("value", 7)]
-    assert isinstance(things.get("class"), Plugin)
-    assert things.get("class") is things.get("class")
-    assert things.names() == ["class", "value"]
-    assert things.installed == {"class", "value"}
+def test_a_class_is_registered_once_and_another_of_its_name_is_refused(things):
+    bell = things.register(Bell)
+    assert isinstance(bell, Bell) and things.register(Bell) is bell is things.get("bell")
+    with pytest.raises(UserError, match="thing names are unique; received 'bell'"):
+        things.register(type("Other", (Drum,), {"name": "bell"}))
 
 
-def test_plug_ins_are_held_to_the_contract(entry_points):
-    def check(item: object, name: str) -> None:
-        if item != name:
-            raise UserError("a thing is its name", item, "rename it")
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (int, f"a thing derives from {__name__}.Thing; received int"),
+        (type("Mute", (Thing,), {"name": "mute"}), "a thing defines use; received Mute without it"),
+        (type("Loud", (Bell,), {"name": "Loud Bell"}), "the name of a thing is snake_case; received 'Loud Bell'"),
+        (type("Odd", (Bell,), {"__init__": lambda self, size: None}), "a thing is made without arguments"),
+        (type("Grey", (Bell,), {"colour": "grey"}), "a thing is not grey; received grey; correct here"),
+    ],
+)
+def test_a_class_that_breaks_the_contract_is_one_clear_line(broken, message):
+    def check(found, where):
+        if found.colour == "grey":
+            raise UserError("a thing is not grey", "grey", f"correct {where}")
 
-    things = Registry("thing", "sousvit.things", check=check)
-    entry_points += [Point("good", "good"), Point("bad", "worse")]
-    assert things.get("good") == "good"
-    with pytest.raises(UserError, match="a thing is its name; received worse"):
-        things.get("bad")
+    with pytest.raises(UserError) as caught:
+        Registry("thing", None, base=Thing, declares=("colour",), check=check).register(broken, "here")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_plug_in_of_a_package_cannot_replace_ours(entry_points):
-    things = Registry("thing", "sousvit.things", {"a": "math:pi"})
-    entry_points.append(Point("a", 2))
+def test_what_a_class_must_declare_is_named():
+    with pytest.raises(UserError, match="a thing declares name, colour, size; received no size"):
+        Registry("thing", None, base=Thing, declares=("colour", "size")).register(Bell)
+
+
+def test_a_part_of_a_plug_in_is_held_under_the_name_of_the_whole():
+    class Orchestra:
+        name, colour, instrument = "orchestra", "black", Drum
+
+    parts = Registry("thing", None, base=Thing, part="instrument")
+    assert isinstance(parts.register(Orchestra), Drum) and parts.names() == ["orchestra"]
+    with pytest.raises(UserError, match="a thing derives from"):
+        parts.register(Bell)
+
+
+def test_a_plug_in_of_a_file_or_a_module_is_loaded_and_its_place_is_known(things, tmp_path, monkeypatch):
+    source = "import test_registry\nclass Mine(test_registry.Bell):\n    name = '{}'\n"
+    (tmp_path / "mine.py").write_text(source.format("of_file"))
+    (tmp_path / "of_path.py").write_text(source.format("of_module"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "test_registry", sys.modules[__name__])
+    mine = things.load("mine.py:Mine", tmp_path)
+    assert mine.name == "of_file" and things.load(f"{tmp_path}/mine.py:Mine") is mine
+    assert things.load("of_path:Mine").name == "of_module"
+    assert things.reference("of_file") == f"{tmp_path}/mine.py:Mine" and things.reference("of_module") == "of_path:Mine"
+    things.register(Bell)
+    assert things.reference("bell") is None
+
+
+def test_plug_ins_of_installed_packages_are_found_and_made(things, entry_points):
+    entry_points += [Point("bell", Bell), Point("drum", Drum)]
+    assert things.names() == ["bell", "drum"] and things.installed == {"bell", "drum"}
+    assert isinstance(things.get("bell"), Bell) and things.get("bell") is things.get("bell")
+
+
+def test_plug_ins_of_installed_packages_are_held_to_the_contract(things, entry_points):
+    entry_points += [Point("bell", Bell), Point("number", int), Point("horn", Drum)]
+    assert things.get("bell").colour == "brass"
+    with pytest.raises(UserError, match=r"a thing derives from .*; received int; correct the plug-in 'number'"):
+        things.get("number")
+    with pytest.raises(UserError, match="an entry point has the name of its thing; received 'horn' for 'drum'"):
+        things.get("horn")
+
+
+def test_a_plug_in_of_a_package_cannot_replace_ours(entry_points, listed):
+    things = Registry("thing", "sousvit.things", listed[0])
+    entry_points.append(Point("alpha", Bell))
     for _ in range(2):
         with pytest.raises(UserError, match="unique"):
             things.names()
-    assert things.get("a") == math.pi
+    assert things.get("alpha").name == "alpha"
 
 
 def test_a_plug_in_of_a_file_cannot_replace_one_of_a_package(things, entry_points):
-    entry_points.append(Point("a", 2))
+    entry_points.append(Point("bell", Bell))
     with pytest.raises(UserError, match="unique"):
-        things.add("a", 1)
-    assert things.add("a", things.get("a")) == things.get("a") == 2
+        things.add("bell", Bell())
+    assert things.add("bell", things.get("bell")).colour == "brass"
 
 
 def test_two_plug_ins_of_one_name_are_refused(things, entry_points):
-    entry_points += [Point("a", object()), Point("a", object())]
+    entry_points += [Point("bell", Bell), Point("bell", Drum)]
     with pytest.raises(UserError, match="unique"):
         things.names()
 
 
 def test_a_broken_plug_in_is_told_at_every_look_up_and_ours_still_work(things, entry_points):
-    things.add("ours", 1)
-    entry_points += [Point("good", 3), Point("bad", ImportError("no module named that"))]
+    entry_points += [Point("bell", Bell), Point("bad", ImportError("no module named that"))]
+    things.register(Drum)
     for _ in range(2):
         with pytest.raises(UserError, match="thing plug-in 'bad' must import; received ImportError: no module"):
             list(things)
-    assert things.get("ours") == 1 and things.get("good") == 3
-    assert things.names() == ["bad", "good", "ours"]
+    assert things.get("drum").use() == "booms" and things.get("bell").use() == "rings"
+    assert things.names() == ["bad", "bell", "drum"]
 
 
 def test_a_class_is_loaded_from_a_file_relative_to_the_folder(tmp_path):
     (tmp_path / "mine.py").write_text("class Mine:\n    value = 5\n")
-    found = load_from_file("mine.py:Mine", "objective", tmp_path)
+    found = load_class("mine.py:Mine", "objective", tmp_path)
     assert found.value == 5
-    assert load_from_file(f"{tmp_path}/mine.py:Mine", "objective") is found, "loaded once"
+    assert load_class(f"{tmp_path}/mine.py:Mine", "objective") is found, "loaded once"
 
 
 def test_a_plug_in_may_hold_dataclasses_with_postponed_annotations(tmp_path):
@@ -168,17 +239,20 @@ def test_a_plug_in_may_hold_dataclasses_with_postponed_annotations(tmp_path):
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
         "@dataclass\nclass Mine:\n    a: int = 1\n"
     )
-    assert load_from_file("mine.py:Mine", "objective", tmp_path)().a == 1
+    assert load_class("mine.py:Mine", "objective", tmp_path)().a == 1
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("mine.py", "is named file.py:ClassName"),
-        ("mine.py:not a name", "is named file.py:ClassName"),
-        (":Mine", "is named file.py:ClassName"),
+        ("mine.py", "is named file.py:ClassName or package.module:ClassName"),
+        ("mine.py:not a name", "is named file.py:ClassName or package.module:ClassName"),
+        (":Mine", "is named file.py:ClassName or package.module:ClassName"),
         ("absent.py:Mine", "must be an existing .py file"),
-        ("mine.txt:Mine", "must be an existing .py file"),
+        ("./mine.txt:Mine", "must be an existing .py file"),
+        ("mine.txt:Mine", "must import; received ModuleNotFoundError"),
+        ("no_such_package.mine:Mine", "must import; received ModuleNotFoundError"),
+        ("math:Mine", "must hold its class; received 'Mine'"),
         ("mine.py:Absent", "must hold its class; received 'Absent'"),
         ("mine.py:value", "must hold its class"),
         ("broken.py:Mine", "must import; received ZeroDivisionError"),
@@ -193,7 +267,7 @@ def test_a_wrong_reference_is_one_clear_line(tmp_path, reference, message):
     (tmp_path / "syntax.py").write_text("def\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(UserError) as caught:
-        load_from_file(reference, "objective", tmp_path)
+        load_class(reference, "objective", tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -201,6 +275,6 @@ def test_a_wrong_reference_is_one_clear_line(tmp_path, reference, message):
 def test_a_repaired_file_loads_after_a_failure(tmp_path):
     (tmp_path / "mine.py").write_text("1 / 0\n")
     with pytest.raises(UserError):
-        load_from_file("mine.py:Mine", "objective", tmp_path)
+        load_class("mine.py:Mine", "objective", tmp_path)
     (tmp_path / "mine.py").write_text("class Mine: ...  # repaired\n")
-    assert load_from_file("mine.py:Mine", "objective", tmp_path).__name__ == "Mine"
+    assert load_class("mine.py:Mine", "objective", tmp_path).__name__ == "Mine"

@@ -33,7 +33,7 @@ from sousvit.spaces.technique import techniques
 from sousvit.spaces.techniques.quantization.ptq_int8 import quantizable_parts
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 from sousvit.spaces.techniques.synthesis.select import answers, truth_of
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.base import read_training, train_base
 from sousvit.spaces.training.loop import fit, predict
 from sousvit.spaces.training.plan import TrainingPlan
@@ -332,7 +332,7 @@ def test_what_the_base_finds_stands_for_labels(tiny_detection):
 def test_images_for_a_detector_hold_what_it_finds(method, tiny_detection):
     base = load(tiny_detection.model_spec())
     config = SynthesisConfig(method=method, images=16, steps=None if method == "scenes" else 2)
-    made = Supply(base).made(config)
+    made = Synthesiser(base).made(config)
     found = made.targets(torch.arange(16))
     assert sum(map(len, found)) >= 8
     assert {label for one in found for label in one.labels.tolist()} == {0, 1}

@@ -15,7 +15,7 @@ from sousvit.data.idx import write_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.spaces.images import open_final, open_splits
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.specs import ModelSpec
 
 ARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2, "class_token": False}
@@ -64,9 +64,9 @@ def write_digits(root, part, classes):
     return str(root / f"{part}-images.idx.gz")
 
 
-def refused(spec, base, supply=None):
+def refused(spec, base, synthesiser=None):
     with pytest.raises(UserError) as caught:
-        open_splits(spec, base, supply)
+        open_splits(spec, base, synthesiser)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 400
     return message
@@ -113,10 +113,10 @@ def test_the_test_splits_boxes_are_checked_first(kind, names, words, detector, t
     parts = {"labelled": {}, "unlabelled": {"labels": False}, "none": MADE}[kind]
     train = "none" if kind == "none" else write_coco(tmp_path, "train", [] if kind == "unlabelled" else ["a", "b"])
     spec = DataSpec(**{"validation": 1, **parts}, format="coco", train=train, test=write_coco(tmp_path, "test", names))
-    supply = Supply(detector)
-    message = refused(spec, replace(detector, class_names=("a", "b")), supply)
+    synthesiser = Synthesiser(detector)
+    message = refused(spec, replace(detector, class_names=("a", "b")), synthesiser)
     assert words in message or (kind == "labelled" and "every part of the data has the same classes" in message)
-    assert supply.seconds == 0, "before images are made"
+    assert synthesiser.seconds == 0, "before images are made"
 
 
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled", "none"])
@@ -124,29 +124,29 @@ def test_the_test_splits_labels_are_checked_first(kind, classifier, tmp_path):
     parts = {"labelled": {}, "unlabelled": {"labels": False}, "none": MADE}[kind]
     train = "none" if kind == "none" else write_digits(tmp_path, "train", 3)
     spec = DataSpec(**{"validation": 2, **parts}, format="idx", train=train, test=write_digits(tmp_path, "test", 4))
-    supply = Supply(classifier)
-    assert "3 classes for 4 labels in" in refused(spec, classifier, supply)
-    assert supply.seconds == 0, "before images are made"
+    synthesiser = Synthesiser(classifier)
+    assert "3 classes for 4 labels in" in refused(spec, classifier, synthesiser)
+    assert synthesiser.seconds == 0, "before images are made"
     write_digits(tmp_path, "test", 3)
-    assert open_splits(spec, classifier, supply).test_reads == 0
+    assert open_splits(spec, classifier, synthesiser).test_reads == 0
 
 
 def test_an_answer_without_data_is_judged_on_images_of_its_own(classifier):
-    supply = Supply(classifier)
-    splits = open_splits(DataSpec(format="none", **MADE), classifier, supply)
-    final, again = open_final(splits, supply), open_final(splits, supply)
+    synthesiser = Synthesiser(classifier)
+    splits = open_splits(DataSpec(format="none", **MADE), classifier, synthesiser)
+    final, again = open_final(splits, synthesiser), open_final(splits, synthesiser)
     assert len(final) == 16 and final.fingerprint == again.fingerprint
     for seed in (0, 1):  # a run may go on with another seed
-        splits = open_splits(splits.spec, classifier, Supply(classifier, seed))
+        splits = open_splits(splits.spec, classifier, Synthesiser(classifier, seed))
         for part in (splits.train, splits.validation):
             assert not (final.images()[:, None] == part.images()[None]).flatten(2).all(2).any()
 
 
 def test_an_answer_is_judged_on_the_test_split_where_there_is_one(classifier, tmp_path):
     spec = DataSpec(format="idx", train="none", test=write_digits(tmp_path, "test", 3), **MADE)
-    supply = Supply(classifier)
-    splits = open_splits(spec, classifier, supply)
-    assert len(open_final(splits, supply)) == 6 and splits.test_reads == 1
+    synthesiser = Synthesiser(classifier)
+    splits = open_splits(spec, classifier, synthesiser)
+    assert len(open_final(splits, synthesiser)) == 6 and splits.test_reads == 1
     bare = DataSpec(format="idx", train=write_digits(tmp_path, "train", 3), labels=False, validation=2)
     splits = open_splits(bare, classifier)
-    assert open_final(splits, supply) is splits.validation
+    assert open_final(splits, synthesiser) is splits.validation

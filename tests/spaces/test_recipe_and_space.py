@@ -41,7 +41,7 @@ class RandomTrial:
 @pytest.mark.parametrize("technique", list(techniques()), ids=lambda technique: technique.name)
 def test_every_technique_declares_itself_and_round_trips(technique, shape):
     assert technique.summary and technique.source and issubclass(type(technique), (ModelTechnique, DeployTechnique))
-    for name in technique.conflicts:
+    for name in technique.needs.conflicts:
         assert get_technique(name).excludes(technique)
     choices = technique.choices(shape)
     assert set(choices) <= set(technique.config.model_fields)
@@ -92,7 +92,7 @@ def test_steps_that_change_nothing_are_dropped(shape):
         ({"steps": [{"technique": "tome"}, {"technique": "evit"}]}, "exclude each other"),
         ({"steps": [{"technique": "distill"}, {"technique": "prune_mlp"}]}, "steps go images, base, input, structure"),
         ({"steps": [{"technique": "int8_dynamic"}], "runtime": "openvino"}, "must suit the runtime"),
-        ({"steps": [], "runtime": "tensorrt"}, "runtime must be known"),
+        ({"steps": [], "runtime": "tensorrt"}, "runtime must be a known name"),
         ({"steps": [{"keep": 1}]}, "names its technique"),
         ({"steps": {"a": 1}}, "a list of steps"),
         ({"stages": []}, "runtime and a list of steps"),

@@ -44,6 +44,7 @@ from sousvit.objectives.devices.device import device_facts
 from sousvit.objectives.devices.protocol import Order, OrderError
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.devices.remote.store import FullError, Store
+from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.tokens import read_token
 
 HOST, PORT = "127.0.0.1", 8765
@@ -53,8 +54,6 @@ PREFIX = "sousvit-device-"
 MAX_JSON = 1 << 20
 #: Seconds that a connection may be silent.
 SILENCE = 30.0
-#: Runtimes that open what strangers send; a torch program could hold code.
-RUNTIMES = ("onnxruntime", "openvino", "litert")
 
 
 class Agent(ThreadingHTTPServer):
@@ -97,7 +96,7 @@ class Agent(ThreadingHTTPServer):
     def facts(self) -> dict[str, Any]:
         """What the device is."""
         known = device_facts()
-        runtimes = {name: version for name, version in known["runtimes"].items() if name in RUNTIMES}
+        runtimes = {name: version for name, version in known["runtimes"].items() if get_runtime(name).opens_untrusted}
         bounds = {"max_bytes": self.max_bytes, "boot": self.boot, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         return {**known, "runtimes": runtimes, **bounds}
 
@@ -113,9 +112,11 @@ class Agent(ThreadingHTTPServer):
         nonce = str(given.pop("nonce", ""))[:64]
         with contextlib.ExitStack() as stack:
             order = Order.from_dict(given, lambda plain: stack.enter_context(self.store.laid_out(plain["files"])))
-            foreign = {one.runtime for one in order.artifacts.values()} - set(RUNTIMES)
+            offered = self.facts()["runtimes"]
+            foreign = {one.runtime for one in order.artifacts.values()} - set(offered)
             if foreign:
-                raise OrderError(f"the agent runs {', '.join(RUNTIMES)}, not {', '.join(sorted(foreign))[:40]}")
+                runs = ", ".join(offered) or "no runtime"
+                raise OrderError(f"the agent runs {runs}, not {', '.join(sorted(foreign))[:40]}")
             files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
             answer = process.measure(order, lambda: not _hung_up(connection))
         return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from sousvit.errors import SharedInputError, TrialError, UserError
@@ -27,6 +27,7 @@ from sousvit.objectives.devices.protocol import Order, OrderError
 from sousvit.objectives.devices.remote.checks import Sanity
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.devices.standin import OrderingDevice, decode
+from sousvit.objectives.runtimes.runtime import RUNTIMES, get_runtime
 
 if TYPE_CHECKING:
     from sousvit.objectives.targets.target import Target
@@ -55,6 +56,17 @@ class LostError(RuntimeError):
 class RemoteDevice(OrderingDevice):
     """Measures through a target's agent."""
 
+    name: ClassVar[str] = "agent"
+    reads: ClassVar[frozenset[str]] = frozenset({"cores", "memory", "agent", "token_file", "token_env"})
+
+    @classmethod
+    def misfit(cls, target: Target) -> tuple[str, object, str] | None:
+        refused = [name for name in target.runtimes if not get_runtime(name).opens_untrusted]
+        if not refused:
+            return None
+        open_there = ", ".join(runtime.name for runtime in RUNTIMES if runtime.opens_untrusted)
+        return "an agent opens no files that could hold code", ", ".join(refused), f"name one of {open_there}"
+
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         assert target.agent is not None
@@ -75,7 +87,7 @@ class RemoteDevice(OrderingDevice):
             ) from error
         return facts
 
-    def _measured(self, order: Order) -> Any:
+    def carry_out(self, order: Order) -> Any:
         self._require_trusted()
         for tried in range(1, TRIES + 1):
             try:

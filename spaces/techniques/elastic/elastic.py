@@ -10,8 +10,7 @@ from pydantic import Field
 from sousvit.spaces.context import NESTED, Context
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import Choices, ModelTechnique, Stage, get_technique
-from sousvit.spaces.techniques.pruning.depth import least_needed
+from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, get_technique
 from sousvit.spaces.techniques.pruning.width import WidthPruning
 from sousvit.spaces.techniques.recovery.distill import RecoveryConfig, train
 
@@ -51,14 +50,13 @@ class Elastic(ModelTechnique):
 
     name: ClassVar[str] = NESTED
     stage: ClassVar[Stage] = Stage.BASE
+    role: ClassVar[Role] = Role.PREPARE
     config: ClassVar[type[ElasticConfig]] = ElasticConfig
     summary: ClassVar[str] = "a base trained once so that its narrower and shallower parts work; shared by all recipes"
     source: ClassVar[str] = (
         "sandwich rule: universally slimmable networks (arXiv 1903.05134); Once-for-all (1908.09791); "
         "AutoFormer (2107.00651)"
     )
-    compresses: ClassVar[bool] = False
-    prepares: ClassVar[bool] = True
 
     def choices(self, shape: VitShape) -> Choices:
         return {"epochs": (0, 4)}
@@ -93,13 +91,15 @@ def order(model: nn.Module, context: Context) -> None:
 
     The model computes the same. What was decided for this base before is done again.
     """
+    from sousvit.spaces.techniques.pruning.blocks import least_needed
+
     known = context.nested
     units: dict[str, list[list[int]]] = {}
     for name in ORDERED:
         handler = get_technique(name)
         assert isinstance(handler, WidthPruning)
-        units[name] = handler.ranked(model, context) if known is None else known["units"][name]
-        handler.reorder(model, units[name])
+        units[name] = handler.units().ranked(model, context) if known is None else known["units"][name]
+        handler.units().reorder(model, units[name])
     if known is None:
         blocks = least_needed(model, vit_shape(model).depth - 1, context)
         context.decide(NESTED, {"blocks": blocks, "units": units})

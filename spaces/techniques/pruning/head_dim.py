@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from sousvit.spaces.calibration.repair import Moments
-from sousvit.spaces.calibration.stream import TokenStream, new_linear
 from sousvit.spaces.context import Context
-from sousvit.spaces.layers.low_rank import whitening
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
-    from timm.layers import Attention
+    import torch
     from timm.models.vision_transformer import Block, VisionTransformer
+    from torch import nn
 
 MULTIPLE = 8
 
@@ -64,6 +59,9 @@ class PruneHeadDim(ModelTechnique):
         return shape.with_blocks(replace(block, head_dim=kept_channels(block, config.keep)) for block in shape.blocks)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.calibration.stream import TokenStream
+        from sousvit.spaces.techniques.pruning.head_products import narrow_heads, with_constant
+
         shape = vit_shape(model)
         model.eval()
         if self.is_identity(config, shape):
@@ -73,8 +71,7 @@ class PruneHeadDim(ModelTechnique):
             width = kept_channels(block_shape, config.keep)
             moment = None
             if stream is not None:
-                moments = stream.moments(partial(_attend, block), block.attn.qkv)
-                moment = _with_constant(moments)
+                moment = with_constant(stream.moments(partial(_attend, block), block.attn.qkv))
             narrow_heads(block.attn, width, moment)
             if stream is not None:
                 stream.advance(block)
@@ -91,59 +88,3 @@ def kept_channels(block: BlockShape, keep: float) -> int:
 def _attend(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     out: torch.Tensor = block.attn(block.norm1(tokens))
     return out
-
-
-def _with_constant(moments: Moments) -> torch.Tensor:
-    """Second moment ``[inputs + 1, inputs + 1]`` of the inputs with a 1 appended."""
-    mean = moments.sum_x / moments.count
-    top = torch.cat([moments.xx / moments.count, mean[:, None]], dim=1)
-    return torch.cat([top, torch.cat([mean, mean.new_ones(1)])[None]])
-
-
-@torch.no_grad()
-def narrow_heads(attention: Attention, width: int, moment: torch.Tensor | None) -> None:
-    """Keep ``width`` channels a head.
-
-    Args:
-        attention: with query, key and value biases.
-        width: at most ``head_dim``.
-        moment: of the input with a constant, or None to keep the first channels.
-    """
-    heads, old = attention.num_heads, attention.head_dim
-    augmented = torch.cat([attention.qkv.weight, attention.qkv.bias[:, None]], dim=1).double()
-    parts = augmented.unflatten(0, (3, heads, old))  # [3, heads, old, inputs + 1]
-    output = attention.proj.weight.double().unflatten(1, (heads, old))  # [outputs, heads, old]
-    # The scores are divided by the root of the new width, so queries take the difference.
-    stretch = math.sqrt(width / old)
-    if moment is None:
-        q, k, v = (part[:, :width] for part in parts)
-        q, out = q * stretch, output[:, :, :width]
-    else:
-        root, inverse = whitening(moment)
-        q, k = _split(parts[0].mT @ parts[1], root, inverse, width, stretch)
-        v, out = _split_values(parts[2], output, root, inverse, width)
-    joined = torch.cat([part.flatten(0, 1) for part in (q, k, v)]).to(attention.qkv.weight.dtype)
-    attention.qkv = new_linear(attention.qkv, joined[:, :-1], joined[:, -1])
-    attention.proj = new_linear(attention.proj, out.flatten(1).to(joined.dtype), attention.proj.bias)
-    attention.head_dim, attention.attn_dim, attention.scale = width, heads * width, width**-0.5
-
-
-def _split(
-    scores: torch.Tensor, root: torch.Tensor, inverse: torch.Tensor, width: int, stretch: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys ``[heads, width, inputs + 1]`` whose products are nearest to ``scores [heads, in, in]``."""
-    u, s, vt = torch.linalg.svd(root.T @ scores @ root)
-    scale = s[:, :width, None].sqrt()
-    queries = scale * u[:, :, :width].mT @ inverse
-    keys = scale * vt[:, :width] @ inverse
-    return queries * stretch, keys
-
-
-def _split_values(
-    values: torch.Tensor, output: torch.Tensor, root: torch.Tensor, inverse: torch.Tensor, width: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values ``[heads, width, inputs + 1]`` and their output weights ``[outputs, heads, width]``."""
-    product = output.transpose(0, 1) @ values  # [heads, outputs, inputs + 1]
-    u, s, vt = torch.linalg.svd(product @ root, full_matrices=False)
-    scale = s[:, :width].sqrt()
-    return scale[:, :, None] * vt[:, :width] @ inverse, (u[:, :, :width] * scale[:, None]).transpose(0, 1)

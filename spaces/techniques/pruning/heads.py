@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import nn
-
-from sousvit.spaces.layers.low_rank import LowRankLinear
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, Stage, StepConfig
-from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
+from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block
+    from sousvit.spaces.techniques.pruning.units import Units
 
 #: A search tries at most about this many head counts.
 MAX_CHOICES = 6
@@ -42,9 +38,10 @@ class PruneHeads(WidthPruning):
     def unmet_need(self, shape: VitShape) -> str | None:
         return None if any(block.heads > 1 for block in shape.blocks) else "only one head a block"
 
-    def num_units(self, block: BlockShape) -> int:
-        """Heads."""
-        return block.heads
+    def units(self) -> Units:
+        from sousvit.spaces.techniques.pruning.units import Heads
+
+        return Heads()
 
     def num_kept(self, block: BlockShape, keep: float) -> int:
         """The nearest number of heads, at least 1."""
@@ -52,26 +49,3 @@ class PruneHeads(WidthPruning):
 
     def resized(self, block: BlockShape, units: int) -> BlockShape:
         return replace(block, heads=units)
-
-    def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
-        """``attn.proj``."""
-        return block.attn.proj, block.ls1
-
-    def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
-        """Attention only."""
-        out: torch.Tensor = block.attn(block.norm1(tokens))
-        return out
-
-    def weight_norms(self, block: Block) -> torch.Tensor:
-        """Norms of each head's value projection."""
-        value = block.attn.qkv.weight.detach().chunk(3)[2]
-        return value.unflatten(0, (block.attn.num_heads, -1)).square().sum((1, 2)).sqrt()
-
-    def narrow(self, block: Block, kept: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Slice ``qkv``, replace ``proj``, and fix what timm's attention remembers of its size."""
-        attention = block.attn
-        channels = torch.arange(attention.qkv.out_features).reshape(3, attention.num_heads, attention.head_dim)
-        keep_outputs(attention, "qkv", channels[:, kept].flatten())
-        replace_reader(attention, "proj", weight, bias)
-        attention.num_heads = len(kept)
-        attention.attn_dim = len(kept) * attention.head_dim  # head_dim and scale stay: heads are removed whole

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from sousvit.spaces.calibration.repair import Moments
-from sousvit.spaces.calibration.stream import TokenStream
 from sousvit.spaces.context import Context
-from sousvit.spaces.layers.low_rank import break_even, energies, factored, rank_of
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from timm.models.vision_transformer import Block, VisionTransformer
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 #: Places of the four layers in :attr:`BlockShape.ranks`, by what a search may choose.
 PARTS = {"all": (0, 1, 2, 3), "attention": (0, 1), "mlp": (2, 3)}
@@ -75,6 +68,9 @@ class LowRank(ModelTechnique):
         )
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.calibration.stream import TokenStream
+        from sousvit.spaces.techniques.pruning.ranks import block_moments, factor_block, sensitive_ranks
+
         shape = vit_shape(model)
         target = self.reshape(shape, config)
         if target == shape:
@@ -84,14 +80,14 @@ class LowRank(ModelTechnique):
         if context.calibration is None:
             ranks = context.decided(self.name, ranks)
             for block, block_ranks in zip(model.blocks, ranks, strict=True):
-                _factor_block(block, block_ranks, [None] * 4)
+                factor_block(block, block_ranks, [None] * 4)
             return model
         if config.allocation == "sensitivity":
-            ranks = context.decide(self.name, _sensitive_ranks(model, config, context, ranks))
+            ranks = context.decide(self.name, sensitive_ranks(model, config.method, context, ranks))
         stream = TokenStream(model, context, max(block.mlp.fc2.in_features for block in model.blocks))
         for block, block_ranks in zip(model.blocks, ranks, strict=True):
-            moments = _block_moments(stream, block) if config.method == "whitened" else [None] * 4
-            _factor_block(block, block_ranks, moments)
+            moments = block_moments(stream, block) if config.method == "whitened" else [None] * 4
+            factor_block(block, block_ranks, moments)
             stream.advance(block)
         return model
 
@@ -105,83 +101,12 @@ def uniform_ranks(block: BlockShape, embed_dim: int, config: LowRankConfig) -> t
         (block.mlp, embed_dim),
     )
     chosen = PARTS[config.layers]
-    qkv, proj, fc1, fc2 = (
-        break_even(*size, config.keep, MULTIPLE) if place in chosen else 0 for place, size in enumerate(sizes)
-    )
+    qkv, proj, fc1, fc2 = (break_even(*size, config.keep) if place in chosen else 0 for place, size in enumerate(sizes))
     return qkv, proj, fc1, fc2
 
 
-def layers_of(block: Block) -> list[nn.Linear]:
-    """``qkv, proj, fc1, fc2``."""
-    return [block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2]
-
-
-def _factor_block(block: Block, ranks: Sequence[int], moments: Sequence[Moments | None]) -> None:
-    owners = ((block.attn, "qkv"), (block.attn, "proj"), (block.mlp, "fc1"), (block.mlp, "fc2"))
-    for (owner, name), rank, moment in zip(owners, ranks, moments, strict=True):
-        if rank:
-            setattr(owner, name, factored(getattr(owner, name), rank, moment).eval())
-
-
-def _block_moments(stream: TokenStream, block: Block) -> list[Moments | None]:
-    return [stream.moments(partial(_run, block), layer) for layer in layers_of(block)]
-
-
-def _run(block: Block, tokens: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = block(tokens)
-    return out
-
-
-def _sensitive_ranks(
-    model: VisionTransformer, config: LowRankConfig, context: Context, uniform: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    """Ranks in steps of 8: of each kind of layer, those steps stay that keep most of their block's output energy.
-
-    Energies are relative to the layer's whole output, so that no block wins by its scale. Every layer keeps a step.
-    """
-    stream = TokenStream(model, context, max(block.mlp.fc2.in_features for block in model.blocks))
-    relative: list[list[torch.Tensor]] = []
-    for block in model.blocks:
-        moments = _block_moments(stream, block) if config.method == "whitened" else [None] * 4
-        found = [_energies(layer, moment) for layer, moment in zip(layers_of(block), moments, strict=True)]
-        relative.append([energy / energy.sum().clamp_min(1e-30) for energy in found])
-        stream.advance(block)
-    ranks = [list(row) for row in uniform]
-    for place in range(4):
-        total = sum(row[place] for row in uniform) // MULTIPLE
-        if total == 0:
-            continue
-        most = min(_largest_rank(layers_of(block)[place]) for block in model.blocks)
-        _allocate(ranks, place, total, [row[place] for row in relative], most // MULTIPLE)
-    return ranks
-
-
-def _energies(layer: nn.Linear, moments: Moments | None) -> torch.Tensor:
-    if moments is None:
-        return energies(layer.weight, None)
-    return energies(layer.weight, moments.covariance() if layer.bias is not None else moments.xx / moments.count)
-
-
-def _largest_rank(layer: nn.Linear) -> int:
-    """The largest rank whose two factors hold fewer weights than the full layer."""
-    return (layer.in_features * layer.out_features - 1) // (layer.in_features + layer.out_features)
-
-
-def _allocate(ranks: list[list[int]], place: int, total: int, relative: Sequence[torch.Tensor], most: int) -> None:
-    """Give ``total`` steps of 8 ranks to the blocks by the energy that each step adds; at most ``most`` to one."""
-    counts = [1] * len(relative)
-    gains = [
-        (float(energy[step * MULTIPLE : (step + 1) * MULTIPLE].sum()), index)
-        for index, energy in enumerate(relative)
-        for step in range(1, most)
-    ]
-    for _, index in sorted(gains, reverse=True)[: total - len(counts)]:
-        counts[index] += 1
-    for index, count in enumerate(counts):
-        ranks[index][place] = count * MULTIPLE
-
-
-def low_rank_of(block: Block) -> tuple[int, int, int, int]:
-    """Ranks of a real block's layers."""
-    qkv, proj, fc1, fc2 = (rank_of(layer) for layer in layers_of(block))
-    return qkv, proj, fc1, fc2
+def break_even(inputs: int, outputs: int, keep: float) -> int:
+    """The rank with a share ``keep`` of a full layer's weights, in steps of 8; 0 where it saves none."""
+    most = inputs * outputs / (inputs + outputs)
+    rank = max(1, round(keep * most / MULTIPLE)) * MULTIPLE
+    return rank if rank * (inputs + outputs) < inputs * outputs else 0

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import nn
-
-from sousvit.spaces.layers.low_rank import LowRankLinear
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, Stage, StepConfig
-from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig, keep_outputs, replace_reader
+from sousvit.spaces.techniques.pruning.width import WidthPruning, WidthPruningConfig
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block
+    from sousvit.spaces.techniques.pruning.units import Units
 
 #: Hidden widths are multiples of this, which vector units and int8 kernels like.
 MULTIPLE = 8
@@ -38,9 +34,10 @@ class PruneMlp(WidthPruning):
             "allocation": ("uniform", "global"),
         }
 
-    def num_units(self, block: BlockShape) -> int:
-        """Hidden units."""
-        return block.mlp
+    def units(self) -> Units:
+        from sousvit.spaces.techniques.pruning.units import MlpUnits
+
+        return MlpUnits()
 
     def num_kept(self, block: BlockShape, keep: float) -> int:
         """The nearest multiple of 8 that the block has, at least 8; all units for ``keep`` 1."""
@@ -50,21 +47,3 @@ class PruneMlp(WidthPruning):
 
     def resized(self, block: BlockShape, units: int) -> BlockShape:
         return replace(block, mlp=units)
-
-    def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
-        """``fc2``."""
-        return block.mlp.fc2, block.ls2
-
-    def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
-        """The whole block: the MLP is its last part."""
-        out: torch.Tensor = block(tokens)
-        return out
-
-    def weight_norms(self, block: Block) -> torch.Tensor:
-        """Norms of the rows of ``fc1``."""
-        return block.mlp.fc1.weight.detach().norm(dim=1)
-
-    def narrow(self, block: Block, kept: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Slice ``fc1``, replace ``fc2``."""
-        keep_outputs(block.mlp, "fc1", kept)
-        replace_reader(block.mlp, "fc2", weight, bias)

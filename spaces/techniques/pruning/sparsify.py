@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from sousvit.spaces.calibration.stream import TokenStream
 from sousvit.spaces.context import Context
-from sousvit.spaces.layers.low_rank import reading_layer, writing_layer
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
+    import torch
     from timm.models.vision_transformer import Block, VisionTransformer
+    from torch import nn
 
 
 class SparsifyConfig(StepConfig):
@@ -59,6 +56,10 @@ class Sparsify(ModelTechnique):
         return shape
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        import torch
+
+        from sousvit.spaces.calibration.stream import TokenStream
+
         model.eval()
         if config.sparsity == 0:
             return model
@@ -69,7 +70,7 @@ class Sparsify(ModelTechnique):
             for layer in _layers(block):
                 norms = torch.ones(layer.in_features)
                 if stream is not None:
-                    moments = stream.moments(partial(_run, block), layer)
+                    moments = stream.moments(block, layer)
                     norms = (moments.xx.diagonal() / moments.count).sqrt().to(layer.weight.dtype)
                 keep_zeros(layer, chosen(layer.weight.detach().abs() * norms, config))
             if stream is not None:
@@ -78,6 +79,9 @@ class Sparsify(ModelTechnique):
 
 
 def _layers(block: Block) -> list[nn.Linear]:
+    """The linear layers of ``block``; of a factored one both factors."""
+    from sousvit.spaces.layers.low_rank import reading_layer, writing_layer
+
     found: list[nn.Linear] = []
     for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
         for part in (reading_layer(layer), writing_layer(layer)):
@@ -86,13 +90,10 @@ def _layers(block: Block) -> list[nn.Linear]:
     return found
 
 
-def _run(block: Block, tokens: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = block(tokens)
-    return out
-
-
 def chosen(scores: torch.Tensor, config: SparsifyConfig) -> torch.Tensor:
     """Bool ``[outputs, inputs]``: the weights that stay."""
+    import torch
+
     outputs, inputs = scores.shape
     if config.pattern == "2:4" and inputs % 4 == 0:
         groups = scores.view(outputs, inputs // 4, 4)
@@ -103,8 +104,10 @@ def chosen(scores: torch.Tensor, config: SparsifyConfig) -> torch.Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
 
 
-@torch.no_grad()
 def keep_zeros(layer: nn.Linear, kept: torch.Tensor) -> None:
     """Zero the other weights; training (:func:`.fit`) zeroes them again after every step."""
-    layer.weight.mul_(kept)
+    import torch
+
+    with torch.no_grad():
+        layer.weight.mul_(kept)
     layer.keeps_zeros = True  # type: ignore[assignment]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -21,6 +24,25 @@ class Fp16Config(StepConfig):
     """No parameters."""
 
 
+def _onnxruntime(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    halve_weights(graph, folder / graph.name)
+    return Artifact(folder, runtime, graph.name)
+
+
+def _openvino(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from sousvit.spaces.export.openvino import FILE, read_openvino, save_openvino
+
+    save_openvino(read_openvino(graph), folder, fp16=True)
+    # f32: OpenVINO would compute in bf16 by itself where the CPU can, which is what `bf16` is for.
+    return Artifact(folder, runtime, FILE, options={"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _litert(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from sousvit.spaces.export.litert import half_rules, quantize_litert
+
+    return Artifact(folder, runtime, quantize_litert(graph, half_rules(), folder).name)
+
+
 class Fp16(DeployTechnique):
     """Stores matrix weights as float16 with a Cast in front of their use; ONNX Runtime folds the Cast when it loads.
 
@@ -30,10 +52,14 @@ class Fp16(DeployTechnique):
 
     name: ClassVar[str] = "fp16"
     config: ClassVar[type[StepConfig]] = Fp16Config
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
     summary: ClassVar[str] = "float16 weights in the file, float32 arithmetic (needs no data)"
     source: ClassVar[str] = "mixed-precision storage: Micikevicius et al. (arXiv 1710.03740); openvino compress_to_fp16"
-    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino", "litert"})
-    uses_images: ClassVar[bool] = False
+    deployments: ClassVar[Mapping[str, Deployment]] = {
+        "onnxruntime": _onnxruntime,
+        "openvino": _openvino,
+        "litert": _litert,
+    }
 
     def choices(self, shape: ModelShape) -> Choices:
         """None."""
@@ -42,19 +68,6 @@ class Fp16(DeployTechnique):
     def bytes_per_weight(self, config: Any) -> float:
         """Two."""
         return 2.0
-
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        from sousvit.spaces.export.litert import half_rules, quantize_litert
-        from sousvit.spaces.export.openvino import read_openvino, save_openvino
-
-        if runtime == "litert":
-            return Artifact(folder, runtime, quantize_litert(graph, half_rules(), folder).name)
-        if runtime == "openvino":
-            save_openvino(read_openvino(graph), folder, fp16=True)
-            # f32: OpenVINO would compute in bf16 by itself where the CPU can, which is what `bf16` is for.
-            return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": "f32"})
-        halve_weights(graph, folder / "model.onnx")
-        return Artifact(folder, runtime, "model.onnx")
 
 
 def halve_weights(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -9,6 +10,8 @@ from sousvit.errors import TrialError, one_line
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -26,6 +29,26 @@ class Int8DynamicConfig(StepConfig):
     per_channel: bool = True
 
 
+def _onnxruntime(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from sousvit.spaces.export.onnx import quiet
+
+    try:
+        with quiet():
+            quantize_dynamic(
+                graph,
+                folder / graph.name,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=config.per_channel,
+                reduce_range=config.weights == "int7",
+                weight_type=QuantType.QUInt8 if config.weights == "uint8" else QuantType.QInt8,
+            )
+    except Exception as error:  # the quantizer raises many kinds
+        raise TrialError(f"int8_dynamic failed: {one_line(error)}") from error
+    return Artifact(folder, runtime, graph.name, batch_dependent=True)
+
+
 class Int8Dynamic(DeployTechnique):
     """Replaces matrix products by MatMulInteger; convolutions stay float.
 
@@ -35,12 +58,10 @@ class Int8Dynamic(DeployTechnique):
 
     name: ClassVar[str] = "int8_dynamic"
     config: ClassVar[type[StepConfig]] = Int8DynamicConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, linear=True, images=False, packages=("onnxruntime",))
     summary: ClassVar[str] = "int8 matrices, activations quantized on the fly (ONNX Runtime; needs no data)"
     source: ClassVar[str] = "onnxruntime.quantization.quantize_dynamic"
-    packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
-    needs_linear: ClassVar[bool] = True
-    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime"})
-    uses_images: ClassVar[bool] = False
+    deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": _onnxruntime}
 
     def choices(self, shape: ModelShape) -> Choices:
         """Weight types that this CPU computes without overflow."""
@@ -49,22 +70,3 @@ class Int8Dynamic(DeployTechnique):
     def bytes_per_weight(self, config: Any) -> float:
         """One."""
         return 1.0
-
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        from sousvit.spaces.export.onnx import quiet
-
-        try:
-            with quiet():
-                quantize_dynamic(
-                    graph,
-                    folder / "model.onnx",
-                    op_types_to_quantize=["MatMul", "Gemm"],
-                    per_channel=config.per_channel,
-                    reduce_range=config.weights == "int7",
-                    weight_type=QuantType.QUInt8 if config.weights == "uint8" else QuantType.QInt8,
-                )
-        except Exception as error:  # the quantizer raises many kinds
-            raise TrialError(f"int8_dynamic failed: {one_line(error)}") from error
-        return Artifact(folder, runtime, "model.onnx", batch_dependent=True)

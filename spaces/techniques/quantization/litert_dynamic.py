@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -19,17 +22,23 @@ class LitertDynamicConfig(StepConfig):
     bits: Literal[8, 4] = 8
 
 
+def _litert(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from sousvit.spaces.export.litert import litert_rules, quantize_litert
+
+    return Artifact(folder, runtime, quantize_litert(graph, litert_rules(config.bits), folder).name)
+
+
 class LitertDynamic(DeployTechnique):
     """XNNPACK multiplies int8 activations with int8 or int4 weights; its 16-bit sums do not overflow on any CPU."""
 
     name: ClassVar[str] = "litert_dynamic"
     config: ClassVar[type[StepConfig]] = LitertDynamicConfig
+    needs: ClassVar[Needs] = Needs(
+        plain_vit=False, images=False, packages=("litert_torch", "ai_edge_quantizer"), extra="litert"
+    )
     summary: ClassVar[str] = "int8 or int4 weights, activations quantized on the fly (LiteRT; needs no data)"
     source: ClassVar[str] = "ai_edge_quantizer, dynamic range quantization"
-    packages: ClassVar[tuple[str, ...]] = ("litert_torch", "ai_edge_quantizer")
-    extra: ClassVar[str] = "litert"
-    runtimes: ClassVar[frozenset[str]] = frozenset({"litert"})
-    uses_images: ClassVar[bool] = False
+    deployments: ClassVar[Mapping[str, Deployment]] = {"litert": _litert}
 
     def choices(self, shape: ModelShape) -> Choices:
         """Both widths."""
@@ -38,9 +47,3 @@ class LitertDynamic(DeployTechnique):
     def bytes_per_weight(self, config: Any) -> float:
         """The bits alone: scales come on top, so it is a lower bound."""
         return float(config.bits / 8)
-
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        from sousvit.spaces.export.litert import litert_rules, quantize_litert
-
-        path = quantize_litert(graph, litert_rules(config.bits), folder)
-        return Artifact(folder, runtime, path.name)

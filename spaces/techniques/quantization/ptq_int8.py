@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,9 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from sousvit.machine import computes_bf16, int8_saturates
-from sousvit.models.detector import head_of
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
@@ -39,16 +41,38 @@ class PtqInt8Config(StepConfig):
     float_parts: int = Field(default=0, ge=0)
 
 
+def _openvino(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from sousvit.spaces.export.onnx import graph_input_shape
+    from sousvit.spaces.export.openvino import FILE, read_openvino, save_openvino
+    from sousvit.spaces.techniques.quantization.nncf_tools import import_nncf, silent_tool
+
+    nncf = import_nncf("ptq_int8")
+    inputs = calibration_inputs(context, graph_input_shape(graph), config.samples)
+    floats = [re.escape(name) for name in context.decided("ptq_int8", [])] if config.float_parts else []
+    preset = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
+    with silent_tool("ptq_int8"):
+        quantized = nncf.quantize(
+            read_openvino(graph),
+            nncf.Dataset(inputs),
+            preset=preset[config.preset],
+            subset_size=len(inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+            advanced_parameters=_advanced(config),
+            ignored_scope=nncf.IgnoredScope(patterns=[f"^{name}/.*" for name in floats], validate=False),
+        )
+        save_openvino(quantized, folder)
+    return Artifact(folder, runtime, FILE, options={"INFERENCE_PRECISION_HINT": config.hint})
+
+
 class PtqInt8(DeployTechnique):
     """``nncf.quantize`` with the transformer model type; reduced weight range where int8 sums overflow."""
 
     name: ClassVar[str] = "ptq_int8"
     config: ClassVar[type[StepConfig]] = PtqInt8Config
+    needs: ClassVar[Needs] = Needs(plain_vit=False, packages=("openvino", "nncf"), extra="openvino")
     summary: ClassVar[str] = "int8 weights and activations after calibration (OpenVINO)"
     source: ClassVar[str] = "nncf.quantize; SmoothQuant (arXiv 2211.10438)"
-    packages: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
-    extra: ClassVar[str] = "openvino"
-    runtimes: ClassVar[frozenset[str]] = frozenset({"openvino"})
+    deployments: ClassVar[Mapping[str, Deployment]] = {"openvino": _openvino}
 
     def choices(self, shape: ModelShape) -> Choices:
         """Both presets; the bf16 hint where the CPU computes in it; of a detector, up to four parts in float."""
@@ -83,31 +107,11 @@ class PtqInt8(DeployTechnique):
             context.decide(self.name, names[: config.float_parts])
         return model
 
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        from sousvit.spaces.export.onnx import graph_input_shape
-        from sousvit.spaces.export.openvino import read_openvino, save_openvino
-        from sousvit.spaces.techniques.quantization.nncf_tools import import_nncf, silent_tool
-
-        nncf = import_nncf("ptq_int8")
-        inputs = calibration_inputs(context, graph_input_shape(graph), config.samples)
-        floats = [re.escape(name) for name in context.decided(self.name, [])] if config.float_parts else []
-        preset = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
-        with silent_tool("ptq_int8"):
-            quantized = nncf.quantize(
-                read_openvino(graph),
-                nncf.Dataset(inputs),
-                preset=preset[config.preset],
-                subset_size=len(inputs),
-                model_type=nncf.ModelType.TRANSFORMER,
-                advanced_parameters=_advanced(config),
-                ignored_scope=nncf.IgnoredScope(patterns=[f"^{name}/.*" for name in floats], validate=False),
-            )
-            save_openvino(quantized, folder)
-        return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": config.hint})
-
 
 def quantizable_parts(model: Any) -> dict[str, nn.Module]:
     """Blocks and the parts of a detection head, by the names that the exporter gives their nodes."""
+    from sousvit.models.detector import head_of
+
     parts = {f"/blocks/blocks.{index}": block for index, block in enumerate(getattr(model, "blocks", ()))}
     head = head_of(model)
     if head is not None:

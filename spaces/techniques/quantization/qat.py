@@ -8,8 +8,10 @@ from pydantic import Field
 
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
+from sousvit.spaces.export.exporter import get_exporter
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.technique import Choices, Stage, StepConfig
+from sousvit.spaces.technique import Choices, Role, Stage, StepConfig
 from sousvit.spaces.techniques.recovery.distill import Distill, DistillConfig
 
 if TYPE_CHECKING:
@@ -34,17 +36,15 @@ class Qat(Distill):
 
     name: ClassVar[str] = "qat"
     stage: ClassVar[Stage] = Stage.RECOVERY
+    role: ClassVar[Role] = Role.TRAIN_AND_COMPRESS
     config: ClassVar[type[StepConfig]] = QatConfig
-    summary: ClassVar[str] = "int8 layers whose step sizes and weights are trained (LSQ), taught by the base model"
-    #: LiteRT's converter takes no layers that round.
-    runtimes: ClassVar[frozenset[str] | None] = frozenset({"onnxruntime", "openvino", "torch"})
-    source: ClassVar[str] = "LSQ (arXiv 1902.08153), LSQ+ (2004.09576); with distillation as in OFQ (2302.02210)"
-    conflicts: ClassVar[frozenset[str]] = frozenset(
-        {"distill", "int8_dynamic", "ptq_int8", "static_int8", "weight_only", "fp16"}
+    needs: ClassVar[Needs] = Needs(
+        plain_vit=False,
+        linear=True,
+        conflicts=frozenset({"distill", "int8_dynamic", "ptq_int8", "static_int8", "weight_only", "fp16"}),
     )
-    structural: ClassVar[bool] = True
-    needs_linear: ClassVar[bool] = True
-    compresses: ClassVar[bool] = True
+    summary: ClassVar[str] = "int8 layers whose step sizes and weights are trained (LSQ), taught by the base model"
+    source: ClassVar[str] = "LSQ (arXiv 1902.08153), LSQ+ (2004.09576); with distillation as in OFQ (2302.02210)"
 
     def choices(self, shape: ModelShape) -> Choices:
         return {"epochs": (2, 4, 8), "weights": ("int7",) if int8_saturates() else ("int8",)}
@@ -52,6 +52,9 @@ class Qat(Distill):
     def bytes_per_weight(self, config: Any) -> float:
         """One."""
         return 1.0
+
+    def suits(self, runtime: str) -> bool:
+        return get_exporter(runtime).takes_rounding
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         from sousvit.spaces.calibration.quantize import QuantPlan, quantize_model

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from sousvit.machine import int8_saturates
 from sousvit.spaces.context import Context
-from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment, as_exported
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
@@ -41,12 +41,12 @@ class StaticInt8(DeployTechnique):
 
     name: ClassVar[str] = "static_int8"
     config: ClassVar[type[StepConfig]] = QuantConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, linear=True)
     summary: ClassVar[str] = "int8 linear layers with calibrated scales: clipping, smoothing, mixed precision"
     source: ClassVar[str] = (
         "RepQ-ViT (arXiv 2212.08254); SmoothQuant (2211.10438); clipping as in PTQ4ViT (2111.12293); QDQ format of ONNX"
     )
-    needs_linear: ClassVar[bool] = True
-    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
+    deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": as_exported, "openvino": as_exported}
 
     def choices(self, shape: ModelShape) -> Choices:
         """Clipping, smoothing, and up to a quarter of the blocks in float."""
@@ -74,12 +74,3 @@ class StaticInt8(DeployTechnique):
 
         plan = QuantPlan(config.weights, config.clip, config.smoothing, config.strength, config.float_blocks)
         return quantize_model(model, plan, context)
-
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        from sousvit.spaces.export.openvino import read_openvino, save_openvino
-
-        if runtime == "openvino":
-            save_openvino(read_openvino(graph), folder)
-            return Artifact(folder, runtime, "model.xml")
-        shutil.copy(graph, folder / "model.onnx")
-        return Artifact(folder, runtime, "model.onnx")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sousvit.errors import TrialError, UserError, one_line
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.exporter import Deployment
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.technique import Choices, DeployTechnique, StepConfig
 
 if TYPE_CHECKING:
@@ -34,15 +37,29 @@ class WeightOnlyConfig(StepConfig):
     hint: Literal["f32", "bf16"] | None = None
 
 
+def _openvino(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    from sousvit.spaces.export.openvino import FILE
+
+    _compress_openvino(graph, config, folder)
+    return Artifact(folder, runtime, FILE, options={"INFERENCE_PRECISION_HINT": config.hint or "f32"})
+
+
+def _onnxruntime(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
+    if config.hint is not None:
+        raise UserError("weight_only's hint belongs to OpenVINO", config.hint, f"leave it out for {runtime}")
+    _compress_onnx(graph, config, folder)
+    return Artifact(folder, runtime, graph.name)
+
+
 class WeightOnly(DeployTechnique):
     """``nncf.compress_weights`` for OpenVINO, MatMulNBits for ONNX Runtime; asymmetric, per group."""
 
     name: ClassVar[str] = "weight_only"
     config: ClassVar[type[StepConfig]] = WeightOnlyConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
     summary: ClassVar[str] = "8- or 4-bit weights with float activations (for size; needs no data)"
     source: ClassVar[str] = "nncf.compress_weights; onnxruntime MatMulNBits"
-    runtimes: ClassVar[frozenset[str]] = frozenset({"onnxruntime", "openvino"})
-    uses_images: ClassVar[bool] = False
+    deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
     def choices(self, shape: ModelShape) -> Choices:
         """Both widths; the group size keeps its default."""
@@ -51,15 +68,6 @@ class WeightOnly(DeployTechnique):
     def bytes_per_weight(self, config: Any) -> float:
         """The bits alone: scales come on top, so it is a lower bound."""
         return float(config.bits / 8)
-
-    def deploy(self, graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
-        if runtime == "openvino":
-            _compress_openvino(graph, config, folder)
-            return Artifact(folder, runtime, "model.xml", options={"INFERENCE_PRECISION_HINT": config.hint or "f32"})
-        if config.hint is not None:
-            raise UserError("weight_only's hint belongs to OpenVINO", config.hint, "leave it out for onnxruntime")
-        _compress_onnx(graph, config, folder)
-        return Artifact(folder, runtime, "model.onnx")
 
 
 def _compress_openvino(graph: Path, config: WeightOnlyConfig, folder: Path) -> None:
@@ -109,7 +117,7 @@ def _compress_onnx(graph: Path, config: WeightOnlyConfig, folder: Path) -> None:
             quantizer = tool.MatMulNBitsQuantizer(onnx.load(graph), algo_config=settings)
             quantizer.process()
             compressed = quantizer.model.model
-            onnx.save(compressed, folder / "model.onnx")
+            onnx.save(compressed, folder / graph.name)
     except Exception as error:  # the quantizer raises many kinds
         raise TrialError(f"weight_only failed: {one_line(error)}") from error
     if not any(node.op_type == "MatMulNBits" for node in compressed.graph.node):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from sousvit.data.augment import Policy
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape, VitShape
-from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
-from sousvit.spaces.training.optimizer import OptimizerName
+from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, StepConfig
+from sousvit.specs import OptimizerName, Policy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,9 @@ class Distill(ModelTechnique):
 
     name: ClassVar[str] = "distill"
     stage: ClassVar[Stage] = Stage.RECOVERY
+    role: ClassVar[Role] = Role.REPAIR
     config: ClassVar[type[StepConfig]] = DistillConfig
+    needs: ClassVar[Needs] = Needs(plain_vit=False, conflicts=frozenset({"qat"}))
     summary: ClassVar[str] = "recovery training: soft and hard labels of the base model, with augmentation"
     source: ClassVar[str] = (
         "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
@@ -73,10 +75,6 @@ class Distill(ModelTechnique):
         "interpolated weights: WiSE-FT (2109.01903); "
         "RandAugment (1909.13719), mixup (1710.09412), CutMix (1905.04899), repeated augmentation (1901.09335)"
     )
-    conflicts: ClassVar[frozenset[str]] = frozenset({"qat"})
-    trains: ClassVar[bool] = True
-    compresses: ClassVar[bool] = False
-    any_model: ClassVar[bool] = True
 
     def choices(self, shape: ModelShape) -> Choices:
         found: dict[str, tuple[Any, ...]] = {

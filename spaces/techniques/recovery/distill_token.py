@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
-
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 
 class DistillTokenConfig(StepConfig):
@@ -32,13 +31,13 @@ class DistillToken(ModelTechnique):
 
     name: ClassVar[str] = "distill_token"
     stage: ClassVar[Stage] = Stage.INPUT
+    role: ClassVar[Role] = Role.ASSIST
     config: ClassVar[type[StepConfig]] = DistillTokenConfig
+    needs: ClassVar[Needs] = Needs(images=False)
     summary: ClassVar[str] = (
         "a token and a classifier that learn from the teacher alone (helps recovery, costs a token)"
     )
     source: ClassVar[str] = "DeiT (arXiv 2012.12877)"
-    compresses: ClassVar[bool] = False
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         return {"use": (False, True)}
@@ -70,7 +69,9 @@ class DistillToken(ModelTechnique):
         return wider.with_blocks(replace(block, tokens_in=tokens, tokens_mlp=tokens) for block in wider.blocks)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        import torch
         from timm.models.deit import VisionTransformerDistilled
+        from torch import nn
 
         self_shape = vit_shape(model)
         model.eval()

@@ -1,4 +1,4 @@
-"""The parameters of synthesis; light: no torch."""
+"""The parameters of image synthesis; imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sousvit.spaces.technique import StepConfig
 from sousvit.specs import DataSpec
 
 Method = Literal["scenes", "inversion", "generator"]
-#: What a method does unless it is told otherwise.
+#: Steps and adversarial weight of each method by default.
 OWN_STEPS = {"scenes": 0, "inversion": 12, "generator": 200}
 OWN_ADVERSARIAL = {"scenes": 0.0, "inversion": 0.0, "generator": 1.0}
 #: Parameters without effect on a method.
@@ -26,7 +26,7 @@ UNUSED = {
 
 
 class SynthesisConfig(StepConfig):
-    """How images are made from the base.
+    """Parameters of the images that are synthesised from the base.
 
     ``method``: ``scenes`` (random scenes, ``candidates`` times as many as needed, of which the base chooses),
     ``inversion`` (such scenes optimised by Adam for ``steps`` steps, 12 by default), or ``generator`` (a small
@@ -49,17 +49,17 @@ class SynthesisConfig(StepConfig):
 
     @property
     def num_steps(self) -> int:
-        """``steps``, or the method's own number."""
+        """``steps``, or the method's default."""
         return self.steps or OWN_STEPS[self.method]
 
     @property
     def adversarial(self) -> float:
-        """``adversarial_weight``, or the method's own."""
+        """``adversarial_weight``, or the method's default."""
         return OWN_ADVERSARIAL[self.method] if self.adversarial_weight is None else self.adversarial_weight
 
     @property
     def acting(self) -> SynthesisConfig:
-        """The same images in one way of writing: what has no effect on the method stands at its default."""
+        """The canonical form, equal for equal images: parameters without effect stand at their defaults."""
         own = {"steps": OWN_STEPS[self.method], "adversarial_weight": OWN_ADVERSARIAL[self.method]}
         said = [name for name, value in own.items() if getattr(self, name) == value]
         fields = type(self).model_fields
@@ -67,7 +67,7 @@ class SynthesisConfig(StepConfig):
 
 
 def synthesis_of(spec: DataSpec) -> SynthesisConfig:
-    """How a run's own images are made, which recipes without the step ``synthesize`` work with.
+    """Parameters of a run's default images, for recipes without a step ``synthesize``.
 
     Raises:
         UserError: unknown or wrong parameters.

@@ -3,8 +3,8 @@
 The generator minimises ``L_G = L_adv + lambda L_attention`` beside the priors of the inversion, where ``L_adv`` is
 minus the disagreement of base and student; the student, at first the base without half of its blocks, minimises
 ``l_KD L_KD + l_CE L_CE + l_patch L_patch``. Both take turns. The network, the student and the form of each loss are
-ours: the paper names the terms. Images are kept from the whole second half of the training, so that a set holds what
-many generators made.
+ours: the paper names the terms. Images are taken from the whole second half of the training, so that a set holds those
+of many states of the generator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KD_WEIGHT, CE_WEIGHT, PATCH_WEIGHT, STUDENT_RATE = 1.0, 0.5, 1.0, 1e-3
 
 
 class Generator(nn.Module):
-    """Noise ``[B, 64]`` and classes ``[B]`` to fields ``[B, C, H, W]`` of mean 0 and variance 1 over a batch."""
+    """A network from noise ``[B, 64]`` and classes ``[B]`` to fields ``[B, C, H, W]``, standardised over a batch."""
 
     def __init__(self, size: tuple[int, int], channels: int, num_classes: int) -> None:
         super().__init__()
@@ -110,10 +110,10 @@ def _drawn(
 
 
 class Student:
-    """What the generator plays against: a smaller network that learns from the base on every batch.
+    """The opponent of the generator: a smaller network that learns from the base on every batch.
 
     Args:
-        base: whose copy it begins as, without half of its blocks.
+        base: copied, without half of its blocks, as the start.
     """
 
     def __init__(self, base: LoadedModel) -> None:
@@ -121,7 +121,7 @@ class Student:
         self._optimizer = torch.optim.AdamW(self.network.parameters(), STUDENT_RATE, weight_decay=0.05)
 
     def learn(self, images: torch.Tensor, teacher: Probe) -> None:
-        """One step on normalised images ``[B, C, H, W]``; outside of it the weights take no gradient."""
+        """Take one optimiser step on normalised images ``[B, C, H, W]``; between steps the weights are frozen."""
         with torch.no_grad():
             taught, patches = teacher(images)
         self.network.requires_grad_(True)

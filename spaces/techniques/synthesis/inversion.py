@@ -1,10 +1,10 @@
 """Model inversion: images optimised until the base takes them for real ones of a class.
 
 PSAQ-ViT (Li et al., arXiv 2203.02250) minimises the class loss minus the entropy of patch similarities plus total
-variation over pixels by Adam (momenta 0.5 and 0.9, rolled and mirrored at random before each look), from noise, for
+variation over pixels by Adam (momenta 0.5 and 0.9, rolled and mirrored at random in each step), from noise, for
 some hundred steps, and sums the entropy over all blocks. Here it starts from the scenes that the base chose, each
-towards the class it was chosen for, so that a dozen steps do; the entropy is the mean of two blocks, estimated from
-some pairs of patches, both drawn anew each step; attention consistency and disagreement with a smaller student
+towards the class it was chosen for, so that a dozen steps suffice. The entropy is the mean of two blocks, estimated
+from some pairs of patches, both drawn anew each step. Attention consistency and disagreement with a smaller student
 (Adaptive DeepInversion, Yin et al., arXiv 1912.08795) can be added.
 """
 
@@ -33,13 +33,13 @@ from sousvit.spaces.techniques.synthesis.student import stand_in
 
 #: (what, done, total)
 Progress = Callable[[str, int, int], None]
-#: Images optimised together: many small ones, of large ones as many as a laptop's memory holds with their gradients.
+#: Images optimised together: small ones, and large ones (with their gradients these fill a laptop's memory first).
 BATCH, LARGE_BATCH = 64, 16
 #: Pixels of an image from which it is a large one.
 LARGE = 128 * 128
-#: Similarities that the entropy is estimated from, and blocks whose entropy a step looks at, both drawn anew each step.
+#: Similarities that the entropy is estimated from, and blocks whose entropy a step takes, both drawn anew each step.
 PAIRS, BLOCKS = 128, 2
-#: Images are shifted by up to this share of their size before each look, so that no pixel is tuned alone.
+#: Images are shifted by up to this share of their size in each step, so that no pixel is tuned alone.
 JITTER = 1 / 14
 
 
@@ -82,7 +82,7 @@ def _optimised(
 
 
 class Loss:
-    """What one batch minimises, of images ``[B, C, H, W]`` in [0, 1]."""
+    """The loss that one batch of images ``[B, C, H, W]`` in [0, 1] minimises."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ def normalised(base: LoadedModel, images: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """While active, no weight of ``model`` takes a gradient, and it is in eval mode."""
+    """Keep ``model`` in eval mode, its weights without gradients, inside the block."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     was_training = model.training
     model.eval().requires_grad_(False)

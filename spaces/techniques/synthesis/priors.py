@@ -1,10 +1,12 @@
-"""What an image that a Vision Transformer would accept as real looks like to it: pure tensor functions.
+"""Image priors: figures that tell images a Vision Transformer takes for real from noise, as pure tensor functions.
 
 * Patch-similarity entropy (PSAQ-ViT, Li et al., arXiv 2203.02250): attention outputs of the patches of a real image
-  resemble each other in many degrees, those of noise in one; so the entropy of their similarities is maximised.
+  resemble each other to many different degrees, those of noise all alike; so the entropy of their similarities is
+  maximised.
 * Attention consistency (after arXiv 2408.05952, whose generator keeps attention consistent; the formula here is our
-  reading of it): where the network is active is the same place in neighbouring blocks.
-* Disagreement of two models (Adaptive DeepInversion, Yin et al., arXiv 1912.08795): images that a student gets wrong.
+  reading of it): neighbouring blocks are active at the same places of the image.
+* Disagreement of two models (Adaptive DeepInversion, Yin et al., arXiv 1912.08795): images that a student gets wrong
+  teach it most.
 * Total variation: neighbouring pixels are alike.
 """
 

@@ -1,4 +1,4 @@
-"""What the priors read inside a network: attention outputs of the patches, block by block."""
+"""Attention outputs of the patches, block by block: what the priors are computed from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 
 class Probe:
-    """While open, runs a model and keeps each block's attention output on the patches ``[B, N, D]``.
+    """A context in which a model also returns each block's attention output on the patches ``[B, N, D]``.
 
-    Models that are no stack of ``blocks`` with an ``attn`` over all patches leave none, and the priors that need them
-    are left out.
+    A model without ``blocks`` that have an ``attn`` over all patches returns none, and the priors that need them are
+    left out.
     """
 
     def __init__(self, model: Any) -> None:

@@ -3,8 +3,8 @@
 A scene is a figure, often mirror-symmetric, with one or two parts, on a mostly plain ground; both are smooth random
 textures whose power falls with frequency as that of natural images does (Field, JOSA A 4, 1987). Layers that hide each
 other are the dead-leaves model of images (Lee, Mumford and Huang, IJCV 41, 2001); networks learn much from such images
-(Baradad et al., arXiv 2106.05963). The base tells its training pixels' mean and deviation, where it is normalised by
-them: every level is drawn so that clipped Gaussian pixels have these two moments.
+(Baradad et al., arXiv 2106.05963). Pixels are Gaussian, clipped to [0, 1], with the mean and deviation that the base is
+normalised by, usually those of its training data.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ SHARED_COLOUR = 0.9
 TEXTURE, OUTLINE = (1.0, 3.0), (1.5, 3.0)
 #: Share of scenes with a plain ground.
 PLAIN = 0.85
-#: Share of parts that show the ground.
+#: Share of further parts that show the ground, like holes in the figure.
 HOLE = 0.25
-#: A ground's level spreads by up to this share of the pixels' deviation; a texture by up to that one.
+#: Largest spread of a ground's level, and of a texture, as shares of the pixels' deviation.
 GROUND_SPREAD, TEXTURE_SPREAD = 0.7, 0.5
 ROUGHNESS, SHARPNESS = 0.3, 14.0
 _POINTS = 512
 #: Pixels in [0, 1] of mean m have a variance of at most m (1 - m), which only black and white ones reach. From this
-#: share of it on, a base is normalised by convention (such as 0.5 and 0.5 for [-1, 1]), not by what its pixels were.
+#: share of it on, a base is normalised by convention (such as 0.5 and 0.5 for [-1, 1]), not by its pixels' moments.
 CONVENTION = 0.9
-#: Mean and deviation of the pixels of natural images (ImageNet's, over its channels), where a base does not tell.
+#: Mean and deviation of natural images' pixels (ImageNet's, over its channels), for a base normalised by convention.
 NATURAL = 0.45, 0.23
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in a scene.
+    """Number, size and place of the parts of a scene.
 
     Attributes:
         first: (scale, offset) of the figure that every scene has; see :func:`_mask`.
@@ -65,11 +65,11 @@ SCATTERED = Layout((0.25, 0.6), (0.25, 0.6), 9, 0.6, 0.0)
 
 
 class PixelLaw:
-    """Clipped Gaussian pixels with given moments, a channel each.
+    """The distribution of pixels: a clipped Gaussian with given moments for each channel.
 
     Args:
         mean: of pixels in [0, 1].
-        std: of pixels; as near to it as a clipped Gaussian comes.
+        std: of pixels; met as nearly as a clipped Gaussian can.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -79,13 +79,13 @@ class PixelLaw:
 
     @classmethod
     def of(cls, base: LoadedModel) -> PixelLaw:
-        """The moments that ``base`` is normalised by; natural images' where these are none that pixels can have."""
+        """The law with the moments that ``base`` is normalised by, or natural images' where these are a convention."""
         told = all(s * s < CONVENTION * m * (1 - m) for m, s in zip(base.mean, base.std, strict=True))
         return cls(base.mean, base.std) if told else cls(*((value,) * base.channels for value in NATURAL))
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Channels of the images."""
         return self.centre.shape[1]
 
     @property
@@ -158,7 +158,7 @@ def draw_scenes(
 def _ground(count: int, law: PixelLaw, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Levels ``[count, C, 1, 1]`` of the ground, and whether it is plain ``[count, 1, 1, 1]``.
 
-    Where many pixels are all black or all white, it is the ground that is: twice as often as the pixels are.
+    A ground is black (or white) twice as often as a pixel is: where many pixels are, they belong to the ground.
     """
     black, white = law.clipped
     scale = 2 / max(1.0, 2 * (black + white))

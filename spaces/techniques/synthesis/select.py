@@ -1,4 +1,4 @@
-"""Which of many random images are worth having: the base's own choice, as many of each class."""
+"""Selection among many random images: those that the base is surest of, equally many of each class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIXELS = 256 * 64 * 64
 def chosen_scenes(base: LoadedModel, config: SynthesisConfig, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The scenes that the base is surest of, uint8 ``[images, C, H, W]``, and the classes ``[images]`` they stand for.
 
-    ``config.candidates`` times as many are drawn; what stands at which place is random.
+    ``config.candidates`` times as many are drawn; the order of the chosen ones is random.
     """
     generator = torch.Generator().manual_seed(seed)
     task, layout = task_of(base.module), SCATTERED if base.spec.task == "detection" else ONE
@@ -67,7 +67,7 @@ def answers(base: LoadedModel, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def truth_of(base: LoadedModel, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the base takes for the truth of uint8 ``[N, C, H, W]``; see :meth:`LearningTask.truth`."""
+    """The base's predictions as labels of uint8 ``[N, C, H, W]``; see :meth:`LearningTask.truth`."""
     task = task_of(base.module)
     parts = [task.truth(base.module, answers(base, part)) for part in pixels.split(_batch_of(base.size))]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""A smaller student of the base, without data: what adversarial synthesis plays against."""
+"""A smaller student of the base, made without data: the opponent of adversarial synthesis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sousvit.models.load import LoadedModel
 
 
 def stand_in(base: LoadedModel) -> nn.Module:
-    """A copy of the base without every second block but the first and last; the whole copy where it has no blocks.
+    """A copy of the base without every second block (the last one stays); a full copy where it has no blocks.
 
     It errs like the models that recipes compress from the base, and is the same for all of them, so that images made
     against it can be shared.

@@ -5,20 +5,18 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from sousvit.spaces.context import Context
-from sousvit.spaces.layers.token_blocks import TokenBlocks, project_heads, queries_keys_values, unsupported_pooling
-from sousvit.spaces.layers.token_math import keep_and_fuse
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.techniques.tokens.pooling import unsupported_pooling
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block, VisionTransformer
-
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 #: Depths of the reducing blocks, in twelfths of all. ``spread`` is the paper's: the 4th, 7th and 10th of 12 blocks.
 SCHEDULES = {"early": (2, 4, 6), "spread": (3, 6, 9), "late": (6, 8, 10)}
@@ -38,41 +36,15 @@ class EvitConfig(StepConfig):
         return patches_kept(shape.num_patches, shape.depth, self.keep, self.schedule)
 
 
-class AttentiveBlocks(TokenBlocks):
-    """Keeps the tokens that get most attention, and one fused token for the others.
-
-    The fused token counts as one, also in average pooling: weighting it by the tokens it stands for cost 6 points
-    of top-1 on a small CIFAR-10 model, for those tokens are the unimportant ones.
-    """
-
-    has_sizes: ClassVar[bool] = False
-
-    def reduce(
-        self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None, patches: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        attention, prefix = block.attn, self.num_prefix
-        q, k, v = queries_keys_values(attention, block.norm1(x))
-        weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)  # [B, heads, N, N]
-        scores = weights[:, :, 0].mean(1) if self.reads_class_token else weights.mean((1, 2))
-        x = x + block.drop_path1(block.ls1(project_heads(attention, attention.attn_drop(weights) @ v)))
-        tokens = keep_and_fuse(x[:, prefix:], scores[:, prefix:].to(x.dtype), patches - 1)
-        return torch.cat([x[:, :prefix], tokens], dim=1), None
-
-    def token_macs(self, head_dim: int, before: int, after: int) -> int:
-        """None: the attention that chooses is computed anyway."""
-        return 0
-
-
 class Evit(ModelTechnique):
     """Keeps attentive tokens; without a class token to read, attentiveness is the mean attention received."""
 
     name: ClassVar[str] = "evit"
     stage: ClassVar[Stage] = Stage.TOKENS
     config: ClassVar[type[StepConfig]] = EvitConfig
+    needs: ClassVar[Needs] = Needs(images=False, conflicts=frozenset({"tome"}))
     summary: ClassVar[str] = "keep the most attended tokens at three depths, fuse the others"
     source: ClassVar[str] = "EViT (arXiv 2202.07800)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"tome"})
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         return {"keep": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), "schedule": ("spread", "early", "late")}
@@ -94,6 +66,8 @@ class Evit(ModelTechnique):
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], [0] * shape.depth)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.layers.token_blocks import AttentiveBlocks
+
         shape = vit_shape(model)
         if self.reshape(shape, config) != shape:
             model.blocks = AttentiveBlocks(model, config.patches(shape))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
-from sousvit.models.detector import head_of
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 #: Largest searched patch, in patches of the base.
 LARGEST = 4
@@ -40,9 +39,9 @@ class PatchSize(ModelTechnique):
     name: ClassVar[str] = "patch_size"
     stage: ClassVar[Stage] = Stage.INPUT
     config: ClassVar[type[StepConfig]] = PatchSizeConfig
+    needs: ClassVar[Needs] = Needs(images=False)
     summary: ClassVar[str] = "larger patches, so fewer tokens"
     source: ClassVar[str] = "FlexiViT (arXiv 2212.08013)"
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """The base's patch and larger divisors of the image size, up to four times as large."""
@@ -60,6 +59,10 @@ class PatchSize(ModelTechnique):
         return shape.with_patch((config.patch, config.patch))
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        import torch
+
+        from sousvit.models.detector import head_of
+
         shape = vit_shape(model)
         self.reshape(shape, config)
         model.eval()

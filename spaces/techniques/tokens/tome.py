@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
 
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
-from sousvit.spaces.layers.token_blocks import TokenBlocks, project_heads, queries_keys_values, unsupported_pooling
-from sousvit.spaces.layers.token_math import bipartite_soft_matching, merge_tokens
 from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.techniques.tokens.pooling import unsupported_pooling
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import Block, VisionTransformer
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import nn
 
 #: Shares of the patch tokens that a search may leave.
 KEEPS = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
@@ -35,52 +33,15 @@ class TomeConfig(StepConfig):
     schedule: Literal["constant", "decreasing"] = "constant"
 
 
-class MergingBlocks(TokenBlocks):
-    """Merges by bipartite soft matching of keys, with proportional attention (a token of size s counts s times)."""
-
-    has_sizes: ClassVar[bool] = True
-
-    def run_block(self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None) -> torch.Tensor:
-        if sizes is None:
-            return super().run_block(block, x, sizes)
-        x, _ = self._attend(block, x, sizes)
-        out: torch.Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-        return out
-
-    def reduce(
-        self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None, patches: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        prefix, count = self.num_prefix, x.shape[1] - self.num_prefix - patches
-        x, keys = self._attend(block, x, sizes)
-        sizes = torch.ones_like(x[..., :1]) if sizes is None else sizes
-        match = bipartite_soft_matching(keys.mean(1)[:, prefix:], count)
-        merged, merged_sizes = merge_tokens(x[:, prefix:], sizes[:, prefix:], match)
-        return torch.cat([x[:, :prefix], merged], dim=1), torch.cat([sizes[:, :prefix], merged_sizes], dim=1)
-
-    def token_macs(self, head_dim: int, before: int, after: int) -> int:
-        """The similarities."""
-        return ((before + 1) // 2) * (before // 2) * head_dim
-
-    def _attend(self, block: Block, x: torch.Tensor, sizes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Proportional attention with its residual, and the keys ``[B, heads, N, head_dim]``."""
-        attention = block.attn
-        q, k, v = queries_keys_values(attention, block.norm1(x))
-        bias = None if sizes is None else sizes.log().transpose(1, 2)[:, None].to(q.dtype)  # [B, 1, 1, N]
-        dropout = attention.attn_drop.p if attention.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        return x + block.drop_path1(block.ls1(project_heads(attention, heads))), k
-
-
 class Tome(ModelTechnique):
     """Merges similar patch tokens between attention and MLP; class and other prefix tokens are never merged."""
 
     name: ClassVar[str] = "tome"
     stage: ClassVar[Stage] = Stage.TOKENS
     config: ClassVar[type[StepConfig]] = TomeConfig
+    needs: ClassVar[Needs] = Needs(images=False, conflicts=frozenset({"evit"}))
     summary: ClassVar[str] = "merge similar tokens, a few in every block"
     source: ClassVar[str] = "ToMe (arXiv 2210.09461)"
-    conflicts: ClassVar[frozenset[str]] = frozenset({"evit"})
-    uses_images: ClassVar[bool] = False
 
     def choices(self, shape: VitShape) -> Choices:
         """The shares that the depth can reach."""
@@ -108,6 +69,8 @@ class Tome(ModelTechnique):
         return shape.with_tokens([count + shape.num_prefix_tokens for count in counts], macs)
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
+        from sousvit.spaces.layers.token_blocks import MergingBlocks
+
         shape = vit_shape(model)
         self.reshape(shape, config)
         if not self.is_identity(config, shape):

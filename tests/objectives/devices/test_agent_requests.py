@@ -83,7 +83,7 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
         (lambda o: o.update(artifacts={}), "1 to"),
         (lambda o: o.update(artifacts=None), "not whole"),
         (lambda o: o.pop("plan"), "not whole"),
-        (lambda o: o["artifacts"]["base"].update(runtime="torch"), "onnxruntime, openvino, litert, not torch"),
+        (lambda o: o["artifacts"]["base"].update(runtime="torch"), "litert, onnxruntime, openvino, not torch"),
         (lambda o: o["artifacts"]["base"].update(file="../model.onnx"), "file name"),
         (lambda o: o["artifacts"]["base"].update(files={"../../x": "0" * 64}), "not here"),
         (lambda o: o["artifacts"]["base"].update(files={"x": "../../etc/passwd"}), "SHA-256"),

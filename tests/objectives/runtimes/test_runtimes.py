@@ -13,20 +13,24 @@ import pytest
 import torch
 from torch import nn
 
-from sousvit.errors import MissingPackageError, TrialError, UnknownNameError
+from sousvit.errors import MissingPackageError, TrialError, UnknownNameError, UserError
+from sousvit.objectives.devices.open import open_device
+from sousvit.objectives.memory import probe_artifact
 from sousvit.objectives.runtimes.parity import agreement, check_agreement
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, get_runtime, open_session
+from sousvit.objectives.targets.profiles import make_target
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
 
 SHAPE = (1, 3, 16, 16)
-RUNTIMES = ["onnxruntime", "openvino", "litert", "torch"]
+#: Ours, and one that a file brings.
+RUNTIMES = ["onnxruntime", "openvino", "litert", "torch", "reference"]
 
 
 @pytest.fixture(scope="module")
-def artifacts(subject: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+def artifacts(subject: Any, toy_runtime: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("runtimes")
     context = Context(lambda images: images.float())
     return {
@@ -185,3 +189,21 @@ def test_a_session_alone_runs_batches_one_after_the_other(artifacts):
     images = np.zeros((4, *artifact.input_shape[1:]), np.float32)
     with open_session(artifact, 1) as session:
         assert [len(found) for found in session.run_all([images, images[:1]])] == [4, 1]
+
+
+def test_the_measuring_process_loads_the_plug_in_of_an_artifact(artifacts: dict[str, Artifact]) -> None:
+    probe = probe_artifact(artifacts["reference"])
+    assert probe.load_ms > 0 and 0 < probe.memory_bytes < probe.process_bytes
+    assert probe.process_bytes < 200e6, "neither the plug-in nor the contract of its exporter loads torch"
+    target = make_target({"device": "stand-in", "cores": 1, "runtime": "reference"}, Path())
+    device = open_device(target)
+    assert device.probe(artifacts["reference"]).load_ms > 0 and "reference" in device.check()["runtimes"]
+
+
+def test_an_agent_that_lacks_a_runtime_says_so_in_one_line(artifacts: dict[str, Artifact], start_agent: Any) -> None:
+    address = f"http://127.0.0.1:{start_agent().port}"
+    device = open_device(make_target({"device": "board", "agent": address, "runtime": "reference"}, Path()))
+    with pytest.raises(UserError, match="its runtimes must be installed on the device; received no reference there"):
+        device.check()
+    with pytest.raises(TrialError, match="the agent runs litert, onnxruntime, openvino, not reference"):
+        device.probe(artifacts["reference"])

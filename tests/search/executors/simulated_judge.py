@@ -56,6 +56,9 @@ class SimulatedJudge:
         seconds = {"gate": 0.5, "recover": 10.0 * job.fidelity * recipe.trains}
         return JobResult(job.attempt, "complete", values, seconds, artifact=self._artifact(recipe.hash))
 
+    def close(self) -> None:
+        pass
+
     def verify(self, request: Verify) -> dict[str, Measurement]:
         return self._figures(Recipe.from_dict(request.recipe), request.fidelity)
 

@@ -11,8 +11,9 @@ import pytest
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
-from sousvit.search.callbacks import Hooks
+from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import Executor, MakeTable, Verify
+from sousvit.search.executors.inline import InlineExecutor
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.executors.simulated import SimulatedExecutor
 from sousvit.search.judging.worker import serve
@@ -31,6 +32,10 @@ def simulated(budget: Budget, folder: Path) -> Executor:
     return SimulatedExecutor(judge.start(None), judge.judge, answers=answers)
 
 
+def inline(budget: Budget, folder: Path) -> Executor:
+    return InlineExecutor({"budget": budget.model_dump(mode="json"), "folder": str(folder), "judge": JUDGE})
+
+
 def local(budget: Budget, folder: Path) -> Executor:
     setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder), "judge": JUDGE}
     return LocalExecutor(serve, setup)
@@ -42,7 +47,7 @@ def on_ray(budget: Budget, folder: Path) -> Executor:
     return RayExecutor(budget, folder, judge=JUDGE)
 
 
-MAKERS: dict[str, Maker] = {"simulated": simulated, "local": local, "ray": on_ray}
+MAKERS: dict[str, Maker] = {"simulated": simulated, "inline": inline, "local": local, "ray": on_ray}
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +104,18 @@ def test_every_executor_finds_the_same(make, expected, tmp_path):
 
 
 def test_a_killed_worker_loses_nothing(make, expected, tmp_path):
-    if make is simulated:
+    if make in (simulated, inline):
         pytest.skip("has no process to kill")
-    hooks = Hooks()
-    hooks.watcher.begin = lambda origin, recipe, fidelity: (
-        kill.append(1) or ((tmp_path / "kill-next").touch() if len(kill) == 5 else None)
-    )
-    kill: list[int] = []
-    answer = search(budget(tmp_path), tmp_path, make, hooks)
-    assert not (tmp_path / "kill-next").exists() and len(kill) >= 5
+    begun: list[str] = []
+
+    class KillTheFifth(Callback):
+        def on_begin(self, origin, recipe, fidelity):
+            begun.append(origin)
+            if len(begun) == 5:
+                (tmp_path / "kill-next").touch()
+
+    answer = search(budget(tmp_path), tmp_path, make, KillTheFifth())
+    assert not (tmp_path / "kill-next").exists() and len(begun) >= 5
     assert (trials(tmp_path), answer.chosen.recipe) == expected
 
 

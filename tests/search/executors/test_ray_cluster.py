@@ -178,12 +178,12 @@ def test_a_cluster_that_is_not_there_is_one_line(address, tmp_path):
 DRIVER = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from sousvit.search.budget import read_budget
+    from sousvit.search.budget import Budget
     from sousvit.search.executors.ray.tune import RayExecutor
     from sousvit.search.run import search
 
     folder = Path(sys.argv[2])
-    search(read_budget(Path(sys.argv[1])), folder, lambda b, f: RayExecutor(b, f, judge=sys.argv[3]))
+    search(Budget.read(Path(sys.argv[1])), folder, lambda b, f: RayExecutor(b, f, judge=sys.argv[3]))
 """)
 
 

@@ -53,7 +53,7 @@ def job(table: Table, recipe: Recipe, fidelity: float = 1.0, seed: int = 0) -> J
 def test_every_configuration_is_a_recipe_with_its_recorded_figures(table):
     recipes = list(table.recipes())
     assert len(recipes) == len(rows()) == table.space.size
-    recipe = next(r for r in recipes if dict(r.steps[0].config) == {"depth": 4, "width": 32, "kind": "wide"})
+    recipe = next(r for r in recipes if r.parameters == {"depth": 4, "width": 32, "kind": "wide"})
     result = table.judge(job(table, recipe))
     assert result.values[table.name_of("macs")].value == 256
     assert recipe.reshape(table.shape).figures(4.0) == {table.name_of("macs"): 256}

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from sousvit.spaces.calibration.repair import Moments
-from sousvit.spaces.layers.low_rank import LowRankLinear, energies, factor, factored
+from sousvit.spaces.layers.low_rank import LowRankLinear, energies, factor, factored, rank_of
 from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Step
-from sousvit.spaces.techniques.pruning.low_rank import low_rank_of
+from sousvit.spaces.techniques.pruning.ranks import layers_of
 
 
 def correlated(rows: int = 400, inputs: int = 24) -> torch.Tensor:
@@ -96,7 +96,7 @@ def test_sensitivity_moves_ranks_and_keeps_their_sum(make_vit, make_context):
     step = Step.make("low_rank", keep=0.6, allocation="sensitivity")
     context = make_context(model)
     small = step.handler.apply(model, step.config, context)
-    ranks = [low_rank_of(block) for block in small.blocks]
+    ranks = [tuple(map(rank_of, layers_of(block))) for block in small.blocks]
     uniform = [block.ranks for block in step.handler.reshape(shape, step.config).blocks]
     for place in range(4):
         assert sum(row[place] for row in ranks) == sum(row[place] for row in uniform)

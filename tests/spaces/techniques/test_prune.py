@@ -19,7 +19,7 @@ from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import ModelTechnique, get_technique
-from sousvit.spaces.techniques.pruning.width import allocated
+from sousvit.spaces.techniques.pruning.units import allocated
 
 Make = Callable[..., nn.Module]
 MakeContext = Callable[..., Context]

@@ -19,21 +19,21 @@ from sousvit.data.memory import memory_set
 from sousvit.errors import UserError
 from sousvit.models.load import LoadedModel, ModelSpec, load
 from sousvit.spaces.builder import ModelBuilder
-from sousvit.spaces.context import Context, Supplied
+from sousvit.spaces.context import Context, StepImages
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.tasks.classification import Classification
-from sousvit.spaces.technique import get_technique
+from sousvit.spaces.technique import Role, get_technique
 from sousvit.spaces.techniques.synthesis import priors
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
+from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.generator import Generator, Student, generate, student_loss
 from sousvit.spaces.techniques.synthesis.inversion import invert
 from sousvit.spaces.techniques.synthesis.probe import Probe
 from sousvit.spaces.techniques.synthesis.scenes import PixelLaw, draw_scenes, smooth_fields
 from sousvit.spaces.techniques.synthesis.select import balanced, chosen_scenes, to_uint8
-from sousvit.spaces.techniques.synthesis.sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.student import stand_in
-from sousvit.spaces.techniques.synthesis.supply import HELD_OUT, Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import HELD_OUT, Synthesiser
 
 SMALL = {"method": "inversion", "images": 32, "steps": 6}
 
@@ -241,7 +241,7 @@ def test_a_generator_plays_against_the_student_unless_told_otherwise(base):
 
 def test_a_student_learns_from_the_base(base):
     student = Student(base)
-    seen = base.normalise(Supply(base).made(SynthesisConfig(images=64)).images())
+    seen = base.normalise(Synthesiser(base).made(SynthesisConfig(images=64)).images())
     with torch.no_grad():
         before = float(priors.disagreement(base.module(seen), student.network(seen)))
         with_base = base.module(seen)
@@ -270,19 +270,19 @@ def test_inversion_works_on_every_kind_of_transformer(variant, make_vit):
 @pytest.mark.parametrize("method", ["scenes", "inversion", "generator"])
 def test_every_method_fills_the_set_and_repeats_itself(base, method, tmp_path):
     config = SynthesisConfig(method=method, images=32, steps=6, adversarial_weight=0.5)
-    made = Supply(base).made(config)
+    made = Synthesiser(base).made(config)
     assert len(made) == 32 and made.size == base.size
-    assert torch.equal(made.images(), Supply(base).made(config).images())
+    assert torch.equal(made.images(), Synthesiser(base).made(config).images())
     with torch.no_grad():
         assert torch.equal(base.module(base.normalise(made.images())).argmax(1), made.labels)
 
 
 def test_a_kept_set_is_the_same_to_the_bit(base, tmp_path):
     config = SynthesisConfig(**SMALL)
-    first = Supply(base, cache=TensorCache(tmp_path))
+    first = Synthesiser(base, cache=TensorCache(tmp_path))
     made = first.made(config)
     assert first.seconds > 0
-    again = Supply(base, cache=TensorCache(tmp_path))
+    again = Synthesiser(base, cache=TensorCache(tmp_path))
     read = again.made(config)
     assert again.seconds == 0
     assert torch.equal(made.images(), read.images()) and torch.equal(made.labels, read.labels)
@@ -294,11 +294,11 @@ def test_a_kept_set_is_the_same_to_the_bit(base, tmp_path):
 
 def test_a_damaged_set_is_made_again(base, tmp_path):
     config = SynthesisConfig(**SMALL)
-    made = Supply(base, cache=TensorCache(tmp_path)).made(config)
+    made = Synthesiser(base, cache=TensorCache(tmp_path)).made(config)
     (path,) = tmp_path.rglob("*.safetensors")
     for content in (path.read_bytes()[:100], b"", path.read_bytes()[:-1] + b"x"):
         path.write_bytes(content)
-        again = Supply(base, cache=TensorCache(tmp_path))
+        again = Synthesiser(base, cache=TensorCache(tmp_path))
         assert again.made(config).fingerprint == made.fingerprint
         assert again.seconds > 0
 
@@ -307,11 +307,11 @@ IN_ANOTHER_PROCESS = """
 import pathlib, sys, torch
 from sousvit.models.load import ModelSpec, load
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
-from sousvit.spaces.techniques.synthesis.supply import Supply
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 torch.set_num_threads(1)
 base = load(ModelSpec(checkpoint=sys.argv[1]).resolved(pathlib.Path()))
 for method in ("scenes", "inversion", "generator"):
-    print(Supply(base, 3).made(SynthesisConfig(method=method, images=32, steps=3)).fingerprint)
+    print(Synthesiser(base, 3).made(SynthesisConfig(method=method, images=32, steps=3)).fingerprint)
 """
 
 
@@ -319,27 +319,27 @@ def test_another_process_makes_the_same_images(tiny_project):
     base = load(tiny_project.model_spec())
     methods = ("scenes", "inversion", "generator")
     configs = [SynthesisConfig(method=method, images=32, steps=3) for method in methods]
-    here = [Supply(base, 3).made(config).fingerprint for config in configs]
+    here = [Synthesiser(base, 3).made(config).fingerprint for config in configs]
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tiny_project.checkpoint)]
     there = subprocess.run(command, capture_output=True, text=True, check=True)
     assert there.stdout.split() == here and len(set(here)) == 3
 
 
 def test_of_several_workers_one_makes_the_images(base, tmp_path):
-    supplies = [Supply(base, cache=TensorCache(tmp_path)) for _ in range(3)]
-    threads = [threading.Thread(target=supply.made, args=(SynthesisConfig(**SMALL),)) for supply in supplies]
+    synthesisers = [Synthesiser(base, cache=TensorCache(tmp_path)) for _ in range(3)]
+    threads = [threading.Thread(target=one.made, args=(SynthesisConfig(**SMALL),)) for one in synthesisers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(supply.seconds > 0 for supply in supplies) == [False, False, True]
+    assert sorted(one.seconds > 0 for one in synthesisers) == [False, False, True]
 
 
 def test_what_has_no_effect_makes_no_other_set(base):
-    supply = Supply(base)
-    scenes = supply(SynthesisConfig(images=32))
-    assert supply(SynthesisConfig(images=32, steps=5, learning_rate=1.0, entropy_weight=3.0)) is scenes
-    assert supply(SynthesisConfig(images=32, candidates=1)) is not scenes
+    synthesiser = Synthesiser(base)
+    scenes = synthesiser(SynthesisConfig(images=32))
+    assert synthesiser(SynthesisConfig(images=32, steps=5, learning_rate=1.0, entropy_weight=3.0)) is scenes
+    assert synthesiser(SynthesisConfig(images=32, candidates=1)) is not scenes
     said, unsaid = (SynthesisConfig(method="inversion", **own) for own in ({"steps": 12, "adversarial_weight": 0}, {}))
     assert said.acting == unsaid.acting == unsaid
     generator = SynthesisConfig(method="generator", adversarial_weight=0.0)
@@ -350,33 +350,33 @@ def test_parameters_seeds_and_weights_make_other_sets(base, make_vit):
     config = SynthesisConfig(**SMALL)
     other = base_of(make_vit("average", seed=1))
     sets = [
-        Supply(base).made(config),
-        Supply(base, seed=1).made(config),
-        Supply(base).made(config.model_copy(update={"class_weight": 0.0})),
+        Synthesiser(base).made(config),
+        Synthesiser(base, seed=1).made(config),
+        Synthesiser(base).made(config.model_copy(update={"class_weight": 0.0})),
     ]
     assert len({each.fingerprint for each in sets}) == 3
-    assert not torch.equal(sets[0].images(), Supply(other).made(config).images())
+    assert not torch.equal(sets[0].images(), Synthesiser(other).made(config).images())
 
 
 def test_a_recipe_gets_its_own_images_and_others_the_runs(base):
-    supply = Supply(base, calibration=16)
-    run = supply(SynthesisConfig(images=48))
-    context = Context(base.normalise, run.calibration, run.train, run.teacher, supply=supply)
+    synthesiser = Synthesiser(base, calibration=16)
+    run = synthesiser(SynthesisConfig(images=48))
+    context = Context(base.normalise, run.calibration, run.train, run.teacher, synthesise=synthesiser)
     builder = ModelBuilder(base, context)
     plain = Recipe((Step.make("prune_mlp", keep=0.5),))
     own = Recipe((Step.make("synthesize", **SMALL), *plain.steps))
     assert builder.context_of(plain) is context
     given = builder.context_of(own)
     assert given.train is not None and len(given.train) == 32 and len(given.calibration) == 16
-    assert isinstance(supply(SynthesisConfig(**SMALL)), Supplied)
+    assert isinstance(synthesiser(SynthesisConfig(**SMALL)), StepImages)
     first, second = builder.build(plain).state_dict(), builder.build(own).state_dict()
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_recipes_that_share_images_share_models(base, tmp_path):
-    supply = Supply(base, calibration=16)
-    run = supply(SynthesisConfig(images=48))
-    context = Context(base.normalise, run.calibration, run.train, run.teacher, supply=supply)
+    synthesiser = Synthesiser(base, calibration=16)
+    run = synthesiser(SynthesisConfig(images=48))
+    context = Context(base.normalise, run.calibration, run.train, run.teacher, synthesise=synthesiser)
     cache = TensorCache(tmp_path)
     tail = (Step.make("prune_mlp", keep=0.5), Step.make("distill", epochs=1, batch_size=16, num_views=1))
     plain = ModelBuilder(base, context, cache).build(Recipe(tail))
@@ -388,7 +388,7 @@ def test_recipes_that_share_images_share_models(base, tmp_path):
 
 
 def test_a_recipe_that_makes_images_is_refused_where_there_are_some(base):
-    made = Supply(base).made(SynthesisConfig(images=32))
+    made = Synthesiser(base).made(SynthesisConfig(images=32))
     builder = ModelBuilder(base, Context(base.normalise, made, made))
     with pytest.raises(UserError, match="synthesize makes images where there are none; received data with images"):
         builder.build(Recipe((Step.make("synthesize"), Step.make("prune_mlp"))))
@@ -402,19 +402,19 @@ def test_recipes_that_look_at_no_image_need_none(base):
     for rest in ((seeing,), (blind, seeing), (blind, Step.make("distill"))):
         recipe = Recipe((own, *rest))
         assert recipe.canonical(shape) == recipe
-        assert recipe.structure().steps == tuple(step for step in rest if not step.handler.recovers)
+        assert recipe.structure().steps == tuple(step for step in rest if step.role is not Role.REPAIR)
 
 
 def test_an_elastic_base_is_trained_on_made_images(tiny_project, tmp_path):
     base = load(tiny_project.model_spec())
-    supply = Supply(base, calibration=64)
-    run, own = supply(SynthesisConfig(images=32)), SynthesisConfig(images=64)
-    context = Context(base.normalise, run.calibration, run.train, run.teacher, supply=supply)
+    synthesiser = Synthesiser(base, calibration=64)
+    run, own = synthesiser(SynthesisConfig(images=32)), SynthesisConfig(images=64)
+    context = Context(base.normalise, run.calibration, run.train, run.teacher, synthesise=synthesiser)
     elastic = Step.make("elastic", epochs=1, num_views=1, pool=2, batch_size=32)
     cuts = (Step.make("prune_depth", drop=1), Step.make("prune_mlp", keep=0.5))
     recipe = Recipe((Step.make("synthesize", images=64), elastic, *cuts))
     assert recipe.canonical(vit_shape(base.module)) == recipe and recipe.is_prepared
-    made = supply(own)
+    made = synthesiser(own)
     given = Context(base.normalise, made.calibration, made.train, made.teacher)
     expected = ModelBuilder(base, given, TensorCache(tmp_path / "given")).build(recipe.without("synthesize"))
     builder = ModelBuilder(base, context, TensorCache(tmp_path / "own"))
@@ -440,7 +440,7 @@ def test_models_without_global_attention_work_too():
 
     model = timm.create_model("efficientvit_b0", num_classes=5).eval()
     base = LoadedModel(model, ModelSpec(name="other"), (32, 32), 3, (0.5,) * 3, (0.25,) * 3, 5, "other")
-    made = Supply(base).made(SynthesisConfig(images=16, steps=1, adversarial_weight=0.1))
+    made = Synthesiser(base).made(SynthesisConfig(images=16, steps=1, adversarial_weight=0.1))
     assert len(made) == 16
 
 
@@ -469,7 +469,7 @@ def test_the_students_loss_is_least_where_it_equals_the_teacher():
 def test_a_contact_sheet_shows_a_few_dozen(base):
     import io
 
-    made = Supply(base).made(SynthesisConfig(images=64))
+    made = Synthesiser(base).made(SynthesisConfig(images=64))
     sheet = Image.open(io.BytesIO(contact_sheet(made)))
     assert sheet.width == 12 * 66 - 2 and sheet.height == 4 * 66 - 2  # 16 px times 4, and a gap of 2
     scenes = draw_scenes(3, (200, 100), PixelLaw((0.5,) * 3, (0.2,) * 3), torch.Generator().manual_seed(0))

@@ -12,6 +12,7 @@ from torch import nn
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.onnx import export_onnx
+from sousvit.spaces.layers.token_blocks import MergingBlocks
 from sousvit.spaces.layers.token_math import (
     Match,
     bipartite_soft_matching,
@@ -23,7 +24,7 @@ from sousvit.spaces.module_shape import macs_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import ModelTechnique, get_technique
 from sousvit.spaces.techniques.tokens.evit import patches_kept
-from sousvit.spaces.techniques.tokens.tome import MergingBlocks, patches_left
+from sousvit.spaces.techniques.tokens.tome import patches_left
 
 Make = Callable[..., nn.Module]
 

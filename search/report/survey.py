@@ -1,4 +1,4 @@
-"""A study as a table (Markdown) and a plot (HTML)."""
+"""A survey as a table (Markdown) and a plot (HTML)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.report.terminal import short_step
 from sousvit.search.trial import Trial, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.technique import Role
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 HEADINGS = ("drop, points", "speed-up", "MB", "smaller", "zipped MB", "MMACs", "EER", "recipe")
 
 
-def write_study(archive: Archive, folder: Path) -> tuple[Path, Path]:
+def write_survey(archive: Archive, folder: Path) -> tuple[Path, Path]:
     """Write ``study.md`` and ``study.html``; returns both paths."""
     table, page = folder / "study.md", folder / "study.html"
     write_atomic(table, markdown(archive))
@@ -61,7 +62,7 @@ def full_recipe(plain: Mapping[str, Any]) -> str:
     """A recipe with every parameter that tells two settings of a technique apart; of recovery, how long it is."""
     words = []
     for step in Recipe.from_dict(dict(plain)).steps:
-        values = {} if step.handler.recovers else step.config.model_dump(mode="json")
+        values = {} if step.role is Role.REPAIR else step.config.model_dump(mode="json")
         telling = [f"{value:g}" if isinstance(value, float) else str(value) for value in values.values()
                    if not (isinstance(value, bool) or value is None)]  # fmt: skip
         words.append(f"{step.technique}({', '.join(telling)})" if telling else short_step(step.to_dict()))

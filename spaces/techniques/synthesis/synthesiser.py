@@ -1,4 +1,4 @@
-"""Synthesised image sets: made once, kept by content, handed to recipes with the teacher's answers on them."""
+"""Synthesised image sets: made once, stored by content, handed to recipes with the teacher's predictions on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sousvit.data import ImageSet
 from sousvit.data.memory import memory_set
 from sousvit.files import content_hash
 from sousvit.models.load import LoadedModel
-from sousvit.spaces.context import Supplied
+from sousvit.spaces.context import StepImages
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 from sousvit.spaces.techniques.synthesis.generator import generate
@@ -21,7 +21,7 @@ from sousvit.spaces.techniques.synthesis.inversion import Progress, invert
 from sousvit.spaces.techniques.synthesis.select import chosen_scenes, truth_of
 from sousvit.spaces.training.teacher import Teacher
 
-#: Part of the key: a set made by other code is another set.
+#: Version of the code that makes images, a part of each set's key: raised when equal parameters give other images.
 VERSION = 2
 #: Streams of seeds (``2 * seed + stream``): images that recipes see, those that judge them in a search, and those that
 #: judge its answer. The last lies beyond the others of usual runs (a run may go on with another seed), but within the
@@ -29,14 +29,14 @@ VERSION = 2
 SEEN, HELD_OUT, FINAL = 0, 1, 1 << 31
 
 
-class Supply:
-    """Makes the images that a :class:`SynthesisConfig` describes.
+class Synthesiser:
+    """A maker of the images that a :class:`SynthesisConfig` describes; each set is made once.
 
     Args:
-        base: whose images are made.
+        base: the model that images are made from.
         seed: of the run.
-        calibration: images of a set for scores and repair.
-        cache: where sets and the teacher's answers are kept, or None.
+        calibration: number of a set's images that scores and repair use.
+        cache: where sets and the teacher's predictions are stored, or None.
         progress: called with (what, done, total).
         forward: see :class:`~sousvit.spaces.training.teacher.Teacher`.
     """
@@ -52,26 +52,26 @@ class Supply:
     ) -> None:
         self._base, self._seed, self._calibration = base, seed, calibration
         self._cache, self._progress, self._forward = cache, progress, forward
-        self._handed: dict[str, tuple[Supplied, Teacher]] = {}
+        self._handed: dict[str, tuple[StepImages, Teacher]] = {}
         self._own_seconds = 0.0
 
-    def __call__(self, config: SynthesisConfig) -> Supplied:
-        """Images for a recipe, and the teacher on them; the same object for parameters that come to the same."""
+    def __call__(self, config: SynthesisConfig) -> StepImages:
+        """Images for a recipe, and the teacher on them; parameters with the same effect give the same object."""
         key = content_hash(config.acting.model_dump())
         if key not in self._handed:
             train = self.made(config)
             teacher = Teacher(self._base, train, self._cache, self._progress, self._forward)
             calibration = train.spread(self._calibration, self._seed)
-            self._handed[key] = Supplied(train, calibration, teacher), teacher
+            self._handed[key] = StepImages(train, calibration, teacher), teacher
         return self._handed[key][0]
 
     @property
     def seconds(self) -> float:
-        """Spent so far on making images and on the teacher's answers; what is shared by all trials."""
+        """Seconds spent so far on images and on the teacher's predictions for them, which all trials share."""
         return self._own_seconds + sum(teacher.seconds for _, teacher in self._handed.values())
 
     def made(self, config: SynthesisConfig, stream: int = SEEN) -> ImageSet:
-        """One set, labelled by the base; read from the cache where it is there."""
+        """One set, labelled by the base; read from the cache where it is stored already."""
         config = config.acting
         key = "images/" + content_hash(self._base.fingerprint, config.model_dump(), self._seed, stream, VERSION)
         tensors = self._stored(key)
@@ -90,7 +90,7 @@ class Supply:
 
     @contextmanager
     def _claimed(self, key: str) -> Iterator[None]:
-        """Only one worker makes a set that several wait for."""
+        """Hold the set for this worker: others that need it wait instead of making it too."""
         if self._cache is None:
             yield
             return

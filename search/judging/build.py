@@ -1,0 +1,263 @@
+"""A recipe's model and artifact, built and judged without a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sousvit.data import ImageSet, Splits
+from sousvit.errors import UserError
+from sousvit.machine import available_cores, torch_threads
+from sousvit.models.load import LoadedModel
+from sousvit.objectives.objective import Measurement
+from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.pool import open_pool
+from sousvit.objectives.runtimes.runtime import get_runtime
+from sousvit.objectives.subject import JUDGING_BATCH
+from sousvit.objectives.tasks.task import JUDGING_TASKS
+from sousvit.schema import read_yaml, validated
+from sousvit.search.executors.executor import Progress
+from sousvit.search.judging.measure import plain
+from sousvit.spaces.builder import ModelBuilder
+from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import DESCRIPTION, Artifact
+from sousvit.spaces.export.export import make_artifact
+from sousvit.spaces.images import exactly_labelled, open_splits
+from sousvit.spaces.module_shape import shape_of
+from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
+from sousvit.spaces.training.teacher import Teacher
+from sousvit.specs import DataSpec, ModelSpec, read_description, require_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sousvit.cache import TensorCache
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of a recipe.
+
+    ``model`` is the module before quantization. ``figures`` are ``size_mb`` and, by the task,
+    ``validation_top1`` and ``test_top1`` and their like with 95% intervals (``agreement`` where validation images have
+    no labels). ``notes`` say what reading the data dropped or changed.
+    """
+
+    recipe: Recipe
+    artifact: Artifact
+    model: nn.Module
+    figures: Mapping[str, Measurement]
+    notes: list[str]
+
+    def __getitem__(self, name: str) -> Measurement:
+        return self.figures[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        figures = plain(self.figures)
+        return {"artifact": str(self.artifact.folder), "recipe": self.recipe.to_dict(), "figures": figures,
+                "notes": self.notes}  # fmt: skip
+
+
+class Workshop:
+    """A base with its images: what turns recipes into models outside a search.
+
+    Args:
+        data: resolved data specification.
+        cache: a run's, where models that it trained are found again.
+
+    Raises:
+        UserError: model and data do not go together, or the data is wrong.
+    """
+
+    def __init__(
+        self,
+        base: LoadedModel,
+        data: DataSpec,
+        seed: int = 0,
+        cache: TensorCache | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        require_task(base.spec, data)
+        synthesiser = Synthesiser(base, seed, data.calibration, cache, progress)
+        self.base, self.splits = base, open_splits(data, base, synthesiser, cache)
+        context = Context(
+            normalise=base.normalise,
+            calibration=self.splits.calibration(),
+            train=self.splits.train,
+            teacher=Teacher(base, self.splits.train, cache, progress),
+            seed=seed,
+            progress=progress,
+            synthesise=synthesiser if data.kind == "none" else None,
+        )
+        self.builder = ModelBuilder(base, context, cache)
+
+    def model(self, recipe: Recipe, fidelity: float = 1.0) -> nn.Module:
+        """The recipe's model before quantization.
+
+        Raises:
+            UserError: the recipe does not fit the model.
+            TrialError: it cannot be built.
+        """
+        with torch_threads(available_cores()):
+            return self.builder.build(recipe, fidelity)
+
+
+def build_recipe(
+    recipe: Recipe,
+    base: LoadedModel,
+    data: DataSpec,
+    out: Path,
+    fidelity: float = 1.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Built:
+    """Build a recipe's artifact in ``out`` and judge it on validation, and on test where there is one.
+
+    Raises:
+        UserError: model and data do not go together, or the recipe does not fit them.
+        TrialError: the recipe cannot be built on this model.
+    """
+    with torch_threads(available_cores()):
+        require_task(base.spec, data)
+        recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
+        workshop = Workshop(base, data, seed, progress=progress)
+        model = workshop.model(recipe, fidelity)
+        shape = (1, base.channels, *base.size)
+        context = workshop.builder.context_of(recipe)
+        artifact = make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
+        figures = _judge(artifact, model, base, workshop.splits, recipe)
+    return Built(recipe, artifact, model, figures, workshop.splits.notes)
+
+
+def require_buildable(recipe: Recipe, out: Path) -> None:
+    """Check what can be told before anything is loaded or trained.
+
+    Raises:
+        MissingPackageError: a package that the recipe needs is not installed.
+        UserError: ``out`` holds something else than an artifact, which may be replaced.
+    """
+    get_runtime(recipe.runtime).require()
+    for step in recipe.steps:
+        step.handler.needs.require_packages(step.technique)
+    if out.exists() and not (out / DESCRIPTION).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("the folder must be new, empty, or an artifact's", out, "choose another --out")
+
+
+def _judge(
+    artifact: Artifact, model: nn.Module, base: LoadedModel, splits: Splits, recipe: Recipe
+) -> dict[str, Measurement]:
+    with open_pool(artifact, available_cores()) as session:
+        probe = base.normalise(splits.validation.head(16).images()).numpy()
+        check_agreement(session, model, probe, quantized=recipe.is_quantized)
+        spec = splits.spec
+        judged = splits.validation if spec.kind == "labelled" else exactly_labelled(base, splits.validation)
+        parts: dict[str, ImageSet] = {"validation" if spec.kind == "labelled" else "agreement": judged}
+        if spec.has_test:
+            parts["test"] = splits.open_test()
+        figures = {"size_mb": Measurement(artifact.size_bytes / 1e6)}
+        for name, images in parts.items():
+            batch = 1 if artifact.batch_dependent else JUDGING_BATCH
+            found = JUDGING_TASKS.get(base.spec.task).evaluate(session, model, images, base.normalise, batch)
+            if name == "agreement":
+                figures[name] = Measurement(*found.merit())
+                continue
+            figures |= {f"{name}_{key}": Measurement(*value) for key, value in found.figures().items()}
+    return figures
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe as a search writes it: with the model, data, fidelity and seed that it was made with.
+
+    ``path`` is where it came from; ``values`` are all that stands there.
+    """
+
+    recipe: Recipe
+    path: Path = Path()
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> RecipeFile:
+        """The file at ``path``.
+
+        Raises:
+            UserError: no recipe there, or a wrong one.
+        """
+        value = read_yaml(path)
+        if not isinstance(value.get("recipe"), dict):
+            rule, received = "a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}"
+            raise UserError(rule, received, "see a run's recipe.yaml")
+        return cls(Recipe.from_dict(value["recipe"]), path, value)
+
+    @property
+    def fidelity(self) -> float:
+        """Share of the recovery epochs."""
+        return float(self._number("fidelity", 1.0, float))
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+        return int(self._number("seed", 0, int))
+
+    def model(self, other: str | None = None) -> ModelSpec:
+        """The model that the file names, resolved; or another.
+
+        Args:
+            other: a safetensors checkpoint, a timm name, or a YAML file with ``model``.
+
+        Raises:
+            UserError: it is wrong, or the file's own would run code.
+        """
+        if other is None:
+            return self._own_model().resolved(self.path.parent)
+        if other.endswith((".yaml", ".yml")):
+            place = Path(other)
+            return validated(ModelSpec, read_yaml(place).get("model") or {}, f"{other}: model").resolved(place.parent)
+        if other.endswith(".safetensors"):
+            own = self.values.get("model") if isinstance(self.values.get("model"), dict) else {}
+            # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
+            described = read_description(Path(other))
+            names = () if described else ("name", "args", "mean", "std", "detector")
+            kept = {key: entry for key, entry in (own or {}).items() if key in names}
+            return validated(ModelSpec, {**kept, "checkpoint": other}, "the model").resolved(Path())
+        return validated(ModelSpec, other, "the model")
+
+    def _own_model(self) -> ModelSpec:
+        spec = validated(ModelSpec, self.values.get("model") or {}, f"{self.path}: model")
+        if spec.factory is not None:
+            rule = "a recipe file is data: code that it names is not run"
+            raise UserError(rule, f"factory: {spec.factory} in {self.path}", "name the model yourself")
+        return spec
+
+    def data(self) -> DataSpec:
+        """The data that the file names, resolved.
+
+        Raises:
+            UserError: none, or wrong.
+        """
+        return _data(self.values, self.path)
+
+    def _number(self, name: str, default: Any, kind: type) -> Any:
+        try:
+            return kind(self.values.get(name, default))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name} is a number", repr(self.values.get(name)), "correct the recipe file") from error
+
+
+def read_data(path: Path) -> DataSpec:
+    """The ``data`` of a YAML file, resolved.
+
+    Raises:
+        UserError: none, or wrong.
+    """
+    return _data(read_yaml(path), path)
+
+
+def _data(values: Mapping[str, Any], path: Path) -> DataSpec:
+    if not values.get("data"):
+        raise UserError("a recipe needs data for calibration and recovery", "none", "name data in YAML, or train=...")
+    return validated(DataSpec, values["data"], f"{path}: data").resolved(path.parent)

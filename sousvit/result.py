@@ -1,0 +1,254 @@
+"""The result of a search: what was found, what it holds and on which images, and how to take it further."""
+
+from __future__ import annotations
+
+import html
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import disk_errors_as_user_errors, write_atomic
+from sousvit.objectives.objective import Measurement, Stage, get_objective
+from sousvit.search.archive import Archive
+from sousvit.search.budget import Budget
+from sousvit.search.results import Answer, Row, recipe_yaml
+from sousvit.search.trial import quality_of
+from sousvit.spaces.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from torch import nn
+
+    from sousvit.models.load import LoadedModel
+
+Status = Literal["holds", "not shown on the test split", "infeasible"]
+
+
+class Result:
+    """What a budget got.
+
+    Attributes:
+        budget: what was asked.
+        folder: of the run.
+        answer: the raw record, as in the run's ``answer.json``.
+    """
+
+    def __init__(self, budget: Budget, folder: Path, answer: Answer, load_base: Callable[[], LoadedModel]) -> None:
+        self.budget, self.folder, self.answer = budget, folder, answer
+        self._load_base = load_base
+
+    @property
+    def status(self) -> Status:
+        """Whether the recipe holds the limits.
+
+        ``holds``: it did in the search, and on images that no trial was judged on, each at the budget's confidence.
+        ``not shown on the test split``: it did in the search, but was not judged on such images, or did not hold there.
+        ``infeasible``: no recipe held every limit in the search; the nearest miss is returned.
+        """
+        if not self.answer.feasible:
+            return "infeasible"
+        shown = self._row is not None and bool(self.limits["holds"].all())
+        return "holds" if shown else "not shown on the test split"
+
+    @property
+    def limits(self) -> pd.DataFrame:
+        """Every limit by its name: ``bound``, the figure with its 95% interval, whether it ``holds``, on which images.
+
+        ``holds`` is judged at the budget's confidence; ``images`` is empty where a figure hangs on none.
+        """
+        import pandas as pd
+
+        data = self.budget.data
+        judged = data.validation_name if self._row is None else data.final_name
+        rows = {}
+        for limit in self.budget.hard_limits:
+            value = self.figures.get(limit.name, Measurement(math.nan))
+            rows[limit.name] = {
+                "bound": f"{'>=' if limit.maximise else '<='} {limit.bound:g}",
+                "value": value.value,
+                "low": value.low,
+                "high": value.high,
+                "holds": limit.violation(value) <= 0,
+                "images": judged if get_objective(limit.name).stage is Stage.TRAINED else "",
+            }
+        columns = ["bound", "value", "low", "high", "holds", "images"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+    @property
+    def figures(self) -> Mapping[str, Measurement]:
+        """What was measured of the recipe: on images that no trial saw where it was judged so, else in the search."""
+        if self._row is not None:
+            return self._row.values
+        return {} if self.answer.chosen is None else self.answer.chosen.values
+
+    def __getitem__(self, name: str) -> Measurement:
+        """A figure of the recipe, such as ``result["latency_ratio"].high``.
+
+        Raises:
+            UnknownNameError: it was not measured.
+        """
+        if name not in self.figures:
+            raise UnknownNameError("what was measured", name, self.figures)
+        return self.figures[name]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe, or the nearest miss; None where no trial finished."""
+        return None if self.answer.chosen is None else Recipe.from_dict(self.answer.chosen.recipe)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """What was measured in one session, by role: base, best single technique, recipe, recipe without each part."""
+        import pandas as pd
+
+        from sousvit.search.report.terminal import short_recipe
+
+        quality = quality_of(self.figures)
+        usual = [quality, f"{quality}_drop", "latency", "latency_ratio", "size", "size_ratio"]
+        names = list(dict.fromkeys([*usual, *self.budget.limits, *self.budget.optimize]))
+        rows = {
+            row.role: {
+                **{name: row.values[name].value for name in names if name in row.values},
+                "recipe": short_recipe(row.recipe),
+            }
+            for row in self.answer.rows
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "recipe"])
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Every trial of the run: recipe, status, figures with intervals, seconds."""
+        from sousvit.search.report.tables import trial_frame
+
+        return trial_frame(self._archive, self.budget.goals())
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The trials that hold every limit and are not dominated in what is optimised."""
+        from sousvit.search.report.tables import trial_frame
+
+        goals = self.budget.goals()
+        return trial_frame(self._archive.front(goals), goals)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The recipe's module before quantization, to be fine-tuned further.
+
+        It is read from what the run keeps; a training that made room there for others is done again.
+
+        Raises:
+            UserError: there is no recipe, or the base or its images are gone.
+        """
+        from sousvit.cache import TensorCache
+        from sousvit.search.judging.build import Workshop
+
+        if self.answer.chosen is None or self.recipe is None:
+            raise self._nothing("a model")
+        search = self.budget.search
+        cache = TensorCache(self.folder / "cache", search.cache_gb * 1e9)
+        workshop = Workshop(self._load_base(), self.budget.data, search.seed, cache)
+        return workshop.model(self.recipe, self.answer.chosen.fidelity)
+
+    @property
+    def artifact(self) -> Path:
+        """The folder of the exported model, as it was measured.
+
+        Raises:
+            UserError: there is no recipe, or the run did not keep it.
+        """
+        if self.answer.chosen is None:
+            raise self._nothing("an artifact")
+        name = self.answer.chosen.artifact if self._row is None else self._row.artifact
+        path = self.folder / "artifacts" / name
+        if not name or not path.is_dir():
+            action = "build it again: sousvit.build(result.recipe, ...)"
+            raise UserError("a run keeps the artifacts of its front", f"none of this recipe in {self.folder}", action)
+        return path
+
+    def bundle(self, folder: str | Path) -> Path:
+        """Copy the ``artifact`` and its ``recipe.yaml`` into a new or empty folder; returns the folder.
+
+        The recipe says in its ``status`` whether it is a nearest miss.
+
+        Raises:
+            UserError: the folder holds something, or there is no artifact.
+        """
+        out, artifact = Path(folder), self.artifact
+        with disk_errors_as_user_errors(out):
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UserError("a bundle's folder is new or empty", out, "choose another")
+            shutil.copytree(artifact, out / "artifact")
+        self.write_recipe(out / "recipe.yaml")
+        return out
+
+    def write_recipe(self, path: str | Path) -> None:
+        """Write the recipe with all that ``sousvit apply`` needs, and what was measured.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.answer.chosen is None:
+            raise self._nothing("a recipe")
+        write_atomic(Path(path), recipe_yaml(self.answer, self.budget))
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the run's self-contained HTML report, by default as ``report.html`` in its folder; returns the path."""
+        from sousvit.search.report.html import write_report
+
+        return write_report(self.folder, None if path is None else Path(path))
+
+    def plot(self) -> go.Figure:
+        """The figure of merit of every trial against its latency, with the front."""
+        from sousvit.search.report.html import scatter
+
+        return scatter(self._archive, self.budget)
+
+    @cached_property
+    def _archive(self) -> Archive:
+        return Archive(self.folder)
+
+    @property
+    def _row(self) -> Row | None:
+        """The recipe's row of the final table, where the answer was measured again."""
+        return next((row for row in self.answer.rows if row.role == "recipe"), None)
+
+    def _nothing(self, what: str) -> UserError:
+        return UserError(f"{what} needs a trial that finished", f"none in {self.folder}", "give the search more time")
+
+    def __str__(self) -> str:
+        lines = [self.status, *(f"  {line}" for line in self._limit_lines())]
+        if self.answer.chosen is not None:
+            from sousvit.search.report.terminal import short_recipe, show
+
+            figures = [f"{name} {show(self.figures[name])}" for name in self.budget.optimize if name in self.figures]
+            lines += [f"recipe  {short_recipe(self.answer.chosen.recipe)}", f"        {', '.join(figures)}"]
+        return "\n".join([*lines, f"run     {self.folder}"])
+
+    def _limit_lines(self) -> list[str]:
+        from sousvit.search.report.terminal import show
+
+        lines = []
+        for name, row in self.limits.iterrows():
+            figure = show(self.figures[str(name)]) if str(name) in self.figures else "was not measured"
+            where = f" on {row['images']}" if row["images"] else ""
+            lines.append(f"{name} {figure}{where}, limit {row['bound']}: {'holds' if row['holds'] else 'not shown'}")
+        return lines
+
+    def __repr__(self) -> str:
+        return f"<Result {self.status}: {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook."""
+        parts = [
+            f"<p><b>{html.escape(self.status)}</b>, run {html.escape(str(self.folder))}</p>",
+            self.limits.to_html(),
+        ]
+        if self.answer.rows:
+            parts.append(self.table.to_html())
+        parts += [f"<p>{html.escape(note)}</p>" for note in self.answer.notes]
+        return "\n".join(parts)

@@ -1,0 +1,159 @@
+"""One recipe to its artifact, one artifact to its figures, policies on a table, and lists of what there is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sousvit.inputs import data_input, model_input
+from sousvit.objectives.targets.profiles import load_target
+from sousvit.objectives.targets.target import Target
+from sousvit.search.executors.local import end_if_rerun
+from sousvit.search.report import listing
+from sousvit.spaces.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sousvit.models.load import LoadedModel
+    from sousvit.search.executors.executor import Progress
+    from sousvit.search.judging.build import Built
+    from sousvit.search.judging.measure import Measured
+    from sousvit.search.replay.compare import Comparison
+    from sousvit.spaces.export.artifact import Artifact
+    from sousvit.specs import ModelSpec
+
+
+def build(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    model: nn.Module | str | Path | Mapping[str, Any] | ModelSpec | None = None,
+    *,
+    out: str | Path,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    fidelity: float | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Built:
+    """The compressed, exported model of a recipe, judged on validation images and on the test split.
+
+    Args:
+        recipe: a recipe, its plain values, or a file as a search writes it, which names the rest too.
+        model: as for :func:`compress`; by default the file's.
+        out: the artifact's folder: new, empty, or an artifact's.
+        train: as for :func:`compress`; by default the file's data.
+        validation: as for :func:`compress`.
+        test: as for :func:`compress`.
+        fidelity: share of the recovery epochs; by default the file's, or 1.
+        seed: of everything random; by default the file's, or 0.
+        progress: told what is being done.
+
+    Raises:
+        UserError: a wrong file, model or data, or a package that is missing.
+        TrialError: the recipe cannot be built on this model.
+    """
+    from sousvit.models.load import load
+    from sousvit.search.judging.build import RecipeFile, build_recipe, require_buildable
+
+    if isinstance(recipe, str | Path):
+        file = RecipeFile.read(Path(recipe))
+    else:
+        file = RecipeFile(recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe))
+    folder = Path(out)
+    require_buildable(file.recipe, folder)
+    with tempfile.TemporaryDirectory(prefix="sousvit-inputs-") as inputs:
+        base: LoadedModel | None = None
+        if model is None or isinstance(model, str | Path):
+            spec = file.model(None if model is None else str(model))
+        else:
+            spec, base = model_input(model, Path(inputs))
+        base = base or load(spec)
+        given = [train, validation, test] != [None] * 3
+        data = data_input(train, validation, test, Path(inputs)) if given else file.data()
+        fidelity = file.fidelity if fidelity is None else fidelity
+        return build_recipe(file.recipe, base, data, folder, fidelity, file.seed if seed is None else seed, progress)
+
+
+def measure(
+    artifact: Artifact | str | Path,
+    *,
+    baseline: Artifact | str | Path | None = None,
+    target: str | Path | Target = "local-1-thread",
+) -> Measured:
+    """Latency, size and memory of an artifact, with intervals; with a baseline, timed in the same groups as it.
+
+    Raises:
+        UserError: no artifact there, no such target, or a baseline that takes another input.
+    """
+    from sousvit.search.judging.measure import measure_artifact
+    from sousvit.spaces.export.artifact import Artifact
+
+    def opened(given: Artifact | str | Path) -> Artifact:
+        return given if isinstance(given, Artifact) else Artifact.open(Path(given))
+
+    place = target if isinstance(target, Target) else load_target(target)
+    return measure_artifact(opened(artifact), None if baseline is None else opened(baseline), place)
+
+
+def replay(
+    table: str | Path,
+    policies: Sequence[str] | None = None,
+    *,
+    evaluations: int = 164,
+    seconds: float | None = None,
+    seeds: int = 30,
+    workers: int = 1,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Search policies side by side on a recorded table: hypervolume against evaluations and time, over many seeds.
+
+    Args:
+        table: YAML that describes it.
+        policies: names; by default all that a search may use.
+        evaluations: that each policy gets.
+        seconds: of recorded time that each policy gets, instead of evaluations.
+        seeds: how many.
+        workers: processes; a policy's own time is charged, so no more than idle cores.
+        out: a folder for every curve (``replay.json``), the table (``replay.md``) and a plot (``replay.html``).
+        progress: told how many replays are done, and of how many.
+
+    Raises:
+        UserError: a bad table or an unknown policy.
+    """
+    from sousvit.search.replay.compare import compare, write_comparison
+    from sousvit.search.replay.policies import POLICIES
+
+    end_if_rerun()
+    found = compare(Path(table), policies or list(POLICIES), evaluations, seeds, workers, progress, seconds)
+    if out is not None:
+        write_comparison(found, Path(out))
+    return found
+
+
+def list_techniques() -> list[dict[str, str]]:
+    """Techniques: name, stage, parameters, summary, source."""
+    return listing.technique_rows()
+
+
+def list_objectives() -> list[dict[str, str]]:
+    """Objectives: name, unit, direction, the stage at which they are measured, summary."""
+    return listing.objective_rows()
+
+
+def list_proposers() -> list[dict[str, str]]:
+    """Proposers: name, summary."""
+    return listing.proposer_rows()
+
+
+def list_targets() -> list[dict[str, str]]:
+    """Shipped target profiles: name, device, runtimes, threads, batch, summary."""
+    return listing.target_rows()
+
+
+def list_spaces() -> list[dict[str, str]]:
+    """Shipped spaces: name, techniques, summary."""
+    return listing.space_rows()
