@@ -103,7 +103,7 @@ class Archive:
         return event
 
     def add(self, record: Trial) -> bool:
-        """Record a finished trial; a second result for the same work is dropped, and False returned."""
+        """Record a finished trial; a second result for the same key is dropped, and False returned."""
         if record.key in self.trials:
             return False
         self.append("trial", trial=record.to_dict())
