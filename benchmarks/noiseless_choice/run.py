@@ -56,10 +56,9 @@ def reached(kind: str, seed: int) -> list[float]:
     noisy, spec = table(kind, seed)
     clean, _ = table(kind, seed, noisy=False)
     objectives = dict(spec["objectives"])
-    maximise = [sense == "maximize" for sense in objectives.values()]
     order = chosen(figures(clean, objectives), max(MARKS))
     points = noisy[list(objectives)].to_numpy(float)
-    volume = Hypervolume(points, maximise)
+    volume = Hypervolume(points, list(objectives.values()))
     return [volume.share(points[order[:mark]]) for mark in MARKS]
 
 

@@ -28,13 +28,13 @@ import plotly.graph_objects as go
 from levers import CHANGES, Change
 
 from sousvit.errors import UserError
-from sousvit.search.archive import EVENTS, Archive, open_run, read_events, violations
+from sousvit.search.archive import EVENTS, Archive, open_run, read_events
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, finished, make_job
 from sousvit.search.executors.open import local_executor
 from sousvit.search.fidelity.learning_curve import FULL
-from sousvit.search.limits import Limit
+from sousvit.search.goals import Goals
 from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.report.terminal import headings, row_cells, short_recipe
 from sousvit.search.results import Answer
@@ -49,7 +49,7 @@ from common.on_cifar10 import TECHNIQUES, arguments, budget
 from common.provenance import provenance, write_result
 
 HERE = Path(__file__).parent
-POLICIES = ("sousvit", *SAMPLERS)
+POLICIES = ("sousvit", "tpe", "nsga2", "random")
 AXES = ("latency_ratio", "size_ratio")
 EPOCHS = 2
 
@@ -59,7 +59,7 @@ class RealEvaluations:
     :class:`sousvit.search.replay.samplers.Evaluations`."""
 
     def __init__(self, own: Budget, archive: Archive, executor: Executor, shape: ModelShape, space: Space) -> None:
-        self.seed, self.space, self.senses, self.limits = own.search.seed, space, own.senses, own.hard_limits
+        self.seed, self.space, self.goals = own.search.seed, space, own.goals()
         self._own, self._archive, self._executor, self._shape = own, archive, executor, shape
         self._ends = time.monotonic() + (own.search.time or 0.0)
 
@@ -142,12 +142,12 @@ def events(folder: Path) -> list[tuple[float, Trial]]:
     return found
 
 
-def curve(folder: Path, limits: Sequence[Limit]) -> list[tuple[float, float]]:
+def curve(folder: Path, goals: Goals) -> list[tuple[float, float]]:
     """(second, hypervolume): the part of the unit square of latency and size ratios that feasible results dominate."""
     points: list[list[float]] = []
     steps = [(0.0, 0.0)]
     for second, record in events(folder):
-        if record.is_final and not violations(record, limits):
+        if record.is_final and goals.holds(record.values):
             points.append([record.get(name) for name in AXES])
             steps.append((second, float(moocore.hypervolume(np.array(points), ref=np.ones(len(AXES))))))
     return steps
@@ -167,8 +167,8 @@ def reached(steps: Sequence[tuple[float, float]], height: float) -> str:
 def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: argparse.Namespace, command: str) -> str:
     """The result as Markdown."""
     own, archive = open_run(next(iter(folders.values())))
-    limits, whole = own.hard_limits, 60.0 * given.minutes
-    curves = {name: curve(folder, limits) for name, folder in folders.items()}
+    goals, whole = own.goals(), 60.0 * given.minutes
+    curves = {name: curve(folder, goals) for name, folder in folders.items()}
     last = whole * given.random_times
     goal = at(curves["random"], last) if "random" in curves else 0.0
     marks = sorted({whole / 4, whole / 2, whole, last})
@@ -177,7 +177,7 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     lines = [
         *provenance(command, archive.base.machine),
         f"{given.minutes:g} minutes each{longer}, one after the other on the same idle machine; seed {given.seed}; "
-        f"limits: {', '.join(map(str, limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in the "
+        f"limits: {', '.join(map(str, goals.limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in the "
         "unit square of latency and size, as shares of the base's (validation).",
         "",
         f"| | trained in full | feasible | {' | '.join(head)} | reaches random's last |",
@@ -185,7 +185,7 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     ]
     for name, folder in folders.items():
         final = [record for _, record in events(folder) if record.is_final]
-        held = sum(not violations(record, limits) for record in final)
+        held = sum(goals.holds(record.values) for record in final)
         over = last if name == "random" else whole
         shares = " | ".join(f"{at(curves[name], mark):.3f}" if mark <= over else "" for mark in marks)
         lines.append(f"| {name} | {len(final)} | {held} | {shares} | {reached(curves[name], goal)} |")
@@ -217,7 +217,7 @@ def write_plot(folders: Mapping[str, Path], to: Path) -> None:
     """Hypervolume against minutes."""
     figure = go.Figure()
     for name, folder in folders.items():
-        when, height = zip(*curve(folder, open_run(folder)[0].hard_limits), strict=True)
+        when, height = zip(*curve(folder, open_run(folder)[0].goals()), strict=True)
         figure.add_scatter(x=[second / 60 for second in when], y=height, name=name, line_shape="hv")
     figure.update_layout(xaxis_title="minutes", yaxis_title="hypervolume of feasible recipes", template="plotly_white")
     figure.write_html(to, include_plotlyjs="cdn")
@@ -239,7 +239,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drop", type=float, default=0.02, help="top-1 that may be lost on validation")
     parser.add_argument("--random-times", type=float, default=1.0, help="random search gets so many times the minutes")
-    parser.add_argument("--policies", nargs="+", choices=[*POLICIES, *CHANGES], default=list(POLICIES))
+    parser.add_argument("--policies", nargs="+", choices=["sousvit", *SAMPLERS, *CHANGES], default=list(POLICIES))
     given = parser.parse_args()
     folders = {name: Path("runs") / f"{given.run}-{name}" for name in given.policies}
     answers = {
