@@ -177,8 +177,8 @@ def table(answers: Mapping[str, Answer], folders: Mapping[str, Path], given: arg
     lines = [
         *provenance(command, archive.base.machine),
         f"{given.minutes:g} minutes each{longer}, one after the other on the same idle machine; seed {given.seed}; "
-        f"limits: {', '.join(map(str, goals.limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in the "
-        "unit square of latency and size, as shares of the base's (validation).",
+        f"limits: {', '.join(map(str, goals.limits))}; recovery: {EPOCHS} epochs. Hypervolume: of feasible results in "
+        "the unit square of latency and size, as shares of the base's (validation).",
         "",
         f"| | trained in full | feasible | {' | '.join(head)} | reaches random's last |",
         "|---|---:|---:|" + "---:|" * len(marks) + "---:|",
