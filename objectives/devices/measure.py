@@ -1,6 +1,6 @@
 """The measuring process: ``python -m sousvit.objectives.devices.measure PARENT_PID``, JSON on stdin, an answer out.
 
-What comes in is ``{"order": ..., "plugins": [...]}``: an :class:`.Order`, and the plug-ins of the runtimes that its
+What comes in is ``{"request": ..., "plugins": [...]}``: a :class:`.Request`, and the plug-ins of the runtimes that its
 artifacts need. The latter come from the parent, never from a network.
 
 It pins itself to its cores before it loads a runtime, so that every thread inherits them. Imports nothing but numpy
@@ -22,40 +22,41 @@ import numpy as np
 
 from sousvit.errors import TrialError, one_line
 from sousvit.machine import end_with_parent
-from sousvit.objectives.devices.protocol import Order, encode_groups
+from sousvit.objectives.devices.protocol import Request, encode_groups
 from sousvit.objectives.energy import ABSENT, energy_mj, find_meter
 from sousvit.objectives.memory_probe import probe
 from sousvit.objectives.runtimes.runtime import RUNTIMES, Session, open_session
 from sousvit.objectives.timing import measure_groups
 
 
-def carry_out(order: Order) -> dict[str, Any]:
+def carry_out(request: Request) -> dict[str, Any]:
     """Measure what was asked, in this process.
 
     Raises:
         TrialError: an artifact failed, or the device cannot tell.
     """
-    one = order.artifacts[order.baseline]
-    if order.ask == "probe":
-        return asdict(probe(one, order.threads, order.batch))
-    if order.ask == "energy":
+    one = request.artifacts[request.baseline]
+    if request.ask == "probe":
+        return asdict(probe(one, request.threads, request.batch))
+    if request.ask == "energy":
         meter = find_meter()
         if meter is None:
             raise TrialError(ABSENT)
-        batch = np.random.default_rng(0).standard_normal(order.shape, dtype=np.float32)
-        with open_session(one, order.threads, order.batch) as session:
-            return {"energy_mj": energy_mj(session, batch, order.plan.min_seconds, meter)}
-    with _sessions(order) as sessions:
-        groups = measure_groups(sessions, order.baseline, order.shape, order.plan, with_baseline=order.with_baseline)
+        batch = np.random.default_rng(0).standard_normal(request.shape, dtype=np.float32)
+        with open_session(one, request.threads, request.batch) as session:
+            return {"energy_mj": energy_mj(session, batch, request.plan.min_seconds, meter)}
+    with _sessions(request) as sessions:
+        asked = request.baseline, request.shape, request.plan
+        groups = measure_groups(sessions, *asked, with_baseline=request.with_baseline)
     return {"groups": encode_groups(groups)}
 
 
 @contextlib.contextmanager
-def _sessions(order: Order) -> Iterator[dict[str, Session]]:
+def _sessions(request: Request) -> Iterator[dict[str, Session]]:
     with contextlib.ExitStack() as stack:
         yield {
-            name: stack.enter_context(open_session(artifact, order.threads, order.batch))
-            for name, artifact in order.artifacts.items()
+            name: stack.enter_context(open_session(artifact, request.threads, request.batch))
+            for name, artifact in request.artifacts.items()
         }
 
 
@@ -85,11 +86,11 @@ def main() -> int:
     os.dup2(2, 1)
     try:
         given = json.load(sys.stdin)
-        order = Order.from_dict(given["order"], lambda plain: Path(plain["folder"]))
-        affinity = pin(order.cores)
+        request = Request.from_dict(given["request"], lambda plain: Path(plain["folder"]))
+        affinity = pin(request.cores)
         for reference in given["plugins"]:
             RUNTIMES.load(reference)
-        answer = {"affinity": affinity, **carry_out(order)}
+        answer = {"affinity": affinity, **carry_out(request)}
     except Exception as error:  # the parent shows the line
         print(str(error) if isinstance(error, TrialError) else one_line(error), file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sousvit.errors import TrialError
-from sousvit.objectives.devices.protocol import Order
+from sousvit.objectives.devices.protocol import Request
 from sousvit.objectives.memory_probe import resident_bytes
 from sousvit.objectives.runtimes.runtime import RUNTIMES
 
@@ -25,8 +25,8 @@ class UnwantedError(RuntimeError):
     """Nobody waits for the answer any more; the process was stopped."""
 
 
-def measure(order: Order, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Carry out an order in a fresh process and return its plain answer.
+def measure(request: Request, is_wanted: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """Carry out a request in a fresh process and return its plain answer.
 
     Resident memory is what a limit is held against, not address space, of which runtimes reserve far more than they
     use. The process is stopped when it is seen above the limit; a peak between two looks is told by the probe.
@@ -35,11 +35,11 @@ def measure(order: Order, is_wanted: Callable[[], bool] = lambda: True) -> dict[
         TrialError: the process failed, took too long, or outgrew its memory.
         UnwantedError: ``is_wanted`` said no.
     """
-    what = _OPERATION[order.ask]
-    names = sorted({artifact.runtime for artifact in order.artifacts.values()})
+    what = _OPERATION[request.ask]
+    names = sorted({artifact.runtime for artifact in request.artifacts.values()})
     plugins = [reference for name in names if (reference := RUNTIMES.reference(name)) is not None]
-    there = order.to_dict(lambda artifact: {"folder": str(artifact.folder.resolve())})
-    plain = json.dumps({"plugins": plugins, "order": there})
+    there = request.to_dict(lambda artifact: {"folder": str(artifact.folder.resolve())})
+    plain = json.dumps({"plugins": plugins, "request": there})
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as words:
         given.write(plain.encode())
         given.seek(0)
@@ -48,7 +48,7 @@ def measure(order: Order, is_wanted: Callable[[], bool] = lambda: True) -> dict[
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         with subprocess.Popen(command, stdin=given, stdout=out, stderr=words, env=environment) as process:
             try:
-                _watch(process, order, what, is_wanted)
+                _watch(process, request, what, is_wanted)
             finally:
                 process.kill()
         out.seek(0)
@@ -61,9 +61,9 @@ def measure(order: Order, is_wanted: Callable[[], bool] = lambda: True) -> dict[
     return answer
 
 
-def _watch(process: subprocess.Popen[bytes], order: Order, what: str, is_wanted: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + order.timeout
-    look = LOOK if order.memory_bytes is None else LOOK_AT_MEMORY
+def _watch(process: subprocess.Popen[bytes], request: Request, what: str, is_wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + request.timeout
+    look = LOOK if request.memory_bytes is None else LOOK_AT_MEMORY
     while True:
         try:
             process.wait(look)
@@ -71,9 +71,9 @@ def _watch(process: subprocess.Popen[bytes], order: Order, what: str, is_wanted:
         except subprocess.TimeoutExpired:
             pass
         if time.monotonic() > deadline:
-            raise TrialError(f"{what} took longer than {order.timeout:g} s")
-        if order.memory_bytes is not None:
-            require_memory(resident_bytes(process.pid), order.memory_bytes)
+            raise TrialError(f"{what} took longer than {request.timeout:g} s")
+        if request.memory_bytes is not None:
+            require_memory(resident_bytes(process.pid), request.memory_bytes)
         if not is_wanted():
             raise UnwantedError
 

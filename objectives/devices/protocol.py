@@ -24,12 +24,12 @@ MAX_SECONDS, MAX_VALUES = 3600.0, 2**28
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
-class OrderError(ValueError):
-    """An order or an answer is not as it must be."""
+class RequestError(ValueError):
+    """A request or an answer is not as it must be."""
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """One request to a measuring process.
 
     Attributes:
@@ -66,24 +66,24 @@ class Order:
         return {**asdict(replace(self, artifacts={})), "artifacts": artifacts}
 
     @classmethod
-    def from_dict(cls, plain: Any, folder: Callable[[Mapping[str, Any]], Path]) -> Order:
+    def from_dict(cls, plain: Any, folder: Callable[[Mapping[str, Any]], Path]) -> Request:
         """The inverse; ``folder`` finds an artifact's files from its description.
 
         Raises:
-            OrderError: anything missing, unknown or out of bounds.
+            RequestError: anything missing, unknown or out of bounds.
         """
         try:
             given = dict(plain)
             descriptions = dict(given.pop("artifacts"))
             plan = TimingPlan(**given.pop("plan"))
             if not 1 <= len(descriptions) <= MAX_ARTIFACTS:
-                raise OrderError(f"an order has 1 to {MAX_ARTIFACTS} artifacts, not {len(descriptions)}")
+                raise RequestError(f"a request has 1 to {MAX_ARTIFACTS} artifacts, not {len(descriptions)}")
             artifacts = {str(name): _artifact(one, folder) for name, one in descriptions.items()}
-            order = cls(artifacts=artifacts, plan=plan, **given)
-            order._check()
+            request = cls(artifacts=artifacts, plan=plan, **given)
+            request._check()
         except (TypeError, KeyError, AttributeError) as error:
-            raise OrderError(f"the order is not whole: {error}") from error
-        return order
+            raise RequestError(f"the request is not whole: {error}") from error
+        return request
 
     def _check(self) -> None:
         seconds = (self.plan.min_seconds, self.plan.max_seconds, self.plan.round_seconds, self.timeout)
@@ -103,7 +103,7 @@ class Order:
         if not broken and math.prod(self.shape) > MAX_VALUES:
             broken.append("a batch is of bounded size")
         if broken:
-            raise OrderError("; ".join(broken))
+            raise RequestError("; ".join(broken))
 
 
 def describe(artifact: Artifact) -> dict[str, Any]:
@@ -120,20 +120,20 @@ def check_file_name(name: Any) -> str:
     """``name``, if it is a plain file name.
 
     Raises:
-        OrderError: it could leave its folder.
+        RequestError: it could leave its folder.
     """
     if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
-        raise OrderError(f"a file name has letters, digits, dots, dashes, not {str(name)[:40]!r}")
+        raise RequestError(f"a file name has letters, digits, dots, dashes, not {str(name)[:40]!r}")
     return name
 
 
 def _artifact(plain: Mapping[str, Any], folder: Callable[[Mapping[str, Any]], Path]) -> Artifact:
     shape, options = tuple(plain["input_shape"]), dict(plain["options"])
     if len(shape) != 4 or not all(_is_count(size, MAX_VALUES) for size in shape):
-        raise OrderError(f"an input shape has four sizes, not {shape}")
+        raise RequestError(f"an input shape has four sizes, not {shape}")
     scalars = all(isinstance(key, str) and isinstance(value, str | int | float) for key, value in options.items())
     if len(options) > MAX_OPTIONS or not scalars:
-        raise OrderError("runtime options are names with plain values")
+        raise RequestError("runtime options are names with plain values")
     return Artifact(folder(plain), str(plain["runtime"]), check_file_name(plain["file"]), shape, options=options)
 
 
@@ -154,16 +154,16 @@ def decode_groups(plain: Any) -> dict[str, list[Group]]:
     """The inverse.
 
     Raises:
-        OrderError: not of that form, or a latency is no number above 0.
+        RequestError: not of that form, or a latency is no number above 0.
     """
     try:
         groups = {str(name): [Group(**group) for group in done] for name, done in plain.items()}
     except (TypeError, AttributeError) as error:
-        raise OrderError(f"timings are not whole: {error}") from error
+        raise RequestError(f"timings are not whole: {error}") from error
     for group in (group for done in groups.values() for group in done):
         rounds = (group.candidate, group.baseline_first, group.baseline_last)
         if not all(isinstance(one, list) and one and all(_is_number(s) and s > 0 for s in one) for one in rounds):
-            raise OrderError("latencies are numbers above 0")
+            raise RequestError("latencies are numbers above 0")
         if not _is_number(group.cpu_share):
-            raise OrderError("a CPU share is a number")
+            raise RequestError("a CPU share is a number")
     return groups

@@ -1,4 +1,4 @@
-"""Devices that measure by orders to a process of their own, and the stand-in: a constrained process of this machine.
+"""Devices that measure by requests to a process of their own, and the stand-in: a constrained process of this machine.
 
 A stand-in has few cores and little memory of *this* machine. It answers whether a model fits and how models compare
 on so many cores; it is not the device, whose cores, caches and memory are others.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sousvit.errors import TrialError
 from sousvit.objectives.devices import process
 from sousvit.objectives.devices.device import Device, device_facts
-from sousvit.objectives.devices.protocol import Order, OrderError, decode_groups
+from sousvit.objectives.devices.protocol import Request, RequestError, decode_groups
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan, summarise
@@ -27,22 +27,22 @@ _ONE = "artifact"
 
 
 class OrderingDevice(Device):
-    """Sends an :class:`Order` and reads raw figures; where to is the subclass's."""
+    """Sends an :class:`Request` and reads raw figures; where to is the subclass's."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._probes: dict[str, Probe] = {}
 
     @abstractmethod
-    def carry_out(self, order: Order) -> Any:
-        """What came of an order, decoded by :func:`decode`; raises as :meth:`Device.time`."""
+    def carry_out(self, request: Request) -> Any:
+        """What came of a request, decoded by :func:`decode`; raises as :meth:`Device.time`."""
 
     def time(
         self, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan = DEFAULT, with_baseline: bool = False
     ) -> dict[str, Timing]:
         alone = len(artifacts) == 1
-        order = replace(self._order("time", artifacts, baseline, plan), with_baseline=with_baseline or alone)
-        groups = self.carry_out(order)
+        request = replace(self._request_for("time", artifacts, baseline, plan), with_baseline=with_baseline or alone)
+        groups = self.carry_out(request)
         return {name: summarise(done, plan, self.target.batch) for name, done in groups.items()}
 
     def probe(self, artifact: Artifact) -> Probe:
@@ -56,36 +56,36 @@ class OrderingDevice(Device):
     def _probed(self, artifact: Artifact, limit: int | None) -> Probe:
         key = repr(sorted(file_hashes(artifact).items()))
         if key not in self._probes:
-            order = self._order("probe", {_ONE: artifact}, _ONE, DEFAULT)
-            self._probes[key] = self.carry_out(replace(order, memory_bytes=limit))
+            request = self._request_for("probe", {_ONE: artifact}, _ONE, DEFAULT)
+            self._probes[key] = self.carry_out(replace(request, memory_bytes=limit))
         return self._probes[key]
 
     def energy_mj(self, artifact: Artifact, plan: TimingPlan = DEFAULT) -> float:
-        return float(self.carry_out(self._order("energy", {_ONE: artifact}, _ONE, plan)))
+        return float(self.carry_out(self._request_for("energy", {_ONE: artifact}, _ONE, plan)))
 
-    def _order(self, ask: Any, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan) -> Order:
+    def _request_for(self, ask: Any, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan) -> Request:
         target = self.target
-        return Order(
+        return Request(
             ask, artifacts, baseline, target.threads, target.batch, plan, cores=target.cores, timeout=target.timeout
         )
 
 
-def decode(order: Order, answer: Mapping[str, Any]) -> Any:
+def decode(request: Request, answer: Mapping[str, Any]) -> Any:
     """Groups by name, a :class:`Probe`, or millijoules.
 
     Raises:
-        OrderError: the answer is not to this order, or not whole.
+        RequestError: the answer is not to this request, or not whole.
     """
     try:
-        if order.cores is not None and len(answer["affinity"]) != order.cores:
-            raise OrderError(f"{order.cores} cores were asked for, {len(answer['affinity'])} were used")
-        if order.ask == "time":
+        if request.cores is not None and len(answer["affinity"]) != request.cores:
+            raise RequestError(f"{request.cores} cores were asked for, {len(answer['affinity'])} were used")
+        if request.ask == "time":
             groups = decode_groups(answer["groups"])
-            wanted = set(order.artifacts) - (set() if order.with_baseline else {order.baseline})
+            wanted = set(request.artifacts) - (set() if request.with_baseline else {request.baseline})
             if set(groups) != wanted or not all(groups.values()):
-                raise OrderError(f"timings of {sorted(wanted)} were asked for, not of {sorted(groups)}")
+                raise RequestError(f"timings of {sorted(wanted)} were asked for, not of {sorted(groups)}")
             return groups
-        if order.ask == "energy":
+        if request.ask == "energy":
             return _positive(answer["energy_mj"])
         return Probe(
             int(_positive(answer["memory_bytes"])),
@@ -93,13 +93,13 @@ def decode(order: Order, answer: Mapping[str, Any]) -> Any:
             _positive(answer["load_ms"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise error if isinstance(error, OrderError) else OrderError(f"the answer is not whole: {error}") from error
+        raise error if isinstance(error, RequestError) else RequestError(f"the answer is not whole: {error}") from error
 
 
 def _positive(value: Any) -> float:
     number = float(value)
     if not 0 < number < float("inf"):
-        raise OrderError(f"a measured figure is a number above 0, not {value}")
+        raise RequestError(f"a measured figure is a number above 0, not {value}")
     return number
 
 
@@ -113,8 +113,8 @@ class StandIn(OrderingDevice):
         target = self.target
         return {**device_facts(), "standin": {"cores": target.cores, "memory_mb": target.memory}}
 
-    def carry_out(self, order: Order) -> Any:
+    def carry_out(self, request: Request) -> Any:
         try:
-            return decode(order, process.measure(order))
-        except OrderError as error:
+            return decode(request, process.measure(request))
+        except RequestError as error:
             raise TrialError(f"measuring failed: {error}") from error

@@ -19,7 +19,7 @@ FLOAT_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Parity:
     """How far the deployed logits are from the model's.
 
     Attributes:
@@ -35,7 +35,7 @@ class Agreement:
     finite: bool
 
 
-def agreement(session: Session, model: nn.Module, images: np.ndarray) -> Agreement:
+def parity(session: Session, model: nn.Module, images: np.ndarray) -> Parity:
     """Compare on normalised images float32 ``[B, C, H, W]``, which both get as one batch."""
     import torch
 
@@ -47,7 +47,7 @@ def agreement(session: Session, model: nn.Module, images: np.ndarray) -> Agreeme
     difference = got.astype(np.float64) - wanted
     finite = bool(np.isfinite(got).all())
     norm = float(np.linalg.norm(wanted))
-    return Agreement(
+    return Parity(
         max_abs=float(np.abs(difference).max()),
         relative=float(np.linalg.norm(difference)) / max(norm, 1e-12),
         top1_match=float((got.argmax(-1) == wanted.argmax(-1)).mean()),
@@ -55,7 +55,7 @@ def agreement(session: Session, model: nn.Module, images: np.ndarray) -> Agreeme
     )
 
 
-def check_agreement(session: Session, model: nn.Module, images: np.ndarray, quantized: bool) -> Agreement:
+def check_parity(session: Session, model: nn.Module, images: np.ndarray, quantized: bool) -> Parity:
     """:func:`agreement`, or a failed trial.
 
     Quantized artifacts may differ (their accuracy judges them); their logits must only be finite.
@@ -63,7 +63,7 @@ def check_agreement(session: Session, model: nn.Module, images: np.ndarray, quan
     Raises:
         TrialError: logits are not finite, or a float artifact is further off than ``FLOAT_TOLERANCE``.
     """
-    found = agreement(session, model, images)
+    found = parity(session, model, images)
     if not found.finite:
         raise TrialError("the artifact gives logits that are not finite")
     if not quantized and found.relative > FLOAT_TOLERANCE:

@@ -12,7 +12,7 @@ from sousvit.errors import UserError
 from sousvit.machine import available_cores, torch_threads
 from sousvit.models.load import LoadedModel
 from sousvit.objectives.objective import Measurement
-from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.subject import JUDGING_BATCH
@@ -152,7 +152,7 @@ def _judge(
 ) -> dict[str, Measurement]:
     with open_pool(artifact, available_cores()) as session:
         probe = base.normalise(splits.validation.head(16).images()).numpy()
-        check_agreement(session, model, probe, quantized=recipe.is_quantized)
+        check_parity(session, model, probe, quantized=recipe.is_quantized)
         spec = splits.spec
         judged = splits.validation if spec.kind == "labelled" else exactly_labelled(base, splits.validation)
         parts: dict[str, ImageSet] = {"validation" if spec.kind == "labelled" else "agreement": judged}

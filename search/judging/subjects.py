@@ -23,7 +23,7 @@ from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Measurement, Objective, Stage
-from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.subject import JUDGING_BATCH, MeasuredSubject, measure
@@ -138,7 +138,7 @@ class Subjects:
         quick = self._splits.validation.spread(_quick_count(len(self._splits.validation)), self.budget.search.seed)
         self.quick_base = replace(self.base, images=quick)
         with open_session(artifact, available_cores()) as session:
-            found = check_agreement(session, self.base.model, self._probe_images(), quantized=False)
+            found = check_parity(session, self.base.model, self._probe_images(), quantized=False)
         if known is not None:
             return known
         values = measure(self.base, self.objectives)
@@ -221,7 +221,7 @@ class Subjects:
         if structure is not None and not recipe.shapes_by_data:
             subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
         with open_session(artifact, available_cores()) as session:
-            check_agreement(session, model, self._probe_images(), quantized=recipe.is_quantized)
+            check_parity(session, model, self._probe_images(), quantized=recipe.is_quantized)
         return subject
 
     def final_images(self) -> ImageSet:

@@ -17,7 +17,7 @@ from sousvit.data import Splits
 from sousvit.errors import UserError
 from sousvit.models.detector import EXTRA, head_of
 from sousvit.models.load import create, load
-from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces.builder import apply_steps, skeleton
 from sousvit.spaces.calibration.quantize import sensitive_parts
@@ -126,7 +126,7 @@ def test_every_model_technique_keeps_the_positions_and_is_counted_exactly(step, 
         check_exact(skeleton(base, recipe), expected)
     artifact = make_artifact(model, (1, 3, 48, 64), base.mean, base.std, "onnxruntime", None, context, tmp_path / "a")
     with open_session(artifact, 1) as session:
-        check_agreement(session, model, images.numpy(), quantized=False)
+        check_parity(session, model, images.numpy(), quantized=False)
 
 
 @pytest.mark.parametrize(("runtime", "step"), DEPLOYMENTS, ids=str)
@@ -134,7 +134,7 @@ def test_every_deployment_agrees(runtime, step, base, splits, context, tmp_path)
     images = base.normalise(splits.validation.images(torch.arange(4))).numpy()
     artifact = make_artifact(base.module, (1, 3, 48, 64), base.mean, base.std, runtime, step, context, tmp_path / "a")
     with open_session(artifact, 1) as session:
-        found = check_agreement(session, base.module, images, quantized=step is not None)
+        found = check_parity(session, base.module, images, quantized=step is not None)
     assert found.relative < 0.05
 
 
@@ -312,7 +312,7 @@ def test_qat_trains_a_detectors_backbone(base, splits, context, tmp_path):
     artifact = make_artifact(model, (1, 3, 48, 64), base.mean, base.std, "onnxruntime", None, context, tmp_path / "a")
     images = base.normalise(splits.validation.images(torch.arange(4))).numpy()
     with open_session(artifact, 1) as session:
-        assert check_agreement(session, model, images, quantized=True).relative < 0.05
+        assert check_parity(session, model, images, quantized=True).relative < 0.05
 
 
 def test_what_the_base_finds_stands_for_labels(tiny_detection):

@@ -8,7 +8,7 @@ is unpickled or run as code. Each measurement runs in a process of its own (:mod
 ``GET /v1/facts``            :func:`sousvit.objectives.devices.device.device_facts`, bounds, date
 ``POST /v1/lacking``         ``{"hashes": [...]}`` -> ``{"lacking": [...]}``
 ``PUT /v1/files/SHA256``     one file's bytes
-``POST /v1/measure``         an :class:`.order.Order` with ``nonce`` -> its answer with nonce, files and facts
+``POST /v1/measure``         an :class:`.protocol.Request` with ``nonce`` -> its answer with nonce, files and facts
 ===========================  ===========================================================================
 
 Errors are ``{"error": one line}`` with 400 (a wrong request), 401 (token), 413 (too large), 422 (the artifact failed)
@@ -41,7 +41,7 @@ from typing import Any
 from sousvit.errors import TrialError, UserError, one_line
 from sousvit.objectives.devices import process
 from sousvit.objectives.devices.device import device_facts
-from sousvit.objectives.devices.protocol import Order, OrderError
+from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.devices.remote.store import FullError, Store
 from sousvit.objectives.runtimes.runtime import get_runtime
@@ -101,24 +101,24 @@ class Agent(ThreadingHTTPServer):
         return {**known, "runtimes": runtimes, **bounds}
 
     def measure(self, given: Mapping[str, Any], connection: socket.socket) -> dict[str, Any]:
-        """Carry out an order, as long as the other side waits for it.
+        """Carry out a request, as long as the other side waits for it.
 
         Raises:
-            OrderError: the order is wrong.
+            RequestError: the request is wrong.
             TrialError: an artifact failed.
             process.UnwantedError: the other side hung up.
         """
         given = dict(given)
         nonce = str(given.pop("nonce", ""))[:64]
         with contextlib.ExitStack() as stack:
-            order = Order.from_dict(given, lambda plain: stack.enter_context(self.store.laid_out(plain["files"])))
+            request = Request.from_dict(given, lambda plain: stack.enter_context(self.store.laid_out(plain["files"])))
             offered = self.facts()["runtimes"]
-            foreign = {one.runtime for one in order.artifacts.values()} - set(offered)
+            foreign = {one.runtime for one in request.artifacts.values()} - set(offered)
             if foreign:
                 runs = ", ".join(offered) or "no runtime"
-                raise OrderError(f"the agent runs {runs}, not {', '.join(sorted(foreign))[:40]}")
-            files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
-            answer = process.measure(order, lambda: not _hung_up(connection))
+                raise RequestError(f"the agent runs {runs}, not {', '.join(sorted(foreign))[:40]}")
+            files = {name: file_hashes(artifact) for name, artifact in request.artifacts.items()}
+            answer = process.measure(request, lambda: not _hung_up(connection))
         return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}
 
 
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, routes[self.path]())
         except FullError as error:
             self._send(413, {"error": str(error)})
-        except OrderError as error:
+        except RequestError as error:
             self._send(400, {"error": str(error)})
         except (TrialError, UserError) as error:
             self._send(422, {"error": str(error)})
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _lacking(self) -> dict[str, Any]:
         hashes = self._json().get("hashes")
         if not isinstance(hashes, list):
-            raise OrderError("hashes are a list")
+            raise RequestError("hashes are a list")
         return {"lacking": self.server.store.lacking(hashes)}
 
     def _file(self) -> dict[str, Any]:
@@ -179,18 +179,18 @@ class _Handler(BaseHTTPRequestHandler):
         return {}
 
     def _measure(self) -> dict[str, Any]:
-        order = self._json()
+        request = self._json()
         if not self.server.measuring.acquire(blocking=False):
             raise BlockingIOError
         try:
-            return self.server.measure(order, self.connection)
+            return self.server.measure(request, self.connection)
         finally:
             self.server.measuring.release()
 
     def _length(self, most: int) -> int:
         text = self.headers.get("Content-Length", "")
         if not text.isdecimal():
-            raise OrderError("a request says how long it is")
+            raise RequestError("a request says how long it is")
         if int(text) > most:
             raise FullError(f"a request may have {most} bytes, not {int(text)}")
         return int(text)
@@ -198,13 +198,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self) -> dict[str, Any]:
         # A web page cannot send this type to another address without asking first.
         if self.headers.get_content_type() != "application/json":
-            raise OrderError("a request is application/json")
+            raise RequestError("a request is application/json")
         try:
             found = json.loads(self.rfile.read(self._length(MAX_JSON)))
         except (ValueError, RecursionError) as error:
-            raise error if isinstance(error, OrderError) else OrderError("a request is JSON") from error
+            raise error if isinstance(error, RequestError) else RequestError("a request is JSON") from error
         if not isinstance(found, dict):
-            raise OrderError("a request is a JSON object")
+            raise RequestError("a request is a JSON object")
         return found
 
     def _send(self, status: int, content: Mapping[str, Any]) -> None:

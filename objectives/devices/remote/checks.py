@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sousvit.objectives.devices.protocol import Order, OrderError
+from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.timing import Group
 
 #: What must stay the same from answer to answer: another value is another machine.
@@ -32,36 +32,36 @@ class Sanity:
         """Facts are whole and those of the same machine as before.
 
         Raises:
-            OrderError: they are not.
+            RequestError: they are not.
         """
         whole = isinstance(facts, Mapping) and all(key in facts for key in (*IDENTITY, "energy", "versions"))
         if not whole or not isinstance(facts["cores"], int) or not isinstance(facts["runtimes"], Mapping):
-            raise OrderError("the device's facts are not whole")
+            raise RequestError("the device's facts are not whole")
         identity = {key: facts[key] for key in IDENTITY}
         if self._identity is None:
             self._identity = identity
         changed = [key for key in IDENTITY if identity[key] != self._identity[key]]
         if changed:
-            raise OrderError(f"another machine answers than at first: {', '.join(changed)} changed")
+            raise RequestError(f"another machine answers than at first: {', '.join(changed)} changed")
 
-    def check_timings(self, groups: Mapping[str, list[Group]], order: Order, elapsed: float, baseline: str) -> None:
+    def check_timings(self, groups: Mapping[str, list[Group]], request: Request, elapsed: float, baseline: str) -> None:
         """Timings could have been measured in the ``elapsed`` seconds, beside a steady ``baseline`` (its identity).
 
         Raises:
-            OrderError: they could not.
+            RequestError: they could not.
         """
         every = [group for done in groups.values() for group in done]
         total = sum(sum(g.candidate) + sum(g.baseline) for g in every)
         if total > elapsed * CLOCK_SLACK:
-            raise OrderError(f"inferences of {total:.3g} s cannot have been run in {elapsed:.3g} s")
-        wanted = order.plan.min_seconds * len(groups)
+            raise RequestError(f"inferences of {total:.3g} s cannot have been run in {elapsed:.3g} s")
+        wanted = request.plan.min_seconds * len(groups)
         if total < MIN_FILLED * wanted:
-            raise OrderError(f"inferences of {total:.3g} s in all do not fill the {wanted:.3g} s that were asked for")
+            raise RequestError(f"inferences of {total:.3g} s in all do not fill the {wanted:.3g} s that were asked for")
         own = float(np.median([np.median(g.baseline_first) / np.median(g.baseline_last) for g in every]))
         if not 1 / MAX_SELF_RATIO <= own <= MAX_SELF_RATIO:
-            raise OrderError(f"the baseline differs from itself by a factor of {max(own, 1 / own):.2f}")
+            raise RequestError(f"the baseline differs from itself by a factor of {max(own, 1 / own):.2f}")
         median = float(np.median(np.concatenate([g.baseline for g in every])))
         known = self._baselines.get(baseline, median)
         if not known / MAX_CHANGE <= median <= known * MAX_CHANGE:
-            raise OrderError(f"the baseline took {1e3 * known:.3g} ms before and {1e3 * median:.3g} ms now")
+            raise RequestError(f"the baseline took {1e3 * known:.3g} ms before and {1e3 * median:.3g} ms now")
         self._baselines.setdefault(baseline, median)

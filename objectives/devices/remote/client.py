@@ -3,7 +3,7 @@
 - *Lost or restarting*: a request that finds nobody is repeated with growing pauses, for the target's ``patience``.
   Files that a restarted agent no longer has are sent again.
 - *Slow*: a measurement has the target's ``timeout``; the agent ends it, and so do we.
-- *Lying or disturbed*: an answer must echo the order's nonce and the hashes of the files, come from the machine that
+- *Lying or disturbed*: an answer must echo the request's nonce and the hashes of the files, come from the machine that
   the first answer came from, and hold timings that can be (:mod:`.sanity`). Otherwise it is asked for again.
 - *Quarantine*: after a few measurements in a row that failed so, the device is not asked again and the search stops
   with one line; the same command resumes it.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from sousvit.errors import SharedInputError, TrialError, UserError
-from sousvit.objectives.devices.protocol import Order, OrderError
+from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.devices.remote.checks import Sanity
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.devices.standin import OrderingDevice, decode
@@ -39,7 +39,7 @@ T = TypeVar("T")
 CONNECT, SHORT = 5.0, 30.0
 #: Seconds of the first pause and of the longest; each is twice the one before.
 PAUSE, LONGEST_PAUSE = 0.5, 15.0
-#: Seconds beyond an order's timeout for starting the process and sending figures.
+#: Seconds beyond a request's timeout for starting the process and sending figures.
 GRACE = 20.0
 #: An answer that cannot be right is asked for so many times.
 TRIES = 3
@@ -79,7 +79,7 @@ class RemoteDevice(OrderingDevice):
         try:
             facts = self._patiently(lambda: self._request("GET", "/v1/facts"))
             self._sanity.check_facts(facts)
-        except (LostError, OrderError) as error:
+        except (LostError, RequestError) as error:
             raise SharedInputError(
                 f"target {self.target.label}: its agent must answer",
                 error,
@@ -87,14 +87,14 @@ class RemoteDevice(OrderingDevice):
             ) from error
         return facts
 
-    def carry_out(self, order: Order) -> Any:
+    def carry_out(self, request: Request) -> Any:
         self._require_trusted()
         for tried in range(1, TRIES + 1):
             try:
-                found = self._patiently(lambda: self._once(order))
+                found = self._patiently(lambda: self._once(request))
             except LostError as error:
                 raise self._failed(str(error)) from error
-            except OrderError as error:
+            except RequestError as error:
                 if tried == TRIES:
                     raise self._failed(f"its answers cannot be trusted: {error}") from error
             else:
@@ -102,34 +102,34 @@ class RemoteDevice(OrderingDevice):
                 return found
         raise AssertionError("unreachable")
 
-    def _once(self, order: Order) -> Any:
+    def _once(self, request: Request) -> Any:
         """Send what the device lacks, and measure."""
-        files = {name: file_hashes(artifact) for name, artifact in order.artifacts.items()}
-        self._send_files(order, files)
+        files = {name: file_hashes(artifact) for name, artifact in request.artifacts.items()}
+        self._send_files(request, files)
         nonce = uuid.uuid4().hex
-        plain = {**order.to_dict(lambda artifact: {"files": file_hashes(artifact)}), "nonce": nonce}
+        plain = {**request.to_dict(lambda artifact: {"files": file_hashes(artifact)}), "nonce": nonce}
         begun = time.monotonic()
-        answer = self._request("POST", "/v1/measure", plain, order.timeout + GRACE)
+        answer = self._request("POST", "/v1/measure", plain, request.timeout + GRACE)
         elapsed = time.monotonic() - begun
         if answer.get("nonce") != nonce or answer.get("files") != files:
-            raise OrderError("the answer is not to what was sent")
+            raise RequestError("the answer is not to what was sent")
         self._sanity.check_facts(answer.get("facts"))
-        found = decode(order, answer)
-        if order.ask == "time":
-            base = json.dumps(files[order.baseline], sort_keys=True)
-            self._sanity.check_timings(found, order, elapsed, f"{base} {order.threads} {order.batch}")
+        found = decode(request, answer)
+        if request.ask == "time":
+            base = json.dumps(files[request.baseline], sort_keys=True)
+            self._sanity.check_timings(found, request, elapsed, f"{base} {request.threads} {request.batch}")
         return found
 
-    def _send_files(self, order: Order, files: Mapping[str, Mapping[str, str]]) -> None:
+    def _send_files(self, request: Request, files: Mapping[str, Mapping[str, str]]) -> None:
         paths = {
             content: artifact.folder / file
-            for name, artifact in order.artifacts.items()
+            for name, artifact in request.artifacts.items()
             for file, content in files[name].items()
         }
         answer = self._request("POST", "/v1/lacking", {"hashes": list(paths)})
         for content in answer.get("lacking") or []:
             if content not in paths:
-                raise OrderError("the device asks for a file that was not named")
+                raise RequestError("the device asks for a file that was not named")
             self._request("PUT", f"/v1/files/{content}", paths[content], SHORT + self.target.timeout)
 
     def keep(self, artifact: Artifact) -> None:
@@ -168,7 +168,7 @@ class RemoteDevice(OrderingDevice):
 
         Raises:
             LostError: nobody answered in time, or the device is busy.
-            OrderError: the answer is not JSON.
+            RequestError: the answer is not JSON.
             TrialError: the artifact failed there.
             UserError: the token is wrong, or the file too large.
         """
@@ -207,7 +207,7 @@ class RemoteDevice(OrderingDevice):
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise OrderError(f"no agent answers at {self.target.agent} (status {status}, no JSON)")
+            raise RequestError(f"no agent answers at {self.target.agent} (status {status}, no JSON)")
         reason = " ".join(str(found.get("error", ""))[:300].split())
         label = f"target {self.target.label}"
         if status == 401:
@@ -223,7 +223,7 @@ class RemoteDevice(OrderingDevice):
         if status == 503:
             raise LostError(f"{self.target.agent} is busy ({reason})")
         if status != 200:
-            raise OrderError(f"the agent answered {status}: {reason}")
+            raise RequestError(f"the agent answered {status}: {reason}")
         return found
 
 

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sousvit.objectives.devices.protocol import OrderError, check_file_name
+from sousvit.objectives.devices.protocol import RequestError, check_file_name
 from sousvit.objectives.devices.remote.files import DIGITS
 
 _HASH = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 _CHUNK = 1 << 20
 
 
-class FullError(OrderError):
+class FullError(RequestError):
     """A file is larger than the store."""
 
 
@@ -29,10 +29,10 @@ def check_hash(name: object) -> str:
     """``name``, if it is a whole SHA-256 in hex.
 
     Raises:
-        OrderError: it is not.
+        RequestError: it is not.
     """
     if not isinstance(name, str) or not _HASH.fullmatch(name):
-        raise OrderError("a file is named by its SHA-256")
+        raise RequestError("a file is named by its SHA-256")
     return name
 
 
@@ -58,7 +58,7 @@ class Store:
 
         Raises:
             FullError: more than the store may hold.
-            OrderError: other bytes, or fewer.
+            RequestError: other bytes, or fewer.
         """
         check_hash(name)
         if length > self._max_bytes:
@@ -70,7 +70,7 @@ class Store:
                 with os.fdopen(handle, "wb") as out:
                     found = _copy(stream, out, length)
                 if found != name:
-                    raise OrderError("the bytes that came are not the file that was announced")
+                    raise RequestError("the bytes that came are not the file that was announced")
                 Path(temporary).replace(self._folder / name)
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
@@ -81,13 +81,13 @@ class Store:
         """A folder for a while, with the files under their own names.
 
         Raises:
-            OrderError: a file is not here, or has no plain name.
+            RequestError: a file is not here, or has no plain name.
         """
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".laid-") as folder:
             for name, content in files.items():
                 source = self._folder / check_hash(content)
                 if not self._touch(source):
-                    raise OrderError(f"the file {content[:12]} is not here")
+                    raise RequestError(f"the file {content[:12]} is not here")
                 place = Path(folder) / check_file_name(name)
                 try:
                     os.link(source, place)
@@ -119,13 +119,13 @@ def _copy(stream: BinaryIO, out: BinaryIO, length: int) -> str:
     """Copy ``length`` bytes; their SHA-256.
 
     Raises:
-        OrderError: the stream ended before.
+        RequestError: the stream ended before.
     """
     digest, left = hashlib.sha256(), length
     while left:
         chunk = stream.read(min(left, _CHUNK))
         if not chunk:
-            raise OrderError(f"{left} bytes are missing at the end")
+            raise RequestError(f"{left} bytes are missing at the end")
         digest.update(chunk)
         out.write(chunk)
         left -= len(chunk)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sousvit.objectives.devices.protocol import Order, OrderError
+from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.devices.remote.agent import MAX_JSON, Agent
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.devices.remote.store import FullError, Store
@@ -40,12 +40,12 @@ JSON = {"Content_Type": "application/json"}
 
 
 @pytest.fixture
-def order(subject: Any, agent: Agent) -> dict[str, Any]:
+def request(subject: Any, agent: Agent) -> dict[str, Any]:
     for path in subject.artifact.shipped_files:
         name = file_hashes(subject.artifact)[path.name]
         assert ask(agent, "PUT", f"/v1/files/{name}", path.read_bytes())[0] == 200
     plan = TimingPlan(min_seconds=0.05, max_seconds=0.1, min_groups=3)
-    one = Order("time", {"base": subject.artifact}, "base", plan=plan, with_baseline=True)
+    one = Request("time", {"base": subject.artifact}, "base", plan=plan, with_baseline=True)
     return one.to_dict(lambda artifact: {"files": file_hashes(artifact)})
 
 
@@ -92,9 +92,9 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
         (lambda o: o["artifacts"]["base"].update(files={"model.onnx": "0" * 64}), "not here"),
     ],
 )
-def test_wrong_orders_are_told_in_one_line(change: Any, words: str, agent: Agent, order: dict[str, Any]) -> None:
-    change(order)
-    status, error = ask(agent, "POST", "/v1/measure", json.dumps(order).encode(), **JSON)
+def test_wrong_orders_are_told_in_one_line(change: Any, words: str, agent: Agent, request: dict[str, Any]) -> None:
+    change(request)
+    status, error = ask(agent, "POST", "/v1/measure", json.dumps(request).encode(), **JSON)
     assert status == 400 and words in error, error
 
 
@@ -102,7 +102,7 @@ def test_a_file_cannot_leave_its_folder(tmp_path: Path) -> None:
     store, content = Store(tmp_path / "store", 1000), b"abc"
     name = _add(store, content)
     for wrong in ("../x", "/x", "a/b", "", ".", ".."):
-        with pytest.raises(OrderError, match="file name"), store.laid_out({wrong: name}):
+        with pytest.raises(RequestError, match="file name"), store.laid_out({wrong: name}):
             pass
     with store.laid_out({"model.onnx": name}) as folder:
         assert (folder / "model.onnx").read_bytes() == content
@@ -124,7 +124,7 @@ def test_half_a_file_is_no_file(tmp_path: Path) -> None:
     import io
 
     store = Store(tmp_path, 1000)
-    with pytest.raises(OrderError, match="missing"):
+    with pytest.raises(RequestError, match="missing"):
         store.add("0" * 64, io.BytesIO(b"abc"), 10)
     assert not list(tmp_path.iterdir())
 

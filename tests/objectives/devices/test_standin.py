@@ -14,7 +14,7 @@ from sousvit.errors import TrialError, UserError
 from sousvit.objectives.devices import measure as bench
 from sousvit.objectives.devices import process
 from sousvit.objectives.devices.open import open_device
-from sousvit.objectives.devices.protocol import Order
+from sousvit.objectives.devices.protocol import Request
 from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.targets.target import Target
 from sousvit.objectives.timing import TimingPlan
@@ -35,18 +35,18 @@ def standin(**values: Any) -> Target:
 
 @linux
 def test_the_process_is_pinned_to_the_last_cores(subject: Any) -> None:
-    order = Order("time", {"base": subject.artifact}, "base", plan=PLAN, with_baseline=True, cores=1)
-    assert process.measure(order)["affinity"] == sorted(os.sched_getaffinity(0))[-1:]
+    request = Request("time", {"base": subject.artifact}, "base", plan=PLAN, with_baseline=True, cores=1)
+    assert process.measure(request)["affinity"] == sorted(os.sched_getaffinity(0))[-1:]
 
 
 @linux
 def test_every_thread_of_the_process_is_pinned(subject: Any) -> None:
     """Seen from outside: while it runs, no thread may use another core."""
     plan = TimingPlan(min_seconds=1.5, max_seconds=2.0)
-    order = Order("time", {"base": subject.artifact}, "base", threads=1, plan=plan, with_baseline=True, cores=1)
+    request = Request("time", {"base": subject.artifact}, "base", threads=1, plan=plan, with_baseline=True, cores=1)
     seen: list[set[int]] = []
     before = {child.pid for child in psutil.Process().children()}
-    process.measure(order, lambda: _look(seen, before))
+    process.measure(request, lambda: _look(seen, before))
     running = seen[len(seen) // 2 :]
     assert running and all(cores == set(sorted(os.sched_getaffinity(0))[-1:]) for cores in running)
 
@@ -85,9 +85,9 @@ def test_the_memory_limit_holds(subject: Any) -> None:
 
 
 def test_a_process_above_its_limit_is_stopped_early(subject: Any) -> None:
-    order = Order("probe", {"base": subject.artifact}, "base", batch=64, memory_bytes=20_000_000)
+    request = Request("probe", {"base": subject.artifact}, "base", batch=64, memory_bytes=20_000_000)
     with pytest.raises(TrialError, match=r"out of memory.*has 20 MB"):
-        process.measure(order)
+        process.measure(request)
 
 
 def test_what_fits_is_measured(subject: Any) -> None:
@@ -103,7 +103,7 @@ def test_what_fits_is_measured(subject: Any) -> None:
 
 
 def test_nobody_waits_for_an_unwanted_measurement(subject: Any) -> None:
-    order = Order("time", {"base": subject.artifact}, "base", plan=TimingPlan(20, 30), with_baseline=True)
+    request = Request("time", {"base": subject.artifact}, "base", plan=TimingPlan(20, 30), with_baseline=True)
     wanted = iter([True, False])
     with pytest.raises(process.UnwantedError):
-        process.measure(order, lambda: next(wanted))
+        process.measure(request, lambda: next(wanted))

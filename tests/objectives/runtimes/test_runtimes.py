@@ -16,7 +16,7 @@ from torch import nn
 from sousvit.errors import MissingPackageError, TrialError, UnknownNameError, UserError
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory import probe_artifact
-from sousvit.objectives.runtimes.parity import agreement, check_agreement
+from sousvit.objectives.runtimes.parity import check_parity, parity
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, get_runtime, open_session
 from sousvit.objectives.targets.profiles import make_target
@@ -47,7 +47,7 @@ def images() -> np.ndarray:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_logits_are_the_models(name: str, artifacts: dict[str, Artifact], images: np.ndarray, subject: Any) -> None:
     with open_session(artifacts[name], 1) as any_batch, open_session(artifacts[name], 1, batch=1) as single:
-        assert check_agreement(any_batch, subject.model, images, quantized=False).top1_match == 1.0
+        assert check_parity(any_batch, subject.model, images, quantized=False).top1_match == 1.0
         logits = any_batch.run(images)
         assert logits.shape == (5, 4) and logits.dtype == np.float32
         one_by_one = np.concatenate([single.run(image[None]) for image in images])
@@ -139,11 +139,11 @@ def test_pickles_in_torch_artifacts_are_refused(
 def test_a_wrong_model_is_caught(artifacts: dict[str, Artifact], images: np.ndarray, subject: Any) -> None:
     with open_session(artifacts["onnxruntime"], 1) as session:
         with pytest.raises(TrialError, match="disagrees"):
-            check_agreement(session, subject.base.model, images, quantized=False)
-        found = check_agreement(session, subject.base.model, images, quantized=True)
+            check_parity(session, subject.base.model, images, quantized=False)
+        found = check_parity(session, subject.base.model, images, quantized=True)
         assert found.relative > 0.1 and found.max_abs > 0
         with pytest.raises(TrialError, match="predictions"):
-            agreement(session, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 7)), images)
+            parity(session, nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 7)), images)
 
 
 class Infinite(Session):
@@ -153,7 +153,7 @@ class Infinite(Session):
 
 def test_infinite_logits_are_caught_even_when_quantized(images: np.ndarray, subject: Any) -> None:
     with pytest.raises(TrialError, match="finite"):
-        check_agreement(Infinite(), subject.model, images, quantized=True)
+        check_parity(Infinite(), subject.model, images, quantized=True)
 
 
 def test_a_pool_gives_every_batch_in_its_order(artifacts):

@@ -17,7 +17,7 @@ from torch import nn
 
 from sousvit.errors import TrialError, UserError
 from sousvit.machine import computes_bf16, int8_saturates
-from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces import conformance
 from sousvit.spaces.builder import apply_steps
@@ -89,7 +89,7 @@ def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, byte
         if found >= 4 * weights:  # below, no float file can be as small, and another export is saved
             assert found < float_bytes(model, recipe.runtime, context, folder.with_name("plain")), str(recipe)
     with open_session(artifact, 1) as session:
-        check_agreement(session, model, images, quantized=recipe.is_quantized)
+        check_parity(session, model, images, quantized=recipe.is_quantized)
         # On a CPU that computes in bf16 every layer rounds on its own where the artifact asks for it.
         in_bf16 = computes_bf16() and "bf16" in artifact.options.values()
         if has_quantized(simulated) and not in_bf16:

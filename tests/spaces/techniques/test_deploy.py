@@ -18,7 +18,7 @@ from sousvit.data import ImageSet
 from sousvit.errors import MissingPackageError, TrialError, UserError
 from sousvit.machine import computes_bf16
 from sousvit.models.load import normalise
-from sousvit.objectives.runtimes.parity import check_agreement
+from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import DESCRIPTION, Artifact
@@ -124,7 +124,7 @@ def test_every_way_to_deploy(
     assert Artifact.open(artifact.folder) == artifact
     assert (artifact.input_shape, artifact.mean, artifact.std, artifact.runtime) == (SHAPE, MEAN, STD, runtime)
     with open_session(artifact, 1) as session, open_session(artifact, 1, batch=1) as single:
-        found = check_agreement(session, model, images, quantized=technique is not None)
+        found = check_parity(session, model, images, quantized=technique is not None)
         one_by_one = np.concatenate([single.run(image[None]) for image in images])
         together = session.run(images)
     assert found.relative < tolerance
