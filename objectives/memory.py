@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from sousvit.objectives.devices.process import measure
-from sousvit.objectives.devices.protocol import Order
+from sousvit.objectives.devices.protocol import Request
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Direction, Measurement, Objective, Stage, Subject
 
@@ -25,7 +25,7 @@ def probe_artifact(artifact: Artifact, threads: int = 1, batch: int = 1, timeout
     Raises:
         TrialError: the process failed or took too long.
     """
-    order = Order("probe", {"artifact": artifact}, "artifact", threads, batch, timeout=timeout)
+    order = Request("probe", {"artifact": artifact}, "artifact", threads, batch, timeout=timeout)
     answer = measure(order)
     return Probe(int(answer["memory_bytes"]), int(answer["process_bytes"]), float(answer["load_ms"]))
 

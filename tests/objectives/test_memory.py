@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sousvit.errors import TrialError
+from sousvit.objectives.devices.protocol import MAX_BATCH
 from sousvit.objectives.memory import probe_artifact
 from sousvit.objectives.memory_probe import peak_bytes, resident_bytes
 
@@ -28,7 +29,7 @@ def test_a_process_has_a_peak() -> None:
 
 def test_too_slow_is_a_failed_trial(subject: Any) -> None:
     with pytest.raises(TrialError, match="longer than"):  # so many images take seconds
-        probe_artifact(subject.artifact, batch=20_000, timeout=0.01)
+        probe_artifact(subject.artifact, batch=MAX_BATCH, timeout=0.01)
 
 
 def test_a_broken_artifact_is_a_failed_trial(subject: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from itertools import count
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -447,14 +446,14 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
 
 
-def test_the_model_proposes_no_deployment_that_is_dominated(simulated, shape):
+def test_the_model_proposes_no_deployment_that_is_dominated(simulated, monkeypatch):
     run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
     run.engine.run()
-    records, space = list(run.archive), run.engine._proposals.space
-    model = ModelBased(space, shape, run.engine.goals, seed=0)
-    dominated: set[str] = set()
-    while (parameters := model.propose(records, dominated=dominated)) is not None:
-        proposed = space.suggest(optuna.trial.FixedTrial(parameters)).deployment
+    problem, records, dominated = run.engine._proposals.problem, list(run.archive), set()
+    model = ModelBased(problem)
+    monkeypatch.setattr(model._deployments, "dominated", lambda trials: dominated)
+    while (parameters := model.propose(records)) is not None:
+        proposed = problem.recipe(parameters).deployment
         assert proposed not in dominated
         dominated.add(proposed)
     assert len(dominated) > 1

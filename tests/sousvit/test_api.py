@@ -78,7 +78,7 @@ def base(project) -> torch.nn.Module:
 def one_core():
     """Searches in this process would take all cores, which other tests use."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sousvit.search.judging.judge.available_cores", lambda: 1)
+        patch.setattr("sousvit.search.judging.subjects.available_cores", lambda: 1)
         patch.setattr("sousvit.search.judging.build.available_cores", lambda: 1)
         yield
 

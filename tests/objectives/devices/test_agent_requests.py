@@ -40,7 +40,7 @@ JSON = {"Content_Type": "application/json"}
 
 
 @pytest.fixture
-def request(subject: Any, agent: Agent) -> dict[str, Any]:
+def asked(subject: Any, agent: Agent) -> dict[str, Any]:
     for path in subject.artifact.shipped_files:
         name = file_hashes(subject.artifact)[path.name]
         assert ask(agent, "PUT", f"/v1/files/{name}", path.read_bytes())[0] == 200
@@ -92,9 +92,9 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
         (lambda o: o["artifacts"]["base"].update(files={"model.onnx": "0" * 64}), "not here"),
     ],
 )
-def test_wrong_orders_are_told_in_one_line(change: Any, words: str, agent: Agent, request: dict[str, Any]) -> None:
-    change(request)
-    status, error = ask(agent, "POST", "/v1/measure", json.dumps(request).encode(), **JSON)
+def test_wrong_orders_are_told_in_one_line(change: Any, words: str, agent: Agent, asked: dict[str, Any]) -> None:
+    change(asked)
+    status, error = ask(agent, "POST", "/v1/measure", json.dumps(asked).encode(), **JSON)
     assert status == 400 and words in error, error
 
 
