@@ -1,10 +1,11 @@
 """The engine: asks, gates, hands out jobs, records, tells, until the budget's trials or time are spent.
 
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
-worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
-canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
-untrained artifact, recovers, exports and judges; the result goes to the archive first and to the proposer second.
-A recovered model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
+worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer asks for a canonical
+recipe; one that was judged before is told from the archive; the analytic gate rejects by shape alone; what is left is
+held until it may start. The executor gates the untrained artifact, recovers, exports and judges. The result goes to the
+archive first and to the proposer second. A recovered model's other deployments are next (:mod:`.fan_out`), because its
+weights are already paid for.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ LATER_PERIOD = 4
 
 
 class Engine:
-    """Runs one search.
+    """The loop of one search.
 
     Args:
         budget: the request.
@@ -129,10 +130,10 @@ class Engine:
     def begin(self) -> None:
         """Plan what is asked first, and take up what an earlier session left."""
         self._plan_starters()
-        finished = {trial.number: trial for trial in self._archive if not trial.source}
+        by_number = {trial.number: trial for trial in self._archive if not trial.source}
         for proposal in self._proposals.unfinished:
-            if proposal.number in finished:  # killed between archive and tell
-                self._tell(finished[proposal.number], [proposal])
+            if proposal.number in by_number:  # killed between archive and tell
+                self._tell(by_number[proposal.number], [proposal])
             elif (trial := self._new_trial(proposal)) is not None:
                 self._hold_or_record(trial)
         self._fan_out.resume()
@@ -177,7 +178,7 @@ class Engine:
         return None
 
     def _next_promotion(self) -> Trial | None:
-        """What to train further now."""
+        """The trial that is trained further now."""
         promoted = self._promotions.next(self.seconds, self._on_their_way(), self._exhausted)
         self.counts.promoted += promoted is not None
         return promoted

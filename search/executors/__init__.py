@@ -1,1 +1,1 @@
-"""Where trials run: local (one worker process) and simulated (for tests); contract in executor.py."""
+"""Executors, which run trials: in a worker process, in this one, on Ray, or made up; contract in executor.py."""

@@ -1,4 +1,4 @@
-"""Which deployments lose: those that were tried, and were surely worse than another of the same weights each time."""
+"""Deployments that lose: those that were tried, and were surely worse than another of the same weights each time."""
 
 from __future__ import annotations
 

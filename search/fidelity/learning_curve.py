@@ -1,4 +1,4 @@
-"""What full training should make of a result at a low rung: which share of its loss is still there.
+"""The learning curve: what full training should make of a result at a low rung, as the share of its loss that stays.
 
 Learned from recipes that were judged at several rungs; a loss is the distance from the base's figure. Of a recipe that
 was not trained in full, the highest rung stands for it, continued by the share that is left from there.

@@ -21,7 +21,7 @@ SINGLES_SHARE = 4
 
 
 class Promotions:
-    """Decides on promotions for one search.
+    """The promotions of one search.
 
     Args:
         budget: its limits say how much there is to spend.

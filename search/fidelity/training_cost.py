@@ -1,4 +1,4 @@
-"""What trainings cost, by the trials so far: that of a candidate in full, and which rungs save what they promise."""
+"""Costs of training, by the trials so far: of a candidate in full, and which rungs save what they promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every trial of a budget measures."""
+"""The objectives that every trial of a budget measures."""
 
 from __future__ import annotations
 
