@@ -12,7 +12,7 @@ import yaml
 import sousvit
 from sousvit.errors import UserError
 from sousvit.search.budget import make_budget
-from sousvit.search.judging.judge import trial_objectives
+from sousvit.search.judging.trial_objectives import trial_objectives
 
 SPACE = {"techniques": {"prune_mlp": {"keep": [0.5, 1.0], "importance": ["activation"], "allocation": ["uniform"]}}}
 
