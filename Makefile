@@ -8,11 +8,12 @@ TYPES = build/types
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint types clean
+.PHONY: help demo test test-deep lint types clean
 
 help:
 	@echo "make demo    install into $(VENV) and search a recipe for examples/fashion-mnist"
 	@echo "make test    the whole test suite"
+	@echo "make test-deep  the same with 500 random recipes instead of a sample of them"
 	@echo "make lint    ruff"
 	@echo "make types   mypy, and the one-way imports of the rooms"
 	@echo "make clean   remove build/ and caches ($(VENV) and runs/ stay)"
@@ -21,7 +22,10 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/sousvit search examples/fashion-mnist/budget.yaml --run demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 25
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 10
+
+test-deep: export SOUSVIT_RANDOM_RECIPES = 500
+test-deep: test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check

@@ -78,7 +78,19 @@ class Archive:
         _end_torn_line(path, self._stream)
 
     def append(self, kind: str, **content: Any) -> None:
-        """Write an event and wait until it is on disk.
+        """Write an event and wait until it is on disk, with all before it.
+
+        Raises:
+            UserError: the disk is full; the log stays readable.
+        """
+        event = self.note(kind, **content)
+        assert self._stream is not None
+        with disk_errors_as_user_errors(self.folder):
+            os.fsync(self._stream.fileno())
+        self._take(event)
+
+    def note(self, kind: str, **content: Any) -> dict[str, Any]:
+        """Write an event that is no trial's, without waiting for the disk: a crash keeps it, a power cut may not.
 
         Raises:
             UserError: the disk is full; the log stays readable.
@@ -88,8 +100,7 @@ class Archive:
         line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
         with disk_errors_as_user_errors(self.folder):
             _write_all(self._stream, line)
-            os.fsync(self._stream.fileno())
-        self._take(event)
+        return event
 
     def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same work is dropped, and False returned."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from sousvit.schema import read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
 from sousvit.search.plugins import load_plugins
+from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task
 
@@ -49,8 +50,8 @@ class SearchLimits(BaseModel):
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
     what the run folder keeps of trained models and of the teacher's answers; what is gone is computed again.
 
-    ``proposer``: ``auto`` weighs recipes by what they should add (:mod:`.model_based`) where that
-    applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more; the others sample only.
+    ``proposer``: who says what is tried next, by its name (:mod:`sousvit.search.proposers`). ``auto`` weighs recipes by
+    what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +67,14 @@ class SearchLimits(BaseModel):
     leave_one_out: bool = True
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
-    proposer: Literal["auto", "tpe", "nsga2"] = "auto"
+    proposer: str = "auto"
+
+    @field_validator("proposer")
+    @classmethod
+    def _known_proposer(cls, value: str) -> str:
+        if value not in PROPOSERS:
+            raise UnknownNameError("proposer", value, PROPOSERS.names())
+        return value
 
 
 class RayOptions(BaseModel):

@@ -3,8 +3,8 @@
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
 worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
 canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
-untrained artifact, recovers, exports and judges; the result goes to the archive first and to Optuna second. A recovered
-model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
+untrained artifact, recovers, exports and judges; the result goes to the archive first and to the proposer second.
+A recovered model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.fidelity.promotion import Promotions
 from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
-from sousvit.search.proposers.optuna import Proposal, Proposer
+from sousvit.search.proposers.proposer import Proposal
+from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
@@ -52,7 +53,7 @@ class Engine:
     Args:
         budget: the request.
         archive: open for writing; results of an earlier session are kept and count.
-        proposer: over the same space, limits and objectives.
+        proposals: what is asked for, over the same space, limits and objectives.
         executor: started.
         base: the base's figures.
         shape: the base's shape.
@@ -65,7 +66,7 @@ class Engine:
         self,
         budget: Budget,
         archive: Archive,
-        proposer: Proposer,
+        proposals: ProposalQueue,
         executor: Executor,
         base: BaseRecord,
         shape: ModelShape,
@@ -73,13 +74,13 @@ class Engine:
         callback: Callback | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._budget, self._archive, self._proposer, self._executor = budget, archive, proposer, executor
+        self._budget, self._archive, self._proposals, self._executor = budget, archive, proposals, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
         self._callback = callback or Callback()
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(archive, proposer.space, policy)
+        self._fan_out = FanOut(archive, proposals.space, policy)
         self._untrained = UntrainedResults(archive)
         #: Further settings of single techniques, asked in between.
         self._later: deque[Recipe] = deque()
@@ -87,7 +88,7 @@ class Engine:
         self._held: list[Trial] = []
         self._running: dict[str, Trial] = {}
         #: What was asked and waits for a trial, by its key; the sampler may ask for one recipe several times.
-        self._proposals: dict[str, list[Proposal]] = defaultdict(list)
+        self._awaited: dict[str, list[Proposal]] = defaultdict(list)
         #: How often a trial's worker was lost, by its key.
         self._losses: Counter[str] = Counter()
         self._exhausted = False
@@ -114,7 +115,7 @@ class Engine:
 
     def cost_errors(self) -> dict[str, tuple[float, int]]:
         """How well what candidates cost was predicted before it was measured (median relative error, structures)."""
-        return self._proposer.cost_errors()
+        return self._proposals.proposer.cost_errors()
 
     def run(self) -> None:
         """Search until the budget is spent.
@@ -128,9 +129,11 @@ class Engine:
     def begin(self) -> None:
         """Plan what is asked first, and take up what an earlier session left."""
         self._plan_starters()
-        for proposal in self._proposer.reconcile(self._archive.records):
-            trial = self._new_trial(proposal)
-            if trial is not None:
+        finished = {trial.number: trial for trial in self._archive if not trial.source}
+        for proposal in self._proposals.unfinished:
+            if proposal.number in finished:  # killed between archive and tell
+                self._tell(finished[proposal.number], [proposal])
+            elif (trial := self._new_trial(proposal)) is not None:
                 self._hold_or_record(trial)
         self._fan_out.resume()
 
@@ -184,12 +187,12 @@ class Engine:
         self._enqueue_later()
         repeated = 0
         while repeated < DUPLICATES_BEFORE_END:
-            was_enqueued = self._proposer.is_waiting  # a known one says nothing of what else there is
-            if repeated and not was_enqueued and not self._enqueue_other():
+            was_enqueued = self._proposals.is_waiting  # a known one says nothing of what else there is
+            if repeated and not was_enqueued and not self._proposals.vary(self._is_new):
                 return None
             pending = [trial.parsed for trial in self._on_their_way()]
-            proposal = self._proposer.ask(self._archive.records, pending, self._fan_out.dominated())
-            trial = self._new_trial(proposal)
+            proposal = self._proposals.ask(pending)
+            trial = None if proposal is None else self._new_trial(proposal)
             if trial is not None:
                 return trial
             repeated += not was_enqueued
@@ -199,15 +202,15 @@ class Engine:
         """The trial that a proposal asks for; None where it brings nothing new, which the proposer is told."""
         if not self._fits(proposal.recipe):
             self.counts.unfit += 1
-            self._proposer.reject(proposal)
+            self._proposals.reject(proposal)
             return None
         trial = self._trial(proposal.recipe, self._policy.rung(proposal.recipe), proposal.origin)
         known = self._archive.trials.get(trial.key)
         if known is not None:
-            self._proposer.tell(proposal, self._policy.expected(known))
+            self._tell(known, [proposal])
         else:
             is_new = not self._is_asked(trial)
-            self._proposals[trial.key].append(proposal)
+            self._awaited[trial.key].append(proposal)
             if is_new:
                 return trial
         self.counts.replayed += 1
@@ -278,17 +281,21 @@ class Engine:
 
     def _record(self, trial: Trial) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
-        proposals = self._proposals.pop(trial.key, [])
+        proposals = self._awaited.pop(trial.key, [])
         trial = replace(trial, number=proposals[0].number if proposals else None)
         self._archive.add(trial)
-        for proposal in proposals:
-            self._proposer.tell(proposal, self._policy.expected(trial))
+        self._tell(trial, proposals)
         if trial.artifact:
             self._archive.drop_artifacts(self.goals, trial)
         self.counts.finished += 1
         self.counts.failed += trial.status == "failed"
         self._callback.on_trial(trial, self.counts)
         self._check_not_hopeless()
+
+    def _tell(self, trial: Trial, proposals: list[Proposal]) -> None:
+        """Tell the proposer what came of proposals, as it should end in full training."""
+        for proposal in proposals:
+            self._proposals.tell(proposal, self._policy.expected(trial))
 
     def _check_not_hopeless(self) -> None:
         trials = self._archive.records
@@ -305,34 +312,25 @@ class Engine:
         Deployments come first: they need no training, and whatever is worse than one of them is not trained.
         The singles' further settings are asked in between the sampler's own recipes.
         """
-        space, trials = self._proposer.space, self._budget.search.trials
+        space, trials = self._proposals.space, self._budget.search.trials
         deploys, singles, more = single_recipes(space, self._shape)
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
-        if not self._proposer.is_new:
-            return  # resumed: the study still holds what was not asked yet
-        for trial in self._archive.front(self.goals):
-            # Known: replayed, so that the sampler learns it.
-            self._proposer.enqueue(trial.parsed, "earlier")
+        if not self._proposals.is_new:
+            return  # resumed: what was not asked for yet still waits
+        # Known ones are replayed, so that the proposer learns them.
+        earlier = [("earlier", trial.parsed) for trial in self._archive.front(self.goals)]
         hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, self._shape)]
         known = [("single", recipe) for recipe in singles]
-        for origin, recipe in [*known[: len(deploys)], *hybrids, *known[len(deploys) :]]:
-            self._proposer.enqueue(recipe, origin)
+        self._proposals.enqueue([*earlier, *known[: len(deploys)], *hybrids, *known[len(deploys) :]])
 
     def _enqueue_later(self) -> None:
         """Ask next for a further setting of a single technique, where it is its turn."""
         while self._later and self._is_judged(self._later[0]):
             self._later.popleft()
         if self._later and self._archive.own % LATER_PERIOD == LATER_PERIOD - 1:
-            self._proposer.enqueue(self._later.popleft(), "single")
-
-    def _enqueue_other(self) -> bool:
-        """Ask next for something else than the sampler would: for what is left of a listed space, or for a mutation."""
-        if self._proposer.space.is_listed:
-            return self._proposer.enqueue_listed(self._is_new)
-        self._proposer.enqueue_mutation(self._is_new)
-        return True
+            self._proposals.enqueue([("single", self._later.popleft())])
 
     def _is_judged(self, recipe: Recipe) -> bool:
         return self._fits(recipe) and self._planned(recipe).key in self._archive.trials

@@ -15,6 +15,7 @@ from sousvit.objectives.devices.open import DEVICES
 from sousvit.objectives.objective import OBJECTIVES
 from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.registry import Registry, absolute_reference
+from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.export.exporter import EXPORTERS
 from sousvit.spaces.technique import TECHNIQUES
 
@@ -24,6 +25,7 @@ KINDS: dict[str, tuple[Registry[Any], ...]] = {
     "techniques": (TECHNIQUES,),
     "runtimes": (RUNTIMES, EXPORTERS),
     "devices": (DEVICES,),
+    "proposers": (PROPOSERS,),
 }
 
 

@@ -1,10 +1,11 @@
-"""One search from budget to answer: opens (or resumes) the run folder, runs the engine, writes what it found."""
+"""A search from budget to answer: opens (or resumes) the run folder, runs the engine, writes what it found."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space
-from sousvit.search.callbacks import Callback
+from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
@@ -23,12 +24,14 @@ from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.final import final_answer
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
-from sousvit.search.proposers.model_based import ModelBased
-from sousvit.search.proposers.optuna import NSGA_TRIALS, Proposer, storage_errors_as_user_errors
+from sousvit.search.proposers.proposer import PROPOSERS, Problem
+from sousvit.search.proposers.queue import ProposalQueue
+from sousvit.search.proposers.study_file import StudyFile
 from sousvit.search.report.tables import write_tables
 from sousvit.search.results import Answer, write_answer
 from sousvit.search.reuse import take_over
-from sousvit.search.trial import BaseRecord
+from sousvit.search.trial import BaseRecord, Trial
+from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, read_space
 
@@ -48,19 +51,17 @@ def search(
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
     callback = callback or Callback()
-    read_space(budget.space)  # a wrong space is told before anything is loaded
-    archive = Archive(folder, writable=True)
-    try:
+    read_space(budget.space)  # a wrong space, or a missing package, is told before anything is loaded
+    PROPOSERS.get(budget.search.proposer).require()
+    with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:
             callback.on_message(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
-        stored = _stored_answer(archive, folder)
+        stored = _stored_answer(archive)
         if stored is not None and _is_spent(archive, budget):
             return stored
         with make_executor(budget, folder) as executor:
-            return _search(archive, budget, folder, executor, callback, clock)
-    finally:
-        archive.close()
+            return _search(archive, budget, executor, callback, clock)
 
 
 def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
@@ -81,9 +82,9 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
     write_atomic(archive.folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
 
 
-def _stored_answer(archive: Archive, folder: Path) -> Answer | None:
+def _stored_answer(archive: Archive) -> Answer | None:
     """The answer of an earlier session, if no trial has finished since: the test split is not read again for it."""
-    path = folder / "answer.json"
+    path = archive.folder / "answer.json"
     if not path.is_file():
         return None
     answer = Answer.from_dict(json.loads(path.read_text()))
@@ -96,14 +97,15 @@ def _is_spent(archive: Archive, budget: Budget) -> bool:
 
 
 def _search(
-    archive: Archive, budget: Budget, folder: Path, executor: Executor, callback: Callback, clock: Callable[[], float]
+    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
 ) -> Answer:
-    begun, spent = clock(), (archive.spent_seconds, archive.core_seconds)
+    """Explore, then choose the answer, measure it and write it."""
+    begun, seconds_before, core_seconds_before = clock(), archive.spent_seconds, archive.core_seconds
     try:
-        stopped_because = _explore(archive, budget, folder, executor, callback, clock)
+        stopped_because = _explore(archive, budget, executor, callback, clock)
     finally:
         archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
-    stored = _stored_answer(archive, folder)
+    stored = _stored_answer(archive)
     if stored is not None:
         return stored
     callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
@@ -112,22 +114,22 @@ def _search(
     goals = budget.goals(archive.base.values)
     answer = final_answer(archive, goals, budget, executor, callback)
     cost = {
-        "wall_seconds": spent[0] + clock() - begun,
+        "wall_seconds": seconds_before + clock() - begun,
         "answer_seconds": clock() - searched,
-        "core_hours": (spent[1] + executor.core_seconds()) / 3600,
+        "core_hours": (core_seconds_before + executor.core_seconds()) / 3600,
         "trials": float(archive.own),
         "gated": float(sum(trial.status == "gated" for trial in archive)),
         "prepare_seconds": sum(trial.seconds.get("prepare", 0.0) for trial in archive if not trial.source),
         "gates_saved_seconds": seconds_saved(archive),
     }
     answer = replace(answer, cost=cost)
-    write_answer(answer, budget, folder)
-    write_tables(archive, goals, folder)
+    write_answer(answer, budget, archive.folder)
+    write_tables(archive, goals, archive.folder)
     return answer
 
 
 def _explore(
-    archive: Archive, budget: Budget, folder: Path, executor: Executor, callback: Callback, clock: Callable[[], float]
+    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
 ) -> str:
     """Run the engine until its trials or time are spent; returns which."""
     base = executor.start(archive.base)
@@ -137,9 +139,8 @@ def _explore(
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
     callback.on_start(base, space, left_out)
-    engine = make_engine(budget, archive, executor, base, shape, space, folder, callback, clock)
-    with storage_errors_as_user_errors(folder / "study.db"):
-        engine.run()
+    engine = make_engine(budget, archive, executor, base, shape, space, callback, clock)
+    engine.run()
     errors = engine.cost_errors()
     if errors:
         archive.append("predicted", errors=errors)
@@ -154,21 +155,39 @@ def make_engine(
     base: BaseRecord,
     shape: ModelShape,
     space: Space,
-    folder: Path | None,
     callback: Callback,
     clock: Callable[[], float] = time.monotonic,
+    with_study: bool = True,
 ) -> Engine:
-    """The engine with this release's proposer and fidelity policy; ``folder`` None keeps the study in memory."""
+    """The engine with the budget's proposer and this release's fidelity policy.
+
+    Args:
+        with_study: keep its trials as a study of Optuna beside the archive.
+    """
     goals, search_limits = budget.goals(base.values), budget.search
-    path = None if folder is None else folder / "study.db"
-    seed, kind = search_limits.seed, search_limits.proposer
-    model = ModelBased(space, shape, goals, seed) if kind == "auto" else None
-    sampler = "nsga2" if kind == "auto" and search_limits.trials >= NSGA_TRIALS else kind
-    proposer = Proposer(space, shape, goals, seed, path, search_limits.trials, sampler, model)
+    problem = Problem(space, shape, goals, search_limits.seed, search_limits.trials)
+    proposer = PROPOSERS.get(search_limits.proposer)(problem)
+    proposals = ProposalQueue(problem, proposer, archive)
+    if with_study:
+        callback = _WithStudy(callback, StudyFile(archive, problem))
     low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals, archive.records)
-    return Engine(budget, archive, proposer, executor, base, shape, policy, callback, clock)
+    return Engine(budget, archive, proposals, executor, base, shape, policy, callback, clock)
+
+
+class _WithStudy(Callback):
+    """What the engine tells, with each trial written to the study before others hear of it."""
+
+    def __init__(self, callback: Callback, study: StudyFile) -> None:
+        self._callback, self._study = callback, study
+
+    def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
+        self._callback.on_begin(origin, recipe, fidelity)
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        self._study.write()
+        self._callback.on_trial(trial, counts)
 
 
 def _check_measured(budget: Budget, base: BaseRecord) -> None:

@@ -8,9 +8,9 @@ takes it without other changes. Ways to recover are compared on one and the same
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
             given = usual[0].config.model_dump(mode="json")
             for name, values in option.values.items():
                 for value in values if name != "epochs" else ():
-                    with contextlib.suppress(UserError):  # shares of the loss beyond 1
+                    with suppress(UserError):  # shares of the loss beyond 1
                         step = Step.make(option.technique, **{**given, name: value})
                         yield f"recovery, {name} {value}", Recipe((carrier, step), runtime)
         elif not handler.role.compresses and not handler.role.trains:
@@ -141,7 +141,7 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
 def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: ModelShape) -> Recipe | None:
     """``step``, the first of ``carriers`` with which it has an effect, and the recovery; None where there is none."""
     for carrier in carriers:
-        with contextlib.suppress(UserError):
+        with suppress(UserError):
             recipe = replace(recovery, steps=(step, carrier, *recovery.steps)).canonical(shape)
             if step in recipe.steps:
                 return recipe
@@ -170,7 +170,7 @@ def _combination(space: Space, shape: ModelShape, techniques: Sequence[str]) -> 
         steps += [] if any(step.role.trains for step in steps) else _recovery(space, shape, None)
         runtime = last[0][0] if last else space.first_runtime(*steps)
         recipe = Recipe((*steps, *(step for _, step in last)), runtime)
-        with contextlib.suppress(UserError):
+        with suppress(UserError):
             recipe.reshape(shape)
             return recipe
     return None
@@ -185,8 +185,7 @@ def run_survey(
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
     """
     callback = callback or Callback()
-    archive = Archive(folder, writable=True)
-    try:
+    with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, f"study {budget.identity}")
         # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.
         optimised = {**budget.optimize, "size_compressed": 1.0}
@@ -201,8 +200,6 @@ def run_survey(
         frame = trial_frame(archive, budget.goals())
         frame.insert(0, "name", [trial.origin for trial in archive])
         write_atomic(folder / "study.csv", frame.to_csv(index=False))
-    finally:
-        archive.close()
     return archive
 
 

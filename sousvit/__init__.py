@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from sousvit.errors import TrialError, UserError
     from sousvit.objectives.objective import Measurement, Objective
     from sousvit.objectives.targets.target import Target
-    from sousvit.plugins import register_device, register_objective, register_runtime, register_technique
+    from sousvit.plugins import (
+        register_device,
+        register_objective,
+        register_proposer,
+        register_runtime,
+        register_technique,
+    )
     from sousvit.result import Result
     from sousvit.runs import Run, list_runs, open_run
     from sousvit.search.budget import Budget
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
     from sousvit.tools import (
         build,
         list_objectives,
+        list_proposers,
         list_spaces,
         list_targets,
         list_techniques,
@@ -60,6 +67,7 @@ __all__ = [
     "build",
     "compress",
     "list_objectives",
+    "list_proposers",
     "list_runs",
     "list_spaces",
     "list_targets",
@@ -68,6 +76,7 @@ __all__ = [
     "open_run",
     "register_device",
     "register_objective",
+    "register_proposer",
     "register_runtime",
     "register_technique",
     "replay",
@@ -95,6 +104,7 @@ _PLACES = {
     "build": "sousvit.tools",
     "compress": "sousvit.api",
     "list_objectives": "sousvit.tools",
+    "list_proposers": "sousvit.tools",
     "list_runs": "sousvit.runs",
     "list_spaces": "sousvit.tools",
     "list_targets": "sousvit.tools",
@@ -103,6 +113,7 @@ _PLACES = {
     "open_run": "sousvit.runs",
     "register_device": "sousvit.plugins",
     "register_objective": "sousvit.plugins",
+    "register_proposer": "sousvit.plugins",
     "register_runtime": "sousvit.plugins",
     "register_technique": "sousvit.plugins",
     "replay": "sousvit.tools",

@@ -128,7 +128,9 @@ def survey_command(
 @app.command("replay")
 def replay_command(
     table: Annotated[Path, typer.Argument(help="YAML that describes a recorded table")],
-    policy: Annotated[list[str] | None, typer.Option(help="may be repeated; default: all")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="may be repeated; default: our search, tpe, nsga2, random")
+    ] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="that each policy gets")] = 164,
     seconds: Annotated[float | None, typer.Option(min=1, help="of recorded time, instead of evaluations")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 30,
@@ -232,7 +234,7 @@ def report_command(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="techniques, objectives, targets, spaces or runs")],
+    what: Annotated[str, typer.Argument(help="techniques, objectives, proposers, targets, spaces or runs")],
     budget: Annotated[Path | None, typer.Option(help="a budget whose plug-ins are listed too")] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
@@ -246,6 +248,7 @@ def list_command(
     kinds: dict[str, Callable[[], list[dict[str, str]]]] = {
         "techniques": tools.list_techniques,
         "objectives": tools.list_objectives,
+        "proposers": tools.list_proposers,
         "targets": tools.list_targets,
         "spaces": tools.list_spaces,
         "runs": lambda: list_runs(runs),

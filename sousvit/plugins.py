@@ -19,6 +19,7 @@ from sousvit.spaces.technique import TECHNIQUES, Technique, get_technique
 if TYPE_CHECKING:
     from sousvit.objectives.devices.device import Device
     from sousvit.objectives.runtimes.runtime import Runtime
+    from sousvit.search.proposers.proposer import Proposer
 
 
 def register_objective(objective: type[Objective] | Objective) -> None:
@@ -46,6 +47,15 @@ def register_runtime(runtime: type[Runtime]) -> None:
         UserError: it breaks the contract, or its name is taken.
     """
     _register("runtimes", runtime)
+
+
+def register_proposer(proposer: type[Proposer]) -> None:
+    """Make a proposer known in this process; the same one again is harmless.
+
+    Raises:
+        UserError: it breaks the contract, or its name is taken.
+    """
+    _register("proposers", proposer)
 
 
 def register_device(device: type[Device]) -> None:

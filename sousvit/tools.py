@@ -144,6 +144,11 @@ def list_objectives() -> list[dict[str, str]]:
     return listing.objective_rows()
 
 
+def list_proposers() -> list[dict[str, str]]:
+    """Proposers: name, summary."""
+    return listing.proposer_rows()
+
+
 def list_targets() -> list[dict[str, str]]:
     """Shipped target profiles: name, device, runtimes, threads, batch, summary."""
     return listing.target_rows()

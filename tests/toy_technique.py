@@ -1,6 +1,7 @@
 """A made-up technique in one file: clips outliers, so that int8 steps are finer."""
 
-from sousvit.spaces.technique import ModelTechnique, Stage, StepConfig
+from sousvit.spaces.needs import Needs
+from sousvit.spaces.technique import ModelTechnique, Role, Stage, StepConfig
 
 
 class ClipConfig(StepConfig):
@@ -8,7 +9,8 @@ class ClipConfig(StepConfig):
 
 
 class ClipWeights(ModelTechnique):
-    name, stage, config, uses_images = "clip_weights", Stage.WEIGHTS, ClipConfig, False
+    name, stage, role, config = "clip_weights", Stage.WEIGHTS, Role.ASSIST, ClipConfig
+    needs = Needs(plain_vit=False, images=False)
     summary = "weights clipped to a few standard deviations of their matrix"
     source = "clipped ranges, as in arXiv 2004.09602"
 

@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ import numpy as np
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.executor import Job, JobResult, make_job, trial_of
+from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.results import choose
 from sousvit.search.run import make_engine
-from sousvit.search.trial import BaseRecord
+from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Space
@@ -72,7 +73,7 @@ def searched(count: int, shape: VitShape, base: BaseRecord, space: Space) -> lis
     with tempfile.TemporaryDirectory() as folder:
         archive, clock = Archive(Path(folder) / "run", writable=True), SimulatedClock()
         executor = SimulatedExecutor(base, judge, clock)
-        engine = make_engine(budget(count), archive, executor, base, shape, space, archive.folder, Callback(), clock)
+        engine = make_engine(budget(count), archive, executor, base, shape, space, Callback(), clock)
         engine.begin()
         charged = Charged(engine, archive, clock)
         executor.drive(charged)
@@ -95,14 +96,14 @@ def _told(charged: Charged, mark: int) -> str:
 
 def answered(shape: VitShape, base: BaseRecord, space: Space) -> str:
     """How long other budgets take on an archive of random recipes."""
-    generator, search = random.Random(0), budget(ARCHIVED).search
+    generator = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
         archive.append("base", base=base.to_dict())
         while len(archive) < ARCHIVED:
-            job = make_job(space.draw(generator, {})[1].fitting(shape), FULL, search)
-            values = figures(Recipe.from_dict(job.recipe), shape)
-            archive.add(trial_of(job, JobResult(job.attempt, "complete", values, {"judge": TRIAL}), "proposed"))
+            recipe = space.draw(generator, {})[1].fitting(shape)
+            trial = Trial.pending(recipe, FULL, seed=0)
+            archive.add(replace(trial, status="complete", values=figures(recipe, shape), seconds={"judge": TRIAL}))
         archive.close()
         begun = time.perf_counter()
         read = Archive(archive.folder)
@@ -123,7 +124,7 @@ def other_budget(share: float) -> Budget:
 def seconds_for(archive: Archive, other: Budget) -> float:
     """One answer."""
     begun = time.perf_counter()
-    choose(archive, other.hard_limits, other.optimize)
+    choose(archive, other.goals(archive.base.values))
     return time.perf_counter() - begun
 
 

@@ -67,7 +67,7 @@ def measure(workers: int, path: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         archive = Archive(Path(folder) / "run", writable=True)
         executor = SimulatedExecutor(base, judge, clock, workers=workers)
-        engine = make_engine(budget(trials), archive, executor, base, shape, space, archive.folder, Callback(), clock)
+        engine = make_engine(budget(trials), archive, executor, base, shape, space, Callback(), clock)
         engine.begin()
         charged = Charged(engine, archive, clock)
         executor.drive(charged)

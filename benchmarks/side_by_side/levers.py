@@ -43,7 +43,7 @@ CHANGES = {
     "no-cache": Change({"cache_gb": 1e-9}),  # the newest entry stays: the teacher's answers are lost to the next model
     "no-fan-out": Change(off=((FanOut, "offer", None),)),
     # Both of what is left where only accuracy is limited: shapes and deployments that never pay; better rivals.
-    "no-gates": Change(off=((Engine, "_gate", None), (Engine, "_rivals", ()))),
-    "no-priors": Change(off=((Engine, "_plan_priors", None),)),
+    "no-gates": Change(off=((Engine, "_gated", None), (Engine, "_rivals", ()))),
+    "no-priors": Change(off=((Engine, "_plan_starters", None),)),
     "with-elastic": Change(techniques={"elastic": {"epochs": [2]}}),
 }

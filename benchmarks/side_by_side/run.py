@@ -31,7 +31,7 @@ from sousvit.errors import UserError
 from sousvit.search.archive import EVENTS, Archive, open_run, read_events, violations
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.callbacks import Callback, Counts
-from sousvit.search.executors.executor import Executor, make_job, trial_of
+from sousvit.search.executors.executor import Executor, finished, make_job
 from sousvit.search.executors.open import local_executor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.limits import Limit
@@ -39,7 +39,7 @@ from sousvit.search.replay.samplers import SAMPLERS, run_sampler
 from sousvit.search.report.terminal import headings, row_cells, short_recipe
 from sousvit.search.results import Answer
 from sousvit.search.run import claim_run, search
-from sousvit.search.trial import Trial, trial_key
+from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space
@@ -80,12 +80,11 @@ class RealEvaluations:
             recipe.reshape(self._shape)
         except UserError:
             return None
-        key = trial_key(recipe.to_dict(), FULL, self.seed)
-        if key not in self._archive.trials:
-            job = make_job(recipe, FULL, self._own.search)
-            self._archive.add(trial_of(job, self._executor.run(job), "proposed"))
-            tell(self._archive.trials[key])
-        record = self._archive.trials[key]
+        trial = Trial.pending(recipe, FULL, self.seed)
+        if trial.key not in self._archive.trials:
+            self._archive.add(finished(trial, self._executor.run(make_job(trial, self._own.search))))
+            tell(self._archive.trials[trial.key])
+        record = self._archive.trials[trial.key]
         return record if record.is_final else None
 
 

@@ -6,10 +6,11 @@ makes: where that is good enough, the recipe without recovery is a final result,
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive
+from sousvit.search.fidelity.deployments import Deployments
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.trial import Trial
@@ -40,10 +41,7 @@ class FanOut:
         self._waiting: deque[tuple[Recipe, str]] = deque()
         #: What was given before: most results lead to deployments that earlier ones led to.
         self._given: set[str] = set()
-        #: Measured trials by weights, and per deployment those that no other deployment of their weights beats.
-        self._by_weights: dict[tuple[str, float], list[Trial]] = defaultdict(list)
-        self._unbeaten: dict[str, set[str]] = defaultdict(set)
-        self._read = 0
+        self._deployments = Deployments(self._goals)
 
     def offer(self, trial: Trial) -> None:
         """Note what follows: of an untrained evaluation its recipe without recovery, of a model its deployments.
@@ -93,33 +91,5 @@ class FanOut:
         return None
 
     def is_dominated(self, sibling: Recipe) -> bool:
-        """Whether its deployment is among those that are :meth:`dominated`."""
-        self._read_on()
-        return sibling.deployment in self._unbeaten and not self._unbeaten[sibling.deployment]
-
-    def dominated(self) -> set[str]:
-        """The deployments that were tried, and were surely worse than another of the same weights each time."""
-        self._read_on()
-        return {deployment for deployment, unbeaten in self._unbeaten.items() if not unbeaten}
-
-    def _read_on(self) -> None:
-        """Hold what the archive has got since against the deployments of the same weights."""
-        for trial in self._archive.since(self._read):
-            self._read += 1
-            if all(name in trial.values for name in self._goals.directions):
-                self._hold_against_siblings(trial)
-
-    def _hold_against_siblings(self, trial: Trial) -> None:
-        siblings = self._by_weights[trial.model_key, trial.fidelity]
-        unbeaten = self._unbeaten[trial.parsed.deployment]
-        if not any(self._beats(other, trial) for other in siblings):
-            unbeaten.add(trial.key)
-        for other in siblings:
-            if self._beats(trial, other):
-                self._unbeaten[other.parsed.deployment].discard(other.key)
-        siblings.append(trial)
-
-    def _beats(self, other: Trial, trial: Trial) -> bool:
-        """Surely better in all that is optimised, and holding the limits wherever ``trial`` does."""
-        holds = self._goals.holds(other.values) or not self._goals.holds(trial.values)
-        return holds and self._goals.dominates(self._goals.figures(other.values), trial.values)
+        """Whether its deployment loses: see :class:`.Deployments`."""
+        return self._deployments.is_dominated(sibling, self._archive.records)

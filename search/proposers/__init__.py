@@ -1,1 +1,19 @@
-"""What is tried next."""
+"""What is tried next. A new proposer is a file and a line in this table.
+
+Reading order: proposer.py (the contract), queue.py (what a search asks for, in which order), starters.py (what it asks
+for before a proposer knows anything), auto.py (the one that is used by default), model_based.py with candidates.py,
+surrogate.py and acquisition.py (what it does most of the time), optuna_sampler.py, samplers.py and nsga2.py (Optuna's
+samplers), conformance.py (for a user's own), study_file.py (the trials of a run as a study of Optuna).
+"""
+
+from __future__ import annotations
+
+#: Name in budgets -> its class, imported at first look-up.
+BUILTIN = {
+    "auto": "sousvit.search.proposers.auto:Auto",
+    "gp": "sousvit.search.proposers.samplers:GaussianProcess",
+    "nsga2": "sousvit.search.proposers.nsga2:Nsga2",
+    "qlognehvi": "sousvit.search.proposers.samplers:QLogNehvi",
+    "random": "sousvit.search.proposers.samplers:Random",
+    "tpe": "sousvit.search.proposers.samplers:Tpe",
+}

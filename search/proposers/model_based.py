@@ -10,7 +10,7 @@ beats is not worth exploring beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import filterfalse, product
 from typing import Any
@@ -20,17 +20,16 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from sousvit.objectives.objective import Measurement, get_objective
+from sousvit.search.fidelity.deployments import Deployments
 from sousvit.search.fidelity.learning_curve import LearningCurve, is_trained
-from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.acquisition import Improvement, probability_above
 from sousvit.search.proposers.candidates import Candidates, Pool
+from sousvit.search.proposers.proposer import Problem
 from sousvit.search.proposers.surrogate import Surrogate
 from sousvit.search.ranking import BEYOND, constrained_order, points_of
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.space import Space
 
 Array = npt.NDArray[np.float64]
 
@@ -84,22 +83,14 @@ class ModelBased:
     """Weighs candidates for one search.
 
     Args:
-        space: what may be combined.
-        shape: the base's.
-        goals: what results are held against.
-        seed: of the candidates that are drawn.
+        problem: its seed is that of the candidates that are drawn.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        shape: ModelShape,
-        goals: Goals,
-        seed: int,
-    ) -> None:
-        self._goals, self._exact = goals, shape.exact_figures
-        self._make = lambda: Candidates(space, shape, goals, seed)
+    def __init__(self, problem: Problem) -> None:
+        self._problem, self._goals, self._exact = problem, problem.goals, problem.shape.exact_figures
+        goals = problem.goals
         self._made: Candidates | None = None
+        self._deployments = Deployments(goals)
         self._trained = [name for name in goals.directions if is_trained(name)]
         needed = [*goals.directions, *(limit.name for limit in goals.limits)]
         #: Figures that are learned; a cost that cannot be negative by its logarithm.
@@ -130,25 +121,22 @@ class ModelBased:
                 found[name] = float(np.median(errors)), len(first)
         return found
 
-    def propose(
-        self, records: Sequence[Trial], pending: Sequence[Recipe] = (), dominated: Iterable[str] = ()
-    ) -> dict[str, Any] | None:
-        """Parameters of the best recipe that no record has.
+    def propose(self, records: Sequence[Trial], pending: Sequence[Recipe] = ()) -> dict[str, Any] | None:
+        """Parameters of the best recipe that no record has, in a deployment that is not dominated so far.
 
         Args:
             records: all so far, in order; those of an earlier call come first.
             pending: on their way; taken as if they had come out as expected (Ginsbourger et al., 2010, "believer").
-            dominated: deployments that are not worth proposing.
 
         Returns:
             None where too little is known yet, or too much.
         """
-        if self._knows_too_much or len(pending) > MAX_PENDING:
+        if not records or self._knows_too_much or len(pending) > MAX_PENDING:
             return None
         with _blas().limit(limits=1):  # a few hundred points: threads cost more than they bring, most beside other work
-            return self._best(records, pending, list(dominated))
+            return self._best(records, pending)
 
-    def _best(self, records: Sequence[Trial], pending: Sequence[Recipe], dominated: list[str]) -> dict[str, Any] | None:
+    def _best(self, records: Sequence[Trial], pending: Sequence[Recipe]) -> dict[str, Any] | None:
         self._learn(records[self._read :])
         self._read = len(records)
         if any(len(learned.values) < MIN_RESULTS for learned in self._learned.values()) or self._knows_too_much:
@@ -157,7 +145,8 @@ class ModelBased:
         believed = [candidate for candidate in awaited if candidate is not None]
         pool = self._candidates.untried(self._tried, map(_recipe, self._parents()))
         is_awaited = np.isin(pool.keys, [candidate.key for candidate in believed])
-        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, dominated)
+        dominated = self._deployments.dominated(records)
+        is_open = pool.open & ~is_awaited & ~np.isin(pool.deployments, list(dominated))
         if not is_open.any():
             return None
         best, gain = self._most(pool, is_open, Pool.of(believed))
@@ -170,7 +159,8 @@ class ModelBased:
     @property
     def _candidates(self) -> Candidates:
         if self._made is None:
-            self._made = self._make()
+            problem = self._problem
+            self._made = Candidates(problem.space, problem.shape, problem.goals, problem.seed)
         return self._made
 
     def _is_exact(self, name: str) -> bool:

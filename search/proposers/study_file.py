@@ -1,132 +1,115 @@
-"""Optuna's study, held in memory and kept in a SQLite file that Optuna and its dashboard read.
+"""The trials of a run as a study of Optuna, for optuna-dashboard: ``optuna-dashboard runs/NAME/study.journal``.
 
-Optuna's own SQLite storage reads every unfinished trial again at each question and gives every parameter a transaction,
-which takes a second a question with dozens of workers. Here questions are answered from memory, and what has changed is
-written in one transaction when the proposer says so: a crash leaves a trial as asked or as told, never in between.
+It says what was measured, under the names of objectives and limits, in Optuna's journal format. The archive is the
+durable log; the search reads nothing here, and what is missing is written from there.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+import os
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages import InMemoryStorage, RDBStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-#: The file holds one study.
-STUDY_ID = 1
-#: Rows of the file's tables, in Optuna's schema; the key columns come first.
-_TABLES = {
-    "study_system_attributes": ("study_id", "key", "value_json"),
-    "trials": ("trial_id", "number", "study_id", "state", "datetime_start", "datetime_complete"),
-    "trial_params": ("trial_id", "param_name", "param_value", "distribution_json"),
-    "trial_user_attributes": ("trial_id", "key", "value_json"),
-    "trial_system_attributes": ("trial_id", "key", "value_json"),
-    "trial_values": ("trial_id", "objective", "value", "value_type"),
-}
+from sousvit.errors import UserError
+from sousvit.files import disk_errors_as_user_errors
+from sousvit.search.archive import Archive
+from sousvit.search.proposers.optuna_sampler import constraints_of, state_of
+from sousvit.search.proposers.proposer import Problem
+from sousvit.search.trial import Trial
+from sousvit.spaces.recipe import Recipe
+
+STUDY_FILE, STUDY = "study.journal", "sousvit"
+#: Where Optuna before 5 kept constraints, as a list; optuna-dashboard 0.21 reads them there.
+OLD_CONSTRAINTS = "constraints"
+#: What is shown of a trial beside its figures, where there is something to show.
+SHOWN = ("key", "fidelity", "origin", "message")
 
 
-class StudyFile(InMemoryStorage):
-    """A storage for one study of one process.
+class StudyFile:
+    """The study of one run; only the process that writes the archive writes it.
 
     Args:
-        path: of the file; created where it is not there yet.
+        archive: whose trials it holds, in their order; those of earlier sessions are added at once.
+        problem: names its parameters, objectives and limits.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError, sqlite3.Error: the file cannot be read or written.
+        UserError: the file cannot be written, or was damaged.
     """
 
+    def __init__(self, archive: Archive, problem: Problem) -> None:
+        self._archive, self._problem, self._path = archive, problem, archive.folder / STUDY_FILE
+        directions = problem.goals.directions
+        with disk_errors_as_user_errors(self._path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives are
+            _drop_torn_line(self._path)
+            try:
+                storage = JournalStorage(_Journal(self._path))
+                self._study = optuna.create_study(
+                    storage=storage, study_name=STUDY, directions=list(directions.values()), load_if_exists=True
+                )
+                self._written = len(self._study.get_trials(deepcopy=False))
+            except (ValueError, KeyError) as error:
+                rule, action = "the study's file must be Optuna's journal", "delete it: it is written anew"
+                raise UserError(rule, f"{self._path}: {error}", action) from error
+            self._study.set_metric_names(list(directions))
+        self.write()
+
+    def write(self) -> None:
+        """Add the trials that the archive has got since.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with disk_errors_as_user_errors(self._path):
+            for trial in self._archive.since(self._written):
+                self._study.add_trial(self._frozen(trial))
+                self._written += 1
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        """As Optuna has it; what was judged at a low rung was stopped early. Outside the space it has no parameters."""
+        goals, parameters = self._problem.goals, self._problem.parameters(Recipe.from_dict(trial.recipe))
+        asked = FixedTrial(parameters or {})
+        if parameters is not None:
+            self._problem.space.suggest(asked)
+        state, constraints = state_of(trial, goals), constraints_of(trial, goals)
+        is_complete = state is TrialState.COMPLETE
+        found = create_trial(
+            state=TrialState.PRUNED if is_complete and not trial.is_final else state,
+            values=list(goals.figures(trial.values).values()) if is_complete else None,
+            params=asked.params,
+            distributions=asked.distributions,
+            constraints=constraints,
+            user_attrs={name: getattr(trial, name) for name in SHOWN if getattr(trial, name)},
+            system_attrs={OLD_CONSTRAINTS: list(constraints.values())},
+        )
+        assert found.datetime_start is not None
+        found.datetime_start -= timedelta(seconds=sum(trial.seconds.values()))
+        return found
+
+
+class _Journal(JournalFileBackend):
+    """Appends without a lock and without waiting for the disk."""
+
     def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        self._connection = self._connect()
-        self._file = RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": self._connect})
-        #: Since the last time: trials, and attributes of the study.
-        self._changed: set[int] = set()
-        self._attributes: dict[str, Any] = {}
-        for study in self._file.get_all_studies():
-            study_id = super().create_new_study(study.directions, study.study_name)
-            for key, value in study.system_attrs.items():
-                super().set_study_system_attr(study_id, key, value)
-            for trial in self._file.get_all_trials(study._study_id, deepcopy=False):
-                super().create_new_trial(study_id, trial)
+        super().__init__(str(path))
+        self._to = path
 
-    def save(self) -> None:
-        """Write all that changed since the last time, in one transaction."""
-        rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _TABLES}
-        for trial_id in sorted(self._changed):
-            for table, row in _rows(self.get_trial(trial_id)):
-                rows[table].append(row)
-        rows["study_system_attributes"] = [(STUDY_ID, *row) for row in _as_json(self._attributes)]
-        with self._connection:
-            for table, columns in _TABLES.items():
-                marks = ", ".join("?" * len(columns))
-                statement = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-                self._connection.executemany(statement, rows[table])
-        self._changed.clear()
-        self._attributes.clear()
-
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        study_id = super().create_new_study(directions, study_name)
-        self._file.create_new_study(directions, study_name)
-        return study_id
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        super().set_study_system_attr(study_id, key, value)
-        self._attributes[key] = value
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        return self._note(super().create_new_trial(study_id, template_trial))
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        super().set_trial_param(self._note(trial_id), param_name, param_value_internal, distribution)
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        return super().set_trial_state_values(self._note(trial_id), state, values)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        super().set_trial_user_attr(self._note(trial_id), key, value)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        super().set_trial_system_attr(self._note(trial_id), key, value)
-
-    def _note(self, trial_id: int) -> int:
-        self._changed.add(trial_id)
-        return trial_id
-
-    def _connect(self) -> sqlite3.Connection:
-        """Commits do not wait for the disk: the archive is the durable log, resuming mends what a power cut takes."""
-        connection = sqlite3.connect(self._path, timeout=60, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with self._to.open("ab") as stream:
+            stream.write(b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs))
 
 
-def _rows(trial: FrozenTrial) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """A trial in the file: per row its table and values. Trials have the same identifier there as in memory."""
-    own = trial._trial_id
-    times = [_moment(moment) for moment in (trial.datetime_start, trial.datetime_complete)]
-    yield "trials", (own, trial.number, STUDY_ID, trial.state.name, *times)
-    for name, distribution in trial.distributions.items():
-        value = distribution.to_internal_repr(trial.params[name])
-        yield "trial_params", (own, name, value, distribution_to_json(distribution))
-    yield from (("trial_user_attributes", (own, *row)) for row in _as_json(trial.user_attrs))
-    yield from (("trial_system_attributes", (own, *row)) for row in _as_json(trial.system_attrs))
-    for objective, value in enumerate(trial.values or ()):
-        yield "trial_values", (own, objective, value, "FINITE")
-
-
-def _as_json(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    return ((key, json.dumps(value)) for key, value in attributes.items())
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(sep=" ", timespec="microseconds")
+def _drop_torn_line(path: Path) -> None:
+    """A full disk may have taken half a line: what follows it would be lost too."""
+    if path.is_file():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)

@@ -1,7 +1,9 @@
 """Ways to choose what to evaluate, replayed on a table: ours, and what a user could run instead.
 
-``sousvit`` is the engine as a search runs it, on the simulated executor. ``tpe`` and ``nsga2`` are plain Optuna
-samplers (:mod:`sousvit.search.replay.samplers`), ``random`` draws evenly, no row twice.
+``sousvit`` is the engine as a search runs it, on the simulated executor, and ``sousvit-NAME`` with another proposer.
+A proposer's name alone is what a user could run instead, at full fidelity and without our levers: ``tpe``, ``nsga2``,
+``gp`` and ``qlognehvi`` are samplers as they come (:mod:`sousvit.search.replay.samplers`), ``random`` draws evenly, no
+row twice, and any other is asked and told in turns.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from sousvit.search.executors.executor import finished, make_job
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.goals import Goals
+from sousvit.search.proposers.proposer import PROPOSERS, Problem
+from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.replay.curves import Curve, Hypervolume
-from sousvit.search.replay.samplers import run_sampler
+from sousvit.search.replay.samplers import SAMPLERS, run_sampler, until_over
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
 from sousvit.search.trial import BaseRecord, Trial
@@ -153,7 +157,9 @@ def ours(replay: Replay, **changed: object) -> None:
         archive = Archive(Path(folder) / "run", writable=True)
         base = BaseRecord({}, {}, {})
         executor, callback = SimulatedExecutor(base, table.judge, replay.clock), _Noted(replay)
-        engine = make_engine(budget, archive, executor, base, table.shape, table.space, None, callback, replay.clock)
+        engine = make_engine(
+            budget, archive, executor, base, table.shape, table.space, callback, replay.clock, with_study=False
+        )
         engine.run()
         archive.close()
 
@@ -172,18 +178,52 @@ def trained_rungs_only(replay: Replay) -> None:
     ours(replay, explore_fidelity=min(level for level in replay.table.fidelities if level > 0))
 
 
-POLICIES: dict[str, Callable[[Replay], None]] = {
+def alone(name: str, replay: Replay) -> None:
+    """A proposer without the engine."""
+    table = replay.table
+    problem = Problem(table.space, table.shape, replay.goals, replay.seed, replay.evaluations)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Archive(Path(folder) / "run", writable=True)
+        queue = ProposalQueue(problem, PROPOSERS.get(name)(problem), archive)
+        for _ in until_over(replay):
+            proposal = queue.ask()
+            if proposal is None and queue.vary(lambda recipe: recipe.hash not in replay.known):
+                proposal = queue.ask()
+            if proposal is None:
+                break
+            record = replay.evaluate(proposal.recipe)
+            if record is None:
+                queue.reject(proposal)
+            else:
+                archive.add(record)
+                queue.tell(proposal, record)
+        archive.close()
+
+
+Policy = Callable[[Replay], None]
+
+#: Compared where none is named.
+POLICIES: dict[str, Policy] = {
     "sousvit": ours,
     "tpe": partial(run_sampler, "tpe"),
     "nsga2": partial(run_sampler, "nsga2"),
     "random": random_choice,
 }
 #: The engine with one of its levers off.
-ABLATIONS: dict[str, Callable[[Replay], None]] = {
+ABLATIONS: dict[str, Policy] = {
     "no-model": partial(ours, proposer="tpe"),
     "no-rungs": partial(ours, explore_fidelity=FULL),
     "no-untrained-rung": trained_rungs_only,
 }
+
+
+def policies() -> dict[str, Policy]:
+    """All by name, plug-ins' proposers included."""
+    plain: dict[str, Policy] = {name: partial(run_sampler, name) for name in SAMPLERS}
+    names = PROPOSERS.names()
+    others: dict[str, Policy] = {name: partial(alone, name) for name in names if name not in plain}
+    engine: dict[str, Policy] = {f"sousvit-{name}": partial(ours, proposer=name) for name in names}
+    return {**plain, **others, **engine, **POLICIES, **ABLATIONS}
 
 
 def replay(
@@ -194,12 +234,13 @@ def replay(
     hypervolume: Hypervolume | None = None,
     seconds: float | None = None,
 ) -> Curve:
-    """What ``policy`` (one of ours, or of :data:`ABLATIONS`) reaches on ``table``.
+    """What ``policy`` (one of :func:`policies`) reaches on ``table``.
 
     Raises:
         UnknownNameError: no such policy.
+        MissingPackageError: it needs a package that is not installed.
     """
-    known = POLICIES | ABLATIONS
+    known = policies()
     if policy not in known:
         raise UnknownNameError("policy", policy, known)
     run = Replay(table, evaluations, seed, seconds)

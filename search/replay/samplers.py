@@ -12,7 +12,8 @@ from typing import Protocol
 import optuna
 
 from sousvit.search.goals import Goals
-from sousvit.search.proposers.optuna import WORST_VIOLATION
+from sousvit.search.proposers.optuna_sampler import WORST_VIOLATION
+from sousvit.search.proposers.samplers import gp_sampler, qlognehvi_sampler
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
@@ -46,18 +47,21 @@ class Evaluations(Protocol):
         """A recipe's final result; None where it has none."""
 
 
-SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
-    "tpe": optuna.samplers.TPESampler,
-    "nsga2": optuna.samplers.NSGAIISampler,
-    "random": optuna.samplers.RandomSampler,
+#: By name, what makes one for a seed and a number of objectives.
+SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed, objectives: optuna.samplers.TPESampler(seed=seed),
+    "nsga2": lambda seed, objectives: optuna.samplers.NSGAIISampler(seed=seed),
+    "random": lambda seed, objectives: optuna.samplers.RandomSampler(seed=seed),
+    "gp": lambda seed, objectives: gp_sampler(seed),
+    "qlognehvi": qlognehvi_sampler,
 }
 
 
 def run_sampler(name: str, source: Evaluations) -> None:
     """Ask, evaluate and tell until ``source`` is over or the sampler brings nothing new."""
-    sampler = SAMPLERS[name](seed=source.seed)
-    study = optuna.create_study(directions=list(source.goals.directions.values()), sampler=sampler)
-    for _ in _until_over(source):
+    directions = list(source.goals.directions.values())
+    study = optuna.create_study(directions=directions, sampler=SAMPLERS[name](source.seed, len(directions)))
+    for _ in until_over(source):
         trial = study.ask()
         record = source.evaluate(source.space.suggest(trial))
         for limit in source.goals.limits:
@@ -69,7 +73,8 @@ def run_sampler(name: str, source: Evaluations) -> None:
         study.tell(trial, list(source.goals.figures(record.values).values()))
 
 
-def _until_over(source: Evaluations) -> Iterator[None]:
+def until_over(source: Evaluations) -> Iterator[None]:
+    """Turns until ``source`` is over, or so many in a row have brought nothing new."""
     idle, paid = 0, 0
     while not source.is_over and idle < PATIENCE:
         yield

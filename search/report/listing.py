@@ -41,6 +41,13 @@ def objective_rows() -> list[Row]:
     ]
 
 
+def proposer_rows() -> list[Row]:
+    """Name and summary of every proposer, plug-ins included."""
+    from sousvit.search.proposers.proposer import PROPOSERS
+
+    return [{"name": proposer.name, "summary": proposer.summary} for proposer in PROPOSERS]
+
+
 def target_rows() -> list[Row]:
     """Name, device, runtimes, threads, batch and summary of every shipped target."""
     from sousvit.objectives.targets.profiles import list_targets, load_target

@@ -130,6 +130,25 @@ def test_what_was_rejected_for_one_limit_may_hold_a_looser_one(tmp_path):
         assert one.front(Goals(parse_limits({"accuracy": 0.88}), {"accuracy": 1.0})) == []
 
 
+def test_a_rejection_takes_a_trial_off_a_front_that_was_asked_for_before(tmp_path):
+    archive, goals = Archive(tmp_path, writable=True), Goals((), {"accuracy": 1.0})
+    first, second = record(accuracy=0.9), record(accuracy=0.8)
+    for trial in (first, second):
+        archive.add(trial)
+    assert archive.front(goals) == [first]
+    archive.append("rejected", key=first.key, broken=["accuracy"])
+    assert archive.front(goals) == [second] and archive.rivals(goals) == ({"accuracy": 0.8},)
+
+
+def test_single_techniques_have_a_front_of_their_own(tmp_path):
+    archive, goals = Archive(tmp_path, writable=True), Goals((), {"accuracy": 1.0})
+    single, hybrid = record(accuracy=0.8), record(("prune_mlp", "int8_dynamic"), accuracy=0.9)
+    for trial in (single, hybrid):
+        archive.add(trial)
+    assert archive.front(goals) == [hybrid] and archive.front_of_singles(goals) == [single]
+    assert archive.rivals(goals, singles_only=True) == ({"accuracy": 0.8},)
+
+
 points = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), max_size=30)
 
 

@@ -95,7 +95,7 @@ def test_every_told_trial_has_a_constraint_for_every_limit(simulated):
         search={"trials": 60},
     )
     run.engine.run()
-    trials = run.engine._proposer.study.trials
+    trials = run.engine._proposals.proposer.study.trials
     told = [trial for trial in trials if trial.state.is_finished()]
     assert {trial.state for trial in told} >= {TrialState.COMPLETE, TrialState.FAIL}
     for trial in told:
@@ -114,7 +114,7 @@ def test_a_finished_trial_without_a_limits_figure_is_told_to_break_it(simulated)
     }
     run = simulated(trouble=lambda job: JobResult(job.attempt, "complete", values), search={"trials": 8})
     run.engine.run()
-    complete = run.engine._proposer.study.get_trials(states=(TrialState.COMPLETE,))
+    complete = run.engine._proposals.proposer.study.get_trials(states=(TrialState.COMPLETE,))
     assert complete and all(trial.constraints["accuracy_drop"] > 0 for trial in complete)
     assert all(trial.constraints["latency_ratio"] < 0 for trial in complete)
 
@@ -122,7 +122,7 @@ def test_a_finished_trial_without_a_limits_figure_is_told_to_break_it(simulated)
 def test_a_trial_gated_by_one_limit_is_not_told_to_break_the_others(simulated):
     run = simulated(limits={"macs_ratio": 0.4, "accuracy_drop": 0.03}, search={"trials": 60})
     run.engine.run()
-    pruned = [trial for trial in run.engine._proposer.study.trials if trial.state is TrialState.PRUNED]
+    pruned = [trial for trial in run.engine._proposals.proposer.study.trials if trial.state is TrialState.PRUNED]
     assert any(trial.constraints["macs_ratio"] > 0 for trial in pruned)
     assert all(trial.constraints["accuracy_drop"] == 0 for trial in pruned)
 
@@ -263,10 +263,9 @@ def test_known_recipes_that_wait_do_not_count_as_an_exhausted_space(simulated):
     again = simulated(search={"trials": 10})
     known = Recipe.from_dict(next(trial.recipe for trial in run.archive if trial.is_final))
     again.engine.begin()
-    while again.engine._proposer.is_waiting:
-        again.engine._proposer.ask()
-    for _ in range(2 * DUPLICATES_BEFORE_END):
-        assert again.engine._proposer.enqueue(known, "earlier")
+    while again.engine._proposals.is_waiting:
+        again.engine._proposals.ask()
+    again.engine._proposals.enqueue([("earlier", known)] * 2 * DUPLICATES_BEFORE_END)
     assert again.engine._ask() is not None
 
 
@@ -297,7 +296,7 @@ def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, mo
 
     run = simulated(trouble=trouble, in_memory=False)
     if moment != "judging":
-        tell, told = run.engine._proposer.tell, []
+        tell, told = run.engine._proposals.tell, []
 
         def killed_tell(*arguments):
             told.append(1)
@@ -305,7 +304,7 @@ def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, mo
                 raise Killed
             tell(*arguments)
 
-        monkeypatch.setattr(run.engine._proposer, "tell", killed_tell)
+        monkeypatch.setattr(run.engine._proposals, "tell", killed_tell)
     with pytest.raises(Killed):
         run.engine.run()
     finished = set(run.archive.trials)
@@ -321,7 +320,7 @@ def test_a_killed_search_resumes_without_losing_or_repaying(simulated, after, mo
     lost = 1 if moment == "judging" else 0  # the one that was running is paid again, once
     assert len(jobs) - len(set(jobs)) <= lost
     assert before >= 1
-    running = [trial for trial in again.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
+    running = [trial for trial in again.engine._proposals.proposer.study.trials if trial.state is TrialState.RUNNING]
     assert not running
 
 
@@ -340,14 +339,6 @@ def test_late_results_of_lost_attempts_are_discarded(simulated):
     executor.wait = lambda: next(stale, None) or real_wait()
     run.engine.run()
     assert all(trial.attempt != "lost" for trial in run.archive)
-
-
-def test_study_on_disk_is_a_readable_optuna_study(simulated):
-    run = simulated(search={"trials": 12}, in_memory=False)
-    run.engine.run()
-    study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
-    assert len(study.directions) == 3
-    assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) >= 1
 
 
 def test_a_deployment_that_lost_on_the_base_is_not_paid_for_again(simulated):
@@ -385,7 +376,7 @@ def test_many_workers_spend_the_same_trials_and_pay_nothing_twice(simulated, wor
     paid = Counter((Recipe.from_dict(job.recipe).hash, job.fidelity) for job in run.executor.jobs)
     assert max(paid.values()) == 1
     assert choose(run.archive, run.engine.goals).feasible
-    running = [trial for trial in run.engine._proposer.study.trials if trial.state is TrialState.RUNNING]
+    running = [trial for trial in run.engine._proposals.proposer.study.trials if trial.state is TrialState.RUNNING]
     assert len(running) <= MOST_HELD
 
 
@@ -393,22 +384,6 @@ def test_workers_are_kept_busy(simulated):
     run = simulated(search={"trials": 200, "proposer": "nsga2"}, workers=8)
     run.engine.run()
     assert run.executor.busy_until() > 0.9 * 8 * run.executor.clock.now
-
-
-def test_nsga2_counts_generations_as_optuna_does(simulated):
-    run = simulated(search={"trials": 160, "proposer": "nsga2"}, in_memory=False)
-    run.engine.run()
-    proposer = run.engine._proposer
-    proposer._draw_as_of(0)
-    sampler, trial = proposer.study.sampler, proposer.study.ask()
-    own = sampler.get_trial_generation(proposer.study, proposer.study.trials[trial.number])
-    again = proposer.study.trials[trial.number]
-    again.system_attrs.clear()
-    assert own == optuna.samplers.NSGAIISampler.get_trial_generation(sampler, proposer.study, again) >= 1
-    [kept] = optuna.storages.RDBStorage(f"sqlite:///{run.archive.folder}/study.db").get_all_studies()
-    assert kept.system_attrs, "the parents of a generation are chosen once"
-    parents = [chosen.get_parent_population(proposer.study, own) for chosen in (sampler, super(type(sampler), sampler))]
-    assert parents[0] and [one.number for one in parents[0]] == [one.number for one in parents[1]]
 
 
 def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simulated):
@@ -475,7 +450,7 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
 def test_the_model_proposes_no_deployment_that_is_dominated(simulated, shape):
     run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
     run.engine.run()
-    records, space = list(run.archive), run.engine._proposer.space
+    records, space = list(run.archive), run.engine._proposals.space
     model = ModelBased(space, shape, run.engine.goals, seed=0)
     dominated: set[str] = set()
     while (parameters := model.propose(records, dominated=dominated)) is not None:

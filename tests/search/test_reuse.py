@@ -48,7 +48,7 @@ def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simu
     assert warm.archive.own == 12 and len(warm.archive) == count + 12
     assert not complete & {trial.key for trial in warm.archive if not trial.source}
     assert any(trial.source for trial in warm.archive.front(warm.engine.goals))
-    told = [trial for trial in warm.engine._proposer.study.trials if trial.state.is_finished()]
+    told = [trial for trial in warm.engine._proposals.proposer.study.trials if trial.state.is_finished()]
     assert warm.engine.counts.replayed > 0 and len(told) >= 10
 
     third = Archive(tmp_path / "three", writable=True)

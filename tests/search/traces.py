@@ -61,7 +61,7 @@ def simulated(workers: int = 1, **changes: object) -> Iterable[Trial]:
         archive.append("base", base=base.to_dict())
         executor = SimulatedExecutor(base, Simulation(shape, budget).judge, clock, workers=workers)
         space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
-        engine = make_engine(budget, archive, executor, base, shape, space, None, Callback(), clock)
+        engine = make_engine(budget, archive, executor, base, shape, space, Callback(), clock, with_study=False)
         engine.run()
         archive.close()
         return list(archive)

@@ -15,20 +15,20 @@ import timm
 import torch
 from torch import nn
 
-from sousvit.data import ImageSet
 from sousvit.errors import TrialError, UserError
 from sousvit.machine import computes_bf16, int8_saturates
 from sousvit.objectives.runtimes.parity import check_agreement
 from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.spaces import conformance
 from sousvit.spaces.builder import apply_steps
+from sousvit.spaces.conformance import FlatTeacher, check_model_technique, exported, weight_bytes
 from sousvit.spaces.context import Context
-from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.layers.quantized import has_quantized
 from sousvit.spaces.module_shape import macs_of, shape_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
-from sousvit.spaces.space import Option, make_space, read_space
+from sousvit.spaces.space import make_space, read_space
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, get_technique, techniques
 from sousvit.spaces.techniques.students.student import HYBRIDS
 
@@ -41,8 +41,7 @@ DEPLOY_TECHNIQUES = [technique.name for technique in techniques() if isinstance(
 
 
 def middle_step(name: str, shape: VitShape) -> Step:
-    handler = get_technique(name)
-    return Option(name, {key: tuple(values) for key, values in handler.choices(shape).items()}).samples(shape)[0]
+    return conformance.middle_step(get_technique(name), shape)
 
 
 def family_model(make_vit, family: str, **changes) -> nn.Module:
@@ -54,34 +53,10 @@ def model_for_litert(make_vit) -> nn.Module:
     return family_model(make_vit, "class_token", depth=2)
 
 
-class FlatTeacher:
-    """Says the same of every image."""
-
-    feature_width = 64
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __call__(self, augmentation: str, seed: int, view: int) -> torch.Tensor:
-        return torch.zeros(self.count, 5)
-
-    def features(self, augmentation: str, seed: int, view: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return torch.randn(self.count, 64, generator=torch.Generator().manual_seed(view)), None
-
-    def on(self, images: ImageSet) -> torch.Tensor:
-        return torch.zeros(len(images), 5)
-
-
 def training_context(model: nn.Module, make_context, size: tuple[int, int] | None = None) -> Context:
     context = make_context(model, 48, size)
     train = context.calibration.head(16)
-    return replace(context, train=train, teacher=FlatTeacher(16), fidelity=0.25)
-
-
-def weight_bytes(artifact: Artifact) -> int:
-    """Of the file with the weights: OpenVINO writes the graph into another one, which grows."""
-    weights = artifact.path.with_suffix(".bin")
-    return (weights if weights.is_file() else artifact.path).stat().st_size
+    return replace(context, train=train, teacher=FlatTeacher(16, 5), fidelity=0.25)
 
 
 #: Bytes of a model's float weights by runtime, so that one model compressed in ten ways is exported once as it is.
@@ -93,12 +68,6 @@ def float_bytes(model: nn.Module, runtime: str, context: Context, folder: Path) 
     if runtime not in known:
         known[runtime] = weight_bytes(exported(model, Recipe((), runtime), context, folder))
     return known[runtime]
-
-
-def exported(model: nn.Module, recipe: Recipe, context: Context, folder: Path) -> Artifact:
-    size, channels = context.calibration.size, context.calibration.channels
-    mean, std = (0.5,) * channels, (0.25,) * channels
-    return make_artifact(model, (1, channels, *size), mean, std, recipe.runtime, recipe.deploy_step, context, folder)
 
 
 def agree(model: nn.Module, recipe: Recipe, context: Context, folder: Path, bytes_fall: bool = True) -> None:
@@ -161,35 +130,16 @@ def test_a_technique_that_uses_no_images_does_the_same_without(name, make_vit, m
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", MODEL_TECHNIQUES)
-def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_context, skeleton, tmp_path):
+def test_a_model_technique_keeps_its_promises(name, family, make_vit, make_context, tmp_path):
     model = family_model(make_vit, family)
     handler, shape = get_technique(name), vit_shape(model)
     if handler.unmet_need(shape) is not None:
         with pytest.raises(UserError, match="needs a model that fits"):
             Recipe((Step.make(name),)).reshape(shape)
         return
-    step = middle_step(name, shape)
-    assert not handler.is_identity(step.config, shape)
-    expected = Recipe((step,)).reshape(shape)
-    zeros = sum(int((parameter == 0).sum()) for parameter in model.parameters())
     context = training_context(model, make_context)
-    bare = handler.apply(family_model(make_vit, family), step.config, skeleton)
-    changed = handler.apply(model, step.config, context).eval()
-
-    images = context.normalise(context.calibration.head(4).images())
-    with torch.no_grad():
-        output = changed(images)
-    assert output.shape == (4, 5) and torch.isfinite(output).all()
-    assert vit_shape(changed) == vit_shape(bare) == expected
-    assert expected.macs() == macs_of(changed, (shape.channels, *shape.image))
-    assert {key: value.shape for key, value in changed.state_dict().items()} == {
-        key: value.shape for key, value in bare.state_dict().items()
-    }
-    if handler.role.compresses:
-        now = sum(int((parameter == 0).sum()) for parameter in changed.parameters())
-        cheaper = expected.macs() < shape.macs() or expected.params() < shape.params()
-        assert cheaper or now > zeros or handler.bytes_per_weight(step.config) < 4
-    agree(changed, Recipe((step,)), context, tmp_path / "artifact")
+    changed = check_model_technique(handler, lambda: family_model(make_vit, family), context)
+    agree(changed, Recipe((middle_step(name, shape),)), context, tmp_path / "artifact")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

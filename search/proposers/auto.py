@@ -1,0 +1,43 @@
+"""The proposer that is used by default: a model of the results, and a sampler of Optuna where it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sousvit.search.proposers.model_based import ModelBased
+from sousvit.search.proposers.nsga2 import Nsga2
+from sousvit.search.proposers.proposer import Problem, Proposal, Proposer, Suggestion
+from sousvit.search.proposers.samplers import Tpe
+from sousvit.search.trial import Trial
+from sousvit.spaces.recipe import Recipe
+
+#: From so many trials on NSGA-II samples: TPE's ask grows with them.
+NSGA_TRIALS = 1000
+
+
+class Auto(Proposer):
+    """The model first (:mod:`.model_based`); TPE, or NSGA-II in a large search, where it knows too little or too much.
+
+    The sampler learns every result, whoever asked for it.
+    """
+
+    name = "auto"
+    summary = "what should add most by a model of the results, otherwise TPE, from 1,000 trials on NSGA-II"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._model = ModelBased(problem)
+        self.sampler: Tpe | Nsga2 = (Nsga2 if problem.expected_trials >= NSGA_TRIALS else Tpe)(problem)
+
+    def ask(self, history: Sequence[Trial], pending: Sequence[Recipe], seed: int) -> Suggestion | None:
+        parameters = self._model.propose(history, pending)
+        return self.sampler.ask(history, pending, seed) if parameters is None else Suggestion(parameters)
+
+    def begin(self, proposal: Proposal) -> None:
+        self.sampler.begin(proposal)
+
+    def tell(self, trial: Trial) -> None:
+        self.sampler.tell(trial)
+
+    def cost_errors(self) -> dict[str, tuple[float, int]]:
+        return self._model.cost_errors()

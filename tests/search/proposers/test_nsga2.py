@@ -1,0 +1,60 @@
+"""NSGA-II proposes what Optuna's own sampler would, without looking at all trials for it."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from sousvit.objectives.objective import Measurement
+from sousvit.search.goals import Goals
+from sousvit.search.limits import parse_limits
+from sousvit.search.proposers.nsga2 import POPULATION, Nsga2
+from sousvit.search.proposers.optuna_sampler import constraints_of
+from sousvit.search.proposers.proposer import Problem, Proposal
+from sousvit.search.trial import Trial
+from sousvit.spaces.space import make_space
+
+SPACE = {
+    "prune_depth": {"drop": [0, 1, 2]},
+    "prune_mlp": {"keep": [1.0, 0.75, 0.5], "importance": ["activation", "magnitude"], "allocation": ["uniform"]},
+    "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
+}
+
+
+@pytest.fixture
+def problem(shape):
+    space, _ = make_space({"techniques": SPACE}, shape, ("onnxruntime",))
+    goals = Goals(parse_limits({"size": 3.0}), {"latency": 1.0, "size": 1.0})
+    return Problem(space, shape, goals)
+
+
+class InTheSpacesOrder(optuna.samplers.NSGAIISampler):
+    """Optuna's own, its parameters in the order in which the space asks, not in the alphabet's."""
+
+    def infer_relative_search_space(self, study, trial):
+        found = super().infer_relative_search_space(study, trial)
+        asked = study.trials[0].params
+        return {name: found[name] for name in sorted(found, key=list(asked).index)}
+
+
+def test_it_proposes_what_optunas_sampler_proposes_over_three_generations(problem):
+    proposer, study = Nsga2(problem), optuna.create_study(directions=["minimize", "minimize"])
+    for number in range(3 * POPULATION + 20):
+        study.sampler = InTheSpacesOrder(seed=number)
+        expected = study.ask()
+        recipe = problem.space.suggest(expected)
+        suggestion = proposer.ask([], [], seed=number)
+        assert suggestion.parameters == expected.params, number
+        small = problem.canonical(recipe).reshape(problem.shape)
+        values = {"latency": Measurement(small.macs() / 1e6), "size": Measurement(4 / (1 + small.macs() / 1e8))}
+        status = "failed" if number % 7 == 3 else "complete"
+        trial = Trial("", {}, 1.0, 0, status, values, number=number)
+        proposer.begin(Proposal(number, recipe, suggestion.parameters, "proposed", suggestion.note))
+        proposer.tell(trial)
+        for name, value in constraints_of(trial, problem.goals).items():
+            expected.set_constraint(name, value)
+        if status == "failed":
+            study.tell(expected, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(expected, list(problem.goals.figures(values).values()))
+    assert suggestion.note == {"generation": 2}
