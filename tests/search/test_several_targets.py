@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 SPACE = {"techniques": {"prune_depth": {"drop": [0, 1, 2]}, "int8_dynamic": {"weights": ["uint8"]}}}
+QUICK = {"measure_time": 0.1}
 Finished = tuple[Path, dict[str, Any]]
-SEARCH = {"trials": 5, "seed": 0, "measure_time": 0.1, "leave_one_out": False}
+SEARCH = {"trials": 5, "seed": 0, "leave_one_out": False, **QUICK}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_energy_is_absent_with_a_clear_word(finished: Finished, tiny_project: An
 @pytest.mark.parametrize("name", ["standin-1core-128mb"])
 def test_retargeting_answers_from_the_front(name: str, finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
-    new = {"targets": [name], "limits": {"latency_ratio": 0.98}, "optimize": ["latency"]}
+    new = {"targets": [name], "limits": {"latency_ratio": 0.98}, "optimize": ["latency"], "search": QUICK}
     (home / "retarget.yaml").write_text(yaml.safe_dump(new))
     answered = run_sousvit("retarget", "one", "retarget.yaml", "--out", "recipe.yaml", "--json", cwd=home)
     assert answered.returncode == 0, answered.stderr
@@ -131,6 +132,6 @@ def test_retargeting_answers_from_the_front(name: str, finished: Finished, run_s
 def test_a_target_that_nothing_fits_is_infeasible(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
     tiny = {"name": "tiny", "device": "stand-in", "memory": "10 MB"}
-    (home / "tiny.yaml").write_text(yaml.safe_dump({"targets": [tiny], "optimize": ["latency"]}))
+    (home / "tiny.yaml").write_text(yaml.safe_dump({"targets": [tiny], "optimize": ["latency"], "search": QUICK}))
     answered = run_sousvit("retarget", "one", "tiny.yaml", cwd=home)
     assert answered.returncode == 3 and "10 MB" in answered.stdout
