@@ -1,4 +1,4 @@
-"""What a step may use besides the model: images, a teacher, a deadline, decisions of the steps before it."""
+"""Context of a step: images, a teacher, a deadline, decisions of the steps before it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StepImages:
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler may use besides the model.
+    """Everything that a step may use besides the model.
 
     Attributes:
         normalise: uint8 ``[B, C, H, W]`` to the model's float input.
@@ -60,7 +60,7 @@ class Context:
         teacher: what the base says of ``train``.
         fidelity: share of the recovery epochs that this trial gets, in [0, 1].
         seed: of everything random.
-        deadline: ``time.monotonic()`` value after which a handler must stop, or None.
+        deadline: ``time.monotonic()`` value after which a step must stop, or None.
         progress: called with (what, done, total).
         precision: of recovery training.
         seconds: filled with the wall time of the steps: ``build``, and ``recover`` of those that train.

@@ -109,7 +109,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Space:
-    """What a search may combine.
+    """Techniques and deployments that a search may combine.
 
     Attributes:
         groups: per group the options that exclude each other, in stage order.

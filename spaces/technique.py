@@ -1,14 +1,17 @@
-"""The contract of a technique: one way to compress, with its parameters, needs, conflicts and handler.
+"""The contract of a technique: one way to make a model cheaper, or to help those that do.
 
-A technique is a class with a frozen pydantic ``Config`` and one of two handlers:
+A technique is a declaration (parameters, role, needs), what follows from parameters and a model's shape, and an action
+of one of two kinds:
 
-* :class:`ModelTechnique` changes the PyTorch model. It must work twice: *with* calibration data (scores
-  from data, weights repaired) and *without* (``context.calibration is None``: same shapes, first units kept),
-  because gates measure the untrained structure, and stored weights are loaded into a skeleton.
-* :class:`DeployTechnique` decides how the exported graph becomes the artifact of a runtime.
+* :class:`ModelTechnique` changes the PyTorch model. It works twice: *with* calibration images (scores from data,
+  weights repaired) and *without* (``context.calibration is None``: the same shapes, the first units kept), because
+  gates measure the untrained structure, and stored weights are loaded into a skeleton.
+* :class:`DeployTechnique` makes the artifact of a runtime from the exported graph.
 
-Ours are listed in techniques/__init__.py. A plug-in is named in a budget as
-``plugins: {techniques: [my_file.py:Mine]}``, or an entry point in the group ``sousvit.techniques``.
+For instance ``prune_mlp`` has the parameter ``keep``, says that it compresses a plain Vision Transformer, counts the
+hidden units that stay, and removes the others. Ours are listed in techniques/__init__.py. A plug-in is named in a
+budget as ``plugins: {techniques: [my_file.py:Mine]}``, or is an entry point in the group ``sousvit.techniques``; it is
+held to the contract by :func:`sousvit.spaces.conformance.check_technique`.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Stage(IntEnum):
-    """When a step acts; the steps of a recipe never go back a stage."""
+    """Moment at which a step acts; the steps of a recipe never go back a stage."""
 
     IMAGES = -2  #: what the other steps look at, where there is no data
     BASE = -1  #: the base itself, before anything is cut
@@ -61,7 +64,7 @@ Choices = Mapping[str, tuple[Any, ...]]
 
 
 class Role(Enum):
-    """What a technique is in a recipe for."""
+    """Purpose of a technique in a recipe."""
 
     COMPRESS = "compress"  #: makes the model cheaper without training, for instance ``prune_mlp``
     REPAIR = "repair"  #: wins accuracy back by training and leaves latency and size alone, as ``distill`` does
@@ -87,12 +90,12 @@ class Role(Enum):
 
 
 class Technique(ABC):
-    """What model and deployment techniques share: a declaration, and what follows from parameters and a shape.
+    """Base of both kinds: the declaration, and what follows from parameters and a shape.
 
     Class attributes:
         name: as written in recipes.
         stage: when it acts.
-        role: what it is in a recipe for.
+        role: its purpose in a recipe.
         config: its parameters.
         needs: models, packages and images that it works with.
         summary: one line for ``sousvit list techniques``.
@@ -113,7 +116,10 @@ class Technique(ABC):
 
     @abstractmethod
     def choices(self, shape: Any) -> Choices:
-        """Values worth searching for a base of this shape; an empty mapping value tuple means it does not fit."""
+        """Values worth searching on a base of this shape, by parameter.
+
+        One of them changes nothing (see :meth:`is_identity`), so that a search can leave the technique out.
+        """
 
     def misfit(self, shape: ModelShape) -> str | None:
         """Why the technique does not work on such a model (one phrase), or None if it does."""
@@ -167,7 +173,7 @@ class Technique(ABC):
 
 
 class ModelTechnique(Technique):
-    """Changes the PyTorch model."""
+    """A technique that changes the PyTorch model."""
 
     def leaves_plain(self, config: Any) -> bool:
         """Whether the result is still a plain Vision Transformer."""
@@ -196,7 +202,7 @@ class ModelTechnique(Technique):
 
 
 class DeployTechnique(Technique):
-    """Makes the artifact of a runtime: prepares the PyTorch model, then finishes the exported file.
+    """A technique that makes the artifact of a runtime: it prepares the PyTorch model and finishes the exported file.
 
     Class attributes:
         deployments: how it does so, by runtime; an :class:`Exporter` may add its own runtime to them.
@@ -238,7 +244,7 @@ class DeployTechnique(Technique):
 
 
 def require_suits(technique: Technique, runtime: str) -> None:
-    """A technique and a runtime that go together.
+    """Check that a technique suits a runtime.
 
     Raises:
         UnknownNameError: there is no such runtime.
@@ -255,12 +261,9 @@ def _check_plugin(found: type, where: str) -> None:
         raise UserError("a technique is a ModelTechnique or a DeployTechnique", found.__name__, action)
     if issubclass(found, DeployTechnique) and not hasattr(found, "deployments"):
         raise UserError("a technique that deploys has a table deployments, by runtime", found.__name__, action)
-    if not isinstance(found.stage, Stage):
-        raise UserError("a technique's stage is a Stage", repr(found.stage), action)
-    if not isinstance(found.role, Role):
-        raise UserError("a technique's role is a Role", repr(found.role), action)
-    if not isinstance(found.needs, Needs):
-        raise UserError("a technique's needs are Needs", repr(found.needs), action)
+    for key, kind in (("stage", Stage), ("role", Role), ("needs", Needs)):
+        if not isinstance(getattr(found, key), kind):
+            raise UserError(f"a technique's {key} is of the class {kind.__name__}", repr(getattr(found, key)), action)
     if not (isinstance(found.config, type) and issubclass(found.config, StepConfig)):
         raise UserError("a technique's config is a StepConfig class", repr(found.config), action)
 
@@ -276,7 +279,7 @@ TECHNIQUES: Registry[Technique] = Registry(
 
 
 def place(technique: Technique) -> tuple[int, int, str]:
-    """Sorts techniques in the order in which a search lets them act."""
+    """Sort key of the order in which a search lets techniques act."""
     return technique.stage, technique.rank, technique.name
 
 
@@ -286,7 +289,7 @@ def techniques() -> Iterator[Technique]:
 
 
 def role_of(name: str) -> Role | None:
-    """What the technique called ``name`` is in a recipe for; None where nothing has this name."""
+    """The role of the technique called ``name``; None where nothing has this name."""
     return TECHNIQUES.get(name).role if name in TECHNIQUES else None
 
 

@@ -1,4 +1,8 @@
-"""The techniques that ship with sousvit, one file each: a new one is a file and a line in this table."""
+"""The techniques that ship with sousvit, one file each: a new one is a file and a line in this table.
+
+A technique's file loads no torch, so that names, parameters and needs are read in milliseconds; what it does to
+tensors is imported when it acts, from a file beside it or from layers/ and calibration/.
+"""
 
 from __future__ import annotations
 

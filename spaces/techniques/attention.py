@@ -1,4 +1,4 @@
-"""Softmax attention replaced by a cheaper form, with a closed-form conversion from calibration images."""
+"""Efficient attention: a cheaper form in the place of softmax, converted in closed form from calibration images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AttentionConfig(StepConfig):
 
 
 class EfficientAttentionTechnique(ModelTechnique):
-    """Replaces attention block by block; each new block is fitted to what the softmax block gave.
+    """Nystrom, SimA or focused linear attention, block by block; each is fitted to what its softmax attention gave.
 
     At the few hundred tokens of usual image sizes little time goes into softmax attention, so little can be gained
     there; its share grows with the square of the tokens. The search finds out on its target.

@@ -196,7 +196,15 @@ def test_nearest_miss_has_the_smallest_worst_violation():
 
 @pytest.mark.parametrize(
     ("steps", "single"),
-    [(("prune_mlp",), True), (("prune_mlp", "distill"), True), (("prune_mlp", "int8_dynamic"), False), ((), False)],
+    [
+        (("prune_mlp",), True),
+        (("prune_mlp", "distill"), True),
+        (("elastic", "distill_token", "prune_mlp", "distill"), True),
+        (("of_a_plugin_that_is_not_loaded", "distill"), True),
+        (("prune_mlp", "int8_dynamic"), False),
+        (("distill",), False),
+        ((), False),
+    ],
 )
 def test_single_techniques_may_be_repaired(steps, single):
     assert record(steps).is_single is single

@@ -116,6 +116,14 @@ def test_a_technique_that_is_not_registered_is_told(scratch_registry: None) -> N
         check_technique(Good())
 
 
+@pytest.mark.parametrize("attributes", [{"stage": 2}, {"role": "compress"}, {"needs": {"images": False}}])
+def test_a_plugin_with_a_wrong_declaration_is_one_clear_line(attributes, scratch_registry: None) -> None:
+    [key] = attributes
+    with pytest.raises(UserError, match=f"a technique's {key} is of the class {key.title()}") as caught:
+        TECHNIQUES.register(type("Mine", (Good,), attributes), "mine.py")
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_missing_or_does_not_fit_is_one_phrase() -> None:
     convolutions = OtherShape("repvit", (32, 32), 3, 5, 9, 9, 9, 0)
     assert Needs().misfit(convolutions) == "repvit is no plain Vision Transformer"

@@ -42,7 +42,7 @@ class ElasticConfig(RecoveryConfig):
 
 
 class Elastic(ModelTechnique):
-    """Orders units by importance and trains the whole with its parts; see :mod:`.subnetwork`.
+    """The base with its units in the order of their importance, trained with its parts; see :mod:`.subnetwork`.
 
     The shape stays. Later steps that can (``nested`` of their techniques) cut its first units; a recipe with others
     begins with the plain base.

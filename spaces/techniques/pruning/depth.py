@@ -1,4 +1,4 @@
-"""Fewer blocks."""
+"""Depth pruning: fewer blocks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PruneDepthConfig(StepConfig):
 
 
 class PruneDepth(ModelTechnique):
-    """Removes the blocks whose absence changes the predictions least, one after the other.
+    """Removal of the blocks whose absence changes the predictions least, one after the other.
 
     The residual update of a removed run of blocks is regressed on the MLP units of the kept block before it and
     folded into that block's ``fc2``; a run at the very front has no block before it and is not repaired.

@@ -1,4 +1,4 @@
-"""Fewer embedding channels: the width of every token."""
+"""Pruning of the embedding: fewer channels in every token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PruneEmbedConfig(StepConfig):
 
 
 class PruneEmbed(ModelTechnique):
-    """Keeps the same channels of the residual stream everywhere.
+    """Removal of the same channels of the residual stream everywhere.
 
     The layers that read normalised tokens (``qkv``, ``fc1``, the classifier or detection head) are refitted block by
     block: ridge regression of what they gave in the full model on the narrow tokens they read now.

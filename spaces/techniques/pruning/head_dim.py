@@ -1,4 +1,4 @@
-"""Narrower heads in every block."""
+"""Pruning of head width: fewer channels in every attention head."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PruneHeadDimConfig(StepConfig):
 
 
 class PruneHeadDim(ModelTechnique):
-    """Gives every head the nearest attention scores and values that fit fewer channels, in closed form.
+    """Heads of fewer channels with the nearest attention scores and values that fit, in closed form.
 
     Only the products matter: queries with keys, values with the output projection. Both are matrices of rank
     ``head_dim`` in the block's input; their best approximation of a lower rank on the calibration tokens is a

@@ -1,4 +1,4 @@
-"""Fewer attention heads in every block."""
+"""Head pruning: fewer attention heads in every block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_CHOICES = 6
 
 
 class PruneHeads(WidthPruning):
-    """Removes whole heads, predicts what they gave from the others, and folds the prediction into ``proj``."""
+    """Removal of whole heads; what they gave is predicted from the others, and the prediction folded into ``proj``."""
 
     name: ClassVar[str] = "prune_heads"
     stage: ClassVar[Stage] = Stage.STRUCTURE

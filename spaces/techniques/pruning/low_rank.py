@@ -1,4 +1,4 @@
-"""Linear layers as two thin ones."""
+"""Low-rank factorisation: linear layers as products of two thin ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LowRankConfig(StepConfig):
 
 
 class LowRank(ModelTechnique):
-    """Factors linear layers block by block; every block reads what the factored earlier ones give."""
+    """Factored linear layers, block by block; every block reads what the factored earlier ones give."""
 
     name: ClassVar[str] = "low_rank"
     stage: ClassVar[Stage] = Stage.STRUCTURE

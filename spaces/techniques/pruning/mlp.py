@@ -1,4 +1,4 @@
-"""Fewer hidden units in every MLP."""
+"""MLP pruning: fewer hidden units in every block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MULTIPLE = 8
 
 
 class PruneMlp(WidthPruning):
-    """Removes hidden units, predicts what they gave from the others, and folds the prediction into ``fc2``."""
+    """Removal of hidden units; what they gave is predicted from the others, and the prediction folded into ``fc2``."""
 
     name: ClassVar[str] = "prune_mlp"
     stage: ClassVar[Stage] = Stage.STRUCTURE

@@ -1,4 +1,4 @@
-"""Weights set to zero one by one: unstructured, or two in every four."""
+"""Sparsity: single weights set to zero, anywhere or two in every four."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SparsifyConfig(StepConfig):
 
 
 class Sparsify(ModelTechnique):
-    """Zeroes the least important weights of every output row; blocks in order, each reading the sparse earlier ones.
+    """Zeros for the least important weights of every output row; blocks in order, each reading the sparse earlier ones.
 
     No CPU runtime here computes faster for it, and files keep their size: what shrinks is the *compressed* file
     (objective ``size_compressed``), which counts where models are downloaded. Training afterwards keeps the zeros.

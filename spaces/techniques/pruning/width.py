@@ -39,7 +39,7 @@ class WidthPruningConfig(StepConfig):
 
 
 class WidthPruning(ModelTechnique):
-    """Removes units of every block physically.
+    """Base class of techniques that remove units of every block.
 
     Class attributes:
         multiple: units are removed this many at a time.

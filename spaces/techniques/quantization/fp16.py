@@ -44,7 +44,7 @@ def _litert(graph: Path, runtime: str, config: Any, context: Context, folder: Pa
 
 
 class Fp16(DeployTechnique):
-    """Stores matrix weights as float16 with a Cast in front of their use; ONNX Runtime folds the Cast when it loads.
+    """Matrix weights stored as float16, with a Cast in front of their use; ONNX Runtime folds the Cast when it loads.
 
     CPUs without float16 arithmetic would have to convert at every node of a half-precision graph; that is why only
     the storage is halved. OpenVINO does the same with ``compress_to_fp16``, LiteRT's quantizer with float casting.

@@ -50,7 +50,7 @@ def _onnxruntime(graph: Path, runtime: str, config: Any, context: Context, folde
 
 
 class Int8Dynamic(DeployTechnique):
-    """Replaces matrix products by MatMulInteger; convolutions stay float.
+    """Matrix products as MatMulInteger; convolutions stay float.
 
     The patch embedding as ConvInteger was measured at the same latency (ViT-Tiny, 9.13 and 9.14 ms) for half a
     per cent of the file, so it is left alone.

@@ -29,7 +29,7 @@ def _litert(graph: Path, runtime: str, config: Any, context: Context, folder: Pa
 
 
 class LitertDynamic(DeployTechnique):
-    """XNNPACK multiplies int8 activations with int8 or int4 weights; its 16-bit sums do not overflow on any CPU."""
+    """Products of int8 activations and int8 or int4 weights in XNNPACK; its 16-bit sums do not overflow on any CPU."""
 
     name: ClassVar[str] = "litert_dynamic"
     config: ClassVar[type[StepConfig]] = LitertDynamicConfig

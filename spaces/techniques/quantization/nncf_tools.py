@@ -1,4 +1,4 @@
-"""What the OpenVINO techniques share: NNCF imported late and kept silent."""
+"""NNCF for the techniques that quantize for OpenVINO: imported late and kept silent."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class QatConfig(DistillConfig):
 
 
 class Qat(Distill):
-    """Puts calibrated int8 layers in place and trains through their rounding by LSQ's gradient.
+    """Calibrated int8 layers, trained through their rounding by LSQ's gradient.
 
     What is exported is what was trained: the runtime's integers are the simulated ones. Weights of 4 bits would be
     stored in 8 (the runtimes have no 4-bit products for activations in int8), so they are not offered.

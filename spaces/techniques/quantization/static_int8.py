@@ -1,4 +1,4 @@
-"""Static int8: scales fixed from calibration images, so nothing is measured at inference; for both runtimes."""
+"""Static int8: scales fixed from calibration images, so nothing is measured at inference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class QuantConfig(StepConfig):
 
 
 class StaticInt8(DeployTechnique):
-    """Quantizes the linear layers; attention's own products, norms and the classifier stay float.
+    """Int8 linear layers; attention's own products, norms and the classifier stay float.
 
     Softmax outputs on a uniform 8-bit grid are a known cause of collapse in static quantization (FQ-ViT, 2111.13824).
     """

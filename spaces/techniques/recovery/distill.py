@@ -60,7 +60,7 @@ class DistillConfig(RecoveryConfig):
 
 
 class Distill(ModelTechnique):
-    """Fine-tunes against the base's soft and hard labels and the true ones, on augmented views."""
+    """Fine-tuning against the base's soft and hard labels and the true ones, on augmented views."""
 
     name: ClassVar[str] = "distill"
     stage: ClassVar[Stage] = Stage.RECOVERY

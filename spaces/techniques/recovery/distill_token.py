@@ -23,7 +23,7 @@ class DistillTokenConfig(StepConfig):
 
 
 class DistillToken(ModelTechnique):
-    """Turns a ViT with a class token into timm's distilled DeiT; token and classifier begin as copies.
+    """A ViT with a class token as timm's distilled DeiT; the new token and classifier begin as copies.
 
     It costs one token. In recovery the class token learns from true labels, the new one from the teacher
     (``hard_weight`` of ``distill`` for DeiT's hard distillation); at inference both are averaged.

@@ -1,4 +1,4 @@
-"""Between the weights before a recovery and after it: what is closest to the base is kept.
+"""Interpolation of weights: of those between the start of a recovery and its end, the closest to the base are kept.
 
 A repaired model is often so good that a short training does more harm than good, and where training helps, weights on
 the way from start to end are often better than the end (WiSE-FT, Wortsman et al., arXiv 2109.01903). The share is

@@ -49,7 +49,7 @@ class StudentConfig(StepConfig):
 
 
 class Student(ModelTechnique):
-    """Builds another model for the base's images and classes.
+    """Another network for the base's images and classes, with random weights.
 
     After a hybrid, techniques that need a plain Vision Transformer do not fit; quantization and distillation do.
     """

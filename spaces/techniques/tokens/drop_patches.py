@@ -1,4 +1,4 @@
-"""Fewer patches: the least useful ones never become tokens."""
+"""Dropped patches: those of least contrast never become tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DropPatchesConfig(StepConfig):
 
 
 class DropPatches(ModelTechnique):
-    """Keeps the patches of most contrast; all blocks run on fewer tokens."""
+    """The patches of most contrast alone; all blocks run on fewer tokens."""
 
     name: ClassVar[str] = "drop_patches"
     stage: ClassVar[Stage] = Stage.INPUT

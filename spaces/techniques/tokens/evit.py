@@ -1,4 +1,4 @@
-"""Keep the attentive tokens (EViT): at three depths, tokens that the class token ignores become one."""
+"""Attentive tokens (EViT): at three depths, tokens that the class token ignores become one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class EvitConfig(StepConfig):
 
 
 class Evit(ModelTechnique):
-    """Keeps attentive tokens; without a class token to read, attentiveness is the mean attention received."""
+    """The attentive tokens, and one for the others; without a class token, attentive is what receives attention."""
 
     name: ClassVar[str] = "evit"
     stage: ClassVar[Stage] = Stage.TOKENS

@@ -29,7 +29,7 @@ class PatchSizeConfig(StepConfig):
 
 
 class PatchSize(ModelTechnique):
-    """Resamples patch and position embeddings for another patch size on the same image.
+    """Larger patches on the same image, with patch and position embeddings resampled.
 
     Patch weights are resized by the pseudo-inverse of bicubic upsampling (PI-resize): an upsampled patch
     gives exactly the embedding that the small patch gave. Positions are interpolated. No data is needed.

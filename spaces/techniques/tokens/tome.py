@@ -34,7 +34,7 @@ class TomeConfig(StepConfig):
 
 
 class Tome(ModelTechnique):
-    """Merges similar patch tokens between attention and MLP; class and other prefix tokens are never merged."""
+    """Merging of similar patch tokens between attention and MLP; class and other prefix tokens are never merged."""
 
     name: ClassVar[str] = "tome"
     stage: ClassVar[Stage] = Stage.TOKENS
