@@ -3,8 +3,8 @@
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
 worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer's recipe is made
 canonical; a finished key is replayed from the archive; the analytic gate rejects by shape alone; the executor gates the
-untrained artifact, recovers, exports and judges; the result goes to the archive first and to the proposer second. A recovered
-model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
+untrained artifact, recovers, exports and judges; the result goes to the archive first and to the proposer second. A
+recovered model's other deployments are asked next (:mod:`.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations

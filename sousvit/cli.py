@@ -96,7 +96,9 @@ def study_command(
 @app.command("replay")
 def replay_command(
     table: Annotated[Path, typer.Argument(help="YAML that describes a recorded table")],
-    policy: Annotated[list[str] | None, typer.Option(help="may be repeated; default: our search, tpe, nsga2, random")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="may be repeated; default: our search, tpe, nsga2, random")
+    ] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="that each policy gets")] = 164,
     seconds: Annotated[float | None, typer.Option(min=1, help="of recorded time, instead of evaluations")] = None,
     seeds: Annotated[int, typer.Option(min=1)] = 30,

@@ -2,8 +2,8 @@
 
 Reading order: proposer.py (the contract), queue.py (what a search asks for, in which order), starters.py (what it asks
 for before a proposer knows anything), auto.py (the one that is used by default), model_based.py with candidates.py,
-surrogate.py and acquisition.py (what it does most of the time), optuna_sampler.py, samplers.py and nsga2.py (samplers of
-Optuna), conformance.py (for a user's own), study_file.py (the trials of a run as a study of Optuna).
+surrogate.py and acquisition.py (what it does most of the time), optuna_sampler.py, samplers.py and nsga2.py (samplers
+of Optuna), conformance.py (for a user's own), study_file.py (the trials of a run as a study of Optuna).
 """
 
 from __future__ import annotations

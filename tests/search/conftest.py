@@ -129,9 +129,7 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
         clock = SimulatedClock()
         executor = SimulatedExecutor(base, simulation.judge, clock, workers=workers)
         space, _ = make_space(read_space(budget.space), shape, budget.runtimes)
-        engine = make_engine(
-            budget, archive, executor, base, shape, space, Watcher(), clock, with_study=not in_memory
-        )
+        engine = make_engine(budget, archive, executor, base, shape, space, Watcher(), clock, with_study=not in_memory)
         return Run(engine, archive, executor, budget)
 
     return make

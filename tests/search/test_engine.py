@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from itertools import count
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -14,7 +13,6 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.engine import DUPLICATES_BEFORE_END, MOST_HELD
 from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.fidelity.halving import Halving
-from sousvit.search.proposers.model_based import ModelBased
 from sousvit.search.results import choose
 from sousvit.spaces.recipe import Recipe
 
@@ -341,14 +339,6 @@ def test_late_results_of_lost_attempts_are_discarded(simulated):
     assert all(trial.attempt != "lost" for trial in run.archive)
 
 
-def test_study_on_disk_is_a_readable_optuna_study(simulated):
-    run = simulated(search={"trials": 12}, in_memory=False)
-    run.engine.run()
-    study = optuna.load_study(study_name="sousvit", storage=f"sqlite:///{run.archive.folder}/study.db")
-    assert len(study.directions) == 3
-    assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) >= 1
-
-
 def test_a_deployment_that_lost_on_the_base_is_not_paid_for_again(simulated):
     targets = [{"runtime": ["onnxruntime", "openvino"]}]
     run = simulated(optimize=["latency", "size"], targets=targets, search={"trials": 80})
@@ -392,22 +382,6 @@ def test_workers_are_kept_busy(simulated):
     run = simulated(search={"trials": 200, "proposer": "nsga2"}, workers=8)
     run.engine.run()
     assert run.executor.busy_until() > 0.9 * 8 * run.executor.clock.now
-
-
-def test_nsga2_counts_generations_as_optuna_does(simulated):
-    run = simulated(search={"trials": 160, "proposer": "nsga2"}, in_memory=False)
-    run.engine.run()
-    proposer = run.engine._proposer
-    proposer._draw_as_of(0)
-    sampler, trial = proposer.study.sampler, proposer.study.ask()
-    own = sampler.get_trial_generation(proposer.study, proposer.study.trials[trial.number])
-    again = proposer.study.trials[trial.number]
-    again.system_attrs.clear()
-    assert own == optuna.samplers.NSGAIISampler.get_trial_generation(sampler, proposer.study, again) >= 1
-    [kept] = optuna.storages.RDBStorage(f"sqlite:///{run.archive.folder}/study.db").get_all_studies()
-    assert kept.system_attrs, "the parents of a generation are chosen once"
-    parents = [chosen.get_parent_population(proposer.study, own) for chosen in (sampler, super(type(sampler), sampler))]
-    assert parents[0] and [one.number for one in parents[0]] == [one.number for one in parents[1]]
 
 
 def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simulated):
@@ -469,19 +443,6 @@ def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulate
     same = [read[key] for trial in found if (key := Recipe.from_dict(trial.recipe).hash) in read]
     assert same and len(found) > len(same), "and their other deployments"
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
-
-
-def test_the_model_proposes_no_deployment_that_is_dominated(simulated, shape):
-    run = simulated(search={"trials": 30, "explore_fidelity": 1.0})
-    run.engine.run()
-    records, space = list(run.archive), run.engine._proposals.space
-    model = ModelBased(space, shape, run.engine.goals, seed=0)
-    dominated: set[str] = set()
-    while (parameters := model.propose(records, dominated=dominated)) is not None:
-        proposed = space.suggest(optuna.trial.FixedTrial(parameters)).deployment
-        assert proposed not in dominated
-        dominated.add(proposed)
-    assert len(dominated) > 1
 
 
 def test_cuts_of_an_elastic_base_that_hold_the_limits_are_final_too(simulated):

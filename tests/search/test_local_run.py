@@ -59,7 +59,7 @@ def test_a_search_writes_its_run_folder_and_answers(finished):
     run = home / "runs" / "one"
     for name in (
         "budget.yaml",
-        "study.db",
+        "study.journal",
         "trials.parquet",
         "pareto.csv",
         "recipe.yaml",

@@ -8,16 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.errors import TrialError, UserError
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Hooks
 from sousvit.search.final import _notes_on_data, final_answer
-from sousvit.search.goals import Goals
-from sousvit.search.proposers.optuna import Proposer, storage_errors_as_user_errors
 from sousvit.search.results import Row, choose
 from sousvit.search.run import _check_measured, claim_run
 from sousvit.search.trial import encode
@@ -145,15 +142,6 @@ def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
     assert value == Measurement(3.0, 2.0, 4.0) and all(
         type(end) is float for end in (value.value, value.low, value.high)
     )
-
-
-def test_a_study_that_cannot_be_written_is_one_clear_line(simulated, tmp_path):
-    run = simulated()
-    known = run.engine._proposer
-    with pytest.raises(SharedInputError, match="study's file must be writable"):
-        Proposer(known.space, run.engine._shape, Goals(weights={"size": 1.0}), 0, tmp_path / "no-folder" / "study.db")
-    with pytest.raises(SharedInputError, match="disk is full"), storage_errors_as_user_errors(tmp_path):
-        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
 
 @pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])
