@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -339,7 +339,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _command(verb: str, path: Path, runs: Path, given: dict[str, object]) -> str:
+def _command(verb: str, path: Path, runs: Path, given: Mapping[str, object]) -> str:
     """The command that goes on with this one's options; ``--run`` is added where the run's name is known."""
     given = {**given, "runs": None if runs == RUNS else runs}
     return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
