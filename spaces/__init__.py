@@ -1,1 +1,1 @@
-"""Spaces: what may be done to a model. Contracts first: technique.py, needs.py, recipe.py; then techniques/, presets/."""
+"""Spaces: what may be done to a model. Contracts first (technique.py, recipe.py), then techniques/ and presets/."""
