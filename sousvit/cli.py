@@ -90,7 +90,8 @@ def search_command(
     def optimize(view: Callback) -> Result:
         return Search(asked, run=folder, executor=executor, callbacks=[view], earlier=before).optimize()
 
-    command = _command("search", budget, {"executor": executor, "data-root": data_root})
+    given = {"trials": trials, "time": time, "seed": seed, "executor": executor, "data-root": data_root}
+    command = _command("search", budget, runs, given)
     result = _watched(optimize, asked, folder, command, as_json)
     if as_json:
         _print_json({"run": str(folder), **result.answer.to_dict()})
@@ -115,7 +116,7 @@ def survey_command(
 
     asked = Budget.read(budget, data_root)
     folder = _folder(runs, run or _new_name(f"{budget.stem}-survey"))
-    command = _command("survey", budget, {"data-root": data_root})
+    command = _command("survey", budget, runs, {"data-root": data_root})
     found = _watched(lambda view: survey(asked, run=folder, callbacks=[view]), asked, folder, command, as_json)
     if as_json:
         _print_json({"run": str(folder), "trials": [trial.to_dict() for trial in found.archive]})
@@ -338,7 +339,9 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _command(verb: str, path: Path, given: dict[str, object]) -> str:
+def _command(verb: str, path: Path, runs: Path, given: dict[str, object]) -> str:
+    """The command that goes on with this one's options; ``--run`` is added where the run's name is known."""
+    given = {**given, "runs": None if runs == RUNS else runs}
     return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
 
 

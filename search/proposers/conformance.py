@@ -23,10 +23,10 @@ from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.space import make_space
 
-#: Recipes that a search asks for before the proposer's own.
-STARTERS = 9
+#: Recipes that a search asks for before the proposer's own: after so many samplers do not draw at random any more.
+STARTERS = 15
 #: Questions that find nothing finished between them.
-AT_ONCE = 6
+AT_ONCE = 4
 
 
 def check_proposer(kind: type[Proposer], problem: Problem | None = None, questions: int = 24) -> None:
@@ -134,12 +134,12 @@ class _Search:
         return self._begin(suggestion.parameters, "proposed", suggestion.note)
 
     def _begin(self, parameters: Mapping[str, Any], origin: str, note: Mapping[str, Any]) -> Proposal:
+        number = sum(isinstance(entry, Proposal) for entry in self.log)
+        proposal = Proposal(number, parameters, origin, self.problem, note)
         try:
-            recipe = self.problem.recipe(parameters)
+            self.problem.suggest(parameters)
         except UserError as error:
             raise AssertionError(f"{self.proposer.name}: it must ask for recipes of the space: {error}") from error
-        number = sum(isinstance(entry, Proposal) for entry in self.log)
-        proposal = Proposal(number, recipe, parameters, origin, note)
         self.log.append(proposal)
         self.running.append(proposal)
         self.proposer.begin(proposal)

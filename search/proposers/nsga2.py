@@ -10,7 +10,7 @@ from operator import attrgetter
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from sousvit.search.proposers.optuna_sampler import SamplerProposer
 from sousvit.search.proposers.proposer import Problem, Proposal, Suggestion
@@ -50,11 +50,8 @@ class Nsga2(SamplerProposer):
             # Chosen with the first question of a generation, from what was complete then.
             _Sampler(self._complete, 0).get_parent_population(self.study, generation)
 
-    def finish(self, asked: optuna.Trial, trial: Trial) -> FrozenTrial:
-        told = super().finish(asked, trial)
-        if told.state is TrialState.COMPLETE:
-            self._complete.add(told, self._generation_of.get(trial.number or 0))
-        return told
+    def learn(self, number: int, trial: FrozenTrial) -> None:
+        self._complete.add(trial, self._generation_of.get(number))
 
 
 class _Complete:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sousvit.search.goals import Goals
 from sousvit.search.proposers.proposer import Problem, Proposal, Proposer, Suggestion
@@ -56,15 +56,18 @@ class SamplerProposer(Proposer):
         self._running[proposal.number] = trial
 
     def tell(self, trial: Trial) -> None:
-        self.finish(self._running.pop(trial.number or 0), trial)
-
-    def finish(self, asked: optuna.Trial, trial: Trial) -> optuna.trial.FrozenTrial:
-        """Tell the study of a trial that was ``asked``, its constraints first."""
-        for name, value in constraints_of(trial, self.problem.goals).items():
+        assert trial.number is not None
+        asked, goals = self._running.pop(trial.number), self.problem.goals
+        for name, value in constraints_of(trial, goals).items():
             asked.set_constraint(name, value)
-        state = state_of(trial, self.problem.goals)
-        figures = list(self.problem.goals.figures(trial.values).values())
-        return self.study.tell(asked, figures if state is TrialState.COMPLETE else None, state)
+        state = state_of(trial, goals)
+        figures = list(goals.figures(trial.values).values()) if state is TrialState.COMPLETE else None
+        told = self.study.tell(asked, figures, state)
+        if state is TrialState.COMPLETE:
+            self.learn(trial.number, told)
+
+    def learn(self, number: int, trial: FrozenTrial) -> None:
+        """Called with every complete trial of the study, and the number of its proposal."""
 
 
 def state_of(trial: Trial, goals: Goals) -> TrialState:

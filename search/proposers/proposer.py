@@ -1,7 +1,7 @@
 """The contract of a proposer: it is asked for a recipe to try, and told what came of it.
 
-What a proposer need not care about: gates, fidelity, variants, crashes, and recipes that it asks for twice. A plug-in
-is named in a budget as ``plugins: {proposers: [my_file.py:Mine]}``, or registered as an entry point in the group
+What it need not care about: gates, fidelity, variants, crashes, and recipes that it asks for twice. A plug-in is named
+in a budget as ``plugins: {proposers: [my_file.py:Mine]}``, or registered as an entry point in the group
 ``sousvit.proposers``; the search then says ``search: {proposer: NAME}``::
 
     class Unrepeated(Proposer):
@@ -23,6 +23,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 from sousvit.errors import UserError
@@ -61,14 +62,18 @@ class Problem:
         Raises:
             UserError: they are not what the space asks for.
         """
-        return self.canonical(self.space.suggest(_Given(parameters)))
-
-    def canonical(self, recipe: Recipe) -> Recipe:
-        """``recipe`` as trials have it."""
-        recipe = recipe.fitting(self.shape)
+        recipe = self.suggest(parameters).fitting(self.shape)
         with contextlib.suppress(UserError):  # a stand-in that does not fit: the engine rejects it
             recipe = recipe.canonical(self.shape)
         return recipe
+
+    def suggest(self, parameters: Mapping[str, Any]) -> Recipe:
+        """The recipe that the space makes of ``parameters``, before it is fitted to the base.
+
+        Raises:
+            UserError: they are not what the space asks for.
+        """
+        return self.space.suggest(_Given(parameters))
 
     def parameters(self, recipe: Recipe) -> dict[str, Any] | None:
         """What the space has to be asked for to give ``recipe``; None where it lies outside."""
@@ -111,17 +116,22 @@ class Proposal:
 
     Attributes:
         number: its place among all proposals of the search.
-        recipe: canonical.
         parameters: what the space was asked for.
         origin: ``proposed``, or who else asked (see :class:`sousvit.search.trial.Trial`).
+        problem: what is searched.
         note: the proposer's own; empty where another asked.
     """
 
     number: int
-    recipe: Recipe
     parameters: Mapping[str, Any]
     origin: str
+    problem: Problem = field(repr=False, compare=False)
     note: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Canonical."""
+        return self.problem.recipe(self.parameters)
 
 
 class Proposer(ABC):
@@ -163,10 +173,10 @@ class Proposer(ABC):
             None where it has nothing to propose now: something is drawn, as when a recipe comes that is known already.
         """
 
-    def begin(self, proposal: Proposal) -> None:  # noqa: B027 - some learn from results alone
+    def begin(self, proposal: Proposal) -> None:  # noqa: B027 - most learn from the history
         """A proposal is on its way: its own, a starter, or what was drawn instead. In the order of their numbers."""
 
-    def tell(self, trial: Trial) -> None:  # noqa: B027 - some learn from the history alone
+    def tell(self, trial: Trial) -> None:  # noqa: B027
         """What came of the proposal ``trial.number``: complete (as it should end in full training), gated, or failed.
 
         A recipe that was proposed twice is judged once and told twice.

@@ -22,7 +22,7 @@ from sousvit.search.trial import Trial, decode, encode
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
 
-EVENTS_HERE = ("enqueued", "asked", "told")
+OWN_EVENTS = ("enqueued", "asked", "told")
 #: Origin of what the proposer asks for, and of what is drawn in its place.
 PROPOSED = "proposed"
 #: Changed recipes that are drawn at most to find one that is new.
@@ -89,8 +89,9 @@ class ProposalQueue:
             suggestion = self.proposer.ask(history, pending, self._seed_of(moment))
             if suggestion is None:
                 return None
+            self.problem.suggest(suggestion.parameters)  # raises where it asks for what is not there
             parameters, origin, note = suggestion.parameters, PROPOSED, dict(suggestion.note)
-        proposal = Proposal(self._next, self.problem.recipe(parameters), parameters, origin, note)
+        proposal = Proposal(self._next, parameters, origin, self.problem, note)
         content = {"number": proposal.number, "origin": origin, "parameters": dict(parameters), "known": known}
         self._archive.note("asked", **content, **({"note": note} if note else {}))
         self._begin(proposal, moment)
@@ -177,7 +178,7 @@ class ProposalQueue:
 
     def _take_up(self) -> bool:
         """Tell the proposer what the archive's log holds; whether it holds any proposal."""
-        events = [event for event in read_events(self._archive.folder / EVENTS) if event["event"] in EVENTS_HERE]
+        events = [event for event in read_events(self._archive.folder / EVENTS) if event["event"] in OWN_EVENTS]
         for event in events or self._of_earlier_version():
             if event["event"] == "enqueued":
                 self._waiting.extend((parameters, origin) for parameters, origin in event["recipes"])
@@ -194,8 +195,7 @@ class ProposalQueue:
         number, parameters, moment = event["number"], event["parameters"], self._following(event["known"])
         self._next = number + 1
         if self._is_possible(parameters):
-            recipe = self.problem.recipe(parameters)
-            self._begin(Proposal(number, recipe, parameters, event["origin"], event.get("note", {})), moment)
+            self._begin(Proposal(number, parameters, event["origin"], self.problem, event.get("note", {})), moment)
 
     def _tell_again(self, event: Mapping[str, Any]) -> None:
         proposal = self._unfinished[event["number"]]
@@ -205,7 +205,7 @@ class ProposalQueue:
     def _is_possible(self, parameters: Mapping[str, Any]) -> bool:
         """Whether the space still holds a recipe: a package may have been uninstalled since it was asked for."""
         try:
-            self.problem.recipe(parameters)
+            self.problem.suggest(parameters)
         except UserError:
             return False
         return True

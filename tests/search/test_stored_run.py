@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sousvit.search.archive import open_run
+from sousvit.search.archive import Archive, open_run
+from sousvit.search.budget import open_space
+from sousvit.search.callbacks import Callback
+from sousvit.search.executors.executor import JobResult
+from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.report.html import write_report
 from sousvit.search.results import Answer
 from sousvit.search.reuse import answer_other_budget
+from sousvit.search.run import make_engine
+from sousvit.spaces.shape import read_shape
 
 STORED = Path(__file__).with_name("stored_run")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion-mnist"
@@ -52,3 +58,22 @@ def test_it_answers_another_budget(run, tmp_path):
 
 def test_it_is_reported(run):
     assert "prune_depth" in write_report(run, None).read_text()
+
+
+def test_it_is_taken_up_again_and_its_old_study_stays_as_it_was(run):
+    budget, known = open_run(run)
+    more = budget.model_copy(update={"search": budget.search.model_copy(update={"trials": 14})})
+    values = next(trial.values for trial in known if trial.status == "complete")
+    shape, study = read_shape(known.base.shape), (run / "study.db").read_bytes()
+    archive, clock = Archive(run, writable=True), SimulatedClock()
+    executor = SimulatedExecutor(known.base, lambda job: JobResult(job.attempt, "complete", values), clock)
+    space, _ = open_space(more, shape)
+    engine = make_engine(more, archive, executor, known.base, shape, space, Callback(), clock)
+    told = {trial.number for trial in known if trial.number is not None}
+    finished = [trial.number for trial in engine._proposals.proposer.sampler.study.trials if trial.state.is_finished()]
+    assert len(finished) == len(told) == 3 and engine._proposals.is_new
+    engine.run()
+    archive.close()
+    assert len(archive) == 14 and list(archive.trials)[: len(known)] == list(known.trials)
+    assert min(trial.number for trial in archive.records[len(known) :] if trial.number is not None) > max(told)
+    assert (run / "study.db").read_bytes() == study and (run / "study.journal").stat().st_size > 0

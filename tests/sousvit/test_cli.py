@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from sousvit.cli import _command
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -252,3 +253,11 @@ def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
     parts = {part: read_idx(data / f"{part}-images-idx3-ubyte.gz") for part in ("train", "validation", "test")}
     seen = {part: {image.tobytes() for image in images} for part, images in parts.items()}
     assert not seen["validation"] & seen["train"] and not seen["test"] & seen["train"]
+
+
+def test_the_command_to_resume_keeps_every_option_that_was_given():
+    given = {"trials": 3, "time": "60s", "seed": None, "executor": None, "data-root": Path("data")}
+    assert _command("search", Path("b.yaml"), Path("runs"), given) == (
+        "search b.yaml --trials 3 --time 60s --data-root data"
+    )
+    assert _command("survey", Path("b.yaml"), Path("/other"), {}) == "survey b.yaml --runs /other"

@@ -69,7 +69,7 @@ def check(folder: Path, trials: int = 18) -> None:
 
 
 def wait_for_trials(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         path = folder / "events.jsonl"
         if path.is_file() and path.read_text().count('"event":"trial"') >= count:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from sousvit.errors import MissingPackageError
+from sousvit.search.goals import Goals
+from sousvit.search.limits import parse_limits
 from sousvit.search.proposers.conformance import check_proposer, made_up_problem
 from sousvit.search.proposers.proposer import PROPOSERS, Proposer, Suggestion
 from sousvit.spaces.recipe import Recipe
 
-#: Those that fit Gaussian processes at every question.
+#: Those that fit several Gaussian processes at every question.
 SLOW = {"gp", "qlognehvi"}
+QUICK = [name for name in PROPOSERS.names() if name not in SLOW]
 #: Too many recipes to be listed.
 LARGE = {
     "prune_depth": {"drop": [0, 1, 2, 3]},
@@ -25,14 +29,22 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("name", PROPOSERS.names())
+@pytest.mark.parametrize("name", QUICK)
 def test_every_proposer_conforms(name):
+    check_proposer(PROPOSERS.get(name), questions=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_slow_proposers_conform_too(name):
     kind = PROPOSERS.get(name)
     try:
         kind.require()
     except MissingPackageError as error:
         pytest.skip(str(error))
-    check_proposer(kind, questions=4 if name in SLOW else 30)
+    problem = made_up_problem()
+    one_objective = Goals(parse_limits({"size": 4.0}), {"latency": 1.0}, problem.goals.base)
+    check_proposer(kind, replace(problem, goals=one_objective), questions=2)
 
 
 @pytest.mark.parametrize("name", ["nsga2", "random", "tpe"])

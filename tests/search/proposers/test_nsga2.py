@@ -42,14 +42,14 @@ def test_it_proposes_what_optunas_sampler_proposes_over_three_generations(proble
     for number in range(3 * POPULATION + 20):
         study.sampler = InTheSpacesOrder(seed=number)
         expected = study.ask()
-        recipe = problem.space.suggest(expected)
+        problem.space.suggest(expected)
         suggestion = proposer.ask([], [], seed=number)
         assert suggestion.parameters == expected.params, number
-        small = problem.canonical(recipe).reshape(problem.shape)
+        small = problem.recipe(suggestion.parameters).reshape(problem.shape)
         values = {"latency": Measurement(small.macs() / 1e6), "size": Measurement(4 / (1 + small.macs() / 1e8))}
         status = "failed" if number % 7 == 3 else "complete"
         trial = Trial("", {}, 1.0, 0, status, values, number=number)
-        proposer.begin(Proposal(number, recipe, suggestion.parameters, "proposed", suggestion.note))
+        proposer.begin(Proposal(number, suggestion.parameters, "proposed", problem, suggestion.note))
         proposer.tell(trial)
         for name, value in constraints_of(trial, problem.goals).items():
             expected.set_constraint(name, value)
