@@ -12,7 +12,7 @@ from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.spaces.recipe import Recipe
-from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique
+from sousvit.spaces.technique import TECHNIQUES, Stage, get_technique, role_of
 
 #: How a trial may end.
 Ended = Literal["complete", "gated", "failed"]
@@ -27,11 +27,6 @@ def encode(values: Mapping[str, Measurement]) -> dict[str, list[float | None]]:
 def decode(plain: Mapping[str, Sequence[Any]]) -> dict[str, Measurement]:
     """The inverse of :func:`encode`."""
     return {name: Measurement(*entry) for name, entry in plain.items()}
-
-
-#: Steps that repair; a recipe with one other technique is still a single technique. Named here, not looked up: an
-#: answer from the archive takes under a second because it imports no technique, hence no torch.
-REPAIRS = frozenset({"distill", "distill_token", "elastic", "synthesize"})
 
 
 #: Words for origins in runs of earlier versions.
@@ -101,8 +96,12 @@ class Trial:
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether its recipe is one compression technique (with or without recovery) and nothing else."""
-        return sum(name not in REPAIRS for name in self.techniques) == 1
+        """Whether its recipe is one compression technique (with or without recovery) and nothing else.
+
+        A step that is no technique known here (of a plug-in that is not loaded, or a row of a table) counts as one.
+        """
+        roles = map(role_of, self.techniques)
+        return sum(role is None or role.compresses for role in roles) == 1
 
     @cached_property
     def recipe_key(self) -> str:

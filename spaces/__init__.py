@@ -1,1 +1,1 @@
-"""Spaces: what may be done to a model. Contract first: technique.py and recipe.py; then techniques/ and presets/."""
+"""Spaces: what may be done to a model. Contracts first (technique.py, recipe.py), then techniques/ and presets/."""

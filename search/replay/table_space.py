@@ -71,8 +71,8 @@ class Configuration(Recipe):
         return f"{self.kind}({', '.join(f'{name}={value}' for name, value in self.parameters.items())})"
 
 
-for kind in (ROW, TRAINED_ROW):
-    RECIPE_KINDS.add(kind, Configuration)
+RECIPE_KINDS.add(ROW, Configuration)
+RECIPE_KINDS.add(TRAINED_ROW, Configuration)
 
 
 class TableShape(ModelShape):

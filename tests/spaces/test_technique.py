@@ -22,7 +22,8 @@ from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import OtherShape
 from sousvit.spaces.technique import TECHNIQUES, ModelTechnique, Role, Stage, StepConfig, Technique, techniques
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "extending.md"
 
 
 @pytest.fixture
@@ -49,6 +50,10 @@ def test_the_plugin_of_the_page_on_extending_passes(scratch_registry: None, tmp_
     check_technique(TECHNIQUES.load("keep_first.py:KeepFirst", tmp_path))
     recipe = Recipe((Step.make("keep_first", blocks=2), Step.make("int8_dynamic")))
     assert recipe.reshape(vit_shape(tiny_vit())).depth == 2 and recipe.is_repaired
+
+
+def test_a_made_up_plugin_of_the_tests_passes(scratch_registry: None) -> None:
+    check_technique(TECHNIQUES.load("toy_technique.py:ClipWeights", TESTS))
 
 
 class WidthConfig(StepConfig):
