@@ -15,7 +15,7 @@ from sousvit.search.proposers.proposer import PROPOSERS, Proposer, Suggestion
 from sousvit.spaces.recipe import Recipe
 
 #: Those that fit several Gaussian processes at every question.
-SLOW = {"gp", "qlognehvi"}
+SLOW = ["gp", "qlognehvi"]
 QUICK = [name for name in PROPOSERS.names() if name not in SLOW]
 #: Too many recipes to be listed.
 LARGE = {
