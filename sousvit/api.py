@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.inputs import INPUTS, data_input, model_input, target_input
+from sousvit.inputs import INPUTS, data_input, model_input, preprocess_input, target_input
 from sousvit.objectives.targets.target import Target
 from sousvit.plugins import objectives_input, space_input, techniques_input
 from sousvit.result import Result
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
+    from sousvit.models.preprocess import Preprocess
     from sousvit.objectives.objective import Objective
     from sousvit.spaces.technique import Technique
     from sousvit.specs import ModelSpec
@@ -32,6 +33,7 @@ def compress(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
+    preprocess: str | Preprocess | Mapping[str, Any] | Callable[[Any], Any] = "auto",
     target: str | Path | Target | Mapping[str, Any] | Sequence[Any] = "local-1-thread",
     limits: Mapping[str, float | str] | None = None,
     optimize: Sequence[str] | Mapping[str, float] = ("latency", "size"),
@@ -64,6 +66,9 @@ def compress(
             description as in a budget's ``data:`` (which then holds all parts), or None: images are synthesised.
         validation: likewise, or how much of ``train`` is held out, as a share or a count; a tenth by default.
         test: likewise; the answer is judged on it, and nothing else is.
+        preprocess: how images reach the model: ``auto`` as its checkpoint says, ``sousvit.Preprocess(...)`` for what it
+            does not say, or a transform of your own, from a PIL image to what the model was evaluated with; it is
+            applied once to every image, which then lies in the run's folder.
         target: a shipped profile, a YAML file, ``sousvit.Target(...)``, or several.
         limits: by objective, or its ``_drop`` or ``_ratio`` form relative to the base: ``{"size": "2 MB"}``.
         optimize: objectives, or a mapping to weights for the choice among equally good recipes.
@@ -95,6 +100,7 @@ def compress(
             "use executor='inline', or give factory='package.module:function'",
         )
     data = data_input(train, validation, test, folder / INPUTS)
+    spec, data, base = preprocess_input(preprocess, spec, data, base, folder / INPUTS)
     limits = dict(limits or {})
     names, references = techniques_input(techniques, executor)
     values = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
+from sousvit.models.preprocess import WHOLE_IMAGE, Preprocess
 from sousvit.schema import validated
 from sousvit.specs import NO_DATA, DataSpec, ModelSpec
 
@@ -107,6 +108,38 @@ def _format_of(path: Path) -> str:
         return "idx"
     action = "describe it, for instance train={'format': 'coco', 'train': 'train.json', 'test': 'test.json'}"
     raise UserError("data by its path alone is a folder, parquet or IDX", path.name, action)
+
+
+def preprocess_input(
+    preprocess: Any, model: ModelSpec, data: DataSpec, base: LoadedModel | None, folder: Path
+) -> tuple[ModelSpec, DataSpec, LoadedModel | None]:
+    """Model, data and base, when images reach the model by ``preprocess``.
+
+    Args:
+        preprocess: ``"auto"``, a :class:`.Preprocess` or its values, or a transform, whose images are written.
+        base: the model itself, where no file holds it.
+
+    Raises:
+        UserError: none of these, or wrong.
+    """
+    if preprocess == "auto":
+        return model, data, base
+    if isinstance(preprocess, Preprocess | Mapping):
+        given = validated(Preprocess, preprocess, "preprocess")
+    elif callable(preprocess):
+        from sousvit.data.transformed import write_transformed
+
+        data, given = write_transformed(data, preprocess, folder)
+        given = given.over(WHOLE_IMAGE)
+    else:
+        action = "give 'auto', sousvit.Preprocess(...) or a function of a PIL image"
+        raise UserError("preprocess says how images reach the model", repr(preprocess)[:60], action)
+    model = model.model_copy(update={"preprocess": given.over(model.preprocess)})
+    if base is not None:
+        from sousvit.models.load import loaded
+
+        base = loaded(base.module, model, base.class_names)
+    return model, data, base
 
 
 def target_input(target: Any) -> list[Any]:

@@ -161,7 +161,7 @@ class Subjects:
     @property
     def notes(self) -> tuple[str, ...]:
         """What reading the data so far dropped or changed."""
-        return tuple(self._splits.notes)
+        return *self._model.notes, *self._splits.notes
 
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""
@@ -239,7 +239,8 @@ class Subjects:
         base = self._model
         shape = (1, base.channels, *base.size)
         self.progress("exporting", 0, 0)
-        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
+        how, step = base.preprocess.steps, recipe.deploy_step
+        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, step, context, folder, how)
 
     def _subject(self, model: torch.nn.Module, artifact: Any) -> MeasuredSubject:
         return MeasuredSubject(

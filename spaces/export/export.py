@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.spaces.export.artifact import Artifact
@@ -30,6 +31,7 @@ def make_artifact(
     deploy_step: Step | None,
     context: Context,
     folder: Path,
+    preprocess: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Export ``model`` for ``runtime`` into ``folder``, which appears whole or not at all.
 
@@ -42,6 +44,7 @@ def make_artifact(
         deploy_step: the recipe's deploy step; None writes plain fp32.
         context: its calibration images serve the deploy step.
         folder: replaced if it exists.
+        preprocess: how images get the input's shape (:attr:`.Preprocess.steps`); stored with the artifact.
 
     Raises:
         TrialError: the export or the deploy step failed on this model.
@@ -55,7 +58,8 @@ def make_artifact(
             out = work / "artifact"
             out.mkdir()
             artifact = _fill(model, input_shape, runtime, deploy_step, context, work, out)
-            replace(artifact, folder=out, input_shape=input_shape, mean=tuple(mean), std=tuple(std)).save()
+            known = {"mean": tuple(mean), "std": tuple(std), "preprocess": dict(preprocess or {})}
+            replace(artifact, folder=out, input_shape=input_shape, **known).save()
             if folder.exists():
                 folder.rename(work / "replaced")
             out.rename(folder)
