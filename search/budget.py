@@ -243,7 +243,9 @@ class Budget(BaseModel):
             "ray": True,
             "search": {"trials", "time", "leave_one_out", "explore_share"},
             "targets": {"__all__": REACHING},
-            "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
+            # Runs of earlier versions knew none of these.
+            "model": {"expected_accuracy"}
+            | {name for name in ("factory", "preprocess") if getattr(self.model, name) is None},
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
 

@@ -66,6 +66,9 @@ class ModelSpec(BaseModel):
     ``factory`` is for modules that timm does not make: ``package.module:function``, importable wherever trials run,
     is called with ``args`` and returns the module, which says in ``pretrained_cfg`` what it takes (``input_size``,
     ``mean``, ``std``); its weights come from ``checkpoint``, or are those that the function gave it.
+
+    ``expected_accuracy`` is what the base is known to reach (mAP of a detector): a search that measures another figure
+    stops before its first trial.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -78,6 +81,7 @@ class ModelSpec(BaseModel):
     preprocess: Preprocess | None = None
     detector: DetectorSpec | None = None
     factory: str | None = None
+    expected_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -31,6 +31,7 @@ from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Progress
+from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.trial import BaseRecord
 from sousvit.spaces.builder import ModelBuilder, skeleton
@@ -141,6 +142,9 @@ class Subjects:
             found = check_parity(session, self.base.model, self._probe_images(), quantized=False)
         if known is not None:
             return known
+        if self.budget.data.kind == "labelled":
+            where = f"{len(self.base.images)} validation images"
+            check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
         return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings)

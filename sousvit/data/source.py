@@ -167,8 +167,9 @@ class ImageSet:
 
         def one(position: int) -> None:
             row = int(indices[position])
+            image = self.source.read(row)
             try:
-                array = np.array(self.fit(self.source.read(row)))
+                array = np.array(self.fit(image))
             except ValueError as error:
                 where = f"{self.source.name}, image {row}: {error}"
                 action = "convert it to 8 bits a channel, as the model was trained on"

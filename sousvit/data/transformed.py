@@ -59,7 +59,8 @@ def _without_normalize(transform: Transform) -> tuple[Transform, dict[str, tuple
     if type(last).__name__ != "Normalize":
         return transform, {}
     norm = {key: tuple(map(float, np.asarray(getattr(last, key)).ravel())) for key in ("mean", "std")}
-    return type(transform)(steps[:-1]), norm
+    without: Any = type(transform)  # torchvision's or timm's Compose
+    return without(steps[:-1]), norm
 
 
 class _Transformed:

@@ -62,7 +62,9 @@ def adopt(module: nn.Module, folder: Path, factory: str | None = None) -> tuple[
 def _written(module: nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
     """``spec`` with the module's weights, in a file that is named by its content."""
     config = getattr(module, "pretrained_cfg", None) or {}
-    how = {key: tuple(map(float, config[key])) for key in ("mean", "std") if config.get(key) is not None}
+    how: dict[str, Any] = {
+        key: tuple(map(float, config[key])) for key in ("mean", "std") if config.get(key) is not None
+    }
     known = {**how, "name": spec.name, "args": spec.args} if spec.factory is None else dict(how)
     preprocess, _ = preprocessing(module, spec)
     if preprocess.geometry:

@@ -58,8 +58,9 @@ def make_artifact(
             out = work / "artifact"
             out.mkdir()
             artifact = _fill(model, input_shape, runtime, deploy_step, context, work, out)
-            known = {"mean": tuple(mean), "std": tuple(std), "preprocess": dict(preprocess or {})}
-            replace(artifact, folder=out, input_shape=input_shape, **known).save()
+            how = dict(preprocess or {})
+            artifact = replace(artifact, input_shape=input_shape, mean=tuple(mean), std=tuple(std), preprocess=how)
+            replace(artifact, folder=out).save()
             if folder.exists():
                 folder.rename(work / "replaced")
             out.rename(folder)

@@ -346,6 +346,13 @@ def test_what_is_wrong_with_a_call_is_one_clear_line(asked, tmp_path, change, wo
     with pytest.raises(UserError) as raised:
         sousvit.compress(**{**asked, **change}, run=tmp_path / "r")
     assert words in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_base_that_is_another_than_expected_stops_the_search_and_leaves_no_run(asked, tmp_path):
+    with pytest.raises(UserError, match=r"the base's accuracy is model\.expected_accuracy 5\.0%; received 9"):
+        sousvit.compress(**asked, expected_accuracy=0.05, run=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_survey_lists_what_each_technique_does(tiny_project, tmp_path):
