@@ -1,7 +1,7 @@
-"""What a measuring process is asked, and what it answers: plain values, checked on both sides of a pipe or network.
+"""Requests to a measuring process, and its answers: plain values, checked on both sides of a pipe or network.
 
-Light: this file, :mod:`.bench`, :mod:`.process`, :mod:`.store` and :mod:`.agent` run on small boards with nothing but
-numpy and a runtime.
+Light: this file, :mod:`.measure`, :mod:`.process`, :mod:`.remote.store` and :mod:`.remote.agent` run on small boards
+with nothing but numpy and a runtime.
 """
 
 from __future__ import annotations

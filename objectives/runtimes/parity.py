@@ -1,4 +1,4 @@
-"""Does the deployed session compute what the PyTorch model computes? Checked through the session itself."""
+"""Parity: whether the deployed session computes what the PyTorch model computes, seen through the session itself."""
 
 from __future__ import annotations
 

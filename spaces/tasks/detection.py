@@ -4,7 +4,8 @@ The student has the teacher's positions, so every position's prediction is taugh
 that something is there. Classes: the quality focal loss (Li et al., arXiv 2006.04388) with the teacher's probabilities
 as its soft targets, and boxes: the generalised IoU with the teacher's box, both as in CrossKD (Wang et al.,
 arXiv 2306.11369); centerness: cross entropy with the teacher's. Hard labels are what the teacher finds after
-suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features: :mod:`.transfer`.
+suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features:
+:mod:`sousvit.spaces.training.transfer`.
 """
 
 from __future__ import annotations

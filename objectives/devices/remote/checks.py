@@ -1,4 +1,4 @@
-"""Can an answer of a device be true? Checked against the session's own baseline, our clock, and what we know of it."""
+"""The plausibility of a device's answers, by the session's own baseline, our clock, and what is known of the device."""
 
 from __future__ import annotations
 

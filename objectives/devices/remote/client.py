@@ -1,10 +1,10 @@
-"""A device reached through its agent (:mod:`.agent`): lost, slow, restarting and lying ones are told apart from ours.
+"""A device reached through its agent (:mod:`.agent`), and what is done when it is lost, slow, restarting or lying.
 
 - *Lost or restarting*: a request that finds nobody is repeated with growing pauses, for the target's ``patience``.
   Files that a restarted agent no longer has are sent again.
 - *Slow*: a measurement has the target's ``timeout``; the agent ends it, and so do we.
 - *Lying or disturbed*: an answer must echo the request's nonce and the hashes of the files, come from the machine that
-  the first answer came from, and hold timings that can be (:mod:`.sanity`). Otherwise it is asked for again.
+  the first answer came from, and hold plausible timings (:mod:`.checks`). Otherwise it is asked for again.
 - *Quarantine*: after a few measurements in a row that failed so, the device is not asked again and the search stops
   with one line; the same command resumes it.
 
