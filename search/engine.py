@@ -1,11 +1,11 @@
 """The engine: asks, gates, hands out jobs, records, tells, until the budget's trials or time are spent.
 
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
-worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer asks for a canonical
+worker process, a simulation, Ray Tune), one or many at a time. A trial goes like this: the proposer asks for a canonical
 recipe; one that was judged before is told from the archive; the analytic gate rejects by shape alone; what is left is
 held until it may start. The executor gates the untrained artifact, recovers, exports and judges. The result goes to the
-archive first and to the proposer second. A recovered model's other deployments are next (:mod:`.fan_out`), because its
-weights are already paid for.
+archive first and to the proposer second. A recovered model's other deployments are next
+(:mod:`sousvit.search.fidelity.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations

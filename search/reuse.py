@@ -1,4 +1,4 @@
-"""Another budget, answered from a run's archive without a new search."""
+"""Reuse of a run: other budgets from its archive, other targets from its artifacts, a search that continues from it."""
 
 from __future__ import annotations
 

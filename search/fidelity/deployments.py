@@ -1,4 +1,4 @@
-"""Deployments that lose: those that were tried, and were surely worse than another of the same weights each time."""
+"""Dominated deployments: each time they were tried, another one of the same weights was surely better."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Fan-out: what a model that was paid for yields nearly for free is judged next.
+"""Fan-out: variants of a model that is paid for, judged next because they cost next to nothing.
 
-A fully recovered model has other deployments. A model that was evaluated untrained is what the recipe without recovery
-makes: where that is good enough, the recipe without recovery is a final result, and its deployments are as well.
+Of a fully recovered model these are its other deployments: after ``int8_dynamic``, ``static_int8`` trains nothing. A
+model that was evaluated untrained is also that of the recipe without its recovery. Where it is good enough, that recipe
+is a final result, and so are its other deployments.
 """
 
 from __future__ import annotations

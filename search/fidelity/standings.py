@@ -1,4 +1,4 @@
-"""The standings of a search: what its trials so far hold for promotions, kept as they grow to thousands."""
+"""The standings of a search: where its trials should stand after full training, kept up to date as they grow."""
 
 from __future__ import annotations
 

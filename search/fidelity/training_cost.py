@@ -1,4 +1,4 @@
-"""Costs of training, by the trials so far: of a candidate in full, and which rungs save what they promise."""
+"""Costs of training, estimated from the trials so far: of a full training, and which rungs are worth theirs."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Proposes what is worth most in expectation: costs are exact or well predicted, only training needs a surrogate.
+"""The model-based proposer: costs are exact or well predicted, so only what training decides needs a surrogate.
 
-Thousands of candidates are weighed by the hypervolume that each should add (:mod:`.acquisition`).
-Parameters and MACs follow from shapes, latency and size from a regression on what the run has measured; objectives
-that training decides, and limits on them, are modelled with their uncertainty. A recipe that was judged at a low rung
-only counts as it should come out of its full training (:mod:`.learning_curve`), and as taken up: what it
-beats is not worth exploring beside it.
+Thousands of candidates are weighed by the hypervolume that each should add (:mod:`.acquisition`). Parameters and MACs
+follow from shapes, latency and size from a regression on what the run has measured; objectives that training decides,
+and limits on them, are modelled with their uncertainty. A recipe that was judged
+at a low rung only counts with the figures that its full training should give
+(:mod:`sousvit.search.fidelity.learning_curve`). They count as reached: what they beat is not explored beside them.
 """
 
 from __future__ import annotations

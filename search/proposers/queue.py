@@ -1,8 +1,8 @@
-"""What a search asks for, in which order, and the log of it from which a killed search goes on.
+"""The queue of proposals: what a search asks for, in which order, and the log from which a killed search goes on.
 
 Recipes that were enqueued come first (:mod:`.starters`), then those of the proposer. Three events in the archive hold
 what its trials do not: ``enqueued`` (recipes that wait), ``asked`` (a proposal and its parameters) and ``told`` (what
-the proposer was told of it). They are not waited for: what a power cut takes of them is asked again.
+the proposer was told of it). The search does not wait until they are on disk: what a power cut takes of them is asked again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Proposers that need no more than a sampler: Optuna's TPE and Gaussian process, BoTorch's qLogNEHVI, and chance."""
+"""Proposers that are no more than a sampler: Optuna's TPE and Gaussian process, BoTorch's qLogNEHVI, and chance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sousvit.spaces.recipe import Recipe
 
 
 class Random(Proposer):
-    """Every answer to every question of the space is as likely as the others."""
+    """Random search: of every parameter all values are equally likely."""
 
     name = "random"
     summary = "drawn at random"

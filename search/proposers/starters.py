@@ -1,4 +1,4 @@
-"""Recipes worth asking before a sampler knows anything: every technique alone, and a ladder of hybrids."""
+"""Starters: recipes worth a trial before a proposer knows anything: every technique alone, and a ladder of hybrids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy reached, and when: hypervolume against evaluations and against time."""
+"""Curves of what a policy reached, and when: hypervolume against evaluations and against time."""
 
 from __future__ import annotations
 

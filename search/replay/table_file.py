@@ -1,4 +1,6 @@
-"""What a table's columns mean, and its rows read and checked: plain values in parameters, finite numbers elsewhere.
+"""The files of a recorded table: what its columns mean, and its rows, checked.
+
+Parameters hold plain values, all other columns finite numbers.
 
 A table is described by a YAML file::
 
