@@ -139,7 +139,7 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
 
 
 def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: ModelShape) -> Recipe | None:
-    """``step``, the first of ``carriers`` with which it has an effect, and the recovery; None where there is none."""
+    """A recipe of ``step``, the first of ``carriers`` that gives it an effect, and the recovery; None without such."""
     for carrier in carriers:
         with suppress(UserError):
             recipe = replace(recovery, steps=(step, carrier, *recovery.steps)).canonical(shape)

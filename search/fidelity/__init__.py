@@ -1,1 +1,1 @@
-"""Fidelity: how much recovery training a trial gets. Reading order: halving.py (the rungs), promotion.py (who is next)."""
+"""Fidelity: how much recovery training a trial gets. Begin with halving.py (the rungs), then promotion.py."""

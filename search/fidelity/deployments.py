@@ -25,7 +25,7 @@ class Deployments:
         self._read = 0
 
     def dominated(self, trials: Sequence[Trial]) -> set[str]:
-        """The deployments that lose.
+        """The deployments that are dominated.
 
         Args:
             trials: all so far, in order; those of an earlier call come first.

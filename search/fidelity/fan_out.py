@@ -40,7 +40,7 @@ class FanOut:
     def __init__(self, archive: Archive, space: Space, policy: Halving) -> None:
         self._archive, self._space, self._policy, self._goals = archive, space, policy, policy.goals
         self._waiting: deque[tuple[Recipe, str]] = deque()
-        #: What was given before: most results lead to deployments that earlier ones led to.
+        #: Recipes that were given before: most results lead to deployments that earlier results led to.
         self._given: set[str] = set()
         self._deployments = Deployments(self._goals)
 
@@ -78,7 +78,7 @@ class FanOut:
         return any(self._goals.dominates(rival, trial.values) for rival in self._archive.rivals(self._goals))
 
     def resume(self) -> None:
-        """What follows from the last results may have been cut short; what was judged already is not judged again."""
+        """Offer the last results again, because a kill may have cut short what follows; nothing is judged twice."""
         for trial in self._archive.records[-RESUMED:]:
             self.offer(trial)
 
@@ -92,5 +92,5 @@ class FanOut:
         return None
 
     def is_dominated(self, sibling: Recipe) -> bool:
-        """Whether its deployment loses: see :class:`.Deployments`."""
+        """Whether its deployment never pays: see :class:`.Deployments`."""
         return self._deployments.is_dominated(sibling, self._archive.records)

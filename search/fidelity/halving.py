@@ -92,7 +92,7 @@ class Halving:
         return self.explores and spent_share >= self.explore_share
 
     def rise(self, busy: AbstractSet[str] = frozenset()) -> Trial | None:
-        """The pending trial of what rises to a rung below the full one: the first ``1 / eta`` of each, highest first.
+        """The next trial to rise to a rung below the full one: the first ``1 / eta`` of each may, the highest rung first.
 
         Args:
             busy: models that are being trained.
@@ -155,7 +155,7 @@ class Halving:
         return [waiting[place] for place in dict.fromkeys([*better, *order])]
 
     def _unsettled(self, waiting: list[Trial], standings: Standings) -> list[Trial]:
-        """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
+        """``waiting`` without what a final result matches or beats in all objectives, where training changes none."""
         if any(map(is_trained, self.goals.directions)):
             return waiting
         reached, asked = standings.final, points_of(waiting, self.goals)

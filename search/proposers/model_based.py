@@ -33,7 +33,7 @@ from sousvit.spaces.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
 
-#: Fewer results than this say too little.
+#: With fewer results than this the model says nothing.
 MIN_RESULTS = 8
 #: From so many results on a sampler proposes alone: the model's time grows with their square.
 MAX_RESULTS = 400
@@ -41,7 +41,7 @@ MAX_RESULTS = 400
 MAX_PENDING = 16
 #: Good recipes that candidates are made from by small changes.
 PARENTS = 12
-#: What a certain figure is given as a standard deviation.
+#: The standard deviation given to a figure that is certain.
 CERTAIN = 1e-9
 
 
@@ -80,7 +80,7 @@ class _Learned:
 
 
 class ModelBased:
-    """Weighs candidates for one search.
+    """The weighing of candidates for one search.
 
     Args:
         problem: its seed is that of the candidates that are drawn.

@@ -2,7 +2,8 @@
 
 Recipes that were enqueued come first (:mod:`.starters`), then those of the proposer. Three events in the archive hold
 what its trials do not: ``enqueued`` (recipes that wait), ``asked`` (a proposal and its parameters) and ``told`` (what
-the proposer was told of it). The search does not wait until they are on disk: what a power cut takes of them is asked again.
+the proposer was told of it). The search does not wait for the disk: what a
+power cut takes of them is asked again.
 """
 
 from __future__ import annotations

@@ -70,12 +70,12 @@ class QLogNehvi(SamplerProposer):
 
 
 def gp_sampler(seed: int) -> BaseSampler:
-    """Optuna's, silent about the parameters that it draws."""
+    """Optuna's Gaussian process sampler, without warnings about the parameters that it draws."""
     return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
 
 
 def qlognehvi_sampler(seed: int, num_objectives: int) -> BaseSampler:
-    """BoTorch's through Optuna; with one objective, where there is no hypervolume, qLogEI.
+    """BoTorch's sampler through Optuna; with one objective, where there is no hypervolume, qLogEI.
 
     Raises:
         MissingPackageError: the extra ``botorch`` is not installed.

@@ -30,7 +30,7 @@ from sousvit.search.limits import refuse_switches
 
 
 class Bound(BaseModel):
-    """A hard limit that says its side."""
+    """A hard limit that names its side, ``{at_most: x}`` or ``{at_least: x}``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     at_most: float | None = Field(default=None, allow_inf_nan=False)
@@ -51,7 +51,7 @@ class Bound(BaseModel):
 
 
 class TableSpec(BaseModel):
-    """What the columns of a table mean; see the module's text."""
+    """The meaning of a table's columns, as its YAML file gives it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: Path

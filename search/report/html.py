@@ -85,7 +85,7 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
 
 
 def _of_base(base: BaseRecord, budget: Budget) -> str:
-    """How good the base is; by itself it agrees with itself, which says nothing."""
+    """How good the base is, in words. It agrees with itself, so agreement has no figure here."""
     judged_on = budget.data.validation_name
     if quality_of(base.values) == "agreement":
         return f"agreement with it is judged on {judged_on}"
