@@ -92,7 +92,7 @@ class Halving:
         return self.explores and spent_share >= self.explore_share
 
     def rise(self, busy: AbstractSet[str] = frozenset()) -> Trial | None:
-        """The next trial to rise to a rung below the full one: the first ``1 / eta`` of each may, the highest rung first.
+        """The next trial to rise to a rung below the full one: the first ``1 / eta`` of each may, highest rung first.
 
         Args:
             busy: models that are being trained.

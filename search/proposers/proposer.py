@@ -174,7 +174,7 @@ class Proposer(ABC):
         """
 
     def begin(self, proposal: Proposal) -> None:  # noqa: B027 - most learn from the history
-        """Hear of a proposal on its way: its own, a starter, or one drawn instead. They come in the order of numbers."""
+        """Hear of a proposal on its way: its own, a starter, or one drawn instead. They come in order of number."""
 
     def tell(self, trial: Trial) -> None:  # noqa: B027
         """Hear of proposal ``trial.number``: complete (as it should end in full training), gated, or failed.

@@ -1,4 +1,4 @@
-"""What strangers may send to an agent: bounded, checked, refused in one line."""
+"""Requests of strangers to an agent: bounded, checked, refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which deployments of a model are worth judging."""
+"""Fan-out: which deployments of a model are worth judging."""
 
 from __future__ import annotations
 

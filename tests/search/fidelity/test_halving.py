@@ -1,4 +1,4 @@
-"""Which low-rung trials are trained in full, and in which order."""
+"""Successive halving: which low-rung trials are trained in full, and in which order."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_training_a_read_cut_should_cost_what_it_computes():
     assert after().seconds_in_full(untrained("c", 0.05, 4.0)) == 1.0
 
 
-def test_readings_and_low_rungs_teach_each_other_nothing():
+def test_untrained_evaluations_and_low_rungs_teach_each_other_nothing():
     known = [untrained("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
     left = (0.01 + 0.02 * UNTRAINED_SHARE) / (0.10 + 0.02)
     policy = after(*known)
@@ -228,7 +228,7 @@ def test_a_bold_choice_takes_near_misses_that_would_be_the_better_answer():
     assert not after(*known, *failed).is_hopeful(near, optimistic=True), "failed trainings make careful"
 
 
-def test_readings_are_promoted_beside_low_rungs():
+def test_untrained_evaluations_are_promoted_beside_low_rungs():
     known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
     known += [untrained("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
     low, read = trial("low", 0.03, 1.0), untrained("other", 0.09, 3.5)
