@@ -55,7 +55,7 @@ EPOCHS = 2
 
 
 class RealEvaluations:
-    """What a plain sampler searches (:class:`~sousvit.search.replay.samplers.Evaluations`), trained in full, measured."""
+    """What a plain sampler searches (:class:`~sousvit.search.replay.samplers.Evaluations`): trained in full."""
 
     def __init__(self, own: Budget, archive: Archive, executor: Executor, shape: ModelShape, space: Space) -> None:
         self.seed, self.space, self.goals = own.search.seed, space, own.goals()

@@ -136,15 +136,15 @@ def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> Tria
 def test_a_reading_that_may_hold_the_accuracy_is_judged_without_its_recovery(drop, offered):
     trials = Trials()
     fan_out = make_fan_out(trials)
-    read = result(DEPLOYS[1], 0.0, drop)
-    read = replace(read, values={**read.values, "accuracy_drop": Measurement(drop, drop - 0.015, drop + 0.015)})
-    fan_out.offer(read)
+    early = result(DEPLOYS[1], 0.0, drop)
+    early = replace(early, values={**early.values, "accuracy_drop": Measurement(drop, drop - 0.015, drop + 0.015)})
+    fan_out.offer(early)
     following = fan_out.next()
     assert following == ((recipe(0.5, DEPLOYS[1]), "unrecovered") if offered else None)
     assert fan_out.next() is None
-    trials.best = [replace(read, values={"latency": Measurement(1.0), "size": Measurement(1.0)})]
+    trials.best = [replace(early, values={"latency": Measurement(1.0), "size": Measurement(1.0)})]
     fan_out = make_fan_out(trials)
-    fan_out.offer(read)
+    fan_out.offer(early)
     assert fan_out.next() is None, "another recipe is better in everything"
 
 
