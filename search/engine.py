@@ -302,7 +302,7 @@ class Engine:
         trials = self._archive.records
         if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
             raise UserError(
-                "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
+                "some trial must succeed", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
             )
 
     # What is asked beside the proposer's own choices

@@ -77,7 +77,7 @@ def require_measured(names: Iterable[str], values: Mapping[str, Measurement]) ->
     missing = sorted(set(names) - set(values))
     if missing:
         raise UserError(
-            "an archive knows what its run measured", f"no {', '.join(missing)}", "run a search with this budget"
+            "an archive answers by what its run measured", f"no {', '.join(missing)}", "run a search with this budget"
         )
 
 

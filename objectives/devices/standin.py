@@ -74,7 +74,7 @@ def decode(request: Request, answer: Mapping[str, Any]) -> Any:
     """Groups by name, a :class:`Probe`, or millijoules.
 
     Raises:
-        RequestError: the answer is not to this request, or not whole.
+        RequestError: the answer is not to this request, or malformed.
     """
     try:
         if request.cores is not None and len(answer["affinity"]) != request.cores:
@@ -93,7 +93,7 @@ def decode(request: Request, answer: Mapping[str, Any]) -> Any:
             _positive(answer["load_ms"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise error if isinstance(error, RequestError) else RequestError(f"the answer is not whole: {error}") from error
+        raise error if isinstance(error, RequestError) else RequestError(f"the answer is malformed: {error}") from error
 
 
 def _positive(value: Any) -> float:

@@ -93,7 +93,7 @@ class _Given:
         value = self._parameters.get(name)
         if value not in choices or name not in self._parameters:
             given = f"{name}: {value!r}" if name in self._parameters else f"no {name}"
-            raise UserError("a recipe is asked for by values of the space", given, f"choose one of {list(choices)}")
+            raise UserError("a proposer suggests values of the space", given, f"choose one of {list(choices)}")
         return value
 
 

@@ -80,7 +80,7 @@ class TableSpec(BaseModel):
                     raise UserError("a limit on a column that is no objective says its side", f"{column}: {given:g}",
                                     f"write {column}: {{at_most: {given:g}}} or {{at_least: {given:g}}}")  # fmt: skip
             elif wanted is not None and getattr(given, side) is None:
-                raise UserError(f"what is to {wanted} has a limit of the other side", f"{column}: {given}",
+                raise UserError(f"a limit on what is to {wanted} is {side}", f"{column}: {given}",
                                 f"write {column}: {{{side}: x}}")  # fmt: skip
         return self
 

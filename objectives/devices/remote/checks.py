@@ -36,7 +36,7 @@ class Sanity:
         """
         whole = isinstance(facts, Mapping) and all(key in facts for key in (*IDENTITY, "energy", "versions"))
         if not whole or not isinstance(facts["cores"], int) or not isinstance(facts["runtimes"], Mapping):
-            raise RequestError("the device's facts are not whole")
+            raise RequestError("the device's facts are incomplete")
         identity = {key: facts[key] for key in IDENTITY}
         if self._identity is None:
             self._identity = identity
