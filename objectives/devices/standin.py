@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _ONE = "artifact"
 
 
-class OrderingDevice(Device):
-    """Sends an :class:`Request` and reads raw figures; where to is the subclass's."""
+class RequestingDevice(Device):
+    """Sends a :class:`Request` and reads raw figures; where to is the subclass's."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -103,7 +103,7 @@ def _positive(value: Any) -> float:
     return number
 
 
-class StandIn(OrderingDevice):
+class StandIn(RequestingDevice):
     """A process of this machine, pinned to the target's cores, its memory held against the target's limit."""
 
     name: ClassVar[str] = "stand-in"

@@ -72,7 +72,7 @@ class Detection(LearningTask):
         return total
 
     def summed_loss(self, model: nn.Module, output: torch.Tensor, targets: list[Objects]) -> torch.Tensor:
-        """See :class:`LearningTask`; an image's loss is divided by its own number of matched positions."""
+        """Scalar: each image's loss, divided by its own number of matched positions, summed over the images."""
         head = _head(model)
         losses = [head.loss(one[None], [target.as_target()]) for one, target in zip(output, targets, strict=True)]
         return torch.stack(losses).sum()

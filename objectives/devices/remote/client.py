@@ -26,7 +26,7 @@ from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.devices.remote.checks import Sanity
 from sousvit.objectives.devices.remote.files import file_hashes
-from sousvit.objectives.devices.standin import OrderingDevice, decode
+from sousvit.objectives.devices.standin import RequestingDevice, decode
 from sousvit.objectives.runtimes.runtime import RUNTIMES, get_runtime
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class LostError(RuntimeError):
     """The device did not answer, or was busy."""
 
 
-class RemoteDevice(OrderingDevice):
+class RemoteDevice(RequestingDevice):
     """Measures through a target's agent."""
 
     name: ClassVar[str] = "agent"
@@ -133,7 +133,7 @@ class RemoteDevice(OrderingDevice):
             self._request("PUT", f"/v1/files/{content}", paths[content], SHORT + self.target.timeout)
 
     def keep(self, artifact: Artifact) -> None:
-        """See :class:`Device`: nothing to do, files are sent once and stay as long as there is room."""
+        """Nothing to do: files are sent once and stay as long as there is room."""
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask until somebody answers or the target's patience is over."""

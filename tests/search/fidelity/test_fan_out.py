@@ -159,15 +159,15 @@ def test_what_several_results_lead_to_is_given_once():
 
 
 def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch):
-    fan_out, lost = make_fan_out(Trials()), {recipe(0.5, DEPLOYS[2]).deployment}
-    monkeypatch.setattr(fan_out, "is_dominated", lambda sibling: sibling.deployment in lost)
+    fan_out, dominated = make_fan_out(Trials()), {recipe(0.5, DEPLOYS[2]).deployment}
+    monkeypatch.setattr(fan_out, "is_dominated", lambda sibling: sibling.deployment in dominated)
     given = []
     for kept in (len(DEPLOYS) - 1, 1):
         fan_out.offer(result(DEPLOYS[0], 1.0, 0.01))
         found = list(iter(fan_out.next, None))
         assert len(found) == kept
         given += [sibling.hash for sibling, _ in found]
-        lost.clear()
+        dominated.clear()
     assert len(set(given)) == len(DEPLOYS)
 
 
