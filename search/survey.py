@@ -204,7 +204,7 @@ def run_survey(
 
 
 class _Listed:
-    """The trials that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
+    """A source of jobs: the listed trials that the archive does not have."""
 
     def __init__(self, wanted: list[Trial], archive: Archive, budget: Budget, callback: Callback) -> None:
         self._archive, self._budget, self._callback = archive, budget, callback

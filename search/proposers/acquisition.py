@@ -49,7 +49,7 @@ class Improvement:
             self._levels = _Points(known, known_costs, worst, self._ceiling, least)
 
     def expected(self, mean: Array, std: Array, costs: Array) -> Array:
-        """Of candidates with uncertain values and exact costs.
+        """The improvement by candidates with uncertain values and exact costs.
 
         Args:
             mean: ``[n]`` expected values of the uncertain objective.

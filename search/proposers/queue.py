@@ -212,7 +212,7 @@ class ProposalQueue:
         return True
 
     def _of_earlier_version(self) -> Iterator[dict[str, Any]]:
-        """What a log without proposals tells of them: the trials that have a number were asked for, and told."""
+        """The proposals of a log that has none of its own: trials with a number were asked for, and told."""
         numbered = [(trial.number, trial) for trial in self._archive if trial.number is not None and not trial.source]
         for number, trial in sorted(numbered, key=lambda entry: entry[0]):
             parameters = self.problem.parameters(Recipe.from_dict(trial.recipe))
