@@ -213,7 +213,7 @@ class Relative(Objective):
             self.summary = f"{original.name} of the base - that of the candidate"  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`.
+        """The ratio to the base, or the drop from it.
 
         Raises:
             TrialError: a ratio to a base of zero.

@@ -33,7 +33,7 @@ _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without tra
 
 
 class SearchLimits(BaseModel):
-    """When a search ends, what one trial may take, and how sure a limit must be.
+    """The limits of a search: when it ends, what one trial may take, how sure a hard limit must be.
 
     ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
     interval is judged at that end of it, because a recipe picked for just holding a limit on validation
@@ -78,7 +78,7 @@ class SearchLimits(BaseModel):
 
 
 class RayOptions(BaseModel):
-    """Which Ray cluster runs the trials, and what one takes.
+    """The Ray cluster that runs the trials, and what one trial takes of it.
 
     ``address``: a cluster's (``auto`` for the one this machine belongs to); without it, and without ``RAY_ADDRESS`` in
     the environment, one is started on this machine for this search only.

@@ -44,7 +44,7 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
 
     if not isinstance(model, nn.Module):
         action = "give an nn.Module, timm's name, a .safetensors file or sousvit.Model(...)"
-        raise UserError("a model is a module or says where one is", type(model).__name__, action)
+        raise UserError("a model is a module, or names one", type(model).__name__, action)
     from sousvit.models.module import adopt
 
     return adopt(model, folder, factory)
@@ -64,7 +64,7 @@ def data_input(train: Any, validation: Any, test: Any, folder: Path) -> DataSpec
     if isinstance(train, DataSpec | Mapping):
         if validation is not None or test is not None:
             raise UserError(
-                "a description of data holds all its parts", "validation or test beside it", "name it there"
+                "train as a description names all parts of the data", "validation or test beside it", "name it there"
             )
         return validated(DataSpec, train, "data").resolved(Path())
     values: dict[str, Any] = {}

@@ -104,7 +104,7 @@ class ModelSpec(BaseModel):
             )
         if self.factory is not None and (self.pretrained or self.detector is not None):
             given = "pretrained" if self.pretrained else "detector"
-            raise UserError("a model with a factory is what the factory makes", given, f"remove {given}")
+            raise UserError("a factory makes the whole model", given, f"remove {given}")
         return self
 
     def resolved(self, folder: Path) -> ModelSpec:

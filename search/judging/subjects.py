@@ -232,7 +232,7 @@ class Subjects:
         """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""
         return open_final(self._splits, self._synthesiser)
 
-    def sheet(self, recipe: Recipe) -> bytes | None:
+    def contact_sheet(self, recipe: Recipe) -> bytes | None:
         """A contact sheet (PNG) of the images that a recipe is built from, where they are synthesised."""
         return self._sheet(self._builder.context_of(recipe).train)
 

@@ -1,4 +1,4 @@
-"""From a PyTorch model to an artifact folder, by the exporter of the runtime and a deployment step if there is one."""
+"""Export of a PyTorch model to an artifact folder, by the runtime's exporter and a deployment step if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is rejected before it is trained, and at which end of an interval a limit is judged."""
+"""The gate: what is rejected before it is trained, and at which end of an interval a limit is judged."""
 
 from __future__ import annotations
 
