@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sousvit import techniques
     from sousvit.api import Search, compress, survey
     from sousvit.errors import TrialError, UserError
+    from sousvit.initial import init
     from sousvit.models.preprocess import Preprocess
     from sousvit.objectives.objective import Measurement, Objective
     from sousvit.objectives.targets.target import Target
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sousvit.specs import ModelSpec as Model
     from sousvit.tools import (
         build,
+        check,
         list_objectives,
         list_proposers,
         list_spaces,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         list_techniques,
         measure,
         replay,
+        schema,
     )
 
 __version__ = "0.1.0"
@@ -67,7 +70,9 @@ __all__ = [
     "TrialError",
     "UserError",
     "build",
+    "check",
     "compress",
+    "init",
     "list_objectives",
     "list_proposers",
     "list_runs",
@@ -82,6 +87,7 @@ __all__ = [
     "register_runtime",
     "register_technique",
     "replay",
+    "schema",
     "survey",
     "techniques",
 ]
@@ -105,7 +111,9 @@ _PLACES = {
     "TrialError": "sousvit.errors",
     "UserError": "sousvit.errors",
     "build": "sousvit.tools",
+    "check": "sousvit.tools",
     "compress": "sousvit.api",
+    "init": "sousvit.initial",
     "list_objectives": "sousvit.tools",
     "list_proposers": "sousvit.tools",
     "list_runs": "sousvit.runs",
@@ -120,6 +128,7 @@ _PLACES = {
     "register_runtime": "sousvit.plugins",
     "register_technique": "sousvit.plugins",
     "replay": "sousvit.tools",
+    "schema": "sousvit.tools",
     "survey": "sousvit.api",
 }
 

@@ -100,6 +100,56 @@ def search_command(
     sys.exit(0 if result.answer.feasible else INFEASIBLE)
 
 
+@app.command("init")
+def init_command(
+    model: Annotated[str, typer.Argument(help="a checkpoint, or timm's name")],
+    data: Annotated[Path, typer.Argument(help="folder or file of training images")],
+    target: Annotated[str, typer.Option(help="target profile, or a YAML file")] = "local-1-thread",
+    out: Annotated[Path, typer.Option(help="budget YAML to write")] = Path("budget.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write a first budget for a model and its data, with comments."""
+    from sousvit.initial import init
+
+    path = init(model, data, target=target, out=out)
+    _print_json({"budget": str(path)}) if as_json else print(f"{path}: look it over, then: sousvit check {path}")
+
+
+@app.command("check")
+def check_command(
+    budget: Annotated[Path, typer.Argument(help="budget YAML")],
+    sheet: Annotated[Path, typer.Option(help="PNG to write: images as the model sees them")] = Path("check.png"),
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Do all that a search does before its first trial; no run is begun."""
+    from sousvit.search.budget import Budget
+    from sousvit.search.report.terminal import console, print_checked, spinner
+    from sousvit.tools import check
+
+    asked = Budget.read(budget, data_root)
+    with spinner("checking", quiet=as_json) as progress:
+        checked = check(asked, sheet=sheet, progress=progress)
+    _print_json(checked.to_dict()) if as_json else print_checked(console(), checked, asked)
+
+
+@app.command("schema")
+def schema_command(
+    out: Annotated[Path | None, typer.Option(help="JSON file to write instead of printing")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the JSON schema of budgets, by which editors complete and check YAML."""
+    from sousvit.files import write_atomic
+    from sousvit.tools import schema
+
+    text = json.dumps(schema(), indent=1)
+    if out is None:
+        print(text)
+    else:
+        write_atomic(out, text)
+        _print_json({"schema": str(out)}) if as_json else print(out)
+
+
 @app.command("study", hidden=True)
 @app.command("survey")
 def survey_command(

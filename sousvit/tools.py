@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousvit.inputs import data_input, model_input
+from sousvit.inputs import budget_input, data_input, model_input
 from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.targets.target import Target
 from sousvit.search.executors.local import end_if_rerun
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
+    from sousvit.search.budget import Budget
+    from sousvit.search.check import Checked
     from sousvit.search.executors.executor import Progress
     from sousvit.search.judging.build import Built
     from sousvit.search.judging.measure import Measured
@@ -75,6 +77,34 @@ def build(
         data = data_input(train, validation, test, Path(inputs)) if given else file.data()
         fidelity = file.fidelity if fidelity is None else fidelity
         return build_recipe(file.recipe, base, data, folder, fidelity, file.seed if seed is None else seed, progress)
+
+
+def check(
+    budget: Budget | Mapping[str, Any] | str | Path,
+    *,
+    sheet: str | Path = "check.png",
+    progress: Progress | None = None,
+) -> Checked:
+    """Everything that a search does before its first trial, without a run.
+
+    Args:
+        budget: a budget, its YAML file, or its values.
+        sheet: PNG to write: images as the model sees them.
+        progress: told what is being done.
+
+    Raises:
+        UserError: what would stop the search, in one line.
+    """
+    from sousvit.search.check import check
+
+    return check(budget_input(budget), Path(sheet), progress or (lambda what, done, total: None))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of budgets, for editors that complete and check YAML."""
+    from sousvit.search.budget_schema import budget_schema
+
+    return budget_schema()
 
 
 def measure(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sousvit.cache import TensorCache
-from sousvit.data import ImageSet, require_test
+from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
@@ -161,6 +161,16 @@ class Subjects:
         """The base's shape."""
         base = self._model
         return shape_of(base.module, base.spec.name or "the base", base.size, base.channels, base.num_classes)
+
+    @property
+    def model(self) -> LoadedModel:
+        """The base as it was loaded."""
+        return self._model
+
+    @property
+    def splits(self) -> Splits:
+        """The images."""
+        return self._splits
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sousvit.objectives.objective import Measurement
+from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.results import Answer, Row
@@ -20,6 +20,7 @@ from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
+    from sousvit.search.check import Checked
     from sousvit.spaces.space import Space
 
 
@@ -71,15 +72,12 @@ class SearchView(Callback):
     def on_start(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
         """Tell the base's figures and the space."""
         figures = ", ".join(
-            f"{name} {show(base.values[name])}"
+            f"{name} {with_unit(name, base.values[name])}"
             for name in (quality_of(base.values), "latency", "size", "macs")
             if name in base.values
         )
         self.on_message(f"base (ONNX Runtime fp32, {self._budget.data.validation_name}): {figures}")
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in left_out.items():
-            by_reason.setdefault(reason, []).append(name)
-        for reason, names in by_reason.items():
+        for reason, names in by_reason(left_out).items():
             self.on_message(f"left out: {', '.join(names)} ({reason})")
         self.on_message(f"space: {space.size:,} combinations")
 
@@ -283,6 +281,57 @@ def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
         "energy": "can be measured" if facts["energy"] else "no counter",
     }
     _print_pairs(out, pairs)
+
+
+def print_checked(out: Console, checked: Checked, budget: Budget) -> None:
+    """What a search would begin with."""
+    base = checked.base
+    shown = (quality_of(base), "latency", "size", "macs", "params", "memory")
+    figures = ", ".join(f"{name} {with_unit(name, base[name])}" for name in shown if name in base)
+    how = dict(checked.preprocess)
+    parts = [f"{count:,} {part}" for part, count in checked.images.items()]
+    epoch = (
+        "nothing in the space trains"
+        if checked.epoch_seconds is None
+        else (f"{checked.trial_seconds:.0f} s without training, {checked.epoch_seconds:.0f} s an epoch of the base")
+    )
+    pairs = {
+        "base": f"{figures} (ONNX Runtime fp32, {budget.where})",
+        "images": ", ".join(parts),
+        "classes": f"{len(checked.classes)}: {', '.join(checked.classes)}" if checked.classes else "without names",
+        "preprocess": ", ".join(f"{name} {_plain(value)}" for name, value in how.items()),
+        "limits": ", ".join(map(str, budget.hard_limits)) or "none",
+        "space": f"{checked.combinations:,} combinations of {', '.join(checked.techniques)}",
+        "a trial": epoch,
+        "memory": f"{checked.memory_mb:,.0f} MB so far",
+        "sheet": str(checked.sheet),
+    }
+    for name, value in pairs.items():
+        out.print(f"{name:<11}{value}", highlight=False, markup=False)
+    for reason, names in by_reason(checked.left_out).items():
+        out.print(f"left out   {', '.join(names)} ({reason})", highlight=False, markup=False)
+    _print_notes(out, checked.notes)
+
+
+def _plain(value: Any) -> str:
+    """A setting in few characters."""
+    if isinstance(value, list | tuple):
+        return "x".join(f"{entry:.4g}" if isinstance(entry, float) else str(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def with_unit(name: str, value: Measurement) -> str:
+    """A figure, its interval and its unit."""
+    unit = get_objective(name).unit
+    return show(value) if unit in ("share", "ratio") else f"{show(value)} {unit}"
+
+
+def by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of techniques by why they are left out."""
+    found: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _print_pairs(out: Console, pairs: Mapping[str, Any]) -> None:
