@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -129,6 +130,23 @@ class Registry(Generic[T]):
             self._plugins[name] = found
         return self._items[name]
 
+    def known(self, kind: type) -> T | None:
+        """What is registered of a class, ours too; None where it is not."""
+        name = getattr(kind, "name", None)
+        item = self.get(name) if isinstance(name, str) and name in self else None
+        return item if kind in (item, type(item)) else None
+
+    def put(self, given: Any) -> T:
+        """Check and register a class, or an instance as it is; the same one again is harmless.
+
+        Raises:
+            UserError: it breaks the contract, or its name is taken.
+        """
+        if isinstance(given, type) or self._classes or self._part is not None:
+            return self.register(given if isinstance(given, type) else type(given))
+        self.check(type(given))
+        return self.add(given.name, given)
+
     def check(self, found: type, where: str = "") -> type:
         """``found``, after checking what can be seen of a plug-in's class without making one.
 
@@ -211,6 +229,41 @@ class Registry(Generic[T]):
             rule = f"{kind} is made without arguments"
             raise UserError(rule, f"{type(error).__name__}: {error}", f"repair {where}") from error
         return item
+
+
+@contextmanager
+def restored(*registries: Registry[Any]) -> Iterator[None]:
+    """What is registered meanwhile is forgotten afterwards."""
+    parts = [(registry, name) for registry in registries for name in ("_items", "_plugins", "_references")]
+    before = [dict(getattr(registry, name)) for registry, name in parts]
+    try:
+        yield
+    finally:
+        for (registry, name), kept in zip(parts, before, strict=True):
+            setattr(registry, name, kept)
+
+
+@contextmanager
+def on_trial(given: Any, *registries: Registry[Any]) -> Iterator[Any]:
+    """A class or an instance as the first registry holds it, registered meanwhile: what a conformance suite checks.
+
+    Raises:
+        AssertionError: it breaks the contract, or another has its name.
+    """
+    kind = given if isinstance(given, type) else type(given)
+    with restored(*registries):
+        try:
+            first, *others = registries
+            held = first.known(kind)
+            if held is None:
+                held = first.put(given)
+                for registry in others:
+                    registry.put(given)
+            elif isinstance(given, kind) and not isinstance(held, type):  # another instance of the same class
+                held = first._items[kind.name] = given  # type: ignore[attr-defined]
+        except UserError as error:
+            raise AssertionError(str(error)) from error
+        yield held
 
 
 def _is_defined_again(known: object, item: object) -> bool:

@@ -11,7 +11,7 @@ of one of two kinds:
 For instance ``prune_mlp`` has the parameter ``keep``, says that it compresses a plain Vision Transformer, counts the
 hidden units that stay, and removes the others. Ours are listed in techniques/__init__.py. A plug-in is named in a
 budget as ``plugins: {techniques: [my_file.py:Mine]}``, or is an entry point in the group ``sousvit.techniques``; it is
-held to the contract by :func:`sousvit.spaces.conformance.check_technique`.
+held to the contract by :func:`sousvit.check_technique`.
 """
 
 from __future__ import annotations
