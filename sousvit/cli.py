@@ -41,6 +41,10 @@ RUNS = Path("runs")
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="where relative data paths start; default: the YAML's folder")
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="own classes: a .py file, or a budget's; may be repeated"),
+]
 T = TypeVar("T")
 
 
@@ -137,6 +141,7 @@ def replay_command(
     seeds: Annotated[int, typer.Option(min=1)] = 30,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     out: Annotated[Path | None, typer.Option(help="folder for every curve, the table and a plot")] = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Replay search policies on a recorded table: hypervolume against evaluations and time, over many seeds."""
@@ -144,6 +149,7 @@ def replay_command(
     from sousvit.search.report.terminal import console, spinner
     from sousvit.tools import replay
 
+    _load(plugins)
     amount = {"evaluations": evaluations, "seconds": seconds, "seeds": seeds, "workers": workers}
     with spinner("replaying", quiet=as_json) as progress:
         comparison = replay(table, policy, **amount, out=out, progress=progress)  # type: ignore[arg-type]
@@ -190,6 +196,7 @@ def apply_command(
     out: Annotated[Path, typer.Option(help="folder for the artifact")],
     model: Annotated[str | None, typer.Option(help="checkpoint, or YAML with model; default: the recipe's")] = None,
     data: Annotated[Path | None, typer.Option(help="YAML with data; default: the recipe's")] = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Reproduce the compressed, exported model of a recipe."""
@@ -197,6 +204,7 @@ def apply_command(
     from sousvit.search.report.terminal import console, print_applied, spinner
     from sousvit.tools import build
 
+    _load(plugins)
     with spinner("applying the recipe", quiet=as_json) as progress:
         train = None if data is None else read_data(data)
         built = build(recipe, model, out=out, train=train, progress=progress)
@@ -208,12 +216,14 @@ def measure_command(
     artifact: Annotated[Path, typer.Argument(help="artifact folder")],
     baseline: Annotated[Path | None, typer.Option(help="artifact folder to compare with")] = None,
     target: Annotated[str, typer.Option(help="target profile, or a YAML file")] = "local-1-thread",
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Measure an artifact's latency, size and memory with intervals, interleaved with a baseline."""
     from sousvit.search.report.terminal import console, print_measured, spinner
     from sousvit.tools import measure
 
+    _load(plugins)
     with spinner("measuring", quiet=as_json):
         measured = measure(artifact, baseline=baseline, target=target)
     _print_json(measured.to_dict()) if as_json else print_measured(console(), measured.to_dict())
@@ -236,14 +246,13 @@ def report_command(
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(help="techniques, objectives, proposers, targets, spaces or runs")],
-    budget: Annotated[Path | None, typer.Option(help="a budget whose plug-ins are listed too")] = None,
+    plugins: Plugins = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """List what there is, plug-ins included."""
     from sousvit import tools
     from sousvit.runs import list_runs
-    from sousvit.search.budget import Budget
     from sousvit.search.report.terminal import console, print_listing
 
     kinds: dict[str, Callable[[], list[dict[str, str]]]] = {
@@ -256,8 +265,7 @@ def list_command(
     }
     if what not in kinds:
         raise UnknownNameError("what to list", what, kinds)
-    if budget is not None:
-        Budget.read(budget)  # loads its plug-ins
+    _load(plugins)
     rows = kinds[what]()
     _print_json(rows) if as_json else print_listing(console(), what, rows)
 
@@ -297,22 +305,27 @@ def device_serve_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8765,
     token_file: Annotated[Path | None, typer.Option(help="file with the token that clients must give")] = None,
     max_gb: Annotated[float, typer.Option(min=0.001, help="of uploaded files")] = 2.0,
+    plugins: Plugins = None,
 ) -> None:
     """Run the agent on this device: it takes artifacts and times them, until Ctrl-C."""
     from sousvit.objectives.devices.remote.agent import serve
 
+    _load(plugins)
     serve(host, port, token_file, max_gb)
 
 
 @device_app.command("check")
 def device_check_command(
-    target: Annotated[str, typer.Argument(help="target profile, or a YAML file")], as_json: Json = False
+    target: Annotated[str, typer.Argument(help="target profile, or a YAML file")],
+    plugins: Plugins = None,
+    as_json: Json = False,
 ) -> None:
     """Ask a target's device what it is; one clear line where it cannot be used."""
     from sousvit.objectives.devices.open import open_device
     from sousvit.objectives.targets.profiles import load_target
     from sousvit.search.report.terminal import console, print_facts
 
+    _load(plugins)
     profile = load_target(target)
     facts = open_device(profile).check()
     _print_json({"target": str(profile), **facts}) if as_json else print_facts(console(), str(profile), facts)
@@ -333,6 +346,14 @@ def _watched(run: Callable[[Callback], T], budget: Budget, folder: Path, command
         sys.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _load(plugins: list[str] | None) -> None:
+    """Make known what ``--plugins`` names, for a command that has no budget to name it."""
+    if plugins:
+        from sousvit.search.plugins import load_named
+
+        load_named(plugins)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -158,7 +158,7 @@ class Registry(Generic[T]):
             f"correct {where or found.__qualname__}",
         )
         held: Any = self._held(found)
-        if not (isinstance(held, type) and issubclass(held, self._base)):
+        if not self.takes(found):
             base, given = self._base, getattr(held, "__name__", repr(held))
             raise UserError(f"{kind} derives from {base.__module__}.{base.__qualname__}", given, action)
         missing = [key for key in ("name", *self._declares) if not hasattr(found, key)]
@@ -173,6 +173,11 @@ class Registry(Generic[T]):
         if self._check is not None:
             self._check(found, where)
         return found
+
+    def takes(self, found: type) -> bool:
+        """Whether a class is meant to be of this kind: derived from its base."""
+        held = self._held(found)
+        return isinstance(held, type) and issubclass(held, self._base)
 
     def _held(self, found: Any) -> Any:
         """The class of a plug-in that is held here."""
@@ -311,19 +316,37 @@ def load_class(reference: str, kind: str, folder: Path | None = None) -> type:
             repr(reference),
             "name the file or module, and the class",
         )
+    found = getattr(_module(place, kind, folder), name, None)
+    if not isinstance(found, type):
+        raise UserError(f"the {kind} plug-in must hold its class", repr(name), f"define it in {place}")
+    return found
+
+
+def classes_of(file: Path) -> list[type]:
+    """The public classes that a Python file defines, in their order.
+
+    Raises:
+        UserError: the file is missing or fails to import.
+    """
+    module = _module(str(file), "named")
+    return [
+        found
+        for name, found in vars(module).items()
+        if isinstance(found, type) and found.__module__ == module.__name__ and not name.startswith("_")
+    ]
+
+
+def _module(place: str, kind: str, folder: Path | None = None) -> ModuleType:
+    """The module that the part of a reference before the colon names, imported."""
     path = ((folder or Path()) / Path(place).expanduser()).resolve() if _is_file(place) else None
     if path is not None and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
     try:
-        module = importlib.import_module(place) if path is None else _module_of_file(path)
+        return importlib.import_module(place) if path is None else _module_of_file(path)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the {kind} plug-in must import", f"{type(error).__name__}: {error}", f"repair {path or place}"
         ) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        raise UserError(f"the {kind} plug-in must hold its class", repr(name), f"define it in {place}")
-    return found
 
 
 def _module_of_file(path: Path) -> ModuleType:
