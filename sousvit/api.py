@@ -14,8 +14,8 @@ from sousvit.result import Result
 from sousvit.runs import Run, folder_of
 from sousvit.search.budget import Budget, SearchLimits, make_budget
 from sousvit.search.callbacks import Callback, Callbacks
-from sousvit.search.executors.local import end_if_rerun
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
+from sousvit.search.executors.spawn import end_if_rerun
 
 if TYPE_CHECKING:
     from torch import nn

@@ -187,6 +187,11 @@ class Registry(Generic[T]):
         """What :meth:`load` was given for the plug-in called ``name``, its path absolute; None of any other item."""
         return self._references.get(name)
 
+    def references(self) -> list[str]:
+        """What :meth:`load` takes, in another process, for all that was registered here and stands in a file."""
+        found = {**{name: reference_of(kind) for name, kind in self._plugins.items()}, **self._references}
+        return [reference for reference in found.values() if reference is not None]
+
     @property
     def installed(self) -> frozenset[str]:
         """Names that plug-ins of installed packages brought."""
