@@ -22,10 +22,9 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from sousvit.errors import UserError
 from sousvit.registry import Registry
+from sousvit.schema import Checked
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.exporter import EXPORTERS, Deployment, get_exporter
 from sousvit.spaces.needs import Needs
@@ -53,10 +52,8 @@ class Stage(IntEnum):
     DEPLOY = 7  #: numbers and file
 
 
-class StepConfig(BaseModel):
+class StepConfig(Checked):
     """Base of every technique's parameters: typed, frozen, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 #: The values a search may choose from, by parameter name.
