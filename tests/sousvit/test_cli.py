@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from typer.main import get_command
 
-from sousvit.cli import _command
+from sousvit.cli import _command, app
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -233,6 +235,27 @@ def test_bad_artifacts_and_recipes(cli, tmp_path):
 def test_version_and_help(cli):
     assert cli("--version")[1].strip()
     assert "search" in cli("--help")[1]
+
+
+def helps(command, path="sousvit"):
+    """What ``--help`` prints at 80 columns, by command."""
+    context = command.context_class(command, info_name=path, terminal_width=80)
+    yield path, command, command.get_help(context)
+    for name, part in getattr(command, "commands", {}).items():
+        yield from helps(part, f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "text"), [pytest.param(*one, id=one[0]) for one in helps(get_command(app))]
+)
+def test_the_help_of_every_command_reads_well_at_80_columns(path, command, text):
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "..." not in text.replace("[ARGS]...", ""), "a line of the list of commands is cut short"
+    unnamed = [one.name for one in command.params if not getattr(one, "help", None)]
+    assert not unnamed, f"{unnamed} say nothing"
+    options = text.partition("Options:")[2].partition("Commands:")[0].strip("\n").splitlines()
+    assert all(line.startswith("  --") for line in options), "an option takes more than a line"
+    assert not re.search(r"--\S+ <", text), "what an option takes is named by a noun"
 
 
 def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
