@@ -13,16 +13,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sousvit.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
-_Meta: Any = type if TYPE_CHECKING else type(BaseModel)
 
+if TYPE_CHECKING:
+    _Model = BaseModel
+else:
 
-class _OneLine(_Meta):  # type: ignore[misc]
-    """The class of model classes that tell what is wrong with a call in one line.
+    class _OneLine(type(BaseModel)):
+        """The class of model classes: what is wrong with a call is told in one line.
 
-    Models inside other models do not come here: pydantic makes them, and the outermost tells where they stand.
-    """
-
-    if not TYPE_CHECKING:  # which would lose the fields' names and types
+        Models inside other models do not come here: pydantic makes them, and the outermost tells where they stand.
+        """
 
         def __call__(cls, *given: Any, **values: Any) -> Any:
             name = cls.__name__.removesuffix("Spec")
@@ -35,8 +35,11 @@ class _OneLine(_Meta):  # type: ignore[misc]
                 problem = _first_problem(cls, values, error.errors(include_url=False), name)
             raise problem
 
+    class _Model(BaseModel, metaclass=_OneLine):
+        """What type checkers take for pydantic's own, so that they know the fields."""
 
-class Checked(BaseModel, metaclass=_OneLine):
+
+class Checked(_Model):
     """Typed values that cannot be changed, without unknown keys; wrong ones are a UserError from Python too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -27,7 +27,13 @@ from sousvit.spaces.recipe import Recipe
 #: Long enough for figures, not for good ones.
 SHORT = TimingPlan(min_seconds=0.05, max_seconds=0.1, min_groups=3, round_seconds=0.002, warmup=1)
 #: What a record of a device must say.
-FACTS = {"cpu": str, "cores": int, "memory_gb": (int, float), "runtimes": dict, "energy": bool}
+FACTS: dict[str, type | tuple[type, ...]] = {
+    "cpu": str,
+    "cores": int,
+    "memory_gb": (int, float),
+    "runtimes": dict,
+    "energy": bool,
+}
 
 
 def check_device(device: type[Device], target: Target | None = None) -> None:
