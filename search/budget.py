@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement, Objective, get_objective
 from sousvit.objectives.targets.profiles import load_target, make_target
 from sousvit.objectives.targets.target import REACHING, Target
-from sousvit.schema import read_yaml, validated
+from sousvit.schema import Checked, read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
 from sousvit.search.plugins import load_plugins
@@ -32,7 +32,7 @@ CONTACT_SHEET = "synthesised.png"
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 
 
-class SearchLimits(BaseModel):
+class SearchLimits(Checked):
     """The limits of a search: when it ends, what one trial may take, how sure a hard limit must be.
 
     ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
@@ -54,7 +54,6 @@ class SearchLimits(BaseModel):
     what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     trials: int = Field(default=100, ge=1)
     time: Duration | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -77,7 +76,7 @@ class SearchLimits(BaseModel):
         return value
 
 
-class RayOptions(BaseModel):
+class RayOptions(Checked):
     """The Ray cluster that runs the trials, and what one trial takes of it.
 
     ``address``: a cluster's (``auto`` for the one this machine belongs to); without it, and without ``RAY_ADDRESS`` in
@@ -87,17 +86,16 @@ class RayOptions(BaseModel):
     run folder. A trial whose worker or node is lost is run again up to ``max_failures`` times.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     address: str | None = None
     cpus: float = Field(default=1.0, gt=0)
     gpus: float = Field(default=0.0, ge=0)
-    resources: dict[str, float] = {}
+    resources: dict[str, float] = Field(default={})
     workers: int | None = Field(default=None, ge=1)
     storage: str | None = None
     max_failures: int = Field(default=3, ge=0)
 
 
-class Budget(BaseModel):
+class Budget(Checked):
     """The user's request.
 
     With several ``targets``, figures are the first one's unless they name another: ``latency@phone``. A recipe has one
@@ -108,17 +106,16 @@ class Budget(BaseModel):
     need not be said, the model knows it; said, it is checked.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
     task: Task | None = None
     targets: tuple[Target, ...] = Field(default=(Target(),), min_length=1)
-    limits: dict[str, float | str] = {}
+    limits: dict[str, float | str] = Field(default={})
     optimize: dict[str, float]
     space: str | dict[str, Any] = "default"
     search: SearchLimits = SearchLimits()
     ray: RayOptions | None = None
-    plugins: dict[str, tuple[str, ...]] = {"objectives": ()}
+    plugins: dict[str, tuple[str, ...]] = Field(default={"objectives": ()})
 
     @field_validator("targets", mode="before")
     @classmethod

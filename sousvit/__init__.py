@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from sousvit.errors import TrialError, UserError
     from sousvit.initial import init
     from sousvit.models.preprocess import Preprocess
+    from sousvit.objectives.conformance import check_objective
+    from sousvit.objectives.devices.conformance import check_device
     from sousvit.objectives.objective import Measurement, Objective
+    from sousvit.objectives.runtimes.conformance import check_runtime
     from sousvit.objectives.targets.target import Target
     from sousvit.plugins import (
         register_device,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from sousvit.runs import Run, list_runs, open_run
     from sousvit.search.budget import Budget
     from sousvit.search.callbacks import Callback
+    from sousvit.search.proposers.conformance import check_proposer
+    from sousvit.spaces.conformance import check_technique
     from sousvit.spaces.export.artifact import Artifact
     from sousvit.spaces.recipe import Recipe, Step
     from sousvit.specs import DataSpec as Data
@@ -71,6 +76,11 @@ __all__ = [
     "UserError",
     "build",
     "check",
+    "check_device",
+    "check_objective",
+    "check_proposer",
+    "check_runtime",
+    "check_technique",
     "compress",
     "init",
     "list_objectives",
@@ -112,6 +122,11 @@ _PLACES = {
     "UserError": "sousvit.errors",
     "build": "sousvit.tools",
     "check": "sousvit.tools",
+    "check_device": "sousvit.objectives.devices.conformance",
+    "check_objective": "sousvit.objectives.conformance",
+    "check_proposer": "sousvit.search.proposers.conformance",
+    "check_runtime": "sousvit.objectives.runtimes.conformance",
+    "check_technique": "sousvit.spaces.conformance",
     "compress": "sousvit.api",
     "init": "sousvit.initial",
     "list_objectives": "sousvit.tools",

@@ -64,6 +64,9 @@ def budget_input(budget: Budget | str | Path | Mapping[str, Any]) -> Budget:
 
     if isinstance(budget, str | Path):
         return Budget.read(budget)
+    if not isinstance(budget, Budget | Mapping):
+        rule = "a budget is a YAML file, a mapping, or sousvit.Budget(...)"
+        raise UserError(rule, repr(budget), "give one of these, or call sousvit.compress")
     return make_budget(budget.model_dump(mode="json") if isinstance(budget, Budget) else budget, Path())
 
 

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from safetensors import SafetensorError, safe_open
 
 from sousvit.errors import UserError
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import validated
+from sousvit.schema import Checked, validated
 
 METADATA_KEY = "sousvit"
 _DESCRIBED = ("name", "args", "mean", "std", "detector", "preprocess")
@@ -35,7 +35,7 @@ OptimizerName = Literal["muon", "adamw"]
 DETECTION_FORMATS = ("voc", "coco")
 
 
-class DetectorSpec(BaseModel):
+class DetectorSpec(Checked):
     """The head that makes a detector of a plain ViT; see :mod:`sousvit.models.detector`.
 
     ``channels`` of the pyramid, ``strides`` of its maps in pixels (the patch size times powers of two), ``convs``
@@ -43,7 +43,6 @@ class DetectorSpec(BaseModel):
     class by more than ``nms_threshold`` (intersection over union).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32)
     convs: Annotated[int, Field(ge=1)] = 2
@@ -55,7 +54,7 @@ class DetectorSpec(BaseModel):
 MEMORY = "memory"
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Checked):
     """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
 
     ``name`` and ``args`` go to ``timm.create_model``; ``preprocess`` says how images reach the model, field by field in
@@ -73,7 +72,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     name: str | None = None
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     checkpoint: str | None = None
     pretrained: bool = False
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
@@ -146,10 +145,9 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class LastRows(BaseModel):
+class LastRows(Checked):
     """Hold out the last rows of the training data, in file order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     last: Count
 
 
@@ -160,7 +158,7 @@ HELD_OUT = 512
 DEFAULT_VALIDATION = 0.1
 
 
-class DataSpec(BaseModel):
+class DataSpec(Checked):
     """Where the data is and how it is split.
 
     ``validation`` is a fraction or a count (drawn at random with ``split_seed``), ``{last: N}`` rows of the
@@ -178,7 +176,6 @@ class DataSpec(BaseModel):
     ``validation`` may only be the count of those held out for judging (and of others, for the answer alone).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco", "none"]
     train: str | None = None
     test: str | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.inputs import budget_input, data_input, model_input
 from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.targets.target import Target
-from sousvit.search.executors.local import end_if_rerun
+from sousvit.search.executors.spawn import end_if_rerun
 from sousvit.search.report import listing
 from sousvit.spaces.recipe import Recipe
 

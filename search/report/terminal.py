@@ -179,13 +179,24 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
 
 
 def headings(budget: Budget, rows: Sequence[Row]) -> list[str]:
-    """Column headings for :func:`row_cells`: what is known of every row, then the speed on each further target."""
+    """Column headings for :func:`row_cells`: usual figures, the speed on each further target, what else was asked."""
+    values = rows[0].values if rows else {}
     further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
-    return [f"{word_of(rows[0].values if rows else {})} %", *HEADINGS, *further]
+    others = [(name, get_objective(name).unit) for name in _asked(budget, values)]
+    asked = [name if name.endswith(unit) else f"{name}, {unit}" for name, unit in others]
+    return [f"{word_of(values)} %", *HEADINGS, *further, *asked]
+
+
+def _asked(budget: Budget, values: Mapping[str, Measurement]) -> list[str]:
+    """Objectives that the budget names and no usual column shows, a user's own among them."""
+    quality, places = quality_of(values), [target.label for target in budget.targets]
+    shown = {quality, f"{quality}_drop", "size", "size_ratio", "params", "macs", "eer", "latency", "latency_ratio"}
+    shown |= {f"{name}@{place}" for name in ("latency", "latency_ratio") for place in places}
+    return [name for name in dict.fromkeys([*budget.optimize, *budget.limits]) if name not in shown]
 
 
 def row_cells(values: Mapping[str, Measurement], budget: Budget) -> list[str]:
-    """The figures of one row as text: drop and speed-up with their 95% intervals."""
+    """The figures of one row as text: those with an interval with it."""
     quality = quality_of(values)
     drop = values[f"{quality}_drop"]
     speeds = [_speed(values, f"@{target.label}") for target in budget.targets[1:]]
@@ -199,6 +210,7 @@ def row_cells(values: Mapping[str, Measurement], budget: Budget) -> list[str]:
         f"{values['macs'].value:.1f}",
         f"{values['eer'].value:.3f}" if "eer" in values else "-",
         *(cell for pair in speeds for cell in pair),
+        *(show(values[name]) if name in values else "-" for name in _asked(budget, values)),
     ]
 
 

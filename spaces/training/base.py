@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import Precision
 from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
-from sousvit.schema import read_yaml, validated
+from sousvit.schema import Checked, read_yaml, validated
 from sousvit.spaces.images import knows_all, require_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.loop import fit, predict
@@ -25,13 +25,12 @@ from sousvit.spaces.training.plan import Progress, TrainingPlan
 from sousvit.specs import CLASS_NAMES, OptimizerName, Policy, require_task
 
 
-class TrainingSpec(BaseModel):
+class TrainingSpec(Checked):
     """The section ``training`` of the file (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
 
     Label smoothing is for classifiers: for a detector it is off by default, and an error where the file asks for it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
     optimizer: OptimizerName = "muon"
@@ -43,10 +42,9 @@ class TrainingSpec(BaseModel):
     seed: int = 0
 
 
-class TrainSpec(BaseModel):
+class TrainSpec(Checked):
     """A training file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
