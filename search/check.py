@@ -96,7 +96,7 @@ def check(budget: Budget, sheet: Path, progress: Progress) -> Checked:
             write_atomic(sheet, contact_sheet(splits.validation))
             names = model.class_names or tuple(splits.train.class_names)
             how = {**model.preprocess.steps, "size": model.size, "mean": model.mean, "std": model.std}
-            techniques = tuple(option.handler.name for option in space.options())
+            techniques = tuple(dict.fromkeys(option.handler.name for option in space.options()))
             return Checked(
                 base.values, images, names, how, tuple(subjects.notes), techniques, left_out, space.size,
                 trial_seconds, epoch_seconds, _peak_memory_mb(), sheet,

@@ -59,7 +59,11 @@ def require_same_inputs(budget: Budget, folder: Path) -> None:
 def _inputs(budget: Budget) -> Iterator[tuple[str, Path]]:
     """Every input that lies on this machine, by the key that names it."""
     data = budget.data
-    given = {"model.checkpoint": budget.model.checkpoint, "data.root": data.root, "data.train": data.train}
+    given: dict[str, object] = {
+        "model.checkpoint": budget.model.checkpoint,
+        "data.root": data.root,
+        "data.train": data.train,
+    }
     given |= {"data.test": data.test, "data.validation": data.validation}
     given |= {f"data.images {number}": entry for number, entry in enumerate(data.images or ())}
     for kind, references in budget.plugins.items():

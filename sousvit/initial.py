@@ -96,7 +96,8 @@ def _seen_from(folder: Path, path: Path) -> str:
 
 
 def _steps(base: LoadedModel) -> dict[str, Any]:
-    steps = {name: list(value) if isinstance(value, tuple) else value for name, value in base.preprocess.steps.items()}
+    said = {name: value for name, value in base.preprocess.steps.items() if value is not None}
+    steps = {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
     return {**steps, **{name: [round(number, 4) for number in getattr(base, name)] for name in ("mean", "std")}}
 
 

@@ -311,7 +311,7 @@ def print_checked(out: Console, checked: Checked, budget: Budget) -> None:
         "base": f"{figures} (ONNX Runtime fp32, {budget.where})",
         "images": ", ".join(parts),
         "classes": f"{len(checked.classes)}: {', '.join(checked.classes)}" if checked.classes else "without names",
-        "preprocess": ", ".join(f"{name} {_plain(value)}" for name, value in how.items()),
+        "preprocess": ", ".join(f"{name} {_plain(value)}" for name, value in how.items() if value is not None),
         "limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "space": f"{checked.combinations:,} combinations of {', '.join(checked.techniques)}",
         "a trial": epoch,
@@ -328,7 +328,7 @@ def print_checked(out: Console, checked: Checked, budget: Budget) -> None:
 def _plain(value: Any) -> str:
     """A setting in few characters."""
     if isinstance(value, list | tuple):
-        return "x".join(f"{entry:.4g}" if isinstance(entry, float) else str(entry) for entry in value)
+        return " ".join(f"{entry:.4g}" if isinstance(entry, float) else str(entry) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
