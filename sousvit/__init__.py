@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sousvit import techniques
     from sousvit.api import Search, compress, survey
     from sousvit.errors import TrialError, UserError
+    from sousvit.objectives.devices.machine import machine_facts
     from sousvit.objectives.objective import Measurement, Objective
     from sousvit.objectives.targets.target import Target
     from sousvit.plugins import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sousvit.search.callbacks import Callback
     from sousvit.spaces.export.artifact import Artifact
     from sousvit.spaces.recipe import Recipe, Step
+    from sousvit.spaces.space import read_space
     from sousvit.specs import DataSpec as Data
     from sousvit.specs import ModelSpec as Model
     from sousvit.tools import (
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         measure,
         replay,
     )
+    from sousvit.workshop import Workshop
 
 __version__ = "0.1.0"
 
@@ -64,6 +67,7 @@ __all__ = [
     "Target",
     "TrialError",
     "UserError",
+    "Workshop",
     "build",
     "compress",
     "list_objectives",
@@ -72,8 +76,10 @@ __all__ = [
     "list_spaces",
     "list_targets",
     "list_techniques",
+    "machine_facts",
     "measure",
     "open_run",
+    "read_space",
     "register_device",
     "register_objective",
     "register_proposer",
@@ -101,6 +107,7 @@ _PLACES = {
     "Target": "sousvit.objectives.targets.target",
     "TrialError": "sousvit.errors",
     "UserError": "sousvit.errors",
+    "Workshop": "sousvit.workshop",
     "build": "sousvit.tools",
     "compress": "sousvit.api",
     "list_objectives": "sousvit.tools",
@@ -109,8 +116,10 @@ _PLACES = {
     "list_spaces": "sousvit.tools",
     "list_targets": "sousvit.tools",
     "list_techniques": "sousvit.tools",
+    "machine_facts": "sousvit.objectives.devices.machine",
     "measure": "sousvit.tools",
     "open_run": "sousvit.runs",
+    "read_space": "sousvit.spaces.space",
     "register_device": "sousvit.plugins",
     "register_objective": "sousvit.plugins",
     "register_proposer": "sousvit.plugins",

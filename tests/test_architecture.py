@@ -22,7 +22,7 @@ ROOMS = ("spaces", "objectives", "search")
 #: Modules of ``sousvit/`` that stand on the rooms; the others are the ground floor that the rooms stand on.
 FRONT_DOOR = tuple(
     f"sousvit.{name}"
-    for name in ("__main__", "cli", "api", "runs", "tools", "result", "inputs", "plugins", "techniques")
+    for name in ("__main__", "cli", "api", "runs", "tools", "result", "inputs", "plugins", "techniques", "workshop")
 )
 #: The rooms that a room may import besides itself and the ground floor; lazy imports count.
 MAY_IMPORT = {
