@@ -38,9 +38,7 @@ class FanOut:
         without: ``variants`` where nothing is to follow, ``unrecovered`` where nothing from untrained evaluations is.
     """
 
-    def __init__(
-        self, archive: Archive, space: Space, policy: Halving, without: Collection[str] = frozenset()
-    ) -> None:
+    def __init__(self, archive: Archive, space: Space, policy: Halving, without: Collection[str] = frozenset()) -> None:
         self._archive, self._space, self._policy, self._goals = archive, space, policy, policy.goals
         self._waiting: deque[tuple[Recipe, str]] = deque()
         #: What was given before: most results lead to deployments that earlier ones led to.
