@@ -4,11 +4,11 @@
 
 Plain Optuna gets our techniques, our worker with its caches, and our constraints; what it lacks are the search's own
 levers: gates, starters, rungs, deployments of recovered models, and a model of what is expensive. Its samplers are
-those of ``sousvit list proposers`` (TPE samples groups of parameters together; results up to November 2026 sampled each
-alone). All answers come the same way: the best final recipe that holds the limit, measured again, beside the base on
-the test split. Writes ``result_RUN.md``, ``raw_RUN.csv`` (every result with its second) and ``runs/RUN.html`` (hypervolume
-against time), as ``--run`` names it. A policy that has its answer is not run again. ``--policies sousvit no-fan-out
-...`` are the search with one lever off (:mod:`levers`).
+those of ``sousvit list proposers`` (TPE samples groups of parameters together; results up to November 2026 sampled
+each alone). All answers come the same way: the best final recipe that holds the limit, measured again, beside the base
+on the test split. Writes ``result_RUN.md``, ``raw_RUN.csv`` (every result with its second) and ``runs/RUN.html``
+(hypervolume against time), as ``--run`` names it. A policy that has its answer is not run again. ``--policies sousvit
+no-fan-out ...`` are the search with one lever off (:mod:`levers`).
 """
 
 from __future__ import annotations
