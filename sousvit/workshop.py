@@ -44,6 +44,7 @@ class Workshop:
         seed: of everything random.
         cache: a folder that keeps what recipes share for later; by default a temporary one.
         progress: told what is being done.
+        threads: to compute on; by default one a core.
 
     Raises:
         UserError: wrong model or data.
@@ -59,6 +60,7 @@ class Workshop:
         seed: int = 0,
         cache: str | Path | None = None,
         progress: Progress | None = None,
+        threads: int | None = None,
     ) -> None:
         from sousvit.cache import TensorCache
         from sousvit.models.load import load
@@ -68,7 +70,7 @@ class Workshop:
         folder = Path(self._temporary.name) if cache is None else Path(cache)
         spec, base = model_input(model, folder / INPUTS)
         data = data_input(train, validation, test, folder / INPUTS)
-        self._shop = Shop(base or load(spec), data, seed, TensorCache(folder), progress)
+        self._shop = Shop(base or load(spec), data, seed, TensorCache(folder), progress, threads)
 
     @property
     def base(self) -> nn.Module:

@@ -50,7 +50,7 @@ def workshop() -> sousvit.Workshop:
     torch.set_num_threads(1)
     budget = sousvit.Budget.read(BUDGET)
     data = budget.data.model_copy(update={"limit_train": IMAGES})
-    found = sousvit.Workshop(budget.model, train=data, cache=STORE)
+    found = sousvit.Workshop(budget.model, train=data, cache=STORE, threads=1)
     found.model(sousvit.Recipe([RECOVERY]), FIDELITIES[1])
     return found
 

@@ -71,6 +71,7 @@ class Workshop:
     Args:
         data: resolved data specification.
         cache: a run's, where models that it trained are found again.
+        threads: to compute on; by default one a core.
 
     Raises:
         UserError: model and data do not go together, or the data is wrong.
@@ -83,8 +84,10 @@ class Workshop:
         seed: int = 0,
         cache: TensorCache | None = None,
         progress: Progress | None = None,
+        threads: int | None = None,
     ) -> None:
         require_task(base.spec, data)
+        self.threads = threads or available_cores()
         synthesiser = Synthesiser(base, seed, data.calibration, cache, progress)
         self.base, self.splits = base, open_splits(data, base, synthesiser, cache)
         context = Context(
@@ -105,7 +108,7 @@ class Workshop:
             UserError: the recipe does not fit the model.
             TrialError: it cannot be built.
         """
-        with torch_threads(available_cores()):
+        with torch_threads(self.threads):
             return self.builder.build(recipe, fidelity)
 
     @cached_property
@@ -123,7 +126,7 @@ class Workshop:
         """
         base, model = self.base, self.model(recipe, fidelity) if model is None else model
         shape, context = (1, base.channels, *base.size), self.builder.context_of(recipe)
-        with torch_threads(available_cores()):
+        with torch_threads(self.threads):
             return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
 
     def part(self, name: str) -> ImageSet:
@@ -150,9 +153,9 @@ class Workshop:
         task, base = JUDGING_TASKS.get(self.base.spec.task), self.base
         if isinstance(judged, Artifact):
             batch = 1 if judged.batch_dependent else JUDGING_BATCH
-            with open_pool(judged, available_cores()) as session:
+            with open_pool(judged, self.threads) as session:
                 return task.evaluate(session, model or base.module, images, base.normalise, batch)
-        session = ModuleSession(judged.eval(), available_cores())
+        session = ModuleSession(judged.eval(), self.threads)
         return task.evaluate(session, judged, images, base.normalise, JUDGING_BATCH)
 
 
