@@ -44,6 +44,7 @@ def test_budgets_round_trip_through_yaml(tmp_path):
 
 def test_more_trials_or_time_is_the_same_search():
     assert budget(search={"trials": 5}).identity == budget(search={"trials": 50, "time": "2h"}).identity
+    assert budget(search={"without": ["gates"]}).identity == budget().identity  # it decides what is tried
     assert budget(search={"seed": 1}).identity != budget().identity
     assert budget(limits={}).identity != budget().identity
 
