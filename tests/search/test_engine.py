@@ -542,8 +542,3 @@ def test_without_gates_no_trial_is_rejected_by_its_shape_or_by_what_beats_it(sim
     run.engine.run()
     assert run.engine.counts.gated_analytic == 0 and run.engine.counts.gated_measured > 0  # limits stay hard
     assert set(asked) == {()}
-
-
-def test_a_search_can_only_do_without_what_it_has(simulated):
-    with pytest.raises(UserError, match=r"what a search may do without.*did you mean 'gates'"):
-        simulated(search={"without": ["gate"]})
