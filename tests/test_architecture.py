@@ -139,7 +139,10 @@ def test_benchmarks_use_the_front_door(file):
 
 def test_only_benchmarks_of_parts_are_excused():
     known = {str(file.relative_to(ROOT / "benchmarks")): file for file in BENCHMARKS}
-    assert all(reached_past_the_front_door(known[name]) and "from inside" in known[name].read_text() for name in PARTS)
+    assert all(
+        reached_past_the_front_door(known[name]) and "from inside" in " ".join(known[name].read_text().split())
+        for name in PARTS
+    )
 
 
 def circles(files):
