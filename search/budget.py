@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Of synthesised images, in the run folder.
 CONTACT_SHEET = "synthesised.png"
+#: What a search may do without, to see what each is worth.
+LEVERS = ("gates", "starters", "unrecovered", "variants")
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 
 
@@ -52,6 +54,11 @@ class SearchLimits(Checked):
 
     ``proposer``: who says what is tried next, by its name (:mod:`sousvit.search.proposers`). ``auto`` weighs recipes by
     what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
+
+    ``without``: what the search does without, for comparisons. ``starters`` are recipes that are tried before the
+    proposer knows anything; ``gates`` reject by shape, and what a finished recipe beats (limits that are measured
+    before the training still do); ``variants`` are other deployments of recovered models, and recipes that an untrained
+    evaluation showed to do without their recovery, which are also ``unrecovered`` alone.
     """
 
     trials: int = Field(default=100, ge=1)
@@ -67,12 +74,21 @@ class SearchLimits(Checked):
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
     proposer: str = "auto"
+    without: tuple[str, ...] = ()
 
     @field_validator("proposer")
     @classmethod
     def _known_proposer(cls, value: str) -> str:
         if value not in PROPOSERS:
             raise UnknownNameError("proposer", value, PROPOSERS.names())
+        return value
+
+    @field_validator("without")
+    @classmethod
+    def _known_levers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in LEVERS:
+                raise UnknownNameError("what a search may do without", name, LEVERS)
         return value
 
 
@@ -238,7 +254,7 @@ class Budget(Checked):
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
         left_out: Any = {
             "ray": True,
-            "search": {"trials", "time", "leave_one_out", "explore_share"},
+            "search": {"trials", "time", "leave_one_out", "explore_share", "without"},
             "targets": {"__all__": REACHING},
             # Runs of earlier versions knew none of these.
             "model": {"expected_accuracy"}

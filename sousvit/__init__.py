@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sousvit.models.preprocess import Preprocess
     from sousvit.objectives.conformance import check_objective
     from sousvit.objectives.devices.conformance import check_device
+    from sousvit.objectives.devices.machine import machine_facts
     from sousvit.objectives.objective import Measurement, Objective
     from sousvit.objectives.runtimes.conformance import check_runtime
     from sousvit.objectives.targets.target import Target
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from sousvit.spaces.conformance import check_technique
     from sousvit.spaces.export.artifact import Artifact
     from sousvit.spaces.recipe import Recipe, Step
+    from sousvit.spaces.space import read_space
     from sousvit.specs import DataSpec as Data
     from sousvit.specs import ModelSpec as Model
     from sousvit.tools import (
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         replay,
         schema,
     )
+    from sousvit.workshop import Workshop
 
 __version__ = "0.1.0"
 
@@ -74,6 +77,7 @@ __all__ = [
     "Target",
     "TrialError",
     "UserError",
+    "Workshop",
     "build",
     "check",
     "check_device",
@@ -89,8 +93,10 @@ __all__ = [
     "list_spaces",
     "list_targets",
     "list_techniques",
+    "machine_facts",
     "measure",
     "open_run",
+    "read_space",
     "register_device",
     "register_objective",
     "register_proposer",
@@ -120,6 +126,7 @@ _PLACES = {
     "Target": "sousvit.objectives.targets.target",
     "TrialError": "sousvit.errors",
     "UserError": "sousvit.errors",
+    "Workshop": "sousvit.workshop",
     "build": "sousvit.tools",
     "check": "sousvit.tools",
     "check_device": "sousvit.objectives.devices.conformance",
@@ -135,8 +142,10 @@ _PLACES = {
     "list_spaces": "sousvit.tools",
     "list_targets": "sousvit.tools",
     "list_techniques": "sousvit.tools",
+    "machine_facts": "sousvit.objectives.devices.machine",
     "measure": "sousvit.tools",
     "open_run": "sousvit.runs",
+    "read_space": "sousvit.spaces.space",
     "register_device": "sousvit.plugins",
     "register_objective": "sousvit.plugins",
     "register_proposer": "sousvit.plugins",
