@@ -12,7 +12,7 @@ from torch import nn
 
 from sousvit.spaces.calibration.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.calibration.smoothing import Smoothing, norm_readers, smooth_pair
-from sousvit.spaces.calibration.stream import calibration_images, check_deadline, image_batches
+from sousvit.spaces.calibration.stream import calibration_images, captured_inputs, check_deadline, image_batches
 from sousvit.spaces.layers.merging import merged
 from sousvit.spaces.layers.quantized import (
     ACTIVATION_LEVELS,
@@ -58,20 +58,23 @@ class QuantPlan:
 def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Module:
     """Replace the linear layers of ``model`` by quantized ones; classifiers and convolutions stay float.
 
-    Norms that deployment folds into layers are folded first, in a copy of the model, so that those layers are found;
-    a model without such norms is changed in place.
+    So do layers that read nothing of the image, see :func:`image_readers`. Norms that deployment folds into layers are
+    folded first, in a copy of the model, so that those layers are found; a model without such norms is changed in place.
 
     Without calibration images the ranges are made up, and the first blocks stay float: only speed and size count then.
 
     Raises:
-        TrialError: calibration failed.
+        TrialError: calibration failed, or no layer can be quantized.
     """
     levels, model = WEIGHT_LEVELS[plan.weights], merged(model)
+    _call_projections(model)
+    layers = image_readers(model, context)
+    if not layers:
+        raise TrialError("no linear layer besides the classifier is called with what the model makes of an image")
     if context.calibration is None:
-        skipped = _layers_of_blocks(model, list(range(plan.float_blocks)))
-        replace_layers(model, lambda layer: None if id(layer) in skipped else QuantLinear(layer, levels))
+        wanted = set(map(id, layers)) - _layers_of_blocks(model, list(range(plan.float_blocks)))
+        replace_layers(model, lambda layer: QuantLinear(layer, levels) if id(layer) in wanted else None)
         return model.eval()
-    layers = [layer for _, _, layer in linear_layers(model)]
     samples = dict(zip(map(id, layers), sample_inputs(model.eval(), layers, context), strict=True))
     for norm, reader in norm_readers(model):
         if id(reader) in samples:
@@ -81,8 +84,42 @@ def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Mo
     if plan.float_blocks:
         order = sensitive_blocks(model, quantized, context)
         skipped = _layers_of_blocks(model, order[: plan.float_blocks])
-    replace_layers(model, lambda layer: None if id(layer) in skipped else quantized[id(layer)])
+    replace_layers(model, lambda layer: None if id(layer) in skipped else quantized.get(id(layer)))
     return model.eval()
+
+
+def _call_projections(model: nn.Module) -> None:
+    """Have attention call its projection where it would use the weights of it in a function.
+
+    timm's attention with separate biases of queries and values (BEiT, EVA-02, Swin v2) offers both ways.
+    """
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            module.qkv_bias_separate = True
+
+
+@torch.no_grad()
+def image_readers(model: nn.Module, context: Context) -> list[nn.Linear]:
+    """The linear layers, besides the classifier, that are called with something that depends on the image.
+
+    Others gain nothing and may not be able to: a module may use their weights in a function of its own, and what is
+    made of constants (a table of relative positions) is folded when the model is exported. Found by running the model
+    on two images of noise; without a known image size every layer counts.
+    """
+    layers, shape = [layer for _, _, layer in linear_layers(model)], context.image_shape
+    if shape is None:
+        return layers
+    generator, seen = torch.Generator().manual_seed(0), []
+    for image in torch.randn(2, 1, *shape, generator=generator):
+        with captured_inputs(layers) as found:
+            model.eval()(image)
+        seen.append(found)
+    first, second = seen
+    return [layer for index, layer in enumerate(layers) if index in first and _differ(first[index], second[index])]
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape != other.shape or not torch.equal(one, other)
 
 
 def _quantized(layer: nn.Linear, sample: InputSample, levels: int, clip: Clip) -> QuantLinear:
@@ -158,7 +195,8 @@ def _round_input(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
 def _harm(
     model: nn.Module, inside: set[int], quantized: dict[int, QuantLinear], batch: torch.Tensor, target: torch.Tensor
 ) -> float:
-    places = [(parent, name, layer) for parent, name, layer in linear_layers(model) if id(layer) in inside]
+    found = linear_layers(model)
+    places = [(parent, name, layer) for parent, name, layer in found if id(layer) in inside and id(layer) in quantized]
     for parent, name, layer in places:
         setattr(parent, name, quantized[id(layer)].eval())
     try:
