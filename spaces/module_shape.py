@@ -223,6 +223,7 @@ def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     counted; the CPU's fused kernel would go uncounted.
     """
     import torch
+    from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -231,7 +232,9 @@ def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     model.eval()
     parameter = next(model.parameters(), torch.zeros(()))
     image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
+    # The counter follows tensors that ask for gradients, and stumbles over parameters that are given to modules.
+    plain = {name: value.detach() for name, value in model.named_parameters()}
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(image)
+        functional_call(model, plain, (image,))
     model.train(was_training)
     return int(counter.get_total_flops()) // 2

@@ -23,7 +23,13 @@ class Family:
     def model(self) -> nn.Module:
         """In eval mode, alike at each call."""
         torch.manual_seed(0)
-        return telling(timm.create_model(self.name, num_classes=CLASSES, **self.args)).eval()
+        model = telling(timm.create_model(self.name, num_classes=CLASSES, **self.args)).eval()
+        norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.train().momentum = 1.0
+        with torch.no_grad():
+            model(torch.randn(4, 3, self.size, self.size))
+        return model.eval()
 
 
 def telling(model: nn.Module) -> nn.Module:
@@ -37,10 +43,6 @@ def telling(model: nn.Module) -> nn.Module:
                 parameter.normal_(0, 0.1)
             elif float(parameter.abs().max()) < 0.1:  # a layer scale, or a norm that begins closed
                 parameter.uniform_(0.5, 1.0)
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
     return model
 
 
@@ -78,7 +80,7 @@ FAMILIES: dict[str, Family] = {
     "CaiT": Family("cait_xxs24_224", 32, _plain(patch_size=8)),
     "XCiT": Family("xcit_nano_12_p16_224", 32, _plain()),
     "ConViT": Family("convit_tiny", 32, _plain(patch_size=8, local_up_to_layer=1)),
-    "CrossViT": Family("crossvit_9_dagger_240", 240),
+    "CrossViT": Family("crossvit_9_dagger_240", 240, {"embed_dim": (32, 64), "depth": ((1, 1, 0),), "num_heads": (2, 2), "mlp_ratio": (3, 3, 1)}),
     "TNT": Family("tnt_s_patch16_224", 32, {"img_size": 32, "depth": 2}),
     "PiT": Family("pit_ti_224", 64, {"img_size": 64, "base_dims": (16, 16, 16), "depth": (1, 1, 1), "heads": (1, 2, 4)}),
     "Swin": Family("swin_tiny_patch4_window7_224", 32, {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4)}),
