@@ -45,7 +45,7 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     """
     import torch
 
-    from sousvit.spaces.export.symbolics import known_operators
+    from sousvit.spaces.export.plain import PlainFunctions
     from sousvit.spaces.layers.merging import merged
     from sousvit.spaces.layers.quantized import fold_quantized_weights, has_quantized
 
@@ -56,7 +56,7 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     # Two images: with one, tracing may take the batch size for a constant.
     example = torch.zeros(2, *input_shape[1:])
     try:
-        with quiet(), torch.no_grad(), _of_images_only(model.eval()), known_operators(OPSET):
+        with quiet(), torch.no_grad(), _of_images_only(model.eval()), PlainFunctions():
             torch.onnx.export(
                 model,
                 (example,),
