@@ -125,4 +125,3 @@ FAMILIES: dict[str, Family] = {
     "MambaOut": Family("mambaout_femto", 64, {**_STAGES, "dims": (16, 32, 32, 64)}),
     "EfficientViM": Family("efficientvim_m1", 64),
 }  # fmt: skip
-

@@ -104,6 +104,20 @@ def graph_input_shape(graph: Path) -> Shape:
     return 1, channels, height, width
 
 
+def constant_nodes(graph: Path) -> list[str]:
+    """Names of the nodes that read nothing of the image; a runtime computes them when it loads the file."""
+    import onnx
+
+    nodes = onnx.load(graph).graph.node
+    reading, constant = {INPUT}, []
+    for node in nodes:  # in the order in which they run
+        if reading.isdisjoint(node.input):
+            constant.append(node.name)
+        else:
+            reading.update(node.output)
+    return constant
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep warnings, log lines below ERROR and whatever is printed off the console.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -151,6 +152,23 @@ def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_pa
     )
     code, out, _ = cli("list", "objectives", "--budget", path, "--json")
     assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
+
+
+def test_what_libraries_print_does_not_stand_before_the_json(tiny_project, tmp_path):
+    """In a process of its own, as programs call it: a plug-in prints, its compiled code writes, and so does a child."""
+    plugin = tmp_path / "loud.py"
+    loud = "import os\nprint('loaded')\nos.write(1, b'compiled')\nos.system('echo child')\n"
+    plugin.write_text((EXAMPLES / "worst_class.py").read_text() + loud)
+    path = tiny_project.write_budget(
+        tmp_path / "b.yaml",
+        plugins={"objectives": [f"{plugin}:WorstClassAccuracy"]},
+        limits={"worst_class_accuracy_drop": 0.1},
+    )
+    command = [sys.executable, "-m", "sousvit.cli", "list", "objectives", "--budget", str(path), "--json"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "worst_class_accuracy" in [row["name"] for row in json.loads(found.stdout)]
+    assert all(word in found.stderr for word in ("loaded", "compiled", "child"))
 
 
 @pytest.mark.parametrize("command", ["search", "study"])
