@@ -219,7 +219,7 @@ def reserved_stdout() -> Iterator[TextIO]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             if _descriptor(own) == 1:
-                with open(kept, "w", encoding=own.encoding, errors=own.errors, closefd=False) as stream:  # noqa: PTH123
+                with open(kept, "w", encoding=own.encoding, errors=own.errors, closefd=False) as stream:
                     yield stream
             else:  # someone has replaced it, and reads what is written there
                 yield own

@@ -50,6 +50,7 @@ def _plain(size: int = 32, **args: Any) -> dict[str, Any]:
     return {"img_size": size, "embed_dim": 32, "depth": 2, "num_heads": 2, **args}
 
 
+_WINDOWS = {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4)}
 _STAGES = {"depths": (1, 1, 1, 1)}
 
 FAMILIES: dict[str, Family] = {
@@ -72,36 +73,60 @@ FAMILIES: dict[str, Family] = {
     "NaFlexViT, SigLIP 2": Family("naflexvit_base_patch16_siglip", 32, _plain()),
     "ViT, relative positions": Family("vit_relpos_small_patch16_224", 32, _plain(patch_size=8)),
     "ViT, shared positions": Family("vit_srelpos_small_patch16_224", 32, _plain(patch_size=8)),
-    "ViT of SAM": Family(
-        "samvit_base_patch16_224", 32, _plain(patch_size=8, global_attn_indexes=(1,), window_size=2)
-    ),
+    "ViT of SAM": Family("samvit_base_patch16_224", 32, _plain(patch_size=8, global_attn_indexes=(1,), window_size=2)),
     "ViT, ResNet stem": Family("vit_tiny_r_s16_p8_224", 64, _plain(64)),
     "Qwen3-ViT": Family("qwen3_vit_88m", 32, _plain()),
     "CaiT": Family("cait_xxs24_224", 32, _plain(patch_size=8)),
     "XCiT": Family("xcit_nano_12_p16_224", 32, _plain()),
     "ConViT": Family("convit_tiny", 32, _plain(patch_size=8, local_up_to_layer=1)),
-    "CrossViT": Family("crossvit_9_dagger_240", 240, {"embed_dim": (32, 64), "depth": ((1, 1, 0),), "num_heads": (2, 2), "mlp_ratio": (3, 3, 1)}),
+    "CrossViT": Family(
+        "crossvit_9_dagger_240",
+        240,
+        {"embed_dim": (32, 64), "depth": ((1, 1, 0),), "num_heads": (2, 2), "mlp_ratio": (3, 3, 1)},
+    ),
     "TNT": Family("tnt_s_patch16_224", 32, {"img_size": 32, "depth": 2}),
-    "PiT": Family("pit_ti_224", 64, {"img_size": 64, "base_dims": (16, 16, 16), "depth": (1, 1, 1), "heads": (1, 2, 4)}),
-    "Swin": Family("swin_tiny_patch4_window7_224", 32, {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4)}),
-    "Swin v2": Family("swinv2_tiny_window8_256", 32, {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4)}),
-    "Swin v2, CR": Family("swinv2_cr_tiny_ns_224", 32, {"img_size": 32, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4)}),
+    "PiT": Family(
+        "pit_ti_224", 64, {"img_size": 64, "base_dims": (16, 16, 16), "depth": (1, 1, 1), "heads": (1, 2, 4)}
+    ),
+    "Swin": Family("swin_tiny_patch4_window7_224", 32, _WINDOWS),
+    "Swin v2": Family("swinv2_tiny_window8_256", 32, _WINDOWS),
+    "Swin v2, CR": Family("swinv2_cr_tiny_ns_224", 32, _WINDOWS),
     "PVT v2": Family("pvt_v2_b0", 64, _STAGES),
-    "PVT v2, linear": Family("pvt_v2_b2_li", 64, {**_STAGES, "embed_dims": (32, 32, 64, 64), "num_heads": (1, 2, 2, 2)}),
-    "Twins-PCPVT": Family("twins_pcpvt_small", 64, {"img_size": 64, **_STAGES, "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 2)}),
-    "Twins-SVT": Family("twins_svt_small", 64, {"img_size": 64, "depths": (2, 2, 2, 2), "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 2), "wss": (2, 2, 2, 2)}),
+    "PVT v2, linear": Family(
+        "pvt_v2_b2_li", 64, {**_STAGES, "embed_dims": (32, 32, 64, 64), "num_heads": (1, 2, 2, 2)}
+    ),
+    "Twins-PCPVT": Family(
+        "twins_pcpvt_small", 64, {"img_size": 64, **_STAGES, "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 2)}
+    ),
+    "Twins-SVT": Family(
+        "twins_svt_small",
+        64,
+        {
+            "img_size": 64,
+            "depths": (2, 2, 2, 2),
+            "embed_dims": (16, 32, 32, 64),
+            "num_heads": (1, 2, 2, 2),
+            "wss": (2, 2, 2, 2),
+        },
+    ),
     "NesT": Family("nest_tiny", 64, {"img_size": 64}),
-    "DaViT": Family("davit_tiny", 64, {**_STAGES, "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 4), "window_size": 2}),
+    "DaViT": Family(
+        "davit_tiny", 64, {**_STAGES, "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 4), "window_size": 2}
+    ),
     "Hiera": Family("hiera_tiny_224", 64, {"img_size": 64, "embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1)}),
     "MViTv2": Family("mvitv2_tiny", 64, {"img_size": 64}),
     "GC ViT": Family("gcvit_xxtiny", 224),
     "MaxViT": Family("maxvit_tiny_tf_224", 64, {"img_size": 64, "depths": (1, 1), "embed_dim": (32, 64)}),
     "CoAtNet": Family("coatnet_0_rw_224", 64, {"img_size": 64, **_STAGES, "embed_dim": (16, 32, 64, 64)}),
-    "CoAtNet, MLP positions": Family("coatnet_rmlp_nano_rw_224", 64, {"img_size": 64, **_STAGES, "embed_dim": (16, 32, 64, 64)}),
+    "CoAtNet, MLP positions": Family(
+        "coatnet_rmlp_nano_rw_224", 64, {"img_size": 64, **_STAGES, "embed_dim": (16, 32, 64, 64)}
+    ),
     "CoaT lite": Family("coat_lite_tiny", 64, {"img_size": 64}),
     "VOLO": Family("volo_d1_224", 64, {"img_size": 64}),
     "TinyViT": Family("tiny_vit_5m_224", 224),
-    "LeViT": Family("levit_128s", 64, {"img_size": 64, "embed_dim": (32, 48, 64), "depth": (1, 1, 1), "num_heads": (2, 3, 4)}),
+    "LeViT": Family(
+        "levit_128s", 64, {"img_size": 64, "embed_dim": (32, 48, 64), "depth": (1, 1, 1), "num_heads": (2, 3, 4)}
+    ),
     "Visformer": Family("visformer_tiny", 64, {"img_size": 64}),
     "EfficientFormer": Family("efficientformer_l1", 224, {"depths": (1, 1, 1, 2), "embed_dims": (16, 32, 32, 64)}),
     "EfficientFormer v2": Family("efficientformerv2_s0", 64, {"img_size": 64}),
@@ -124,4 +149,4 @@ FAMILIES: dict[str, Family] = {
     "ConvNeXt, RMSNorm": Family("convnext_atto_rms", 64, {**_STAGES, "dims": (16, 32, 32, 64)}),
     "MambaOut": Family("mambaout_femto", 64, {**_STAGES, "dims": (16, 32, 32, 64)}),
     "EfficientViM": Family("efficientvim_m1", 64),
-}  # fmt: skip
+}

@@ -35,11 +35,12 @@ from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import DeployTechnique
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from common.provenance import provenance, write_result
 from families import CLASSES, FAMILIES, Family
 
+HERE = Path(__file__).parent
 WEIGHTS = "int7" if int8_saturates() else "int8"
 #: Ways to deploy, by the headings of their columns: a technique (None is the model as it is) and a runtime.
 WAYS: dict[str, tuple[Step | None, str]] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from sousvit.errors import TrialError
 from sousvit.spaces.calibration.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.calibration.smoothing import Smoothing, norm_readers, smooth_pair
 from sousvit.spaces.calibration.stream import calibration_images, captured_inputs, check_deadline, image_batches
@@ -58,8 +59,9 @@ class QuantPlan:
 def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Module:
     """Replace the linear layers of ``model`` by quantized ones; classifiers and convolutions stay float.
 
-    So do layers that read nothing of the image, see :func:`image_readers`. Norms that deployment folds into layers are
-    folded first, in a copy of the model, so that those layers are found; a model without such norms is changed in place.
+    So do layers that read nothing of the image, see :func:`image_readers`. Norms that deployment folds into layers
+    are folded first, in a copy of the model, so that those layers are found; a model without such norms is changed in
+    place.
 
     Without calibration images the ranges are made up, and the first blocks stay float: only speed and size count then.
 

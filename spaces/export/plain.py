@@ -90,9 +90,7 @@ def _resampled(
     return _one_way(height, sides[0], resized).t().contiguous() @ x @ _one_way(width, sides[1], resized)
 
 
-def _one_way(
-    inputs: int, outputs: int, resized: Callable[[torch.Tensor, list[int]], torch.Tensor]
-) -> torch.Tensor:
+def _one_way(inputs: int, outputs: int, resized: Callable[[torch.Tensor, list[int]], torch.Tensor]) -> torch.Tensor:
     """``[inputs, outputs]``: what each input gives to each output, from images that are 1 in one row.
 
     They are two columns wide: antialiasing is wrong in one (torch 2.14).

@@ -108,7 +108,7 @@ def test_where_every_trial_failed_the_answer_says_what_most_of_them_said(simulat
         message = "out of memory" if next(jobs) == 0 else "no such operator"
         return JobResult(job.attempt, "failed", message=message)
 
-    run, answer, _ = finished(simulated, holds, trouble=trouble)
+    run, answer, _ = finished(simulated, holds, trouble=trouble, search={"trials": 6})
     failed = len(run.archive.records)
     assert answer.chosen is None and failed > 1
     assert answer.notes == (f"every trial failed: no such operator ({failed - 1} of {failed})",)
