@@ -60,9 +60,9 @@ WAYS: dict[str, tuple[Step | None, str]] = {
     "litert litert_dynamic": (Step.make("litert_dynamic"), "litert"),
 }
 IMAGES = 24
-#: The relative error up to which an artifact counts as computing what it should: of one that rounds, with the random
-#: weights of these models.
-ROUNDED = 0.5
+#: The relative error from which on an artifact computes something else, also one that rounds: these models have random
+#: weights, which forgive less than trained ones.
+ROUNDED = 1.0
 DOCUMENT = HERE.parents[1] / "docs" / "families.md"
 BEGIN, END = "<!-- made by benchmarks/families/run.py -->\n", "<!-- end -->\n"
 
