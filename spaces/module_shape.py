@@ -22,14 +22,14 @@ def shape_of(
 ) -> VitShape | OtherShape:
     """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
     from sousvit.spaces.layers.merging import merged
-    from sousvit.spaces.layers.quantized import linear_layers
+    from sousvit.spaces.layers.quantized import image_readers
 
     if unsupported_reason(model) is None:
         return read_vit_shape(model)
     macs = macs_of(model, (channels, *image))
     sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
     weights = sum(size for size, is_matrix in sizes if is_matrix)
-    linear = sum(1 for _ in linear_layers(merged(model)))
+    linear = len(image_readers(merged(model), (channels, *image)))
     return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights, linear)
 
 

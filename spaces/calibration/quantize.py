@@ -13,7 +13,7 @@ from torch import nn
 from sousvit.errors import TrialError
 from sousvit.spaces.calibration.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.calibration.smoothing import Smoothing, norm_readers, smooth_pair
-from sousvit.spaces.calibration.stream import calibration_images, captured_inputs, check_deadline, image_batches
+from sousvit.spaces.calibration.stream import calibration_images, check_deadline, image_batches
 from sousvit.spaces.layers.merging import merged
 from sousvit.spaces.layers.quantized import (
     ACTIVATION_LEVELS,
@@ -21,6 +21,7 @@ from sousvit.spaces.layers.quantized import (
     WEIGHT_LEVELS,
     QuantLinear,
     activation_grid,
+    image_readers,
     linear_layers,
     replace_layers,
 )
@@ -59,7 +60,7 @@ class QuantPlan:
 def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Module:
     """Replace the linear layers of ``model`` by quantized ones; classifiers and convolutions stay float.
 
-    So do layers that read nothing of the image, see :func:`image_readers`. Norms that deployment folds into layers
+    So do layers that read nothing of the image, see :func:`.image_readers`. Norms that deployment folds into layers
     are folded first, in a copy of the model, so that those layers are found; a model without such norms is changed in
     place.
 
@@ -70,7 +71,7 @@ def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Mo
     """
     levels, model = WEIGHT_LEVELS[plan.weights], merged(model)
     _call_projections(model)
-    layers = image_readers(model, context)
+    layers = image_readers(model, context.image_shape)
     if not layers:
         raise TrialError("no linear layer besides the classifier is called with what the model makes of an image")
     if context.calibration is None:
@@ -98,30 +99,6 @@ def _call_projections(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
             module.qkv_bias_separate = True
-
-
-@torch.no_grad()
-def image_readers(model: nn.Module, context: Context) -> list[nn.Linear]:
-    """The linear layers, besides the classifier, that are called with something that depends on the image.
-
-    Others gain nothing and may not be able to: a module may use their weights in a function of its own, and what is
-    made of constants (a table of relative positions) is folded when the model is exported. Found by running the model
-    on two images of noise; without a known image size every layer counts.
-    """
-    layers, shape = [layer for _, _, layer in linear_layers(model)], context.image_shape
-    if shape is None:
-        return layers
-    generator, seen = torch.Generator().manual_seed(0), []
-    for image in torch.randn(2, 1, *shape, generator=generator):
-        with captured_inputs(layers) as found:
-            model.eval()(image)
-        seen.append(found)
-    first, second = seen
-    return [layer for index, layer in enumerate(layers) if index in first and _differ(first[index], second[index])]
-
-
-def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape != other.shape or not torch.equal(one, other)
 
 
 def _quantized(layer: nn.Linear, sample: InputSample, levels: int, clip: Clip) -> QuantLinear:
