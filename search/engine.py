@@ -30,6 +30,7 @@ from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
+from sousvit.search.results import every_failure
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
@@ -306,9 +307,7 @@ class Engine:
     def _check_not_hopeless(self) -> None:
         trials = self._archive.records
         if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
-            raise UserError(
-                "some trial must succeed", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
-            )
+            raise UserError("some trial must succeed", every_failure(trials), "see events.jsonl")
 
     # What is asked beside the proposer's own choices
 

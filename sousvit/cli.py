@@ -11,13 +11,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 
 from sousvit import __version__
 from sousvit.errors import TrialError, UnknownNameError, UserError
+from sousvit.machine import reserved_stdout
 
 if TYPE_CHECKING:
     from sousvit.result import Result
@@ -36,7 +38,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+#: Where a command with ``--json`` prints.
+_OUT: ContextVar[TextIO] = ContextVar("out")
+
+
+def _reserve_stdout(context: typer.Context, as_json: bool) -> bool:
+    """Whatever libraries print must not stand between a program and the JSON that it reads."""
+    if as_json:
+        _OUT.set(context.with_resource(reserved_stdout()))
+    return as_json
+
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout", callback=_reserve_stdout)]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="folder that holds the run folders")]
 RUNS = Path("runs")
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="run name; the same name again resumes")]
@@ -227,7 +240,7 @@ def replay_command(
     with spinner("replaying", quiet=as_json) as progress:
         comparison = replay(table, policy, **amount, out=out, progress=progress)  # type: ignore[arg-type]
     if as_json:
-        print(json.dumps(comparison.to_dict()))
+        _print_json(comparison.to_dict())
     else:
         console().print(markdown(comparison), highlight=False)
 
@@ -479,7 +492,7 @@ def _folder(runs: Path, name: str) -> Path:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))
+    print(json.dumps(value, indent=1, default=str), file=_OUT.get(), flush=True)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class Subjects:
             seed=seed,
             progress=self.progress,
             synthesise=self._synthesiser if data.kind == "none" else None,
+            input_shape=(self._model.channels, *self._model.size),
         )
         self._builder = ModelBuilder(self._model, self._context, cache)
         self._structures: dict[str, Structure] = {}

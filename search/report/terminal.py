@@ -139,7 +139,8 @@ def show(value: Measurement, digits: int = 4) -> str:
 def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, report: Path) -> None:
     """The final table and where everything lies."""
     if answer.chosen is None:
-        out.print("infeasible: no trial finished", highlight=False)
+        out.print("no trial finished", highlight=False)
+        _print_notes(out, answer.notes)
         return
     out.print(answer_table(answer.rows, budget))
     _print_verdict(out, answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,9 @@ from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.executor import MakeTable, Verify
+from sousvit.search.executors.executor import JobResult, MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
+from sousvit.search.report.terminal import console, print_answer
 from sousvit.search.results import FinalTable, Row, choose
 from sousvit.search.run import check_measured, claim_run
 from sousvit.search.trial import BaseRecord
@@ -102,6 +104,23 @@ def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next
     assert answer.feasible and answer.chosen.recipe == asked[2] and len(run.archive.rejected) == 2
     assert sum("broke latency_ratio" in line for line in said) == 2
     assert choose(run.archive, run.engine.goals).chosen == answer.chosen
+
+
+def test_where_every_trial_failed_the_answer_says_what_most_of_them_said(simulated):
+    jobs = count()
+
+    def trouble(job):
+        message = "out of memory" if next(jobs) == 0 else "no such operator"
+        return JobResult(job.attempt, "failed", message=message)
+
+    run, answer, _ = finished(simulated, holds, trouble=trouble, search={"trials": 6})
+    failed = len(run.archive.records)
+    assert answer.chosen is None and failed > 1
+    assert answer.notes == (f"every trial failed: no such operator ({failed - 1} of {failed})",)
+    shown = console(stderr=False)
+    with shown.capture() as captured:
+        print_answer(shown, answer, run.budget, run.archive.folder, run.archive.folder / "report.html")
+    assert "every trial failed: no such operator" in captured.get() and "infeasible" not in captured.get()
 
 
 def test_where_every_recipe_breaks_a_limit_when_measured_again_the_answer_is_infeasible(simulated):

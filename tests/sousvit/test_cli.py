@@ -211,6 +211,23 @@ def test_a_recipe_with_plug_ins_is_applied_and_its_artifact_measured(cli, tiny_p
     assert code == 0 and json.loads(out)["figures"]["runtime"] == "reference", err
 
 
+def test_what_libraries_print_does_not_stand_before_the_json(tiny_project, tmp_path):
+    """In a process of its own, as programs call it: a plug-in prints, its compiled code writes, and so does a child."""
+    plugin = tmp_path / "loud.py"
+    loud = "import os\nprint('loaded')\nos.write(1, b'compiled')\nos.system('echo child')\n"
+    plugin.write_text((EXAMPLES / "worst_class.py").read_text() + loud)
+    path = tiny_project.write_budget(
+        tmp_path / "b.yaml",
+        plugins={"objectives": [f"{plugin}:WorstClassAccuracy"]},
+        limits={"worst_class_accuracy_drop": 0.1},
+    )
+    command = [sys.executable, "-m", "sousvit.cli", "list", "objectives", "--plugins", str(path), "--json"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "worst_class_accuracy" in [row["name"] for row in json.loads(found.stdout)]
+    assert all(word in found.stderr for word in ("loaded", "compiled", "child"))
+
+
 @pytest.mark.parametrize("command", ["search", "study"])
 def test_data_paths_start_at_the_data_root(cli, tiny_project, tmp_path, command):
     path = write(
