@@ -32,12 +32,19 @@ CONTACT_SHEET = "synthesised.png"
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 
 
+#: Share of the validation images that is held back from the trials.
+CONFIRM = 0.4
+
+
 class SearchLimits(BaseModel):
     """When a search ends, what one trial may take, and how sure a limit must be.
 
     ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
     interval is judged at that end of it, because a recipe picked for just holding a limit on validation
     images breaks it on other images half of the time (0.5 judges the figure itself).
+
+    ``confirm`` is the share of the validation images that no trial is judged on: the answer is confirmed there, because
+    the choice among many candidates flatters the chosen one on the images that judged it.
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
     times as much where that is less than all of them; a rung that costs nearly as much as the next one, because
@@ -64,6 +71,7 @@ class SearchLimits(BaseModel):
     eta: float = Field(default=4.0, ge=1.5)
     explore_share: float = Field(default=0.45, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
+    confirm: float = Field(default=CONFIRM, ge=0, le=0.8)
     leave_one_out: bool = True
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
@@ -239,9 +247,10 @@ class Budget(BaseModel):
     @property
     def identity(self) -> str:
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
+        earlier = set() if self.search.confirm else {"confirm"}  # runs of earlier versions held nothing back
         left_out: Any = {
             "ray": True,
-            "search": {"trials", "time", "leave_one_out", "explore_share"},
+            "search": {"trials", "time", "leave_one_out", "explore_share"} | earlier,
             "targets": {"__all__": REACHING},
             "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
         }

@@ -23,7 +23,7 @@ from sousvit.data.torchvision_sets import TorchvisionSource
 from sousvit.data.voc import VocSource
 from sousvit.errors import UserError
 from sousvit.files import content_hash
-from sousvit.specs import DataSpec, LastRows
+from sousvit.specs import LEAST_PART, DataSpec, LastRows
 
 
 class Splits:
@@ -50,6 +50,8 @@ class Splits:
     ) -> None:
         self.spec, self._size, self._channels, self._boxes = spec, size, channels, boxes
         self.test_reads = 0
+        #: Images that no trial is judged on, once :meth:`hold_back` has set them aside.
+        self.held_back: ImageSet | None = None
         self._sources: tuple[Source, ...] = ()
         self._test_notes: list[str] = []
         if made is not None:
@@ -89,8 +91,21 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """Content identity of the training and validation images."""
-        return content_hash(self.train.fingerprint, self.validation.fingerprint)
+        """Content identity of the training and validation images, and of how the latter are parted."""
+        held_back = [] if self.held_back is None else [self.held_back.fingerprint]
+        return content_hash(self.train.fingerprint, self.validation.fingerprint, *held_back)
+
+    def hold_back(self, share: float) -> None:
+        """Set a share of the validation images aside, drawn at random, to confirm an answer on.
+
+        Nothing is set aside where either part would have fewer than :data:`LEAST_PART` images.
+        """
+        images, count = self.validation, round(share * len(self.validation))
+        if min(count, len(images) - count) < LEAST_PART:
+            return
+        drawn = _draw(np.arange(len(images)), count, self.spec.split_seed)
+        self.held_back = images.subset(drawn)
+        self.validation = images.subset(np.setdiff1d(np.arange(len(images)), drawn))
 
     def calibration(self) -> ImageSet:
         """Training images for calibration-only repair and quantization."""
