@@ -48,6 +48,15 @@ class JudgedLimit:
         """Whether it was shown to hold."""
         return self.verdict == "holds"
 
+    def __str__(self) -> str:
+        """``accuracy_drop 0.0184 [0.0119-0.025] on the test split, limit <= 0.025 at 90% confidence: holds``."""
+        figure = "was not measured" if self.value is None else f"{self.value:.4g}"
+        if self.low is not None and self.high is not None:
+            figure += f" [{self.low:.3g}-{self.high:.3g}]"
+        where = f" on {self.images}" if self.images else ""
+        sure = f" at {self.confidence:.4g} confidence" if self.low is not None and self.confidence > 0.5 else ""
+        return f"{self.name} {figure}{where}, limit {self.bound}{sure}: {self.verdict}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {**asdict(self), "holds": self.holds}

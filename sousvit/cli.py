@@ -1,6 +1,7 @@
 """The command line. Every command takes ``--json``; user errors are one line on stderr and exit code 2.
 
-Exit codes: 0 done; 2 bad input; 3 no feasible recipe (the nearest miss is written); 130 interrupted (resumable).
+Exit codes: 0 done; 2 bad input; 3 no feasible recipe (the nearest miss is written), or a limit is broken; 4 with
+``--strict`` where a limit was not shown to hold; 130 interrupted (resumable).
 A command parses, calls a public function of :mod:`sousvit`, and prints what that returns.
 """
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from sousvit.result import Result
     from sousvit.search.budget import Budget
     from sousvit.search.callbacks import Callback
+    from sousvit.search.verdict import Status
 
-BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
+BAD_INPUT, INFEASIBLE, NOT_SHOWN, INTERRUPTED = 2, 3, 4, 130
 
 app = typer.Typer(
     name="sousvit",
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+Strict = Annotated[bool, typer.Option("--strict", help="exit code 4 where a limit was not shown to hold")]
 Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the run folders")]
 RUNS = Path("runs")
 DataRoot = Annotated[
@@ -76,6 +79,7 @@ def search_command(
     earlier: Annotated[str | None, typer.Option("--from", help="an earlier run to continue from")] = None,
     data_root: DataRoot = None,
     runs: Runs = RUNS,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Search for the best recipe; live progress, then the recipe table. Exit code 3: nothing fits."""
@@ -91,13 +95,13 @@ def search_command(
         return Search(asked, run=folder, executor=executor, callbacks=[view], earlier=before).optimize()
 
     given = {"trials": trials, "time": time, "seed": seed, "executor": executor, "data-root": data_root}
-    command = _command("search", budget, runs, given)
+    command = _command("search", budget, runs, given) + (" --strict" if strict else "")
     result = _watched(optimize, asked, folder, command, as_json)
     if as_json:
         _print_json({"run": str(folder), **result.answer.to_dict()})
     else:
         print_answer(console(), result.answer, asked, folder, folder / "report.html")
-    sys.exit(0 if result.answer.feasible else INFEASIBLE)
+    sys.exit(_exit_code(result.status, strict))
 
 
 @app.command("study", hidden=True)
@@ -159,12 +163,13 @@ def recipe_command(
     budget: Annotated[Path, typer.Argument(help="another budget: limits, optimize")],
     out: Annotated[Path | None, typer.Option(help="write the recipe here")] = None,
     runs: Runs = RUNS,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run's archive at once, without a new search."""
     from sousvit.runs import open_run
 
-    _give_archive_answer(open_run(_folder(runs, run)).answer(budget), out, as_json)
+    _give_archive_answer(open_run(_folder(runs, run)).answer(budget), out, strict, as_json)
 
 
 @app.command("retarget")
@@ -173,6 +178,7 @@ def retarget_command(
     budget: Annotated[Path, typer.Argument(help="another budget: targets, limits, optimize")],
     out: Annotated[Path | None, typer.Option(help="write the recipe here")] = None,
     runs: Runs = RUNS,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Answer for other targets: measure the artifacts that a run kept there, without a new search."""
@@ -181,7 +187,7 @@ def retarget_command(
 
     with spinner("asking the devices", quiet=as_json) as progress:
         result = open_run(_folder(runs, run)).retarget(budget, progress=progress)
-    _give_archive_answer(result, out, as_json)
+    _give_archive_answer(result, out, strict, as_json)
 
 
 @app.command("apply")
@@ -345,7 +351,13 @@ def _command(verb: str, path: Path, runs: Path, given: Mapping[str, object]) -> 
     return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
 
 
-def _give_archive_answer(result: Result, out: Path | None, as_json: bool) -> None:
+def _exit_code(status: Status, strict: bool) -> int:
+    if status == "infeasible":
+        return INFEASIBLE
+    return NOT_SHOWN if strict and status != "holds" else 0
+
+
+def _give_archive_answer(result: Result, out: Path | None, strict: bool, as_json: bool) -> None:
     from sousvit.search.report.terminal import console, print_archive_answer
 
     answer = result.answer
@@ -355,7 +367,7 @@ def _give_archive_answer(result: Result, out: Path | None, as_json: bool) -> Non
         _print_json(answer.to_dict())
     else:
         print_archive_answer(console(), answer, result.budget)
-    sys.exit(0 if answer.feasible else INFEASIBLE)
+    sys.exit(_exit_code(answer.status, strict))
 
 
 def _new_name(stem: str) -> str:

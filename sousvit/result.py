@@ -202,23 +202,13 @@ class Result:
         return UserError(f"{what} needs a trial that finished", f"none in {self.folder}", "give the search more time")
 
     def __str__(self) -> str:
-        lines = [self.status, *(f"  {line}" for line in self._limit_lines())]
+        lines = [self.status, *(f"  {limit}" for limit in self.answer.limits)]
         if self.answer.chosen is not None:
             from sousvit.search.report.terminal import short_recipe, show
 
             figures = [f"{name} {show(self.figures[name])}" for name in self.budget.optimize if name in self.figures]
             lines += [f"recipe  {short_recipe(self.answer.chosen.recipe)}", f"        {', '.join(figures)}"]
         return "\n".join([*lines, f"run     {self.folder}"])
-
-    def _limit_lines(self) -> list[str]:
-        from sousvit.search.report.terminal import show
-
-        lines = []
-        for limit in self.answer.limits:
-            figure = show(self.figures[limit.name]) if limit.name in self.figures else "was not measured"
-            where = f" on {limit.images}" if limit.images else ""
-            lines.append(f"{limit.name} {figure}{where}, limit {limit.bound}: {limit.verdict}")
-        return lines
 
     def __repr__(self) -> str:
         return f"<Result {self.status}: {self.folder}>"

@@ -1,11 +1,10 @@
 """Real compressed models, image by image: what :mod:`run` draws its searches from.
 
-    python benchmarks/limits_hold/pool.py --data DIR --model VIT.safetensors --minutes 8 --out cifar10.npz
-    python benchmarks/limits_hold/pool.py --data FOLDER_OF_FASHION_MNIST --minutes 6 --out fashion-mnist.npz
+    python benchmarks/limits_hold/pool.py --data FASHION_MNIST --out pool.npz
 
-Recipes of the training-free space (a few techniques each, mildly set, so that most lose little) are built, exported and
-measured by the same code that judges a trial: latency and size beside the base, and whether each of 10,000 images that
-the base was neither trained nor chosen on is classified correctly.
+A small Vision Transformer (16 tokens, so that many of its kind can be judged on many images) is trained on the first
+20,000 images of Fashion-MNIST. Recipes of one to three pruning techniques, set so that most lose little, are built by
+the code that builds them in a search, repair included, and classify images that neither the base nor a repair met.
 """
 
 from __future__ import annotations
@@ -13,139 +12,116 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sousvit.errors import TrialError, UserError
-from sousvit.objectives.objective import Stage
-from sousvit.objectives.subject import measure
-from sousvit.search.budget import make_budget, open_space
-from sousvit.search.judging.subjects import Subjects
+from sousvit.models.load import ModelSpec, load
+from sousvit.search.judging.build import Workshop
+from sousvit.spaces.module_shape import macs_of, shape_of
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape
-from sousvit.spaces.space import Space
+from sousvit.spaces.space import Space, make_space
+from sousvit.spaces.training.base import TrainSpec, train_base
+from sousvit.spaces.training.loop import predict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.provenance import provenance
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "fashion-mnist"
-#: What a pool is made of. Low-rank layers and merged tokens are slower than what they replace in small models.
-TECHNIQUES = ("prune_depth", "prune_embed", "prune_head_dim", "prune_heads", "prune_mlp", "int8_dynamic", "weight_only")
-#: Technique settings are drawn up to this share of each one's own scale.
-MOST = 0.45
+TECHNIQUES = ("prune_depth", "prune_embed", "prune_head_dim", "prune_heads", "prune_mlp")
+#: Images that are neither trained nor chosen on.
+UNSEEN = 16_000
+MODEL = {
+    "name": "vit_tiny_patch16_224",
+    "args": {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 64, "depth": 5, "num_heads": 4,
+             "num_classes": 10, "class_token": False, "global_pool": "avg"},
+    "mean": [0.286],
+    "std": [0.353],
+}  # fmt: skip
 
 
 def main() -> None:
-    """Build, judge and write."""
+    """Train, build, judge and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="train.parquet and test.parquet, or Fashion-MNIST")
-    parser.add_argument("--model", type=Path, help="the base of CIFAR-10")
-    parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="cifar10.npz")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the four IDX files")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--recipes", type=int, default=100)
+    parser.add_argument("--images", type=int, default=16_000, help="of the unseen ones")
+    parser.add_argument("--checkpoint", type=Path, help="kept, and taken where it is there")
+    parser.add_argument("--out", default="pool.npz")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = pooled(asked(given), Path(folder), given)
-    recipes, correct, base, figures = found
-    command = f"python benchmarks/limits_hold/pool.py --minutes {given.minutes:g} --seed {given.seed} --out {given.out}"
-    facts = {"figures": figures, "recipes": recipes, "provenance": provenance(command)[0]}
+        base, correct, figures = pooled(given, given.checkpoint or Path(folder) / "base.safetensors")
+    command = f"python benchmarks/limits_hold/pool.py --data DIR --recipes {given.recipes} --images {given.images}"
+    facts = {"figures": figures, "provenance": provenance(command)[0], "top1": float(base.mean())}
+    packed = np.packbits(correct, axis=1)
     path = Path(__file__).with_name(given.out)
-    np.savez_compressed(
-        path, base=np.packbits(base), correct=np.packbits(correct, axis=1), count=len(base), facts=json.dumps(facts)
-    )
+    np.savez_compressed(path, base=np.packbits(base), correct=packed, count=len(base), facts=json.dumps(facts))
     drops = base.mean() - correct.mean(1)
-    print(f"{path.name}: {len(correct)} recipes, drops {np.quantile(drops, [0, 0.25, 0.5, 0.75, 1]).round(4)}")
+    print(f"{path.name}: base {base.mean():.4f}, drops {np.quantile(drops, [0, 0.25, 0.5, 0.75, 1]).round(4)}")
 
 
-def asked(given: argparse.Namespace) -> dict[str, Any]:
-    """The budget as plain values; ``validation`` are images that the base never met."""
-    data: dict[str, Any]
-    if given.model is None:
-        name = "t10k-images-idx3-ubyte.gz"
-        train = str((EXAMPLE / "data" / "train-images-idx3-ubyte.gz").resolve())
-        data = {"format": "idx", "train": train, "validation": str((given.data / name).resolve())}
-        model = {"checkpoint": str((EXAMPLE / "base.safetensors").resolve())}
-    else:
-        files = {part: str((given.data / f"{part}.parquet").resolve()) for part in ("train", "test")}
-        data = {"format": "parquet", **files, "validation": {"last": 5000}, "limit_train": 2000}
-        model = {"checkpoint": str(given.model.resolve())}
-    if "test" not in data:
-        data["test"] = str((EXAMPLE / "data" / "test-images-idx3-ubyte.gz").resolve())
-    return {
-        "model": model,
-        "data": {**data, "calibration": 128},
-        "limits": {"accuracy_drop": 0.02},
-        "optimize": ["latency", "size"],
-        "space": {"techniques": dict.fromkeys(TECHNIQUES)},
-        "search": {"measure_time": 0.3, "cache_gb": 0.5},
-    }
+def pooled(given: argparse.Namespace, checkpoint: Path) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """``[images]`` whether the base is right, ``[recipes, images]`` of the others, and what each costs."""
+    files = {"train": given.data / "train-images-idx3-ubyte.gz", "test": given.data / "t10k-images-idx3-ubyte.gz"}
+    data = {"format": "idx", "validation": {"last": UNSEEN}, "limit_train": 20_000, "calibration": 256}
+    data |= {part: str(path.resolve()) for part, path in files.items()}
+    training = {"epochs": given.epochs, "augmentation": "flip"}
+    spec = TrainSpec.model_validate({"model": MODEL, "data": data, "training": training})
+    if not checkpoint.exists():
+        train_base(spec, checkpoint)
+    base = load(ModelSpec(checkpoint=str(checkpoint)).resolved(Path()))
+    workshop = Workshop(base, spec.data)
+    shape = shape_of(base.module, "base", base.size, base.channels, base.num_classes)
+    space, _ = make_space({"techniques": dict.fromkeys(TECHNIQUES)}, shape, ["onnxruntime"])
+    images = workshop.splits.validation.head(given.images)
 
+    def right(model: torch.nn.Module) -> Any:
+        return (predict(model, images, base.normalise).argmax(1) == images.labels).numpy()
 
-def pooled(values: dict[str, Any], folder: Path, given: argparse.Namespace) -> tuple[list[str], Any, Any, Any]:
-    """Recipes, ``[recipes, images]`` whether each is right, ``[images]`` of the base, and the figures of each."""
-    budget = make_budget(values, Path())
-    subjects = Subjects({"budget": budget.model_dump(mode="json"), "folder": folder}, lambda *_: None)
-    subjects.start(None)
-    space, _ = open_space(budget, subjects.shape)
-    images = [subjects.final_images()] if given.model is not None else []
-    parts = [subjects.base.images, *images]
-
-    def right(subject: Any) -> Any:
-        found = []
-        for part in parts:
-            subject.images = part
-            found.append(subject.evaluation.correct)
-            del subject.evaluation  # kept by the subject, of the earlier images
-        return np.concatenate(found)
-
-    base = right(subjects.base)
-    chance, end = random.Random(given.seed), time.monotonic() + 60 * given.minutes
-    rows: list[Any] = []
-    recipes: list[str] = []
-    figures: list[dict[str, list[float | None]]] = []
-    while time.monotonic() < end:
-        recipe = drawn(space, subjects.shape, chance)
-        if recipe is None or recipe.hash in recipes:
+    chance = random.Random(0)
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    while len(found) < given.recipes:
+        recipe = drawn(space, shape, chance)
+        if recipe is None or recipe.hash in found:
             continue
         try:
-            subject = subjects.trained(recipe, 1.0, folder / "artifacts" / recipe.hash, {})
-            found = measure(subject, subjects.at(Stage.ARTIFACT))
-            rows.append(right(subject))
+            model = workshop.model(recipe)
         except TrialError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        finally:
-            shutil.rmtree(folder / "artifacts" / recipe.hash, ignore_errors=True)
-        recipes.append(recipe.hash)
-        names = ("latency_ratio", "size_ratio", "size")
-        figures.append({name: [found[name].value, found[name].low, found[name].high] for name in names})
-        drop = base.mean() - rows[-1].mean()
-        print(f"{len(rows)} drop {drop:.4f} ratio {found['latency_ratio'].value:.3f} {recipe}", file=sys.stderr)
-    subjects.close()
-    return recipes, np.array(rows), base, figures
+        costs = {"macs": macs_of(model, (base.channels, *base.size)) / 1e6, "params": shape_params(model)}
+        found[recipe.hash] = right(model), {"recipe": recipe.to_dict(), **costs}
+        print(f"{len(found)} {found[recipe.hash][0].mean():.4f} {costs} {recipe}", file=sys.stderr)
+    costs = {"macs": macs_of(base.module, (base.channels, *base.size)) / 1e6, "params": shape_params(base.module)}
+    rows = list(found.values())
+    return right(base.module), np.array([row for row, _ in rows]), [{"recipe": None, **costs}, *(c for _, c in rows)]
+
+
+def shape_params(model: torch.nn.Module) -> float:
+    """Parameters in millions."""
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
 
 
 def drawn(space: Space, shape: ModelShape, chance: random.Random) -> Recipe | None:
-    """One to three techniques at mild settings, and a deployment."""
+    """One to three techniques; the more there are, the milder."""
     options = [chance.choice(group) for group in space.groups]
     steps: list[Step] = []
-    for option in chance.sample(options, chance.choice((1, 2, 2, 3))):
-        step = option.at_level(chance.uniform(0, MOST), shape)
+    count = chance.choice((1, 1, 2, 2, 3))
+    for option in chance.sample(options, count):
+        step = chance.choice(option._active(shape)) if count == 1 else option.at_level(chance.uniform(0, 0.5), shape)
         steps += [] if step is None else [step]
-    runtime, deploy = chance.choice(list(space.deploys.values()))
-    last = [] if deploy is None else [deploy.default_step()]
     try:
-        recipe = Recipe((*steps, *last), runtime).canonical(shape)
+        recipe = Recipe(tuple(steps), "onnxruntime").canonical(shape)
         recipe.reshape(shape)
     except UserError:
         return None
-    return recipe
+    return recipe if recipe.steps else None
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
+from sousvit.search.verdict import JudgedLimit
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
     if answer.chosen is None:
         out.print("infeasible: no trial finished", highlight=False)
         return
-    out.print(answer_table(answer.rows, budget))
+    out.print(answer_table(answer, budget))
     _print_verdict(out, answer)
     _print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
@@ -162,9 +163,10 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
             out.print(f"gates    {gated}: about {saved:.1f} min saved", highlight=False)
 
 
-def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
-    """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    title = f"measured in one session on {budget.data.final_name}; {budget.where}"
+def answer_table(answer: Answer, budget: Budget) -> Table:
+    """Base, best single technique, the recipe, and the recipe without each technique; all on the same images."""
+    rows = answer.rows
+    title = f"measured in one session on {answer.images or budget.data.final_name}; {budget.where}"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in headings(budget, rows):
@@ -220,13 +222,28 @@ def _interval(shown: float, value: Measurement, convert: Callable[[float], float
     return f"{text} [{pattern.format(low)}, {pattern.format(high)}]"
 
 
+#: Colours of a verdict, of one limit and of all together.
+COLOURS = {
+    "holds": "green",
+    "not shown": "yellow",
+    "not shown on the test split": "yellow",
+    "broken": "red",
+    "infeasible": "red",
+}
+
+
 def _print_verdict(out: Console, answer: Answer) -> None:
+    said = answer.status
     if not answer.feasible:
-        out.print(
-            f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}",
-            highlight=False,
-            markup=False,
-        )
+        said = f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}"
+    out.print(f"status   {said}", style=COLOURS[answer.status], highlight=False, markup=False)
+    print_limits(out, answer.limits)
+
+
+def print_limits(out: Console, limits: Sequence[JudgedLimit]) -> None:
+    """A line a limit: its figure, on which images, the bound, and whether it was shown to hold."""
+    for limit in limits:
+        out.print(f"limit    {limit}", style=COLOURS[limit.verdict], highlight=False, markup=False)
 
 
 def _print_notes(out: Console, notes: Sequence[str]) -> None:
