@@ -285,6 +285,13 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", d
     return budget
 
 
+def read_budget(given: Budget | str | Path | Mapping[str, Any]) -> Budget:
+    """A budget as a caller gives it (a value, a file, plain values), with its plug-ins loaded and paths absolute."""
+    if isinstance(given, str | Path):
+        return Budget.read(given)
+    return make_budget(given.model_dump(mode="json") if isinstance(given, Budget) else given, Path())
+
+
 def _check_task(budget: Budget) -> None:
     """Model, data and objectives belong to one task."""
     task = budget.model.task

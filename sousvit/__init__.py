@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         list_techniques,
         measure,
         replay,
+        verify,
     )
 
 __version__ = "0.1.0"
@@ -82,6 +83,7 @@ __all__ = [
     "replay",
     "survey",
     "techniques",
+    "verify",
 ]
 
 #: Module by public name; a name of another there stands behind the colon.
@@ -118,6 +120,7 @@ _PLACES = {
     "register_technique": "sousvit.plugins",
     "replay": "sousvit.tools",
     "survey": "sousvit.api",
+    "verify": "sousvit.tools",
 }
 
 

@@ -225,6 +225,27 @@ def measure_command(
     _print_json(measured.to_dict()) if as_json else print_measured(console(), measured.to_dict())
 
 
+@app.command("verify")
+def verify_command(
+    what: Annotated[Path, typer.Argument(help="recipe YAML, artifact folder, or bundle")],
+    budget: Annotated[Path, typer.Argument(help="budget YAML: model, data, target and limits")],
+    junit: Annotated[Path | None, typer.Option(help="write JUnit XML here, a test case a limit")] = None,
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Hold a recipe or artifact against every limit of a budget, on the test split. Exit code 3: one is broken."""
+    from sousvit.search.budget import Budget
+    from sousvit.search.report.terminal import console, print_verification, spinner
+    from sousvit.tools import verify
+
+    asked = Budget.read(budget, data_root)
+    with spinner("verifying", quiet=as_json) as progress:
+        found = verify(what, asked, junit=junit, strict=strict, progress=progress)
+    _print_json(found.to_dict()) if as_json else print_verification(console(), found)
+    sys.exit(_exit_code(found.status, strict))
+
+
 @app.command("report")
 def report_command(
     run: Annotated[str, typer.Argument(help="a run")],

@@ -145,7 +145,7 @@ class Subjects:
         if held_back is not None:
             self.unseen_base = replace(self.base, images=held_back)
         with open_session(artifact, available_cores()) as session:
-            found = check_parity(session, self.base.model, self._probe_images(), quantized=False)
+            found = check_parity(session, self.base.model, self.probe_images(), quantized=False)
         if known is not None:
             return known
         values = measure(self.base, self.objectives)
@@ -229,7 +229,7 @@ class Subjects:
         if structure is not None and not recipe.shapes_by_data:
             subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
         with open_session(artifact, available_cores()) as session:
-            check_parity(session, model, self._probe_images(), quantized=recipe.is_quantized)
+            check_parity(session, model, self.probe_images(), quantized=recipe.is_quantized)
         return subject
 
     def final_images(self) -> ImageSet:
@@ -267,7 +267,8 @@ class Subjects:
             task=self.task,
         )
 
-    def _probe_images(self) -> Any:
+    def probe_images(self) -> Any:
+        """Normalised float32 images ``[B, C, H, W]`` that an artifact is compared with its model on."""
         images = self._splits.validation.head(16).images()
         return self._model.normalise(images).numpy()
 

@@ -21,6 +21,7 @@ from sousvit.search.verdict import JudgedLimit
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
+    from sousvit.search.judging.verification import Verification
     from sousvit.spaces.space import Space
 
 
@@ -285,6 +286,22 @@ def print_applied(out: Console, result: Mapping[str, Any]) -> None:
 def print_measured(out: Console, result: Mapping[str, Any]) -> None:
     """What ``sousvit measure`` measured."""
     _print_pairs(out, result["figures"])
+
+
+def print_verification(out: Console, found: Verification) -> None:
+    """What ``sousvit verify`` found."""
+    table = Table(title=f"{found.subject} on {found.target}", title_justify="left")
+    for heading in ("limit", "figure", "images", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for limit in found.limits:
+        value = None if limit.value is None else Measurement(limit.value, limit.low, limit.high)
+        figure = "was not measured" if value is None else show(value)
+        table.add_row(f"{limit.name} {limit.bound}", figure, limit.images, limit.verdict, style=COLOURS[limit.verdict])
+    out.print(table)
+    if found.parity is not None:
+        out.print(f"parity   relative error of the logits {found.parity:.2g}", highlight=False)
+    _print_notes(out, found.notes)
+    out.print(f"status   {found.status}", style=COLOURS[found.status], highlight=False, markup=False)
 
 
 def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
