@@ -39,7 +39,7 @@ def test_a_recipe_is_held_against_every_limit_on_the_test_split(verified):
 
 
 def test_the_junit_file_has_a_case_a_limit_and_one_for_parity(verified):
-    home, _, found = verified
+    home, _, _ = verified
     root = ElementTree.parse(home / "out" / "junit.xml").getroot()
     cases = root.findall("testsuite/testcase")
     assert root.tag == "testsuites" and len(cases) == 4 == int(root.get("tests"))
