@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from sousvit.search.executors.executor import Verify
 from sousvit.search.executors.simulated import SimulatedExecutor
 from sousvit.search.goals import Goals
 from sousvit.search.limits import parse_limits
+from sousvit.search.results import choose
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 
@@ -80,10 +81,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--searches", type=int, default=40, help="of each limit and size of validation")
     parser.add_argument("--candidates", type=int, default=40, help="of each search")
+    parser.add_argument("--pool", type=Path, default=Path(__file__).with_name("pool.npz"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--confirm", type=float, nargs="+", default=[0.0, CONFIRM])
     given = parser.parse_args()
-    folder = Path(__file__).parent
-    pool = Pool.read(folder / "pool.npz")
+    pool = Pool.read(given.pool)
     rows = []
     for limit, size, seed in itertools.product(LIMITS, VALIDATION, range(given.searches)):
         chance = np.random.default_rng([seed, size, round(1000 * limit)])
@@ -92,10 +94,10 @@ def main() -> None:
             found = searched(pool, candidates[: given.candidates], images[:size], images[size:], limit, share)
             rows.append({"limit": limit, "validation": size, "seed": seed, "confirm": share, **found})
     frame = pd.DataFrame(rows)
-    frame.round(5).to_csv(folder / "raw.csv", index=False)
+    frame.round(5).to_csv(given.out / "raw.csv", index=False)
     command = f"python benchmarks/limits_hold/run.py --searches {given.searches} --candidates {given.candidates}"
     text = "\n".join([*provenance(command), *summary(frame, pool)]) + "\n"
-    write_result(folder / "result.md", text)
+    write_result(given.out / "result.md", text)
     print(text)
 
 
@@ -111,24 +113,23 @@ def searched(
     held_back, judging = np.split(given, [round(share * len(given))])
     base = BaseRecord({"macs": Measurement(pool.costs[0]["macs"])}, {}, {}, num_unseen=len(held_back))
     goals = Goals(parse_limits({"accuracy_drop": limit}, CONFIDENCE), {"macs": 1.0}, base.values)
-    names = {json.dumps(pool.costs[place + 1]["recipe"], sort_keys=True): int(place) for place in candidates}
+    recipes = {int(place): Recipe.from_dict(pool.costs[place + 1]["recipe"]) for place in candidates}
+    places = {recipe.hash: place for place, recipe in recipes.items()}
 
     def verify(request: Verify) -> dict[str, Measurement]:
-        figures = pool.figures(names[json.dumps(request.recipe, sort_keys=True)], held_back) if share else {}
-        return figures
+        return pool.figures(places[Recipe.from_dict(request.recipe).hash], held_back)
 
     with tempfile.TemporaryDirectory() as folder, closing(Archive(Path(folder), writable=True)) as archive:
         archive.append("base", base=base.to_dict())
-        for place in candidates:
-            trial = Trial.pending(Recipe.from_dict(pool.costs[place + 1]["recipe"]), 1.0, 0)
-            values = pool.figures(place, judging)
-            archive.add(Trial(trial.key, trial.recipe, 1.0, 0, "complete", values))
+        for place, recipe in recipes.items():
+            archive.add(replace(Trial.pending(recipe, 1.0, 0), status="complete", values=pool.figures(place, judging)))
         executor = SimulatedExecutor(base, lambda job: NotImplemented, answers={Verify: verify})
-        answer = confirmed_answer(archive, goals, CONFIDENCE, executor, Callback())
+        # With nothing held back, as every search ended before: the best of those that hold the limit on validation.
+        answer = confirmed_answer(archive, goals, CONFIDENCE, executor, Callback()) if share else choose(archive, goals)
         tried = archive.num_tried
     if answer.chosen is None or not answer.feasible:
         return {"answer": "infeasible", "tried": tried}
-    place = names[json.dumps(answer.chosen.recipe, sort_keys=True)]
+    place = places[answer.chosen.parsed.hash]
     confirmed = answer.confirmation is not None and answer.confirmation.holds
     drop = pool.base[fresh].mean() - pool.correct[place][fresh].mean()
     return {
@@ -143,35 +144,39 @@ def searched(
 
 def summary(frame: pd.DataFrame, pool: Pool) -> list[str]:
     """Shares with their 95% Wilson intervals, and costs."""
+    of_base = f"base {100 * pool.base.mean():.2f}% top-1"
     lines = [
-        f"Pool: {len(pool.correct)} recipes, {len(pool.base):,} images. {pool.provenance}",
+        f"Pool: {len(pool.correct)} recipes, {len(pool.base):,} images, {of_base}. {pool.provenance}",
         "",
-        f"One-sided confidence {CONFIDENCE:g}. *Hold*: answers whose loss on images that nobody used is within the limit;"
-        " of searches with images held back, those that were confirmed (the others say *not shown*). *Fewer MACs*:"
-        " geometric mean over the same searches; where nothing was confirmed, what is returned counts all the same.",
+        f"One-sided confidence {CONFIDENCE:g}. *Hold*: answers whose loss on images that nobody used is within the",
+        "limit; of searches that hold images back, the confirmed ones (the others' verdict is *not shown*). *MACs*:",
+        "geometric mean, relative to the base. *Paid*: MACs of the confirmed answers, relative to what the same",
+        "searches answer when they hold nothing back. *Tried*: recipes, on the images held back.",
         "",
-        "| held back | validation | limit | answers that hold | confirmed | fewer MACs | tried |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
+        "| held back | validation | limit | searches | answers that hold | confirmed | MACs | paid | tried |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     groups: list[tuple[Any, Any, pd.DataFrame]] = [("all", "all", frame)]
     groups += [(size, "all", part) for size, part in frame.groupby("validation")]
     groups += [("all", f"{100 * limit:g} points", part) for limit, part in frame.groupby("limit")]
     for size, limit, part in groups:
+        plain = part[part.confirm == 0].set_index(["limit", "validation", "seed"]).macs_ratio
         for share, rows in part.groupby("confirm"):
-            lines.append(f"| {share:g} | {size} | {limit} | {' | '.join(_cells(rows, share > 0))} |")
+            lines.append(f"| {share:g} | {size} | {limit} | {' | '.join(_cells(rows, plain, share > 0))} |")
     return lines
 
 
-def _cells(rows: pd.DataFrame, confirmed: bool) -> list[str]:
-    counted = rows[rows.answer == "confirmed"] if confirmed else rows[rows.answer != "infeasible"]
-    holding = int(counted.fresh_holds.astype(bool).sum())
-    low, high = wilson(holding, len(counted)) if len(counted) else (0.0, 1.0)
-    share = (
-        f"{holding} of {len(counted)}: {100 * holding / max(1, len(counted)):.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-    )
-    gain = float(np.exp(-np.log(rows.macs_ratio.dropna()).mean()))
-    part = f"{100 * len(counted) / len(rows):.0f}%" if confirmed else "-"
-    return [share, part, f"{gain:.3f}x", f"{rows.tried.mean():.2f}"]
+def _cells(rows: pd.DataFrame, plain: pd.Series, confirmed: bool) -> list[str]:
+    counted = rows[rows.answer == ("confirmed" if confirmed else "not confirmed")]
+    holding, count = int(counted.fresh_holds.astype(bool).sum()), len(counted)
+    low, high = wilson(holding, count) if count else (0.0, 1.0)
+    interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
+    share = f"{holding} of {count}: **{100 * holding / max(1, count):.1f}%** {interval}"
+    before = plain.reindex(pd.MultiIndex.from_frame(counted[["limit", "validation", "seed"]])).to_numpy(float)
+    own = counted.macs_ratio.to_numpy(float)
+    paid = f"{np.exp(np.nanmean(np.log(own / before))):.3f}x" if confirmed else "-"
+    part = f"{100 * count / len(rows):.0f}%" if confirmed else "-"
+    return [str(len(rows)), share, part, f"{np.exp(np.log(own).mean()):.3f}", paid, f"{rows.tried.mean():.2f}"]
 
 
 if __name__ == "__main__":
