@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import sousvit
 from sousvit.data import Splits
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
@@ -178,3 +179,29 @@ def test_a_search_continues_only_from_a_run_that_held_back_the_same_images(simul
     other = run.budget.model_copy(update={"search": run.budget.search.model_copy(update={"confirm": 0.2})})
     with pytest.raises(UserError, match=r"held back the same images; received confirm: 0\.4"):
         take_over(Archive(tmp_path / "next", writable=True), other, run.archive.folder)
+
+
+SPACE = {"techniques": {"prune_depth": {"drop": [0, 1]}, "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]}}}
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_real_search_confirms_its_answer_on_images_that_judged_no_trial(tiny_project, tmp_path, monkeypatch, labels):
+    monkeypatch.setattr("sousvit.search.judging.subjects.available_cores", lambda: 1)
+    data = {**tiny_project.data_spec().model_dump(mode="json", exclude_defaults=True), "validation": 300}
+    name = "accuracy_drop" if labels else "agreement_drop"
+    changes = {} if labels else {"labels": False, "test": None}
+    budget = tiny_project.write_budget(
+        tmp_path / "budget.yaml",
+        data={**data, **changes},
+        limits={name: 0.9},
+        optimize=["size"],
+        space=SPACE,
+        search={"trials": 2, "measure_time": 0.05, "leave_one_out": False},
+    )
+    result = sousvit.Search(budget, run=tmp_path / "run", executor="inline").optimize()
+    found = result.answer.confirmation
+    assert found.holds and found.num_images == 120 and found.values[name].high is not None
+    assert result.status == "holds"
+    assert result.limits.loc[name, "images"] == ("the test split" if labels else "images held back")
+    judged = sousvit.open_run(tmp_path / "run").answer()
+    assert judged.status == "not shown on the test split" and judged.limits.loc[name, "verdict"] == "not shown"

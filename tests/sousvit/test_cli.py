@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from sousvit.cli import _command
+from sousvit.cli import _command, _exit_code
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -261,3 +261,10 @@ def test_the_command_to_resume_keeps_every_option_that_was_given():
         "search b.yaml --trials 3 --time 60s --data-root data"
     )
     assert _command("survey", Path("b.yaml"), Path("/other"), {}) == "survey b.yaml --runs /other"
+
+
+@pytest.mark.parametrize(
+    ("status", "lenient", "strict"), [("holds", 0, 0), ("not shown on the test split", 0, 4), ("infeasible", 3, 3)]
+)
+def test_what_was_not_shown_is_an_error_only_where_that_is_asked(status, lenient, strict):
+    assert (_exit_code(status, strict=False), _exit_code(status, strict=True)) == (lenient, strict)

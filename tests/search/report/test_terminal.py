@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.callbacks import Counts
-from sousvit.search.report.terminal import console, print_applied, trial_line
+from sousvit.search.report.terminal import console, print_applied, print_limits, trial_line
 from sousvit.search.trial import Trial
+from sousvit.search.verdict import JudgedLimit
 
 RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxruntime"}
 
@@ -36,3 +40,13 @@ def test_what_reading_the_data_changed_is_printed_with_an_applied_recipe():
     with out.capture() as captured:
         print_applied(out, result)
     assert captured.get().splitlines()[-1] == "note: 3 boxes [cut] in train"
+
+
+@pytest.mark.parametrize(("verdict", "colour"), [("holds", "32"), ("not shown", "33"), ("broken", "31")])
+def test_only_what_holds_is_green(verdict, colour):
+    out = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=160)
+    limit = JudgedLimit("accuracy_drop", "<= 0.02", 0.018, 0.01, 0.026, 0.9, "the test split", verdict)
+    print_limits(out, [limit])
+    said = out.file.getvalue()
+    assert f"\x1b[{colour}m" in said and said.count("\x1b[32m") == (verdict == "holds")
+    assert f"accuracy_drop 0.018 [0.01-0.026] on the test split, limit <= 0.02 at 0.9 confidence: {verdict}" in said
