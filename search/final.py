@@ -37,8 +37,8 @@ def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Execu
     )
     if budget.data.has_test:  # an answer that was cut short before told nobody anything
         archive.append("test_told")
-    if table.sheet is not None:
-        write_atomic(archive.folder / CONTACT_SHEET, table.sheet)
+    if table.contact_sheet is not None:
+        write_atomic(archive.folder / CONTACT_SHEET, table.contact_sheet)
     answer = judged(replace(answer, rows=table.rows, images=table.images), budget)
     notes = _notes(answer, goals) + _notes_on_confirmation(answer, archive, budget)
     notes += _notes_on_data(budget.data, answer.images) + table.notes

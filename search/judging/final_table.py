@@ -63,7 +63,7 @@ def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
             continue  # a part that cannot stand alone has no row
         recipes[role] = recipe
     rows = tuple(_rows(subjects, built, recipes))
-    sheet = subjects.sheet(Recipe.from_dict(request.recipe))
+    sheet = subjects.contact_sheet(Recipe.from_dict(request.recipe))
     return FinalTable(rows, tuple(skipped), sheet, subjects.notes, subjects.final_name)
 
 

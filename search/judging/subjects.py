@@ -31,6 +31,7 @@ from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Progress
+from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.trial import BaseRecord
 from sousvit.search.verdict import HELD_BACK
@@ -148,6 +149,9 @@ class Subjects:
             found = check_parity(session, self.base.model, self.probe_images(), quantized=False)
         if known is not None:
             return known
+        if self.budget.data.kind == "labelled":
+            where = f"{len(self.base.images)} validation images"
+            check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
@@ -169,7 +173,7 @@ class Subjects:
     @property
     def notes(self) -> tuple[str, ...]:
         """What reading the data so far dropped or changed."""
-        return tuple(self._splits.notes)
+        return *self._model.notes, *self._splits.notes
 
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""
@@ -242,7 +246,7 @@ class Subjects:
         data = self.budget.data
         return HELD_BACK if data.final_is_validation and self._splits.held_back is not None else data.final_name
 
-    def sheet(self, recipe: Recipe) -> bytes | None:
+    def contact_sheet(self, recipe: Recipe) -> bytes | None:
         """A contact sheet (PNG) of the images that a recipe is built from, where they are synthesised."""
         return self._sheet(self._builder.context_of(recipe).train)
 
@@ -253,7 +257,8 @@ class Subjects:
         base = self._model
         shape = (1, base.channels, *base.size)
         self.progress("exporting", 0, 0)
-        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
+        how, step = base.preprocess.steps, recipe.deploy_step
+        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, step, context, folder, how)
 
     def _subject(self, model: torch.nn.Module, artifact: Any) -> MeasuredSubject:
         return MeasuredSubject(
