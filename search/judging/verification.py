@@ -150,10 +150,11 @@ def _of_artifact(subjects: Subjects, artifact: Artifact) -> ArtifactSubject:
     if artifact.runtime not in budget.runtimes:
         rule = f"an artifact runs on the budget's targets ({', '.join(budget.runtimes)})"
         raise UserError(rule, artifact.runtime, "verify it with a budget whose targets have this runtime")
-    own, known = artifact, base.artifact
-    if (own.input_shape, own.mean, own.std) != (known.input_shape, known.mean, known.std):
-        received = f"{own.input_shape}, mean {own.mean}, std {own.std}; {known.input_shape} of the base"
-        raise UserError("an artifact takes images as the budget's model does", received, "name the model it came from")
+    for what in ("input_shape", "mean", "std", "preprocess"):
+        own, known = getattr(artifact, what), getattr(base.artifact, what)
+        if own != known:
+            rule = "an artifact takes images as the budget's model does"
+            raise UserError(rule, f"{what} {own}, of the model {known}", "name the model that it was made from")
     return ArtifactSubject(
         artifact=artifact,
         devices=base.devices,
