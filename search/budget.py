@@ -34,12 +34,19 @@ LEVERS = ("gates", "starters", "unrecovered", "variants")
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 
 
+#: Share of the validation images that is held back from the trials.
+CONFIRM = 0.4
+
+
 class SearchLimits(Checked):
     """The limits of a search: when it ends, what one trial may take, how sure a hard limit must be.
 
     ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
     interval is judged at that end of it, because a recipe picked for just holding a limit on validation
     images breaks it on other images half of the time (0.5 judges the figure itself).
+
+    ``confirm`` is the share of the validation images that no trial is judged on: the answer is confirmed there, because
+    the choice among many candidates flatters the chosen one on the images that judged it.
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
     times as much where that is less than all of them; a rung that costs nearly as much as the next one, because
@@ -70,6 +77,7 @@ class SearchLimits(Checked):
     eta: float = Field(default=4.0, ge=1.5)
     explore_share: float = Field(default=0.45, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
+    confirm: float = Field(default=CONFIRM, ge=0, le=0.8)
     leave_one_out: bool = True
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
@@ -252,9 +260,10 @@ class Budget(Checked):
     @property
     def identity(self) -> str:
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
+        earlier = set() if self.search.confirm else {"confirm"}  # runs of earlier versions held nothing back
         left_out: Any = {
             "ray": True,
-            "search": {"trials", "time", "leave_one_out", "explore_share", "without"},
+            "search": {"trials", "time", "leave_one_out", "explore_share", "without"} | earlier,
             "targets": {"__all__": REACHING},
             # Runs of earlier versions knew none of these.
             "model": {"expected_accuracy"}
@@ -289,6 +298,16 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", d
     budget = budget.model_copy(update=resolved)
     _check_task(budget)
     return budget
+
+
+def read_budget(given: Budget | str | Path | Mapping[str, Any]) -> Budget:
+    """A budget as a caller gives it (a value, a file, plain values), with its plug-ins loaded and paths absolute."""
+    if isinstance(given, str | Path):
+        return Budget.read(given)
+    if not isinstance(given, Budget | Mapping):
+        rule = "a budget is a YAML file, a mapping, or sousvit.Budget(...)"
+        raise UserError(rule, repr(given), "give one of these, or call sousvit.compress")
+    return make_budget(given.model_dump(mode="json") if isinstance(given, Budget) else given, Path())
 
 
 def _check_task(budget: Budget) -> None:

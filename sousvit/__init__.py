@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         measure,
         replay,
         schema,
+        verify,
     )
     from sousvit.workshop import Workshop
 
@@ -106,6 +107,7 @@ __all__ = [
     "schema",
     "survey",
     "techniques",
+    "verify",
 ]
 
 #: Module by public name; a name of another there stands behind the colon.
@@ -154,6 +156,7 @@ _PLACES = {
     "replay": "sousvit.tools",
     "schema": "sousvit.tools",
     "survey": "sousvit.api",
+    "verify": "sousvit.tools",
 }
 
 

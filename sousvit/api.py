@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.inputs import INPUTS, budget_input, data_input, model_input, preprocess_input, target_input
+from sousvit.inputs import INPUTS, data_input, model_input, preprocess_input, target_input
 from sousvit.objectives.targets.target import Target
 from sousvit.plugins import objectives_input, space_input, techniques_input
 from sousvit.result import Result
 from sousvit.runs import Run, folder_of, starting
 from sousvit.schema import validated
-from sousvit.search.budget import Budget, SearchLimits, make_budget
+from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
 from sousvit.search.callbacks import Callback, Callbacks
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
 from sousvit.search.executors.spawn import end_if_rerun
@@ -151,7 +151,7 @@ class Search:
         earlier: str | Path | None = None,
     ) -> None:
         end_if_rerun()
-        self.budget = budget_input(budget)
+        self.budget = read_budget(budget)
         self.executor = executor or ("local" if self.budget.ray is None else "ray")
         _require_executor(self.executor)
         self.folder = folder_of(run, _name_of(budget))
@@ -217,7 +217,7 @@ def survey(
 
     end_if_rerun()
     _require_executor(executor)
-    asked, folder = budget_input(budget), folder_of(run, f"{_name_of(budget)}-survey")
+    asked, folder = read_budget(budget), folder_of(run, f"{_name_of(budget)}-survey")
     told = Callbacks(callbacks)
     with starting(folder):
         archive = run_survey(asked, folder, lambda b, f: open_executor(executor, b, f, told.on_progress), told)

@@ -1,6 +1,7 @@
 """The command line. Every command takes ``--json``; user errors are one line on stderr and exit code 2.
 
-Exit codes: 0 done; 2 bad input; 3 no feasible recipe (the nearest miss is written); 130 interrupted (resumable).
+Exit codes: 0 done; 2 bad input; 3 no feasible recipe (the nearest miss is written), or a limit is broken; 4 with
+``--strict`` where a limit was not shown to hold; 130 interrupted (resumable).
 A command parses, calls a public function of :mod:`sousvit`, and prints what that returns.
 """
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from sousvit.result import Result
     from sousvit.search.budget import Budget
     from sousvit.search.callbacks import Callback
+    from sousvit.search.verdict import Status
 
-BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
+BAD_INPUT, INFEASIBLE, NOT_SHOWN, INTERRUPTED = 2, 3, 4, 130
 
 app = typer.Typer(
     name="sousvit",
@@ -50,6 +52,7 @@ def _reserve_stdout(context: typer.Context, as_json: bool) -> bool:
 
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout", callback=_reserve_stdout)]
+Strict = Annotated[bool, typer.Option("--strict", help="exit code 4 where a limit was not shown to hold")]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="folder that holds the run folders")]
 RUNS = Path("runs")
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="run name; the same name again resumes")]
@@ -98,6 +101,7 @@ def search_command(
     earlier: Annotated[str | None, typer.Option("--from", metavar="RUN", help="earlier run to continue from")] = None,
     data_root: DataRoot = None,
     runs: Runs = RUNS,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Search for the best recipe within a budget.
@@ -116,13 +120,13 @@ def search_command(
         return Search(asked, run=folder, executor=executor, callbacks=[view], earlier=before).optimize()
 
     given = {"trials": trials, "time": time, "seed": seed, "executor": executor, "data-root": data_root}
-    command = _command("search", budget, runs, given)
+    command = _command("search", budget, runs, given) + (" --strict" if strict else "")
     result = _watched(optimize, asked, folder, command, as_json)
     if as_json:
         _print_json({"run": str(folder), **result.answer.to_dict()})
     else:
         print_answer(console(), result.answer, asked, folder, folder / "report.html")
-    sys.exit(0 if result.answer.feasible else INFEASIBLE)
+    sys.exit(_exit_code(result.status, strict))
 
 
 @app.command("init")
@@ -251,12 +255,13 @@ def recipe_command(
     budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="another budget: limits, optimize")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run, without a new search."""
     from sousvit.runs import open_run
 
-    _give_archive_answer(open_run(_folder(runs, run)).answer(budget), out, as_json)
+    _give_archive_answer(open_run(_folder(runs, run)).answer(budget), out, strict, as_json)
 
 
 @app.command("retarget")
@@ -265,6 +270,7 @@ def retarget_command(
     budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="another budget: targets, limits, optimize")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Answer for other targets from a run, without a new search.
@@ -276,7 +282,7 @@ def retarget_command(
 
     with spinner("asking the devices", quiet=as_json) as progress:
         result = open_run(_folder(runs, run)).retarget(budget, progress=progress)
-    _give_archive_answer(result, out, as_json)
+    _give_archive_answer(result, out, strict, as_json)
 
 
 @app.command("apply")
@@ -321,6 +327,32 @@ def measure_command(
     with spinner("measuring", quiet=as_json):
         measured = measure(artifact, baseline=baseline, target=target)
     _print_json(measured.to_dict()) if as_json else print_measured(console(), measured.to_dict())
+
+
+@app.command("verify")
+def verify_command(
+    what: Annotated[Path, typer.Argument(metavar="WHAT", help="recipe YAML, artifact folder, or bundle")],
+    budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="budget YAML: model, data, target and limits")],
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="JUnit XML to write, a test case a limit")] = None,
+    data_root: DataRoot = None,
+    strict: Strict = False,
+    plugins: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Hold a recipe or artifact against a budget's limits.
+
+    Judges on the test split. Exit code 3: a limit is broken.
+    """
+    from sousvit.search.budget import Budget
+    from sousvit.search.report.terminal import console, print_verification, spinner
+    from sousvit.tools import verify
+
+    _load(plugins)
+    asked = Budget.read(budget, data_root)
+    with spinner("verifying", quiet=as_json) as progress:
+        found = verify(what, asked, junit=junit, strict=strict, progress=progress)
+    _print_json(found.to_dict()) if as_json else print_verification(console(), found)
+    sys.exit(_exit_code(found.status, strict))
 
 
 @app.command("report")
@@ -468,7 +500,13 @@ def _command(verb: str, path: Path, runs: Path, given: Mapping[str, object]) -> 
     return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
 
 
-def _give_archive_answer(result: Result, out: Path | None, as_json: bool) -> None:
+def _exit_code(status: Status, strict: bool) -> int:
+    if status == "infeasible":
+        return INFEASIBLE
+    return NOT_SHOWN if strict and status != "holds" else 0
+
+
+def _give_archive_answer(result: Result, out: Path | None, strict: bool, as_json: bool) -> None:
     from sousvit.search.report.terminal import console, print_archive_answer
 
     answer = result.answer
@@ -478,7 +516,7 @@ def _give_archive_answer(result: Result, out: Path | None, as_json: bool) -> Non
         _print_json(answer.to_dict())
     else:
         print_archive_answer(console(), answer, result.budget)
-    sys.exit(0 if answer.feasible else INFEASIBLE)
+    sys.exit(_exit_code(answer.status, strict))
 
 
 def _new_name(stem: str) -> str:

@@ -18,7 +18,6 @@ from sousvit.specs import NO_DATA, DataSpec, ModelSpec
 
 if TYPE_CHECKING:
     from sousvit.models.load import LoadedModel
-    from sousvit.search.budget import Budget
 
 #: Beside the run's other files: what lay in memory.
 INPUTS = "inputs"
@@ -49,25 +48,6 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
     from sousvit.models.module import adopt
 
     return adopt(model, folder, factory)
-
-
-def budget_input(budget: Budget | str | Path | Mapping[str, Any]) -> Budget:
-    """A budget, checked, with its plug-ins loaded and paths absolute.
-
-    Args:
-        budget: its YAML file, its values, or one that was made in Python.
-
-    Raises:
-        UserError: a wrong one.
-    """
-    from sousvit.search.budget import Budget, make_budget
-
-    if isinstance(budget, str | Path):
-        return Budget.read(budget)
-    if not isinstance(budget, Budget | Mapping):
-        rule = "a budget is a YAML file, a mapping, or sousvit.Budget(...)"
-        raise UserError(rule, repr(budget), "give one of these, or call sousvit.compress")
-    return make_budget(budget.model_dump(mode="json") if isinstance(budget, Budget) else budget, Path())
 
 
 def data_input(train: Any, validation: Any, test: Any, folder: Path) -> DataSpec:

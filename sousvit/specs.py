@@ -156,6 +156,8 @@ NO_DATA = "none"
 #: Images held out for judging where all of them are synthesised, unless the user says how many.
 HELD_OUT = 512
 DEFAULT_VALIDATION = 0.1
+#: Validation images are parted (some judge trials, others confirm the answer) where each part has at least so many.
+LEAST_PART = 100
 
 
 class DataSpec(Checked):
@@ -220,6 +222,11 @@ class DataSpec(Checked):
         """What the answer is judged on."""
         fresh = "fresh synthesised images" if self.kind == "none" else self.validation_name
         return "the test split" if self.has_test else fresh
+
+    @property
+    def final_is_validation(self) -> bool:
+        """Whether there is nothing but validation images to judge the answer on."""
+        return not self.has_test and self.kind != "none"
 
     @property
     def held_out(self) -> int:

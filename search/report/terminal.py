@@ -17,10 +17,12 @@ from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
+from sousvit.search.verdict import JudgedLimit
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
     from sousvit.search.check import Checked
+    from sousvit.search.judging.verification import Verification
     from sousvit.spaces.space import Space
 
 
@@ -142,7 +144,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
         out.print("no trial finished", highlight=False)
         _print_notes(out, answer.notes)
         return
-    out.print(answer_table(answer.rows, budget))
+    out.print(answer_table(answer, budget))
     _print_verdict(out, answer)
     _print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
@@ -161,9 +163,10 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
             out.print(f"gates    {gated}: about {saved:.1f} min saved", highlight=False)
 
 
-def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
-    """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    title = f"measured in one session on {budget.data.final_name}; {budget.where}"
+def answer_table(answer: Answer, budget: Budget) -> Table:
+    """Base, best single technique, the recipe, and the recipe without each technique; all on the same images."""
+    rows = answer.rows
+    title = f"measured in one session on {answer.images or budget.data.final_name}; {budget.where}"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in headings(budget, rows):
@@ -231,13 +234,28 @@ def _interval(shown: float, value: Measurement, convert: Callable[[float], float
     return f"{text} [{pattern.format(low)}, {pattern.format(high)}]"
 
 
+#: Colours of a verdict, of one limit and of all together.
+COLOURS = {
+    "holds": "green",
+    "not shown": "yellow",
+    "not shown on the test split": "yellow",
+    "broken": "red",
+    "infeasible": "red",
+}
+
+
 def _print_verdict(out: Console, answer: Answer) -> None:
+    said = answer.status
     if not answer.feasible:
-        out.print(
-            f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}",
-            highlight=False,
-            markup=False,
-        )
+        said = f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}"
+    out.print(f"status   {said}", style=COLOURS[answer.status], highlight=False, markup=False)
+    print_limits(out, answer.limits)
+
+
+def print_limits(out: Console, limits: Sequence[JudgedLimit]) -> None:
+    """A line a limit: its figure, on which images, the bound, and whether it was shown to hold."""
+    for limit in limits:
+        out.print(f"limit    {limit}", style=COLOURS[limit.verdict], highlight=False, markup=False)
 
 
 def _print_notes(out: Console, notes: Sequence[str]) -> None:
@@ -279,6 +297,22 @@ def print_applied(out: Console, result: Mapping[str, Any]) -> None:
 def print_measured(out: Console, result: Mapping[str, Any]) -> None:
     """What ``sousvit measure`` measured."""
     _print_pairs(out, result["figures"])
+
+
+def print_verification(out: Console, found: Verification) -> None:
+    """What ``sousvit verify`` found."""
+    table = Table(title=f"{found.subject} on {found.target}", title_justify="left")
+    for heading in ("limit", "figure", "images", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for limit in found.limits:
+        value = None if limit.value is None else Measurement(limit.value, limit.low, limit.high)
+        figure = "was not measured" if value is None else show(value)
+        table.add_row(f"{limit.name} {limit.bound}", figure, limit.images, limit.verdict, style=COLOURS[limit.verdict])
+    out.print(table)
+    if found.parity is not None:
+        out.print(f"parity   relative error of the logits {found.parity:.2g}", highlight=False)
+    _print_notes(out, found.notes)
+    out.print(f"status   {found.status}", style=COLOURS[found.status], highlight=False, markup=False)
 
 
 def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from sousvit.data.voc import VocSource
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
-from sousvit.specs import DataSpec, LastRows
+from sousvit.specs import LEAST_PART, DataSpec, LastRows
 
 
 class Splits:
@@ -53,6 +53,8 @@ class Splits:
     ) -> None:
         self.spec, self._size, self._channels, self._boxes, self._preprocess = spec, size, channels, boxes, preprocess
         self.test_reads = 0
+        #: Images that no trial is judged on, once :meth:`hold_back` has set them aside.
+        self.held_back: ImageSet | None = None
         self._sources: tuple[Source, ...] = ()
         self._test_notes: list[str] = []
         if made is not None:
@@ -92,8 +94,21 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """Content identity of the training and validation images."""
-        return content_hash(self.train.fingerprint, self.validation.fingerprint)
+        """Content identity of the training and validation images, and of how the latter are parted."""
+        held_back = [] if self.held_back is None else [self.held_back.fingerprint]
+        return content_hash(self.train.fingerprint, self.validation.fingerprint, *held_back)
+
+    def hold_back(self, share: float) -> None:
+        """Set a share of the validation images aside, drawn at random, to confirm an answer on.
+
+        Nothing is set aside where either part would have fewer than :data:`LEAST_PART` images.
+        """
+        images, count = self.validation, round(share * len(self.validation))
+        if min(count, len(images) - count) < LEAST_PART:
+            return
+        drawn = _draw(np.arange(len(images)), count, self.spec.split_seed)
+        self.held_back = images.subset(drawn)
+        self.validation = images.subset(np.setdiff1d(np.arange(len(images)), drawn))
 
     def calibration(self) -> ImageSet:
         """Training images for calibration-only repair and quantization."""

@@ -13,7 +13,7 @@ import torch
 import yaml
 from typer.main import get_command
 
-from sousvit.cli import _command, app
+from sousvit.cli import _command, _exit_code, app
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -357,3 +357,10 @@ def test_the_command_to_resume_keeps_every_option_that_was_given():
         "search b.yaml --trials 3 --time 60s --data-root data"
     )
     assert _command("survey", Path("b.yaml"), Path("/other"), {}) == "survey b.yaml --runs /other"
+
+
+@pytest.mark.parametrize(
+    ("status", "lenient", "strict"), [("holds", 0, 0), ("not shown on the test split", 0, 4), ("infeasible", 3, 3)]
+)
+def test_what_was_not_shown_is_an_error_only_where_that_is_asked(status, lenient, strict):
+    assert (_exit_code(status, strict=False), _exit_code(status, strict=True)) == (lenient, strict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from rich.console import Console
 
@@ -12,11 +14,13 @@ from sousvit.search.report.terminal import (
     console,
     headings,
     print_applied,
+    print_limits,
     row_cells,
     trial_line,
 )
 from sousvit.search.results import Row
 from sousvit.search.trial import Trial
+from sousvit.search.verdict import JudgedLimit
 
 RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxruntime"}
 
@@ -73,10 +77,20 @@ def test_the_final_table_shows_what_a_budget_asks_beyond_the_usual_a_users_own_o
     assert row_cells(values, budget)[9:] == ["6", "-", "0.75 [0.7-0.8]"]
     out = Console(width=300)
     with out.capture() as captured:
-        out.print(answer_table(rows, budget))
+        out.print(answer_table(Answer(False, None, None, rows=tuple(rows)), budget))
     assert "latency_p95, ms" in captured.get() and captured.get().count("0.75 [0.7-0.8]") == 2
 
 
 def test_the_final_table_names_nothing_twice(simulated):
     budget = simulated(limits={"accuracy_drop": 0.1, "size": 4}, optimize=["latency", "size", "accuracy"]).budget
     assert len(headings(budget, [Row("base", RECIPE, USUAL)])) == len(row_cells(USUAL, budget)) == 9
+
+
+@pytest.mark.parametrize(("verdict", "colour"), [("holds", "32"), ("not shown", "33"), ("broken", "31")])
+def test_only_what_holds_is_green(verdict, colour):
+    out = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=160)
+    limit = JudgedLimit("accuracy_drop", "<= 0.02", 0.018, 0.01, 0.026, 0.9, "the test split", verdict)
+    print_limits(out, [limit])
+    said = out.file.getvalue()
+    assert f"\x1b[{colour}m" in said and said.count("\x1b[32m") == (verdict == "holds")
+    assert f"accuracy_drop 0.018 [0.01-0.026] on the test split, limit <= 0.02 at 0.9 confidence: {verdict}" in said
