@@ -18,7 +18,7 @@ from sousvit.search.report.terminal import (
     row_cells,
     trial_line,
 )
-from sousvit.search.results import Row
+from sousvit.search.results import Answer, Row
 from sousvit.search.trial import Trial
 from sousvit.search.verdict import JudgedLimit
 
