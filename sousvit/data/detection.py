@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from sousvit.data.source import ImageSet, Source, decode_image
+from sousvit.data.source import ImageSet, Source, decode_file
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash, files_hash
 
@@ -114,12 +114,7 @@ class DetectionSource:
             SharedInputError: it is corrupt, or of another size than its annotation says.
         """
         file = self.files[index]
-        try:
-            image = decode_image(file.read_bytes(), str(file))
-        except OSError as error:
-            raise SharedInputError(
-                "every image must be readable", f"{file}: {error.strerror}", "repair or remove it"
-            ) from error
+        image = decode_file(file)
         if image.size != self.sizes[index]:
             raise SharedInputError(
                 "boxes are measured on their image",
@@ -127,6 +122,10 @@ class DetectionSource:
                 "correct the annotation's size",
             )
         return image
+
+    def content(self, index: int) -> Path:
+        """File ``index``."""
+        return self.files[index]
 
 
 def numbered(classes: Sequence[str]) -> dict[str, int]:

@@ -13,14 +13,14 @@ from typing import Literal, cast
 
 import numpy as np
 
-from sousvit.data.coco import CocoSource
+from sousvit.data.formats.coco import CocoSource
 from sousvit.data.detection import BoxSource, DetectionSet, DetectionSource
-from sousvit.data.folder import FolderSource
-from sousvit.data.idx import IdxSource
-from sousvit.data.parquet import ParquetSource
+from sousvit.data.formats.folder import FolderSource
+from sousvit.data.formats.idx import IdxSource
+from sousvit.data.formats.parquet import ParquetSource
 from sousvit.data.source import ImageSet, Source
-from sousvit.data.torchvision_sets import TorchvisionSource
-from sousvit.data.voc import VocSource
+from sousvit.data.formats.torchvision_sets import TorchvisionSource
+from sousvit.data.formats.voc import VocSource
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.specs import DataSpec, LastRows

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from sousvit.data import DataSpec
-from sousvit.data.idx import write_idx
+from sousvit.data.formats.idx import write_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.spaces.images import open_final, open_splits

@@ -16,11 +16,11 @@ from PIL import Image
 
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data import source as source_module
-from sousvit.data.folder import FolderSource
-from sousvit.data.idx import IdxSource, read_idx, write_idx
-from sousvit.data.parquet import ParquetSource
+from sousvit.data.formats.folder import FolderSource
+from sousvit.data.formats.idx import IdxSource, read_idx, write_idx
+from sousvit.data.formats.parquet import ParquetSource
 from sousvit.data.source import decode_image, fit_image, require_labels
-from sousvit.data.torchvision_sets import TorchvisionSource
+from sousvit.data.formats.torchvision_sets import TorchvisionSource
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.schema import validated
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from sousvit.data import DataSpec, Splits
 from sousvit.data.augment import MOVES_BOXES, View
-from sousvit.data.coco import CocoSource
+from sousvit.data.formats.coco import CocoSource
 from sousvit.data.detection import DetectionSet, Objects, reboxed
-from sousvit.data.voc import VocSource
+from sousvit.data.formats.voc import VocSource
 from sousvit.errors import SharedInputError, UnknownNameError, UserError
 
 SIZE = (40, 80)  # height, width
