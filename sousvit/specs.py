@@ -203,7 +203,9 @@ class DataSpec(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: str | None = Field(default=None, description="a name of sousvit.data.formats; found by the paths if left out")
+    format: str | None = Field(
+        default=None, description="a name of sousvit.data.formats; found by the paths if left out"
+    )
     train: Paths | None = None
     test: Paths | None = None
     validation: StrictCount | Fraction | LastRows | Paths = DEFAULT_VALIDATION

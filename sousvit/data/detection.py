@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -217,3 +217,25 @@ def reboxed(images: ImageSet, objects: Sequence[Objects]) -> DetectionSet:
     """The same images with other objects: ``objects[i]`` in image i, in pixels of their size."""
     source = _Reboxed(images.source, images.indices, objects, images.size)
     return DetectionSet(source, images.indices, images.size, images.channels)
+
+
+class _Renamed:
+    """A source whose objects have other labels."""
+
+    def __init__(self, source: BoxSource, labels: Sequence[int], names: Sequence[str]) -> None:
+        self.name, self.class_names, self.labels = source.name, list(names), source.labels
+        table = torch.tensor(labels, dtype=torch.int64)
+        rows = range(len(source.labels))
+        self.objects = [replace(source.objects[row], labels=table[source.objects[row].labels]) for row in rows]
+        self.sizes, self.notes = source.sizes, list(getattr(source, "notes", ()))
+        self.fingerprint = content_hash(source.fingerprint, list(labels), list(names))
+        self.read, self._source = source.read, source
+
+    def content(self, index: int) -> Path:
+        """File ``index``."""
+        return self._source.content(index)  # type: ignore[attr-defined, no-any-return]
+
+
+def relabelled_boxes(source: BoxSource, labels: Sequence[int], names: Sequence[str]) -> BoxSource:
+    """The same images with ``labels[i]`` in the place of label i, called ``names``."""
+    return _Renamed(source, labels, names)

@@ -28,7 +28,12 @@ class Renumbered:
     """
 
     def __init__(
-        self, source: Source, rows: np.ndarray, labels: np.ndarray, class_names: Sequence[str], notes: Sequence[str] = ()
+        self,
+        source: Source,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        notes: Sequence[str] = (),
     ) -> None:
         self.name, self.class_names, self._source, self._rows = source.name, list(class_names), source, rows
         self.labels = labels.astype(np.int64)
@@ -142,8 +147,10 @@ def numbered_alike(source: Source, classes: Sequence[str]) -> Source:
     Raises:
         UserError: the part has a class that the training part does not have.
     """
-    if not classes or not source.class_names or list(classes) == source.class_names:
+    if not classes or list(classes) == source.class_names:
         return source
+    if not source.class_names:
+        return _named_by_number(source, classes)
     held = {source.class_names[label] for label in np.unique(source.labels)}
     foreign = [name for name in source.class_names if name in held and name not in classes]
     if foreign:
@@ -155,6 +162,22 @@ def numbered_alike(source: Source, classes: Sequence[str]) -> Source:
     missing = [name for name in classes if name not in held]
     notes = [f"no image is of {_shown(missing)} in {source.name}"] if missing else []
     return renumbered(source, source.class_names, classes, notes)
+
+
+def _named_by_number(source: Source, classes: Sequence[str]) -> Source:
+    """A part whose labels are numbers, with the names that the training part has for them.
+
+    Raises:
+        UserError: the training part has fewer names.
+    """
+    if source.labels.max() >= len(classes):
+        raise UserError(
+            "every part of the data has the same classes",
+            f"label {source.labels.max()} in {source.name}, and {len(classes)} names in the training part",
+            "write names into both",
+        )
+    note = f"{source.name} does not name its classes: its numbers were taken for those of the training part's names"
+    return Renumbered(source, np.arange(len(source.labels)), source.labels, classes, [note])
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -74,13 +74,14 @@ class CsvSource:
         numbers = [header.index(str(place)) for place in places]
         short = next((row for row, cells in enumerate(rows) if len(cells) <= max(numbers)), None)
         if short is not None:
-            raise UserError("every row of a CSV has all columns", f"row {short + 1} of {path}: {rows[short]}", "repair it")
+            raise UserError(
+                "every row of a CSV has all columns", f"row {short + 1} of {path}: {rows[short]}", "repair it"
+            )
         self.files = _files([row[numbers[0]] for row in rows], folders or [path.parent], path)
         self.labels, self.class_names = np.zeros(len(rows), np.int64), list[str]()
         if labelled:
             self.labels, self.class_names = _labels([row[numbers[1]].strip() for row in rows], self.name)
-        names = [row[numbers[0]] for row in rows]
-        content = files_hash({f"{row} {name}": file for row, (name, file) in enumerate(zip(names, self.files, strict=True))})
+        content = files_hash({f"{row} {rows[row][numbers[0]]}": file for row, file in enumerate(self.files)})
         self.fingerprint = content_hash(content, self.labels.tobytes(), self.class_names)
 
     def read(self, index: int) -> Image.Image:

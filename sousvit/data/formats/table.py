@@ -39,14 +39,13 @@ class TableSource:
     ) -> None:
         self.name, self.fingerprint, self._folder = name, fingerprint, folder
         features = _features(table.schema)
-        image = find_column(columns.image, "image", table.column_names, IMAGE_COLUMNS, name) or _images_by_type(
-            table, features
-        )
-        label = find_column(columns.label, "label", table.column_names, LABEL_COLUMNS, name) or _labels_by_type(features)
+        there = table.column_names
+        image = find_column(columns.image, "image", there, IMAGE_COLUMNS, name) or _images_by_type(table, features)
+        label = find_column(columns.label, "label", there, LABEL_COLUMNS, name) or _labels_by_type(features)
         if image is None or (labelled and label is None):
             rule = f"the data has {'the columns image and label' if labelled else 'a column image'}"
             action = "rename the columns, or say which in data.columns: {image: ..., label: ...}"
-            raise UserError(rule, f"{table.column_names} in {name}", action)
+            raise UserError(rule, f"{there} in {name}", action)
         self.labels, self.class_names = np.zeros(len(table), np.int64), list[str]()
         if labelled:
             assert label is not None
@@ -117,7 +116,7 @@ def _class_names(feature: Any) -> list[str]:
 
 
 def class_metadata(names: list[str]) -> dict[bytes, bytes]:
-    """The metadata of a schema with the columns image and label that tells the names of labels, as ``datasets`` does."""
+    """The metadata with which ``datasets`` tells the names of labels, for a table of the columns image and label."""
     features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 

@@ -84,12 +84,13 @@ def test_a_folder_of_parquet_files_is_read_in_name_order(tmp_path):
 def test_wrong_parquet_is_told_in_one_line(tmp_path):
     good = encoded(colours(1)[0])
     assert "columns image and label" in refused(
-        ParquetSource, write_parquet(tmp_path / "a", [good], [0], names=("img", "label"))
+        ParquetSource, write_parquet(tmp_path / "a", [good], [0], names=("img", "kind"))
     )
     assert "encoded image bytes" in refused(ParquetSource, write_parquet(tmp_path / "b", ["text"], [0]))
     table = pa.table({"image": [{"path": "x.png"}], "label": [0]})
     pq.write_table(table, tmp_path / "c")
-    assert "encoded image bytes" in refused(ParquetSource, tmp_path / "c")
+    assert "'x.png' in" in refused(ParquetSource, tmp_path / "c")
+    assert "encoded image bytes" in refused(ParquetSource, write_parquet(tmp_path / "h", [1.5], [0]))
     (tmp_path / "d").write_bytes(b"PAR1 no parquet")
     assert "must be readable" in refused(ParquetSource, tmp_path / "d")
     assert "must exist" in refused(ParquetSource, tmp_path / "absent")
@@ -363,7 +364,8 @@ def test_missing_paths_are_told_in_one_line(tmp_path):
     "values",
     [
         {"format": "idx", "name": "MNIST"},
-        {"format": "parquet", "root": "."},
+        {"format": "parquet", "images": "."},
+        {"format": "idx", "columns": {"label": "y"}},
         {"format": "torchvision", "train": "x"},
         {"format": "torchvision", "validation": "path"},
     ],
