@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from sousvit.data.numbering import foreign_classes
 from sousvit.data.source import ImageSet, Source, decode_file
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash, files_hash
@@ -239,3 +240,19 @@ class _Renamed:
 def relabelled_boxes(source: BoxSource, labels: Sequence[int], names: Sequence[str]) -> BoxSource:
     """The same images with ``labels[i]`` in the place of label i, called ``names``."""
     return _Renamed(source, labels, names)
+
+
+def boxes_numbered_alike(source: BoxSource, classes: Sequence[str]) -> BoxSource:
+    """A part of the data with the numbers that the training part gives to the names.
+
+    Raises:
+        UserError: the part has objects of a class that the training part does not have.
+    """
+    if not classes or not source.class_names or list(classes) == source.class_names:
+        return source
+    held = {int(label) for row in range(len(source.labels)) for label in source.objects[row].labels}
+    foreign = [source.class_names[label] for label in sorted(held) if source.class_names[label] not in classes]
+    if foreign:
+        raise foreign_classes(source, foreign)
+    places = {name: label for label, name in enumerate(classes)}
+    return relabelled_boxes(source, [places.get(name, 0) for name in source.class_names], classes)

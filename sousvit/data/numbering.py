@@ -154,14 +154,19 @@ def numbered_alike(source: Source, classes: Sequence[str]) -> Source:
     held = {source.class_names[label] for label in np.unique(source.labels)}
     foreign = [name for name in source.class_names if name in held and name not in classes]
     if foreign:
-        raise UserError(
-            "every part of the data has the same classes",
-            f"{', '.join(foreign[:3])} in {source.name}, which the training part does not have",
-            "move or rename them, or name data.classes",
-        )
+        raise foreign_classes(source, foreign)
     missing = [name for name in classes if name not in held]
     notes = [f"no image is of {_shown(missing)} in {source.name}"] if missing else []
     return renumbered(source, source.class_names, classes, notes)
+
+
+def foreign_classes(source: Source, names: Sequence[str]) -> UserError:
+    """A part has classes that the training part does not have."""
+    return UserError(
+        "every part of the data has the same classes",
+        f"{', '.join(names[:3])} in {source.name}, which the training part does not have",
+        "move or rename them, or name data.classes",
+    )
 
 
 def _named_by_number(source: Source, classes: Sequence[str]) -> Source:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sousvit.cache import TensorCache
 from sousvit.data.classes import Match
-from sousvit.data.detection import BoxSource, DetectionSet, relabelled_boxes
+from sousvit.data.detection import BoxSource, DetectionSet, boxes_numbered_alike, relabelled_boxes
 from sousvit.data.formats.format import FORMATS, PartName
 from sousvit.data.formats.joined import open_part
 from sousvit.data.layout import expand
@@ -195,15 +195,8 @@ def _with_labels(spec: DataSpec, source: Source, match: Match) -> Source:
 
 def _alike(spec: DataSpec, part: Source, opened: Source, matcher: Matcher | None) -> Source:
     """A further part with the labels of the training part, as that was opened and then matched."""
-    if spec.format not in DETECTION_FORMATS:
-        part = numbered_alike(part, opened.class_names)
-    elif part.class_names and opened.class_names and part.class_names != opened.class_names:
-        differing = sorted(set(part.class_names) ^ set(opened.class_names)) or part.class_names
-        raise UserError(
-            "every part of the data has the same classes in the same order",
-            f"{', '.join(differing[:3])} in one of {part.name} and {opened.name}",
-            "name data.classes",
-        )
+    alike = boxes_numbered_alike if spec.format in DETECTION_FORMATS else numbered_alike
+    part = alike(part, opened.class_names)  # type: ignore[operator]
     return _with_labels(spec, part, _match(spec, opened, matcher) if part.class_names else Match())
 
 

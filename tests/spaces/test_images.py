@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -43,7 +44,7 @@ def write_coco(root, part, names, count=3):
     root.mkdir(exist_ok=True)
     files = [f"{part}{number}.png" for number in range(count)]
     for file in files:
-        Image.new("RGB", (16, 16)).save(root / file)
+        Image.new("RGB", (16, 16), tuple(hashlib.sha256(file.encode()).digest()[:3])).save(root / file)
     content = {
         "images": [{"id": number, "file_name": file, "width": 16, "height": 16} for number, file in enumerate(files)],
         "categories": [{"id": label, "name": name} for label, name in enumerate(names)],
@@ -59,7 +60,8 @@ def write_coco(root, part, names, count=3):
 
 def write_digits(root, part, classes):
     """IDX images with a label of each class."""
-    write_idx(root / f"{part}-images.idx.gz", np.random.default_rng(0).integers(0, 256, (6, 16, 16)).astype(np.uint8))
+    rng = np.random.default_rng(len(part))
+    write_idx(root / f"{part}-images.idx.gz", rng.integers(0, 256, (6, 16, 16)).astype(np.uint8))
     write_idx(root / f"{part}-labels.idx.gz", (np.arange(6) % classes).astype(np.uint8))
     return str(root / f"{part}-images.idx.gz")
 
@@ -79,35 +81,30 @@ def test_data_with_the_bases_classes_in_its_order(detector, tmp_path):
         assert open_splits(spec, named).train.class_names == names
     other = DataSpec(format="coco", train=write_coco(tmp_path, "train", ["blob", "cell"]), validation=1)
     assert open_splits(other, detector).num_classes == 2, "a checkpoint that names no classes is trusted"
-    message = refused(other, named)
-    assert "blob as class 0" in message and "the base learned cell" in message
-    assert message.endswith('write data.classes: ["cell", "blob"]')
+    splits = open_splits(other, named)
+    assert splits.train.class_names == ["cell", "blob"]
+    assert splits.train.targets(torch.tensor([0]))[0].labels.tolist() == [1, 0], "blob, and cell"
+    assert splits.notes == ["labels were changed to those of the checkpoint's classes (blob, 0 in the data, is 1)"]
     mended = other.model_copy(update={"classes": ("cell", "blob")})
     assert open_splits(mended, named).train.targets(torch.tensor([0]))[0].labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (["cell", "dog"], "dog as class 1 in"),
-        (["blob"], "blob as class 0 in"),
-        (["cell", "blob", "dog"], "2 classes for 3 labels"),
-    ],
-)
-def test_data_with_other_classes_than_the_bases(names, words, detector, tmp_path):
+def test_one_of_the_bases_classes_has_its_label(detector, tmp_path):
+    spec = DataSpec(format="coco", train=write_coco(tmp_path, "train", ["blob"]), validation=1)
+    train = open_splits(spec, replace(detector, class_names=("cell", "blob"))).train
+    assert train.targets(torch.tensor([0]))[0].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(("names", "learned"), [(["cell", "dog"], ("cell", "blob")), (["cell", "dog"], ("cell",))])
+def test_data_with_other_classes_than_the_bases(names, learned, detector, tmp_path):
     spec = DataSpec(format="coco", train=write_coco(tmp_path, "train", names), validation=1)
-    assert words in refused(spec, replace(detector, class_names=("cell", "blob")))
-
-
-def test_fewer_classes_were_learned_than_there_are_outputs(detector, tmp_path):
-    spec = DataSpec(format="coco", train=write_coco(tmp_path, "train", ["cell", "blob"]), validation=1)
-    message = refused(spec, replace(detector, class_names=("cell",)))
-    assert "where the base learned none; use a base for these classes" in message
+    message = refused(spec, replace(detector, class_names=learned))
+    assert "1 of 2 that it did not (dog); it learned" in message and 'data.classes: ["cell"]' in message
 
 
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled", "none"])
 @pytest.mark.parametrize(
-    ("names", "words"), [(["a", "b", "c"], "2 classes for 3 labels"), (["b", "a"], "b as class 0 in")]
+    ("names", "words"), [(["a", "b", "c"], "1 of 3 that it did not (c)"), (["b", "x"], "1 of 2 that it did not (x)")]
 )
 def test_the_test_splits_boxes_are_checked_first(kind, names, words, detector, tmp_path):
     parts = {"labelled": {}, "unlabelled": {"labels": False}, "none": MADE}[kind]
@@ -115,7 +112,7 @@ def test_the_test_splits_boxes_are_checked_first(kind, names, words, detector, t
     spec = DataSpec(**{"validation": 1, **parts}, format="coco", train=train, test=write_coco(tmp_path, "test", names))
     synthesiser = Synthesiser(detector)
     message = refused(spec, replace(detector, class_names=("a", "b")), synthesiser)
-    assert words in message or (kind == "labelled" and "every part of the data has the same classes" in message)
+    assert words in message or (kind == "labelled" and "same classes; received" in message)
     assert synthesiser.seconds == 0, "before images are made"
 
 

@@ -19,8 +19,8 @@ from sousvit.data import source as source_module
 from sousvit.data.formats.folder import FolderSource
 from sousvit.data.formats.idx import IdxSource, read_idx, write_idx
 from sousvit.data.formats.parquet import ParquetSource
-from sousvit.data.source import decode_image, fit_image, require_labels
 from sousvit.data.formats.torchvision_sets import TorchvisionSource
+from sousvit.data.source import decode_image, fit_image, require_labels
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.schema import validated
 
@@ -212,9 +212,9 @@ def test_the_fingerprint_follows_the_content_and_not_the_copy(tmp_path):
 def test_parts_with_other_class_folders_are_refused(tmp_path):
     train, other = write_folder(tmp_path / "train", ["cat", "dog"]), write_folder(tmp_path / "val", ["dog", "emu"])
     spec = DataSpec(format="folder", train=str(train), validation=str(other))
-    assert "same classes in the same order; received cat, emu" in refused(Splits, spec, (8, 8), 3)
+    assert "same classes; received emu in" in refused(Splits, spec, (8, 8), 3)
     splits = Splits(spec.model_copy(update={"validation": 2, "test": str(other)}), (8, 8), 3)
-    assert "same classes" in refused(splits.open_test)
+    assert "same classes; received emu in" in refused(splits.open_test)
     assert splits.test_reads == 0
 
 
@@ -224,7 +224,7 @@ def test_nested_folders_share_images(tmp_path):
     spec = DataSpec(
         format="folder", train=str(tmp_path / "all"), test=str(tmp_path / "all" / "test"), labels=False, validation=2
     )
-    assert "share no image; received 6 images, 0.png" in refused(Splits(spec, (8, 8), 3).look_at_test)
+    assert "share no image; received 6 of the 6 images" in refused(Splits(spec, (8, 8), 3).look_at_test)
 
 
 def test_the_test_split_is_none_of_the_other_parts(tmp_path):
@@ -342,7 +342,7 @@ def test_calibration_is_drawn_from_training_images(tmp_path):
 
 
 def test_the_test_split_is_opened_when_asked_and_counted(tmp_path):
-    test = write_pair(tmp_path, 7, "test-images.idx.gz")
+    test = write_pair(tmp_path, 7, "test-images.idx.gz", seed=9)
     saved = test.read_bytes()
     test.write_bytes(b"unreadable")
     splits = Splits(idx_spec(tmp_path, test=str(test)), (8, 8), 1)
