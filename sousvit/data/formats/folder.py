@@ -60,6 +60,9 @@ class FolderSource:
             names = [""]
         self.class_names: list[str] = names if labelled else []
         self.files = [file for name in names for file in below[name]]
+        if not self.files:
+            kinds = _some([f"{kind} {count}" for kind, count in left_out.kinds.most_common()])
+            raise UserError("a data set must hold images", f"none in {path}{kinds}", "correct the path")
         counts = [len(below[name]) for name in names]
         self.labels = require_labels(np.repeat(np.arange(len(names)), counts), self.name)
         self.notes = left_out.notes()
