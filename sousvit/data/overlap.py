@@ -138,8 +138,8 @@ def require_last_apart(source: Source, ids: np.ndarray, count: int) -> list[str]
 
 
 def _called(source: Source, row: int) -> str:
-    content = getattr(source, "files", None)
-    return "/".join(content[row].parts[-2:]) if content is not None else f"row {row}"
+    content = content_of(source, row)
+    return "/".join(content.parts[-2:]) if isinstance(content, Path) else f"row {row}"
 
 
 def copies(source: Source, ids: np.ndarray) -> list[str]:
@@ -150,7 +150,7 @@ def copies(source: Source, ids: np.ndarray) -> list[str]:
         return []
     notes = [f"{extra} of the {len(ids)} images of {source.name} are copies of others in it"]
     torn = np.unique(groups[source.labels != source.labels[first][groups]])
-    if len(torn) and source.class_names is not None:
+    if len(torn):
         row = int(first[torn[0]])
         notes.append(
             f"{int(counts[torn].sum())} images of {source.name} are copies of each other with different labels, "

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
+from data_forms import refused, write
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torchvision.datasets import ImageFolder
 
 from sousvit.data import DataSpec, Splits
 from sousvit.data.formats.folder import FolderSource
-from sousvit.errors import UserError
-
-
-def refused(call, *args):
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    message = str(caught.value)
-    assert "\n" not in message and " at 0x" not in message
-    return message
-
-
-def picture(seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8))
-
-
-def write(root, *names, seed=0):
-    """Images of their own at these paths below ``root``."""
-    for number, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture(seed + number).save(path, "PNG")
-    return root
 
 
 @pytest.fixture
