@@ -46,7 +46,7 @@ def open_splits(
         if spec.has_test:
             require_room(base, look_at_test(spec, base.size, base.channels, matcher, cache))
         made = synthesiser.made(synthesis_of(spec)), synthesiser.made(_judging(spec), HELD_OUT)
-        return Splits(spec, base.size, base.channels, made)
+        return Splits(spec, base.size, base.channels, made, matcher=matcher, cache=cache)
     splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection", matcher=matcher, cache=cache)
     labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
     for part in [*labelled, *([splits.look_at_test()] if spec.has_test else [])]:

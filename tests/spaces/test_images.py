@@ -128,6 +128,71 @@ def test_the_test_splits_labels_are_checked_first(kind, classifier, tmp_path):
     assert open_splits(spec, classifier, synthesiser).test_reads == 0
 
 
+def write_folders(root, part, names):
+    """A folder a class, with three images of their own."""
+    rng = np.random.default_rng([len(part), len(names)])
+    for name in names:
+        (root / part / name).mkdir(parents=True)
+        for image in range(3):
+            pixels = rng.integers(0, 256, (16, 16)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / part / name / f"{image}.png")
+    return str(root / part)
+
+
+def test_folders_in_another_order_have_the_checkpoints_labels(classifier, tmp_path):
+    named = replace(classifier, class_names=("emu", "cat", "dog"))
+    spec = DataSpec(
+        train=write_folders(tmp_path, "train", ["cat", "dog", "emu"]),
+        test=write_folders(tmp_path, "other", ["dog", "emu"]),
+        validation=2,
+    )
+    splits = open_splits(spec, named)
+    assert splits.train.class_names == ["emu", "cat", "dog"]
+    assert splits.train.source.labels.tolist() == [1] * 3 + [2] * 3 + [0] * 3
+    assert splits.open_test().labels.tolist() == [2] * 3 + [0] * 3
+    assert "labels were changed to those of the checkpoint's classes (cat, 0 in the data, is 1)" in splits.notes
+    same = open_splits(spec, replace(classifier, class_names=("Cat", "DOG", "emu")))
+    assert same.train.source.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert not [note for note in same.notes if "labels were changed" in note]
+    message = refused(spec, replace(classifier, class_names=("plane", "car", "dog")))
+    assert "2 of 3 that it did not (cat, emu); it learned" in message
+    chosen = spec.model_copy(update={"classes": ("emu", "dog", "cat")})
+    taken = open_splits(chosen, replace(classifier, class_names=("ostrich", "hound", "tiger")))
+    assert taken.train.source.labels.tolist() == [2] * 3 + [1] * 3 + [0] * 3
+    assert any("data.classes was taken in the order of the checkpoint's classes" in note for note in taken.notes)
+
+
+def test_a_checkpoint_without_names_is_trusted_with_a_word(classifier, tmp_path):
+    spec = DataSpec(train=write_folders(tmp_path, "train", ["1", "10", "2"]), validation=2)
+    assert any("sorted as text, so 10 is class 1" in note for note in open_splits(spec, classifier).notes)
+    natural = open_splits(spec.model_copy(update={"classes": "natural"}), classifier)
+    assert natural.train.class_names == ["1", "2", "10"] and natural.notes == []
+
+
+def test_a_test_split_alone_has_the_checkpoints_labels(classifier, tmp_path):
+    named = replace(classifier, class_names=("emu", "cat", "dog"))
+    test = write_folders(tmp_path, "test", ["cat", "emu"])
+    for spec in (
+        DataSpec(train="none", test=test, **MADE),
+        DataSpec(train=write_folders(tmp_path, "train", ["x"]), labels=False, validation=1, test=test),
+    ):
+        synthesiser = Synthesiser(named)
+        images = open_final(open_splits(spec, named, synthesiser), synthesiser)
+        assert images.labels.tolist() == [1] * 3 + [0] * 3
+
+
+def test_folders_of_imagenet_are_known_by_their_numbers(classifier, tmp_path):
+    spec = DataSpec(train=write_folders(tmp_path, "train", ["n01443537", "n02085620"]), validation=2)
+    for base in (
+        replace(classifier, num_classes=1000),
+        replace(
+            classifier, num_classes=3, class_names=("Chihuahua", "tench, Tinca tinca", "goldfish, Carassius auratus")
+        ),
+    ):
+        labels = set(open_splits(spec, base).train.source.labels.tolist())
+        assert labels == ({1, 151} if base.num_classes == 1000 else {2, 0})
+
+
 def test_an_answer_without_data_is_judged_on_images_of_its_own(classifier):
     synthesiser = Synthesiser(classifier)
     splits = open_splits(DataSpec(format="none", **MADE), classifier, synthesiser)
