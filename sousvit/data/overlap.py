@@ -23,6 +23,7 @@ from sousvit.data.layout import readable
 from sousvit.data.numbering import content_of
 from sousvit.data.source import Source
 from sousvit.errors import UserError
+from sousvit.files import content_hash
 
 #: Bytes at the end of an image that are compared first: where compressed data differs if it differs anywhere.
 TAIL = 4096
@@ -57,7 +58,7 @@ def content_ids(sources: Sequence[Source], cache: TensorCache | None = None) -> 
 def _endings(source: Source, cache: TensorCache | None) -> np.ndarray:
     """A digest of the size and the last bytes of each image, kept in ``cache`` where that saves time."""
     count = len(source.labels)
-    key = f"contents/{source.fingerprint[:64]}-{count}-{_VERSION}"
+    key = "contents/" + content_hash(source.fingerprint, count, _VERSION)
     known = cache.read(key) if cache is not None and count >= WORTH_KEEPING else None
     if known is not None:
         return known[0]["ids"].numpy().copy()

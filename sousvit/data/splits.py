@@ -176,7 +176,14 @@ def _look_at_test(
 def _matched(spec: DataSpec, source: Source, matcher: Matcher | None) -> tuple[Source, list[str]]:
     """A part with the labels that the model learned for its classes, and what was done for it."""
     match = _match(spec, source, matcher)
-    return _with_labels(spec, source, match), match.notes
+    return _with_labels(spec, source, match), [*match.notes, *_counted_from_one(spec, source)]
+
+
+def _counted_from_one(spec: DataSpec, source: Source) -> list[str]:
+    """A word where numbers may have been counted from 1, as some tools do."""
+    if source.class_names or spec.format in DETECTION_FORMATS or source.labels.min() != 1:
+        return []
+    return [f"no image of {source.name} has the label 0, with which the model's classes begin"]
 
 
 def _match(spec: DataSpec, source: Source, matcher: Matcher | None) -> Match:

@@ -67,6 +67,8 @@ class CsvSource:
         places = [find_column(asked.image, "image", header, PATH_COLUMNS, self.name)]
         if labelled:
             places.append(find_column(asked.label, "label", header, WORD_COLUMNS, self.name))
+        if labelled and places[0] is not None and places[1] is None:
+            rows, places[1] = _one_hot(header, rows, places[0])
         if None in places:
             rule = f"a CSV has {'columns of paths and labels' if labelled else 'a column of paths'}"
             action = "name them image and label, or say which in data.columns: {image: ..., label: ...}"
@@ -91,6 +93,21 @@ class CsvSource:
     def content(self, index: int) -> Path:
         """The file of row ``index``."""
         return self.files[index]
+
+
+def _one_hot(header: list[str], rows: list[list[str]], image: str) -> tuple[list[list[str]], str | None]:
+    """Rows with the name of the one column that holds a 1 in the place of their last cell, and the last column.
+
+    Nothing is changed, and no column found, unless all other columns hold a 0 or one 1.
+    """
+    others = [place for place, name in enumerate(header) if name != image]
+    hot = [[place for place in others if len(row) > place and row[place].strip() == "1"] for row in rows]
+    cold = all(row[place].strip() in ("0", "1") for row in rows for place in others if len(row) > place)
+    if len(others) < 2 or not cold or any(len(places) != 1 for places in hot):
+        return rows, None
+    label = others[-1]
+    named = [[*row[:label], header[places[0]], *row[label + 1 :]] for row, places in zip(rows, hot, strict=True)]
+    return named, header[label]
 
 
 def _read(path: Path) -> tuple[list[str] | None, list[list[str]]]:
@@ -141,12 +158,22 @@ def _require_one_part(header: list[str], rows: list[list[str]], path: Path) -> N
 def _files(names: list[str], folders: Sequence[Path], path: Path) -> list[Path]:
     """The images' files, below the folder that has the first of them."""
     names = [name.strip().replace("\\", "/") for name in names]
-    folder = next((place for place in folders if (place / names[0]).is_file()), None)
-    if folder is None:
+    # Some tables name images without the ending of their files.
+    found = next(
+        (
+            (place, ending)
+            for place in folders
+            for ending in ("", *sorted(IMAGE_SUFFIXES), *(suffix.upper() for suffix in sorted(IMAGE_SUFFIXES)))
+            if (place / (names[0] + ending)).is_file()
+        ),
+        None,
+    )
+    if found is None:
         where = ", ".join(dict.fromkeys(map(str, folders)))
         action = "write paths relative to the CSV, or name data.images, the folder of the images"
         raise UserError("the images of a CSV must be there", f"no {names[0]} in {where}", action)
-    files = [folder / name for name in names]
+    folder, ending = found
+    files = [folder / (name + ending) for name in names]
     missing = [file for file in files if not file.is_file()]
     if missing:
         received = f"{len(missing)} of {len(files)} are not, {missing[0]} among them"

@@ -85,7 +85,7 @@ def _require_class_folders(path: Path, names: list[str], loose: int, left_out: _
         raise UserError(
             "labelled folders hold a folder for each class",
             f"{loose} images and no folder of images in {path}",
-            "sort them into folders, or write labels: false",
+            "sort them into folders (labels: false is for training images without labels)",
         )
     left_out.loose = loose
     return classes

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pyarrow as pa
@@ -33,6 +36,7 @@ from sousvit.data.formats.webdataset import WebDatasetSource
 from sousvit.data.layout import resolve_data
 from sousvit.data.numbering import content_of
 from sousvit.errors import SharedInputError
+from sousvit.search.plugins import load_plugins
 from sousvit.specs import _SHIPPED_FORMATS, Columns
 
 
@@ -195,6 +199,38 @@ def test_a_csv_of_numbers_and_images_elsewhere(tmp_path):
     spec = DataSpec(train="in.csv", images="pictures here", validation=1)
     source = Splits(resolve_data(spec, tmp_path), (8, 8), 3).train.source
     assert source.labels.tolist() == [3, 0] and source.class_names == []
+
+
+def test_a_csv_of_names_without_endings_and_of_a_column_for_each_class(tmp_path):
+    pictures(tmp_path)
+    (tmp_path / "in.csv").write_text("id,breed\n0,bee\n1,ant\n")
+    assert CsvSource(tmp_path / "in.csv").files == [tmp_path / "0.png", tmp_path / "1.png"]
+    (tmp_path / "in.csv").write_text("filename, cat, bee\n0.png,0,1\n1.png,1,0\n")
+    source = CsvSource(tmp_path / "in.csv")
+    assert [source.class_names[label] for label in source.labels] == ["bee", "cat"]
+    (tmp_path / "in.csv").write_text("filename, cat, bee\n0.png,1,1\n1.png,1,0\n")
+    assert "columns of paths and labels" in refused(CsvSource, tmp_path / "in.csv")
+
+
+def test_labels_counted_from_one_are_a_word(tmp_path):
+    path = write_table(tmp_path, [encoded(one) for one in PIXELS], [label + 1 for label in LABELS])
+    [note] = Splits(DataSpec(train=str(path), validation=1), (8, 8), 3).notes
+    assert note == f"no image of {path} has the label 0, with which the model's classes begin"
+
+
+def test_the_format_of_the_page_on_extending_is_read_from_a_users_file(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "extending.md").read_text(encoding="utf-8")
+    [block] = [one for one in re.findall(r"```python run\n(.*?)```", page, re.S) if "Format" in one]
+    (tmp_path / "arrays.py").write_text(block)
+    monkeypatch.setattr(FORMATS, "_items", dict(FORMATS._items))
+    monkeypatch.setattr(FORMATS, "_plugins", dict(FORMATS._plugins))
+    load_plugins({"formats": ["arrays.py:Arrays"]}, tmp_path)
+    np.save(tmp_path / "photos.npy", PIXELS)
+    np.save(tmp_path / "photos.labels.npy", LABELS)
+    spec = resolve_data(DataSpec(format="arrays", train="photos.npy", validation={"last": 2}), tmp_path)
+    splits = Splits(spec, (8, 8), 3)
+    assert splits.train.labels.tolist() == LABELS[:4]
+    assert np.array_equal(splits.validation.images()[0].permute(1, 2, 0).numpy(), PIXELS[4])
 
 
 @pytest.mark.parametrize(
