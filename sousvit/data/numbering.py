@@ -113,9 +113,10 @@ def chosen(source: Source, classes: Sequence[str] | str) -> Source:
 def _names_of_numbers(source: Source, classes: Sequence[str] | str) -> list[str]:
     """What labels without names are called: by the user, or by their numbers where those are what the user chose."""
     count = int(source.labels.max()) + 1
-    numbers = [str(number) for number in range(count)]
-    if classes == NATURAL or all(name in numbers for name in classes):
-        return numbers
+    if classes == NATURAL:
+        return [str(number) for number in range(count)]
+    if all(name.isdecimal() for name in classes):
+        return [str(number) for number in range(max(count, *(int(name) + 1 for name in classes)))]
     if len(classes) < count:
         raise UserError(
             "data.classes names every label where labels are numbers",

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ WORTH_KEEPING = 20_000
 TOLERATED = 0.002
 _VERSION = 1
 
-T = TypeVar("T")
+#: What this process has read of its sources.
+_READ: WeakKeyDictionary[Source, np.ndarray] = WeakKeyDictionary()
 
 
 def content_ids(sources: Sequence[Source], cache: TensorCache | None = None) -> list[np.ndarray]:
@@ -57,15 +58,19 @@ def content_ids(sources: Sequence[Source], cache: TensorCache | None = None) -> 
 
 def _endings(source: Source, cache: TensorCache | None) -> np.ndarray:
     """A digest of the size and the last bytes of each image, kept in ``cache`` where that saves time."""
+    if source in _READ:
+        return _READ[source].copy()
     count = len(source.labels)
     key = "contents/" + content_hash(source.fingerprint, count, _VERSION)
     known = cache.read(key) if cache is not None and count >= WORTH_KEEPING else None
     if known is not None:
-        return known[0]["ids"].numpy().copy()
-    ids = _each(lambda row: _ending(source, row), range(count))
-    if cache is not None and count >= WORTH_KEEPING:
-        cache.write(key, {"ids": torch.from_numpy(ids.copy())})
-    return ids
+        ids = known[0]["ids"].numpy()
+    else:
+        ids = _each(lambda row: _ending(source, row), range(count))
+        if cache is not None and count >= WORTH_KEEPING:
+            cache.write(key, {"ids": torch.from_numpy(ids.copy())})
+    _READ[source] = ids
+    return ids.copy()
 
 
 def _each(digest: Callable[[int], int], rows: Iterable[int]) -> np.ndarray:

@@ -316,6 +316,10 @@ def test_classes_are_the_names_of_numbers_or_some_of_the_numbers(tmp_path):
     assert named.class_names == NAMES and named.labels.tolist() == LABELS
     some = numbered(tmp_path, [2, 0])
     assert some.class_names == ["2", "0"] and some.labels.tolist() == [1, 0, 1, 0]
+    few = write_table(tmp_path, [encoded(one) for one in PIXELS[:2]], [0, 1], "few.parquet")
+    spec = DataSpec(train=str(few), validation={"last": 1}, classes=[2, 0])
+    message = refused(Splits, spec, (8, 8), 3)
+    assert "validation must leave images" in message, "one image is of a class that was chosen, and none is renamed"
     assert "names every label where labels are numbers; received 2 names, and labels up to 2" in refused(
         numbered, tmp_path, ("ant", "bee")
     )

@@ -136,6 +136,7 @@ def test_what_was_read_of_many_images_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(overlap_module, "WORTH_KEEPING", 3)
     source, cache = FolderSource(FORMS["folder"](tmp_path / "data")), TensorCache(tmp_path / "cache")
     [first] = content_ids([source], cache)
+    source = FolderSource(tmp_path / "data" / "in")
     monkeypatch.setattr(overlap_module, "_ending", lambda *_: pytest.fail("read again"))
     assert np.array_equal(content_ids([source], cache)[0], first)
 
