@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.data.formats.format import format_of
 from sousvit.data.layout import PART_NAMES, expand, parts_below, resolve_data
 from sousvit.errors import UserError
+from sousvit.models.preprocess import WHOLE_IMAGE, Preprocess
 from sousvit.schema import validated
 from sousvit.specs import NO_DATA, DataSpec, ModelSpec
 
@@ -45,7 +46,7 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
 
     if not isinstance(model, nn.Module):
         action = "give an nn.Module, timm's name, a .safetensors file or sousvit.Model(...)"
-        raise UserError("a model is a module or says where one is", type(model).__name__, action)
+        raise UserError("a model is a module, or names one", type(model).__name__, action)
     from sousvit.models.module import adopt
 
     return adopt(model, folder, factory)
@@ -67,7 +68,7 @@ def data_input(train: Any, validation: Any, test: Any, folder: Path) -> DataSpec
         parts = _parts_of_dictionary(train)
         if test is not None or (validation is not None and (not parts or "validation" in parts)):
             raise UserError(
-                "a description of data holds all its parts", "validation or test beside it", "name it there"
+                "train as a description names all parts of the data", "validation or test beside it", "name it there"
             )
         if not parts:
             return resolve_data(validated(DataSpec, train, "data"), Path())
@@ -128,6 +129,38 @@ def _formats_of(path: str) -> set[str | None]:
     if len(found) == 1 and len(parts_below(found[0], alone=True)) > 1:
         return {None}
     return {format_of(one).name for one in found}
+
+
+def preprocess_input(
+    preprocess: Any, model: ModelSpec, data: DataSpec, base: LoadedModel | None, folder: Path
+) -> tuple[ModelSpec, DataSpec, LoadedModel | None]:
+    """Model, data and base, when images reach the model by ``preprocess``.
+
+    Args:
+        preprocess: ``"auto"``, a :class:`.Preprocess` or its values, or a transform, whose images are written.
+        base: the model itself, where no file holds it.
+
+    Raises:
+        UserError: none of these, or wrong.
+    """
+    if preprocess == "auto":
+        return model, data, base
+    if isinstance(preprocess, Preprocess | Mapping):
+        given = validated(Preprocess, preprocess, "preprocess")
+    elif callable(preprocess):
+        from sousvit.data.transformed import write_transformed
+
+        data, given = write_transformed(data, preprocess, folder)
+        given = given.over(WHOLE_IMAGE)
+    else:
+        action = "give 'auto', sousvit.Preprocess(...) or a function of a PIL image"
+        raise UserError("preprocess says how images reach the model", repr(preprocess)[:60], action)
+    model = model.model_copy(update={"preprocess": given.over(model.preprocess)})
+    if base is not None:
+        from sousvit.models.load import loaded
+
+        base = loaded(base.module, model, base.class_names)
+    return model, data, base
 
 
 def target_input(target: Any) -> list[Any]:

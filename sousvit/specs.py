@@ -10,10 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from safetensors import SafetensorError, safe_open
 
 from sousvit.errors import UserError
+from sousvit.models.preprocess import Preprocess
 from sousvit.schema import validated
 
 METADATA_KEY = "sousvit"
-_DESCRIBED = ("name", "args", "mean", "std", "detector")
+_DESCRIBED = ("name", "args", "mean", "std", "detector", "preprocess")
 #: Key of a description: what each label means. It stands with the weights, so a budget does not repeat it.
 CLASS_NAMES = "class_names"
 #: Keys of a description that are figures or notes; everything else in a flat sidecar goes to timm.
@@ -59,14 +60,17 @@ MEMORY = "memory"
 class ModelSpec(BaseModel):
     """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
 
-    ``name`` and ``args`` go to ``timm.create_model``; ``mean`` and ``std`` normalise pixels in [0, 1], one
-    value a channel; the model's own are the default. With ``detector`` the model is a detector with that head,
-    ``args.num_classes`` are its classes (without background). In short, a path that ends in ``.safetensors`` is a
-    checkpoint, and other text is the name of a model with timm's own weights.
+    ``name`` and ``args`` go to ``timm.create_model``; ``preprocess`` says how images reach the model, field by field in
+    place of what the checkpoint says, and ``mean`` and ``std`` are short for those of ``preprocess``. With ``detector``
+    the model is a detector with that head, ``args.num_classes`` are its classes (without background). In short, a path
+    that ends in ``.safetensors`` is a checkpoint, and other text is the name of a model with timm's own weights.
 
     ``factory`` is for modules that timm does not make: ``package.module:function``, importable wherever trials run,
     is called with ``args`` and returns the module, which says in ``pretrained_cfg`` what it takes (``input_size``,
     ``mean``, ``std``); its weights come from ``checkpoint``, or are those that the function gave it.
+
+    ``expected_accuracy`` is what the base is known to reach (mAP of a detector): a search that measures another figure
+    stops before its first trial.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -76,8 +80,10 @@ class ModelSpec(BaseModel):
     pretrained: bool = False
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    preprocess: Preprocess | None = None
     detector: DetectorSpec | None = None
     factory: str | None = None
+    expected_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -100,7 +106,7 @@ class ModelSpec(BaseModel):
             )
         if self.factory is not None and (self.pretrained or self.detector is not None):
             given = "pretrained" if self.pretrained else "detector"
-            raise UserError("a model with a factory is what the factory makes", given, f"remove {given}")
+            raise UserError("a factory makes the whole model", given, f"remove {given}")
         return self
 
     def resolved(self, folder: Path) -> ModelSpec:
@@ -118,6 +124,13 @@ class ModelSpec(BaseModel):
             own = read_description(path)
             fields = {key: own[key] for key in _DESCRIBED if own.get(key) is not None}
             missing = {key: value for key, value in fields.items() if not getattr(self, key)}
+            if self.preprocess is not None:
+                said = fields.get("preprocess")
+                known = None if said is None else validated(Preprocess, said, f"{path}: preprocess")
+                missing["preprocess"] = self.preprocess.over(known)
+                for key in ("mean", "std"):
+                    if getattr(self.preprocess, key) is not None:
+                        missing.pop(key, None)
             spec = validated(ModelSpec, {**self.model_dump(), "checkpoint": str(path), **missing}, str(path))
         if not spec.name and spec.factory is not None:
             return spec.model_copy(update={"name": spec.factory})
@@ -435,7 +448,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         return {}
     known = {*_DESCRIBED, CLASS_NAMES, "model_name"}
     flat = {key: value for key, value in values.items() if key not in known and not _is_figure(key)}
-    described: dict[str, Any] = {key: values[key] for key in ("mean", "std", CLASS_NAMES) if key in values}
+    taken = ("mean", "std", "preprocess", CLASS_NAMES)
+    described: dict[str, Any] = {key: values[key] for key in taken if key in values}
     return {**described, "name": name, "args": values.get("args", flat)}
 
 

@@ -44,10 +44,11 @@ def open_splits(
     if spec.kind == "none":
         assert synthesiser is not None
         if spec.has_test:
-            require_room(base, look_at_test(spec, base.size, base.channels, matcher, cache))
+            require_room(base, look_at_test(spec, base.size, base.channels, matcher, cache, base.preprocess))
         made = synthesiser.made(synthesis_of(spec)), synthesiser.made(_judging(spec), HELD_OUT)
-        return Splits(spec, base.size, base.channels, made, matcher=matcher, cache=cache)
-    splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection", matcher=matcher, cache=cache)
+        return Splits(spec, base.size, base.channels, made, matcher=matcher, cache=cache, preprocess=base.preprocess)
+    boxes = task.name == "detection"
+    splits = Splits(spec, base.size, base.channels, None, boxes, matcher, cache, base.preprocess)
     labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
     for part in [*labelled, *([splits.look_at_test()] if spec.has_test else [])]:
         require_room(base, part)

@@ -23,6 +23,7 @@ from sousvit.data.overlap import content_ids, copies, keep_copies_together, requ
 from sousvit.data.source import ImageSet, Source
 from sousvit.errors import UserError
 from sousvit.files import content_hash
+from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
 from sousvit.specs import DETECTION_FORMATS, DataSpec, LastRows, paths_of
 
 #: Finds what the model calls the classes of a part: its names, and whether the user gave their order.
@@ -40,6 +41,7 @@ class Splits:
         boxes: whether the images are for a detector, which unlabelled ones do not show.
         matcher: gives labels the numbers that the model learned for their names.
         cache: keeps what was read to compare images.
+        preprocess: how images get the model's size.
 
     Raises:
         UserError: a part is missing, empty, corrupt, too small to be split, shares images with another, or has classes
@@ -55,9 +57,10 @@ class Splits:
         boxes: bool = False,
         matcher: Matcher | None = None,
         cache: TensorCache | None = None,
+        preprocess: Preprocess = DEFAULT_PREPROCESS,
     ) -> None:
         self.spec, self._size, self._channels, self._boxes = spec, size, channels, boxes
-        self._matcher, self._cache = matcher, cache
+        self._matcher, self._cache, self._preprocess = matcher, cache, preprocess
         self.test_reads = 0
         self._sources: tuple[Source, ...] = ()
         self._notes: list[str] = []
@@ -113,7 +116,7 @@ class Splits:
         """The test split, for a check of its labels and classes; no image is decoded."""
         beside = (self._opened, *self._sources) if self._sources else ()
         images, self._test_notes = _look_at_test(
-            self.spec, self._size, self._channels, beside, self._matcher, self._cache
+            self.spec, self._size, self._channels, beside, self._matcher, self._cache, self._preprocess
         )
         return images
 
@@ -126,7 +129,7 @@ class Splits:
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
         if self._boxes or self.spec.format in DETECTION_FORMATS:
             return DetectionSet(cast(BoxSource, source), indices, self._size, self._channels)
-        return ImageSet(source, indices, self._size, self._channels)
+        return ImageSet(source, indices, self._size, self._channels, self._preprocess)
 
 
 def look_at_test(
@@ -135,13 +138,14 @@ def look_at_test(
     channels: int,
     matcher: Matcher | None = None,
     cache: TensorCache | None = None,
+    preprocess: Preprocess = DEFAULT_PREPROCESS,
 ) -> ImageSet:
     """The test split where there are no other images, for a check of its labels and classes; none is decoded.
 
     Raises:
         UserError: it is missing or broken, or has other classes than the model.
     """
-    return _look_at_test(spec, size, channels, (), matcher, cache)[0]
+    return _look_at_test(spec, size, channels, (), matcher, cache, preprocess)[0]
 
 
 def _look_at_test(
@@ -151,6 +155,7 @@ def _look_at_test(
     beside: Sequence[Source],
     matcher: Matcher | None,
     cache: TensorCache | None,
+    preprocess: Preprocess,
 ) -> tuple[ImageSet, list[str]]:
     """The test split, and notes on it.
 
@@ -169,7 +174,7 @@ def _look_at_test(
     for other, ids in zip(beside[1:], others, strict=True):
         notes += require_apart(source, other, own, ids)
     kind = DetectionSet if spec.format in DETECTION_FORMATS else ImageSet
-    images = kind(source, np.arange(len(source.labels)), size, channels)  # type: ignore[arg-type]
+    images = kind(source, np.arange(len(source.labels)), size, channels, preprocess)  # type: ignore[arg-type]
     return images, [*notes_of(source), *notes]
 
 

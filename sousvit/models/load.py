@@ -14,14 +14,29 @@ from torch import nn
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash, write_atomic
-from sousvit.specs import MEMORY, METADATA_KEY, DetectorSpec, ModelSpec, open_checkpoint, read_class_names
+from sousvit.models.preprocess import DEFAULT_PREPROCESS, MODES, WHOLE_IMAGE, Preprocess
+from sousvit.models.preprocess_config import of_timm
+from sousvit.specs import (
+    MEMORY,
+    METADATA_KEY,
+    DetectorSpec,
+    ModelSpec,
+    open_checkpoint,
+    read_checkpoint_metadata,
+    read_class_names,
+)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A loaded base: the module in eval mode, how to feed it, and its content hash.
 
-    ``class_names`` say what each label means, where the checkpoint says so.
+    Attributes:
+        size: (height, width) of its input.
+        mean, std: per channel, of pixels in [0, 1].
+        class_names: what each label means, where the checkpoint says so.
+        preprocess: how images reach it.
+        notes: what was assumed of it, one line each.
     """
 
     module: nn.Module
@@ -33,6 +48,8 @@ class LoadedModel:
     num_classes: int
     fingerprint: str
     class_names: tuple[str, ...] = ()
+    preprocess: Preprocess = DEFAULT_PREPROCESS
+    notes: tuple[str, ...] = ()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 ``[B, C, H, W]`` to float32, as the model expects it."""
@@ -135,8 +152,11 @@ def load(spec: ModelSpec) -> LoadedModel:
     module = create(spec)
     names: tuple[str, ...] = ()
     if spec.checkpoint is not None:
-        load_weights(module, Path(spec.checkpoint))
-        names = read_class_names(Path(spec.checkpoint))
+        path = Path(spec.checkpoint)
+        load_weights(module, path)
+        names = read_class_names(path)
+        if spec.preprocess is None and read_checkpoint_metadata(path):  # "sousvit train" fed it whole images
+            spec = spec.model_copy(update={"preprocess": WHOLE_IMAGE})
     return loaded(module, spec, names)
 
 
@@ -153,8 +173,12 @@ def loaded(module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = ()
     if spec.factory is not None:
         _require_described(module, spec)
     size, channels = input_size(module)
-    mean = _per_channel(spec.mean or getattr(module, "pretrained_cfg", {}).get("mean") or (0.5,), channels, "mean")
-    std = _per_channel(spec.std or getattr(module, "pretrained_cfg", {}).get("std") or (0.5,), channels, "std")
+    preprocess, notes = preprocessing(module, spec)
+    size = _require_size(module, preprocess, size)
+    if channels not in MODES:
+        rule = f"images have {', '.join(map(str, MODES))} channels"
+        raise UserError(rule, f"a model that takes {channels}", "take a model for such images")
+    mean, std = preprocess.in_pixels(channels)
     classes = getattr(module, "num_classes", None)
     if classes is None:
         classes = _num_outputs(module, (1, channels, *size))
@@ -163,7 +187,49 @@ def loaded(module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = ()
     )
     head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
     fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
-    return LoadedModel(module, spec, size, channels, mean, std, int(classes), fingerprint, class_names)
+    return LoadedModel(
+        module, spec, size, channels, mean, std, int(classes), fingerprint, class_names, preprocess, notes
+    )
+
+
+def preprocessing(module: nn.Module, spec: ModelSpec) -> tuple[Preprocess, tuple[str, ...]]:
+    """How images reach ``module``, and what of it was assumed.
+
+    What the user and the checkpoint say comes first. Then timm's configuration of the model, where it is of the weights
+    or at least of the input's size; a model of another size was trained otherwise, and gets the whole image.
+    """
+    config = getattr(module, "pretrained_cfg", None) or {}
+    size, _ = input_size(module)
+    norm = {name: getattr(spec, name) or config.get(name) for name in ("mean", "std")}
+    usual = Preprocess(**{name: tuple(map(float, values)) for name, values in norm.items() if values is not None})
+    suits = spec.detector is None and "crop_pct" in config and tuple(config.get("input_size", ()))[1:] == size
+    given = spec.preprocess
+    said = given is not None and bool(given.model_fields_set - {"mean", "std", "size"})
+    if suits or (spec.pretrained and spec.detector is None):
+        usual = usual.over(of_timm({**config, "input_size": None}))
+    notes: tuple[str, ...] = ()
+    if usual.geometry and not (said or spec.pretrained or spec.factory):
+        notes = (
+            f"nothing says how images reached the model in training: as timm's {spec.name} gets them is assumed "
+            f"({usual.resize}, crop_pct {usual.crop_pct:g}, {usual.interpolation}); model.preprocess says otherwise",
+        )
+    if spec.detector is not None and given is not None and given.geometry:
+        raise UserError("a detector sees whole images, squashed", given.model_dump(), "give mean and std alone")
+    return (usual if given is None else given.over(usual)), notes
+
+
+def _require_size(module: nn.Module, preprocess: Preprocess, own: tuple[int, int]) -> tuple[int, int]:
+    """The size of the input: that of ``preprocess``, where the module takes several."""
+    size = preprocess.size or own
+    embed = getattr(module, "patch_embed", None)
+    fixed = getattr(embed, "img_size", None) is not None and getattr(embed, "strict_img_size", True)
+    if size != own and fixed:
+        raise UserError(
+            "images have the size that the model takes",
+            f"preprocessing to {list(size)} for a model of {list(own)}",
+            "correct model.preprocess.size, or set model.args.img_size",
+        )
+    return size
 
 
 def _require_described(module: nn.Module, spec: ModelSpec) -> None:
@@ -199,17 +265,6 @@ def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:
     if channels is None:
         channels = projection.in_channels if isinstance(projection, nn.Conv2d) else config.get("input_size", (3,))[0]
     return (int(size[0]), int(size[1])), int(channels)
-
-
-def _per_channel(values: tuple[float, ...], channels: int, what: str) -> tuple[float, ...]:
-    values = tuple(float(value) for value in values)
-    if len(values) == channels:
-        return values
-    if len(values) == 1 or channels == 1:
-        return (sum(values) / len(values),) * channels
-    raise UserError(
-        f"model.{what} has one value a channel", f"{len(values)} values for {channels} channels", "correct it"
-    )
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

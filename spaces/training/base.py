@@ -87,7 +87,7 @@ def train_base(
     base = load(spec.model)
     require_task(spec.model, spec.data)
     matcher = partial(_learned_or_new, base) if base.class_names else None  # a new head learns the data's own order
-    splits = Splits(spec.data, base.size, base.channels, matcher=matcher)
+    splits = Splits(spec.data, base.size, base.channels, matcher=matcher, preprocess=base.preprocess)
     parts = [splits.train, splits.validation, *([splits.look_at_test()] if spec.data.has_test else [])]
     for part in parts:
         require_room(base, part)
@@ -103,6 +103,7 @@ def train_base(
         "args": spec.model.args,
         "mean": base.mean,
         "std": base.std,
+        "preprocess": base.preprocess.steps,
         "training": {**spec.training.model_dump(), "label_smoothing": plan.label_smoothing},
         **_figures("validation", base, splits.validation, plan.precision),
     }

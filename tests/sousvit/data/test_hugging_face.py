@@ -72,7 +72,7 @@ def test_a_dictionary_of_data_sets_holds_all_parts(tmp_path):
     assert "holds one called train; received all" in refused(
         data_input, datasets.DatasetDict({"all": hugging_face()}), None, None, tmp_path
     )
-    assert "holds all its parts" in refused(data_input, parts, None, parts["test"], tmp_path)
+    assert "names all parts of the data" in refused(data_input, parts, None, parts["test"], tmp_path)
 
 
 def test_a_torch_data_set_brings_its_class_names(tmp_path):
