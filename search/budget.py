@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement, Objective, get_objective
@@ -293,7 +294,7 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", d
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
-    data = budget.data.resolved(data_root or folder)
+    data = resolve_data(budget.data, data_root or folder)
     resolved = {"model": budget.model.resolved(folder), "data": data, "space": space}
     budget = budget.model_copy(update=resolved)
     _check_task(budget)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sousvit.data.formats.format import FORMATS
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.objectives.devices.open import DEVICES
 from sousvit.objectives.objective import OBJECTIVES
@@ -26,6 +27,7 @@ KINDS: dict[str, tuple[Registry[Any], ...]] = {
     "techniques": (TECHNIQUES,),
     "runtimes": (RUNTIMES, EXPORTERS),
     "devices": (DEVICES,),
+    "formats": (FORMATS,),
     "proposers": (PROPOSERS,),
 }
 

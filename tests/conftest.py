@@ -24,7 +24,7 @@ import yaml
 from PIL import Image
 
 from sousvit.data import DataSpec
-from sousvit.data.idx import write_idx
+from sousvit.data.formats.idx import write_idx
 from sousvit.registry import restored
 from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.specs import ModelSpec

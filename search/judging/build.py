@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.data import ImageSet, Splits
+from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores, torch_threads
 from sousvit.models.load import LoadedModel
@@ -312,4 +313,4 @@ def read_data(path: Path) -> DataSpec:
 def _data(values: Mapping[str, Any], path: Path) -> DataSpec:
     if not values.get("data"):
         raise UserError("a recipe needs data for calibration and recovery", "none", "name data in YAML, or train=...")
-    return validated(DataSpec, values["data"], f"{path}: data").resolved(path.parent)
+    return resolve_data(validated(DataSpec, values["data"], f"{path}: data"), path.parent)

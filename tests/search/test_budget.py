@@ -102,7 +102,7 @@ def test_violations_are_signed_and_relative():
         ({"search": {"budget": 3}}, "known keys"),
         ({"model": {}}, "a model needs a name"),
         ({"model": {"checkpoint": "none.safetensors"}}, "checkpoint must exist"),
-        ({"data": {"format": "csv"}}, "format"),
+        ({"data": {"format": "cvs"}}, "format"),
         ({"plugins": {"objectives": ["nothing.py:Thing"]}}, "plug-in file must be"),
         ({"plugins": {"runtimes": ["no_such_module:Thing"]}}, "runtime plug-in must import"),
         ({"plugins": {"objective": ["a.py:A"]}}, "did you mean 'objectives'?"),

@@ -15,7 +15,7 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import sousvit
-from sousvit.data.idx import read_idx
+from sousvit.data.formats.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.objectives.objective import Stage

@@ -341,7 +341,7 @@ def test_every_example_is_a_valid_budget_or_training_file(path):
 
 
 def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
-    from sousvit.data.idx import read_idx
+    from sousvit.data.formats.idx import read_idx
 
     data = EXAMPLES / "fashion-mnist" / "data"
     assert sum(path.stat().st_size for path in data.iterdir()) <= 8e6
