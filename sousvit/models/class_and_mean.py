@@ -26,6 +26,10 @@ class ClassAndMean(nn.Module):
         logits: torch.Tensor = self.token(tokens[:, 0]) + self.mean(tokens[:, self.num_prefix_tokens :].mean(1))
         return logits
 
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What both read, as one vector ``[B, C]``: the mean of the class token and of the patches' mean."""
+        return (tokens[:, 0] + tokens[:, self.num_prefix_tokens :].mean(1)) / 2
+
 
 def attach_class_and_mean(vit: nn.Module, num_classes: int) -> None:
     """Give a VisionTransformer of timm that returns all its tokens (``global_pool=""``) that classifier."""

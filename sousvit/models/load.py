@@ -76,10 +76,10 @@ def create(spec: ModelSpec) -> nn.Module:
     if head not in (None, CLASS_AND_MEAN):
         raise UnknownNameError("model.args.head", head, [CLASS_AND_MEAN])
     try:
-        classes = args.get("num_classes", 1000)
-        made = timm.create_model(spec.name, pretrained=spec.pretrained, **args, **({"global_pool": ""} if head else {}))
+        args |= {"global_pool": ""} if head else {}
+        made = timm.create_model(spec.name, pretrained=spec.pretrained, **args)
         if head:
-            attach_class_and_mean(made, classes)
+            attach_class_and_mean(made, made.num_classes)
         _set_eps(made, eps)
         return made.eval()
     except Exception as error:  # timm checks little: asserts, arithmetic and torch errors all mean wrong arguments

@@ -16,6 +16,7 @@ from torch import nn
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash
+from sousvit.models.class_and_mean import CLASS_AND_MEAN, ClassAndMean
 from sousvit.models.detector import head_of
 from sousvit.models.load import LoadedModel, create, input_size, loaded, save_checkpoint
 from sousvit.specs import MEMORY, ModelSpec
@@ -143,4 +144,6 @@ def _vit_args(module: Any) -> dict[str, Any]:
         "fc_norm": has(module.fc_norm),
         "pool_include_prefix": module.pool_include_prefix,
         "dynamic_img_size": module.dynamic_img_size,
+        "layer_norm_eps": block.norm1.eps,
+        "head": CLASS_AND_MEAN if isinstance(module.head, ClassAndMean) else None,
     }

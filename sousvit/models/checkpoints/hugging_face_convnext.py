@@ -40,15 +40,13 @@ def _args(source: Source, eps: float) -> tuple[dict[str, Any], tuple[int, int]]:
     dims, depths = source.setting("hidden_sizes", [96, 192, 384, 768]), source.setting("depths", [3, 3, 9, 3])
     if len(dims) != 4:
         raise source.foreign(f"{len(dims)} stages", "timm's ConvNeXt has four stages")
-    if source.setting("patch_size", 4) == 2:
-        raise source.foreign("patch_size: 2", "timm's ConvNeXt halves the resolution once more behind such a stem")
+    source.require(patch_size=4)  # behind another stem timm divides the resolution otherwise
     size, channels = source.preprocessed or source.sides("image_size", 224), source.setting("num_channels", 3)
     args = {
         "in_chans": channels,
         "num_classes": source.num_classes(),
         "depths": list(depths),
         "dims": list(dims),
-        "patch_size": source.setting("patch_size", 4),
         "act_layer": source.activation(),
         "layer_norm_eps": {"head.norm": source.setting("layer_norm_eps", eps)},
         "pretrained_cfg_overlay": {"input_size": [channels, *size]},
