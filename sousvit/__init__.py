@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sousvit.specs import ModelSpec as Model
     from sousvit.tools import (
         build,
+        import_model,
         list_objectives,
         list_proposers,
         list_spaces,
@@ -66,6 +67,7 @@ __all__ = [
     "UserError",
     "build",
     "compress",
+    "import_model",
     "list_objectives",
     "list_proposers",
     "list_runs",
@@ -103,6 +105,7 @@ _PLACES = {
     "UserError": "sousvit.errors",
     "build": "sousvit.tools",
     "compress": "sousvit.api",
+    "import_model": "sousvit.tools",
     "list_objectives": "sousvit.tools",
     "list_proposers": "sousvit.tools",
     "list_runs": "sousvit.runs",

@@ -106,16 +106,33 @@ class ModelSpec(BaseModel):
             UserError: the checkpoint is missing or of no known form, its description is broken, or nothing names the
                 model.
         """
-        spec = self
-        if self.checkpoint is not None:
-            source = resolved_source(self.checkpoint, folder)
-            spec = self._described(source, open_source(source))
+        spec = self._located(folder)
+        if spec.checkpoint is not None:
+            source = resolved_source(spec.checkpoint, folder)
+            spec = spec._described(source, open_source(source))
         if not spec.name and spec.factory is not None:
             return spec.model_copy(update={"name": spec.factory})
         if not spec.name:
             rule, action = "a model needs a name", "add model.name, or a checkpoint that names its model"
             raise UserError(rule, "none", action)
         return spec
+
+    def _located(self, folder: Path) -> ModelSpec:
+        """The same for a bare word.
+
+        ``from: vit_tiny_patch16_224`` is timm's where no such file or folder lies there, and a name that timm does not
+        know is the file or folder of that name.
+        """
+        word = self.checkpoint or (self.name if self.pretrained else None)
+        if word is None or is_source(word) or (self.checkpoint is None) != (folder / word).exists():
+            return self
+        import timm
+
+        if timm.is_model(word):
+            return self.model_copy(update={"name": word, "checkpoint": None, "pretrained": True})
+        if (folder / word).exists():
+            return self.model_copy(update={"name": None, "checkpoint": word, "pretrained": False})
+        return self
 
     def _described(self, source: str, found: Imported) -> ModelSpec:
         """The same with what the checkpoint at ``source`` says where nothing was given."""

@@ -16,7 +16,7 @@ from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.models.checkpoints.checkpoint import Tensors
 from sousvit.models.checkpoints.forms import open_source
-from sousvit.models.checkpoints.safetensors_file import METADATA_KEY
+from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES, METADATA_KEY
 from sousvit.models.class_and_mean import CLASS_AND_MEAN, attach_class_and_mean
 from sousvit.specs import MEMORY, DetectorSpec, ModelSpec
 
@@ -276,6 +276,14 @@ def fill(module: nn.Module, tensors: Tensors, where: str) -> None:
             "correct model.name or model.args",
         )
     module.load_state_dict(tensors)
+
+
+def describe(base: LoadedModel) -> dict[str, Any]:
+    """What a checkpoint of ``base`` says of itself, see :mod:`sousvit.models.checkpoints.safetensors_file`."""
+    described: dict[str, Any] = {"name": base.spec.name, "args": base.spec.args, "mean": base.mean, "std": base.std}
+    if base.spec.detector is not None:
+        described["detector"] = base.spec.detector.model_dump(mode="json")
+    return {**described, **({CLASS_NAMES: list(base.class_names)} if base.class_names else {}), "notes": base.notes}
 
 
 def save_checkpoint(path: Path, module: nn.Module, description: dict[str, Any]) -> None:

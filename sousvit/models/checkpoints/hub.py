@@ -33,7 +33,7 @@ def fetched(source: str) -> Path:
     except Exception as error:  # the hub's errors, the network's, and those of a name that is none
         raise UserError(
             f"{source} must be in the hub, or in its cache on this machine",
-            one_line(error),
-            "correct the name, use the network (or HF_HUB_OFFLINE=0), or name a local folder",
+            one_line(error).partition(". ")[0],
+            "correct the name, allow the network, or name a local folder",
         ) from error
     return folder

@@ -55,9 +55,11 @@ def open_folder(folder: Path, config: Mapping[str, Any]) -> Imported:
     """
     kind, architecture = config.get("model_type"), ", ".join(map(str, config.get("architectures") or ())) or "no name"
     if kind not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        rule = f"a Hugging Face model has an architecture that timm has too and that is converted: {known}"
-        raise UserError(rule, f"{kind} ({architecture}) in {folder}", "hand over the nn.Module in Python")
+        rule = f"a Hugging Face model is of a kind that becomes timm's: {', '.join(FAMILIES)}"
+        action = "hand over an nn.Module that returns logits, in Python"
+        raise UserError(rule, f"{kind} ({architecture}) in {folder}", action)
+    if config.get("problem_type") in ("regression", "multi_label_classification"):
+        raise UserError("a classifier gives an image one class", f"{config['problem_type']} in {folder}", "use another")
     stored = stored_in_folder(folder)
     preprocess = _preprocess(folder)
     source = Source(dict(config), stored.shapes, architecture, None if preprocess is None else preprocess.size, folder)

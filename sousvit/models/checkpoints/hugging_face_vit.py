@@ -72,7 +72,8 @@ def _args(
 
 
 def _size_name(args: dict[str, Any]) -> str:
-    return _SIZES.get(args["embed_dim"], "base")
+    """The word of timm for the nearest width; the arguments say the rest."""
+    return _SIZES[min(_SIZES, key=lambda width: abs(width - args["embed_dim"]))]
 
 
 def vit(source: Source) -> Conversion:
@@ -101,8 +102,13 @@ def dinov2(source: Source) -> Conversion:
     """DINOv2, with registers or without: the classifier reads the class token and the mean of the patches.
 
     Its position embeddings are resized to the images that come, so the model is made for those of its preprocessor.
+
+    Raises:
+        UserError: it was trained on rectangles, which ``transformers`` itself cannot resize.
     """
     trained, classes = source.sides("image_size", 224), source.num_classes()
+    if trained[0] != trained[1]:
+        raise source.foreign(f"image_size {list(trained)}", "position embeddings are of a square grid of patches")
     size = source.preprocessed or trained
     registers = source.setting("num_register_tokens", 4) if source.config["model_type"] != "dinov2" else 0
     args = _args(source, size, patch=16 if registers else 14, eps=1e-6)
@@ -121,7 +127,7 @@ def dinov2(source: Source) -> Conversion:
     grids = [(side[0] // patch[0], side[1] // patch[1]) for side in (trained, size)]
 
     def finish(tensors: Tensors) -> Tensors:
-        tensors["pos_embed"] = _resized_positions(tensors["pos_embed"], *grids)
+        tensors["pos_embed"] = _resized_positions(tensors["pos_embed"], *grids, registers > 0)
         if registers:  # in timm the class token carries its own position
             tensors["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
             tensors["pos_embed"] = tensors["pos_embed"][:, 1:]
@@ -135,7 +141,7 @@ def dinov2(source: Source) -> Conversion:
     return Conversion(name, args, size, renaming(_VIT), finish)
 
 
-def _resized_positions(positions: Any, trained: tuple[int, int], wanted: tuple[int, int]) -> Any:
+def _resized_positions(positions: Any, trained: tuple[int, int], wanted: tuple[int, int], antialias: bool) -> Any:
     """Position embeddings ``[1, 1 + patches, D]`` of another grid, as ``transformers`` resizes them on the way."""
     import torch
     from torch.nn.functional import interpolate
@@ -143,7 +149,7 @@ def _resized_positions(positions: Any, trained: tuple[int, int], wanted: tuple[i
     if trained == wanted:
         return positions
     grid = positions[:, 1:].reshape(1, *trained, -1).permute(0, 3, 1, 2)
-    grid = interpolate(grid, size=wanted, mode="bicubic", align_corners=False)
+    grid = interpolate(grid, size=wanted, mode="bicubic", align_corners=False, antialias=antialias)
     return torch.cat([positions[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 

@@ -75,7 +75,7 @@ class Source:
 
     def foreign(self, received: str, rule: str = "timm has the model's architecture") -> UserError:
         """The error of a setting that has no counterpart in timm."""
-        action = "hand over the nn.Module in Python, with executor='inline' or a factory"
+        action = "hand over an nn.Module that returns logits, in Python"
         return UserError(rule, f"{received} of {self.architecture} in {self.folder}", action)
 
     def require(self, **usual: Any) -> None:
