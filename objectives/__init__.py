@@ -1,4 +1,4 @@
-"""How a candidate is judged. A new objective is a file (or a class in one) and a line in this table.
+"""Objectives: what a candidate is judged by. A new one is a file (or a class in one) and a line in this table.
 
 Reading order: objective.py (the contract, what an objective may look at, ``x_ratio``, ``x_drop``, ``x@target``), one
 file per family of measured quantities (accuracy.py, latency.py, size.py, memory.py, energy.py, eer.py), conformance.py

@@ -1,7 +1,7 @@
 """Efficient Error Rate (arXiv 2309.02031): one figure for error and cost, relative to a reference model.
 
 Confirmed from the paper's abstract: EER normalises and compares what affects a device at inference time, namely
-number of parameters, bits, FLOPs and model size. *Our reading*, because the exact formula was not found: the
+number of parameters, bits, FLOPs and model size. *Our interpretation*, because the exact formula was not found: the
 mean of the ratios to the reference over declared terms, ``EER = mean_i(M_i / R_i)``; lower is better, the
 reference has 1.
 """

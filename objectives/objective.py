@@ -23,10 +23,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from sousvit.errors import TrialError, UserError
+from sousvit.errors import TrialError, UnknownNameError, UserError
 from sousvit.objectives import BUILTIN
 from sousvit.registry import Registry
 
@@ -176,7 +177,12 @@ def get_objective(name: str) -> Objective:
         UnknownNameError: nothing has this name.
     """
     plain, at, target = name.partition("@")
-    objective = relative_objective(plain) or OBJECTIVES.get(plain)
+    try:
+        objective = relative_objective(plain) or OBJECTIVES.get(plain)
+    except UnknownNameError:
+        names = OBJECTIVES.names()
+        forms = [f"{own}{form}" for own in names for form in ("", "_ratio", "_drop")]
+        raise UnknownNameError("objective", plain, forms if get_close_matches(plain, forms) else names) from None
     return on_target(objective, target) if at else objective
 
 
@@ -207,7 +213,7 @@ class Relative(Objective):
             self.summary = f"{original.name} of the base - that of the candidate"  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
-        """See :class:`Objective`.
+        """The ratio to the base, or the drop from it.
 
         Raises:
             TrialError: a ratio to a base of zero.

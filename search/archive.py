@@ -90,7 +90,7 @@ class Archive:
         self._take(event)
 
     def note(self, kind: str, **content: Any) -> dict[str, Any]:
-        """Write an event that is no trial's, without waiting for the disk: a crash keeps it, a power cut may not.
+        """Write an event that belongs to no trial, without waiting for the disk: a crash keeps it, a power cut may not.
 
         Raises:
             UserError: the disk is full; the log stays readable.
@@ -180,10 +180,10 @@ class Archive:
         return list(self._front(goals, singles_only=True).front.items)
 
     def rivals(self, goals: Goals, singles_only: bool = False) -> tuple[dict[str, float], ...]:
-        """What a candidate has to beat: the figures of the front, of what is optimised.
+        """What a candidate has to beat: the optimised figures of every member of the front.
 
         Args:
-            singles_only: of the front of single techniques.
+            singles_only: take the front of single techniques.
         """
         kept = self._front(goals, singles_only)
         if kept.rivals is None:
@@ -191,7 +191,7 @@ class Archive:
         return kept.rivals
 
     def _front(self, goals: Goals, singles_only: bool = False) -> _KeptFront:
-        """A front is kept, and only trials that came since are looked at."""
+        """The front of the trials so far; it is kept, and only trials that came since are looked at."""
         kept = self._fronts.setdefault((singles_only, goals.limits, tuple(goals.directions)), _KeptFront())
         for trial in feasible(self.since(kept.read), goals):
             counts = (trial.is_single or not singles_only) and not self.is_rejected(trial, goals)
@@ -202,7 +202,7 @@ class Archive:
         return kept
 
     def is_rejected(self, trial: Trial, goals: Goals) -> bool:
-        """Whether ``trial`` breaks a limit by what was measured of it again: then it is no answer.
+        """Whether ``trial`` broke a limit when it was measured again: then it is no answer.
 
         Earlier versions did not note what they measured; what they rejected stays so.
         """

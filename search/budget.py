@@ -33,7 +33,7 @@ _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without tra
 
 
 class SearchLimits(BaseModel):
-    """When a search ends, what one trial may take, and how sure a limit must be.
+    """The limits of a search: when it ends, what one trial may take, how sure a hard limit must be.
 
     ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
     interval is judged at that end of it, because a recipe picked for just holding a limit on validation
@@ -78,7 +78,7 @@ class SearchLimits(BaseModel):
 
 
 class RayOptions(BaseModel):
-    """Which Ray cluster runs the trials, and what one takes.
+    """The Ray cluster that runs the trials, and what one trial takes of it.
 
     ``address``: a cluster's (``auto`` for the one this machine belongs to); without it, and without ``RAY_ADDRESS`` in
     the environment, one is started on this machine for this search only.
@@ -243,7 +243,9 @@ class Budget(BaseModel):
             "ray": True,
             "search": {"trials", "time", "leave_one_out", "explore_share"},
             "targets": {"__all__": REACHING},
-            "model": {"factory"} if self.model.factory is None else set(),  # runs of earlier versions knew none
+            # Runs of earlier versions knew none of these.
+            "model": {"expected_accuracy"}
+            | {name for name in ("factory", "preprocess") if getattr(self.model, name) is None},
         }
         return content_hash(self.model_dump(mode="json", exclude=left_out))
 

@@ -1,11 +1,11 @@
 """The engine: asks, gates, hands out jobs, records, tells, until the budget's trials or time are spent.
 
 It decides and never waits: :meth:`Engine.next_job` and :meth:`Engine.take` are called by whatever runs the jobs (one
-worker process, a simulation, Ray Tune), one or many at a time. One trial's way: the proposer asks for a canonical
+worker process, a simulation, Ray Tune), one or many at a time. A trial begins: the proposer asks for a canonical
 recipe; one that was judged before is told from the archive; the analytic gate rejects by shape alone; what is left is
 held until it may start. The executor gates the untrained artifact, recovers, exports and judges. The result goes to the
-archive first and to the proposer second. A recovered model's other deployments are next (:mod:`.fan_out`), because its
-weights are already paid for.
+archive first and to the proposer second. A recovered model's other deployments are next
+(:mod:`sousvit.search.fidelity.fan_out`), because its weights are already paid for.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Engine:
         #: Pending trials, and running ones by attempt.
         self._held: list[Trial] = []
         self._running: dict[str, Trial] = {}
-        #: What was asked and waits for a trial, by its key; the sampler may ask for one recipe several times.
+        #: What was asked and waits for a trial, by its key; the proposer may ask for one recipe several times.
         self._awaited: dict[str, list[Proposal]] = defaultdict(list)
         #: How often a trial's worker was lost, by its key.
         self._losses: Counter[str] = Counter()
@@ -294,7 +294,7 @@ class Engine:
         self._check_not_hopeless()
 
     def _tell(self, trial: Trial, proposals: list[Proposal]) -> None:
-        """Tell the proposer what came of proposals, as it should end in full training."""
+        """Tell the proposer what came of proposals; a low-rung result as its full training should end."""
         for proposal in proposals:
             self._proposals.tell(proposal, self._policy.expected(trial))
 
@@ -302,16 +302,16 @@ class Engine:
         trials = self._archive.records
         if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
             raise UserError(
-                "some trial must work", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
+                "some trial must succeed", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
             )
 
     # What is asked beside the proposer's own choices
 
     def _plan_starters(self) -> None:
-        """What is asked before and beside the sampler: every technique alone, which a hybrid must beat, and hybrids.
+        """Plan what is asked beside the proposer: every technique alone, which a hybrid must beat, and hybrids.
 
         Deployments come first: they need no training, and whatever is worse than one of them is not trained.
-        The singles' further settings are asked in between the sampler's own recipes.
+        The singles' further settings are asked in between the proposer's own recipes.
         """
         space, trials = self._proposals.space, self._budget.search.trials
         deploys, singles, more = single_recipes(space, self._shape)

@@ -38,8 +38,8 @@ def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Execu
     )
     if budget.data.has_test:  # an answer that was cut short before told nobody anything
         archive.append("test_told")
-    if table.sheet is not None:
-        write_atomic(archive.folder / CONTACT_SHEET, table.sheet)
+    if table.contact_sheet is not None:
+        write_atomic(archive.folder / CONTACT_SHEET, table.contact_sheet)
     notes = _notes(answer, table.rows, goals) + _notes_on_data(budget.data) + table.notes
     if before:
         notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)

@@ -97,7 +97,7 @@ class Goals:
         )
 
     def figures(self, values: Values) -> dict[str, float]:
-        """What a result is worth to others: its figures of what is optimised, NaN where one was not measured."""
+        """The figure of each objective that is optimised, NaN where one was not measured."""
         return {name: values[name].value if name in values else math.nan for name in self.directions}
 
     def dominates(self, figures: Mapping[str, float], values: Values) -> bool:

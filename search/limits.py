@@ -92,7 +92,7 @@ class Limit:
 
     def phrase(self, value: Measurement | None) -> str:
         """For instance ``latency_ratio 0.41, limit <= 0.25``; with the judged end where it is not the figure itself."""
-        bound = f"limit {'>=' if self.maximise else '<='} {self.bound:g}"
+        bound = f"limit {self._bound}"
         if value is None:
             return f"{self.name} was not measured, {bound}"
         judged = self.cautious(value)
@@ -100,7 +100,13 @@ class Limit:
         return f"{self.name} {value.value:.4g}{sure}, {bound}"
 
     def __str__(self) -> str:
-        return f"{self.name} {'>=' if self.maximise else '<='} {self.bound:g}"
+        return f"{self.name} {self._bound}"
+
+    @property
+    def _bound(self) -> str:
+        unit = get_objective(self.name).unit
+        plain = unit in ("share", "ratio", "")
+        return f"{'>=' if self.maximise else '<='} {self.bound:g}{'' if plain else f' {unit}'}"
 
 
 def refuse_switches(limits: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Which results come first where several objectives count: constrained non-dominated rank, then hypervolume.
+"""The order of results where several objectives count: constrained non-dominated rank, then hypervolume.
 
-The order of NSGA-II (Deb et al., 2002; feasible before infeasible, these by their violation) with the exclusive
+It is that of NSGA-II (Deb et al., 2002; feasible before infeasible, these by their violation) with the exclusive
 hypervolume contribution in place of the crowding distance (SMS-EMOA, Beume et al., 2007). It depends on the set of
 points only, not on the order in which they came.
 """

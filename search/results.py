@@ -49,13 +49,13 @@ class FinalTable:
 
     Attributes:
         skipped: rows left out because building the others took as long as the search was given.
-        sheet: a PNG of the images that the recipe was built from, where they are synthesised.
+        contact_sheet: a PNG of the images that the recipe was built from, where they are synthesised.
         notes: what reading the data dropped or changed.
     """
 
     rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()
-    sheet: bytes | None = None
+    contact_sheet: bytes | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""Another budget, answered from a run's archive without a new search."""
+"""Reuse of a run: other budgets from its archive, other targets from its artifacts, a search that continues from it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def require_measured(names: Iterable[str], values: Mapping[str, Measurement]) ->
     missing = sorted(set(names) - set(values))
     if missing:
         raise UserError(
-            "an archive knows what its run measured", f"no {', '.join(missing)}", "run a search with this budget"
+            "an archive answers by what its run measured", f"no {', '.join(missing)}", "run a search with this budget"
         )
 
 

@@ -22,6 +22,7 @@ from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.final import final_answer
+from sousvit.search.identity import note_inputs, require_same_inputs
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.proposer import PROPOSERS, Problem
@@ -34,6 +35,12 @@ from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, read_space
+
+#: How far a limit may lie above and below the base's figure, as factors: units are a thousand apart. What lies above
+#: rejects nothing, in silence; what lies below may be meant.
+ABOVE, BELOW = 500.0, 1e4
+#: The most for a ratio: 25 is 25%.
+RATIO_ABOVE = 10.0
 
 
 def search(
@@ -57,6 +64,7 @@ def search(
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:
             callback.on_message(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
+        require_same_inputs(budget, folder)
         stored = _stored_answer(archive)
         if stored is not None and _is_spent(archive, budget):
             return stored
@@ -135,6 +143,7 @@ def _explore(
     base = executor.start(archive.base)
     if archive.base is None:
         archive.append("base", base=base.to_dict())
+        note_inputs(budget, archive.folder)
     _check_measured(budget, base)
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
@@ -197,9 +206,24 @@ def _check_measured(budget: Budget, base: BaseRecord) -> None:
             "every objective must be measurable on the base", f"{', '.join(sorted(missing))} is not", "leave it out"
         )
     for limit in budget.hard_limits:
+        _require_plausible(limit, base)
         reachable = _best_possible(limit, base)
         if reachable is not None and (limit.bound > reachable if limit.maximise else limit.bound < reachable):
             raise UserError("a limit must be reachable", str(limit), f"no model can be better than {reachable:.4g}")
+
+
+def _require_plausible(limit: Limit, base: BaseRecord) -> None:
+    """Refuse a limit so far from the base's figure that another unit must have been meant, as in ``size: 2000000``."""
+    objective = get_objective(limit.name)
+    figure = 1.0 if objective.unit == "ratio" else base.values[limit.name].value
+    if objective.unit == "share" or objective.signed or figure <= 0:
+        return
+    above = RATIO_ABOVE if objective.unit == "ratio" else ABOVE
+    if not figure / BELOW <= limit.bound <= figure * above:
+        unit = "" if objective.unit == "ratio" else f" {objective.unit}"
+        what = f"a base of {figure:.4g}{unit}" if unit else "a base of 1"
+        action = f"give it in {objective.unit}, or with its unit" if unit else "write for instance 0.5, or 50%"
+        raise UserError("a limit lies near the base's figure", f"{limit} for {what}", action)
 
 
 def _best_possible(limit: Limit, base: BaseRecord) -> float | None:

@@ -139,7 +139,7 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
 
 
 def _helped(step: Step, carriers: Sequence[Step], recovery: Recipe, shape: ModelShape) -> Recipe | None:
-    """``step``, the first of ``carriers`` with which it has an effect, and the recovery; None where there is none."""
+    """A recipe of ``step``, the first of ``carriers`` that gives it an effect, and the recovery; None without such."""
     for carrier in carriers:
         with suppress(UserError):
             recipe = replace(recovery, steps=(step, carrier, *recovery.steps)).canonical(shape)
@@ -204,7 +204,7 @@ def run_survey(
 
 
 class _Listed:
-    """The trials that the archive does not have, as jobs; see :class:`sousvit.search.executors.executor.JobSource`."""
+    """A source of jobs: the listed trials that the archive does not have."""
 
     def __init__(self, wanted: list[Trial], archive: Archive, budget: Budget, callback: Callback) -> None:
         self._archive, self._budget, self._callback = archive, budget, callback

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sousvit import techniques
     from sousvit.api import Search, compress, survey
     from sousvit.errors import TrialError, UserError
+    from sousvit.models.preprocess import Preprocess
     from sousvit.objectives.objective import Measurement, Objective
     from sousvit.objectives.targets.target import Target
     from sousvit.plugins import (
@@ -57,6 +58,7 @@ __all__ = [
     "Measurement",
     "Model",
     "Objective",
+    "Preprocess",
     "Recipe",
     "Result",
     "Run",
@@ -95,6 +97,7 @@ _PLACES = {
     "Measurement": "sousvit.objectives.objective",
     "Model": "sousvit.specs:ModelSpec",
     "Objective": "sousvit.objectives.objective",
+    "Preprocess": "sousvit.models.preprocess",
     "Recipe": "sousvit.spaces.recipe",
     "Result": "sousvit.result",
     "Run": "sousvit.runs",

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.inputs import INPUTS, data_input, model_input, target_input
+from sousvit.inputs import INPUTS, data_input, model_input, preprocess_input, target_input
 from sousvit.objectives.targets.target import Target
 from sousvit.plugins import objectives_input, space_input, techniques_input
 from sousvit.result import Result
-from sousvit.runs import Run, folder_of
+from sousvit.runs import Run, folder_of, starting
+from sousvit.schema import validated
 from sousvit.search.budget import Budget, SearchLimits, make_budget
 from sousvit.search.callbacks import Callback, Callbacks
 from sousvit.search.executors.local import end_if_rerun
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
+from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
+    from sousvit.models.preprocess import Preprocess
     from sousvit.objectives.objective import Objective
     from sousvit.spaces.technique import Technique
-    from sousvit.specs import ModelSpec
 
 
 def compress(
@@ -32,6 +34,8 @@ def compress(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
+    preprocess: str | Preprocess | Mapping[str, Any] | Callable[[Any], Any] = "auto",
+    expected_accuracy: float | None = None,
     target: str | Path | Target | Mapping[str, Any] | Sequence[Any] = "local-1-thread",
     limits: Mapping[str, float | str] | None = None,
     optimize: Sequence[str] | Mapping[str, float] = ("latency", "size"),
@@ -64,6 +68,11 @@ def compress(
             description as in a budget's ``data:`` (which then holds all parts), or None: images are synthesised.
         validation: likewise, or how much of ``train`` is held out, as a share or a count; a tenth by default.
         test: likewise; the answer is judged on it, and nothing else is.
+        preprocess: how images reach the model: ``auto`` as its checkpoint says, ``sousvit.Preprocess(...)`` for what it
+            does not say, or a transform of your own, from a PIL image to what the model was evaluated with; it is
+            applied once to every image, which then lies in the run's folder.
+        expected_accuracy: what the base is known to reach (mAP of a detector): where it measures another figure, the
+            search stops before its first trial.
         target: a shipped profile, a YAML file, ``sousvit.Target(...)``, or several.
         limits: by objective, or its ``_drop`` or ``_ratio`` form relative to the base: ``{"size": "2 MB"}``.
         optimize: objectives, or a mapping to weights for the choice among equally good recipes.
@@ -87,30 +96,35 @@ def compress(
     _require_executor(executor)
     _require_options(options)
     folder = folder_of(run, _name_of(model))
-    spec, base = model_input(model, folder / INPUTS, factory)
-    if base is not None and executor != INLINE:
-        raise UserError(
-            "worker processes make the model again, and timm cannot make this one",
-            f"{spec.name} for executor {executor!r}",
-            "use executor='inline', or give factory='package.module:function'",
-        )
-    data = data_input(train, validation, test, folder / INPUTS)
-    limits = dict(limits or {})
-    names, references = techniques_input(techniques, executor)
-    values = {
-        "model": spec,
-        "data": data,
-        "targets": target_input(target),
-        "limits": limits,
-        "optimize": optimize if isinstance(optimize, str | Mapping) else list(optimize),
-        "space": space_input(space, names),
-        "search": {"trials": trials, "time": time, "seed": seed, **options},
-        "plugins": {
-            "objectives": objectives_input(objectives, [*optimize, *limits], executor),
-            "techniques": references,
-        },
-    }
-    return _optimize(make_budget(values, Path(), "compress"), folder, executor, callbacks, base=base)
+    with starting(folder):
+        spec, base = model_input(model, folder / INPUTS, factory)
+        if base is not None and executor != INLINE:
+            raise UserError(
+                "worker processes make the model again, and timm cannot make this one",
+                f"{spec.name} for executor {executor!r}",
+                "use executor='inline', or give factory='package.module:function'",
+            )
+        data = data_input(train, validation, test, folder / INPUTS)
+        spec, data, base = preprocess_input(preprocess, spec, data, base, folder / INPUTS)
+        if expected_accuracy is not None:
+            known = {**spec.model_dump(), "expected_accuracy": expected_accuracy}
+            spec = validated(ModelSpec, known, "compress")
+        limits = dict(limits or {})
+        names, references = techniques_input(techniques, executor)
+        values = {
+            "model": spec,
+            "data": data,
+            "targets": target_input(target),
+            "limits": limits,
+            "optimize": optimize if isinstance(optimize, str | Mapping) else list(optimize),
+            "space": space_input(space, names),
+            "search": {"trials": trials, "time": time, "seed": seed, **options},
+            "plugins": {
+                "objectives": objectives_input(objectives, [*optimize, *limits], executor),
+                "techniques": references,
+            },
+        }
+        return _optimize(make_budget(values, Path(), "compress"), folder, executor, callbacks, base=base)
 
 
 class Search:
@@ -151,7 +165,8 @@ class Search:
             UserError: bad input, a full disk, a callback that failed; nothing that finished is lost.
             KeyboardInterrupt: passed on after the state is written; the same call resumes.
         """
-        return _optimize(self.budget, self.folder, self.executor, self._callbacks, self._earlier)
+        with starting(self.folder):
+            return _optimize(self.budget, self.folder, self.executor, self._callbacks, self._earlier)
 
 
 def _optimize(
@@ -204,7 +219,8 @@ def survey(
     _require_executor(executor)
     asked, folder = _budget(budget), folder_of(run, f"{_name_of(budget)}-survey")
     told = Callbacks(callbacks)
-    archive = run_survey(asked, folder, lambda b, f: open_executor(executor, b, f, told.on_progress), told)
+    with starting(folder):
+        archive = run_survey(asked, folder, lambda b, f: open_executor(executor, b, f, told.on_progress), told)
     write_survey(archive, folder)
     found = Run(folder, asked, archive)
     told.on_end(found)

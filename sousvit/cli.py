@@ -229,7 +229,10 @@ def report_command(
     """Write a run's self-contained HTML report."""
     from sousvit.runs import open_run
 
-    path = open_run(_folder(runs, run)).report(out)
+    found = open_run(_folder(runs, run))
+    path = found.report(out)
+    for entry in found.changed:
+        print(f"changed since this run measured it: {entry}", file=sys.stderr)
     _print_json({"report": str(path)}) if as_json else print(path)
 
 

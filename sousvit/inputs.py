@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
+from sousvit.models.preprocess import WHOLE_IMAGE, Preprocess
 from sousvit.schema import validated
 from sousvit.specs import NO_DATA, DataSpec, ModelSpec
 
@@ -45,7 +46,7 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
 
     if not isinstance(model, nn.Module):
         action = "give an nn.Module, timm's name, a checkpoint's path or sousvit.Model(...)"
-        raise UserError("a model is a module or says where one is", type(model).__name__, action)
+        raise UserError("a model is a module, or names one", type(model).__name__, action)
     from sousvit.models.module import adopt
 
     return adopt(model, folder, factory)
@@ -65,7 +66,7 @@ def data_input(train: Any, validation: Any, test: Any, folder: Path) -> DataSpec
     if isinstance(train, DataSpec | Mapping):
         if validation is not None or test is not None:
             raise UserError(
-                "a description of data holds all its parts", "validation or test beside it", "name it there"
+                "train as a description names all parts of the data", "validation or test beside it", "name it there"
             )
         return validated(DataSpec, train, "data").resolved(Path())
     values: dict[str, Any] = {}
@@ -109,6 +110,38 @@ def _format_of(path: Path) -> str:
         return "idx"
     action = "describe it, for instance train={'format': 'coco', 'train': 'train.json', 'test': 'test.json'}"
     raise UserError("data by its path alone is a folder, parquet or IDX", path.name, action)
+
+
+def preprocess_input(
+    preprocess: Any, model: ModelSpec, data: DataSpec, base: LoadedModel | None, folder: Path
+) -> tuple[ModelSpec, DataSpec, LoadedModel | None]:
+    """Model, data and base, when images reach the model by ``preprocess``.
+
+    Args:
+        preprocess: ``"auto"``, a :class:`.Preprocess` or its values, or a transform, whose images are written.
+        base: the model itself, where no file holds it.
+
+    Raises:
+        UserError: none of these, or wrong.
+    """
+    if preprocess == "auto":
+        return model, data, base
+    if isinstance(preprocess, Preprocess | Mapping):
+        given = validated(Preprocess, preprocess, "preprocess")
+    elif callable(preprocess):
+        from sousvit.data.transformed import write_transformed
+
+        data, given = write_transformed(data, preprocess, folder)
+        given = given.over(WHOLE_IMAGE)
+    else:
+        action = "give 'auto', sousvit.Preprocess(...) or a function of a PIL image"
+        raise UserError("preprocess says how images reach the model", repr(preprocess)[:60], action)
+    model = model.model_copy(update={"preprocess": given.over(model.preprocess)})
+    if base is not None:
+        from sousvit.models.load import loaded
+
+        base = loaded(base.module, model, base.class_names)
+    return model, data, base
 
 
 def target_input(target: Any) -> list[Any]:

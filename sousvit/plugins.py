@@ -117,7 +117,7 @@ def _objective(entry: Any, named: Sequence[str], executor: str) -> str | None:
     forms = {kind.name, f"{kind.name}_ratio", f"{kind.name}_drop"}
     is_usual = reference is not None or kind.name in {*BUILTIN} - ON_REQUEST
     if not is_usual and not any(name.partition("@")[0] in forms for name in named):
-        rule = "an objective that costs more, or stands in no file, is measured where a budget names it"
+        rule = "an objective that is costly, or defined in no file, is measured only where it is named"
         raise UserError(rule, kind.name, "name it in optimize or limits")
     return reference
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from sousvit.result import Result
 from sousvit.search.archive import Archive, new_run_name, run_folder
 from sousvit.search.archive import open_run as open_archive
 from sousvit.search.budget import Budget
+from sousvit.search.identity import changed_inputs
 from sousvit.search.report.listing import run_rows
 from sousvit.search.results import Answer
 
@@ -25,6 +30,18 @@ if TYPE_CHECKING:
 
 #: Where runs lie unless a caller says otherwise.
 RUNS = Path("runs")
+
+
+@contextmanager
+def starting(folder: Path) -> Iterator[None]:
+    """What a search in ``folder`` does: a start that fails leaves no folder behind."""
+    existed = folder.exists()
+    try:
+        yield
+    except UserError:
+        if not existed and folder.is_dir() and Archive(folder).base is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 class Run:
@@ -125,7 +142,15 @@ class Run:
             raise UserError("a budget holds all its parts", f"{', '.join(given)} beside it", "write it there")
         return budget if isinstance(budget, Mapping) else Path(budget)
 
+    @cached_property
+    def changed(self) -> list[str]:
+        """What the run depends on and has other content since, such as ``data.test: PATH``."""
+        return changed_inputs(self.budget, self.folder)
+
     def _result(self, answer: Answer, budget: Budget | None = None) -> Result:
+        if self.changed:
+            word = f"changed since this run measured it: {', '.join(self.changed)}; the figures are of what was there"
+            answer = replace(answer, notes=(*answer.notes, word))
         return Result(budget or self.budget, self.folder, answer, lambda: _load_known(self.budget))
 
 

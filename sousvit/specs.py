@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from sousvit.errors import UserError
 from sousvit.models.checkpoints.checkpoint import Imported
 from sousvit.models.checkpoints.forms import is_source, open_source, resolved_source
+from sousvit.models.preprocess import Preprocess
 from sousvit.schema import validated
 
 Task = Literal["classification", "detection"]
@@ -49,14 +50,17 @@ class ModelSpec(BaseModel):
 
     ``checkpoint``, also written ``from``, is a file, a folder or a model of the hub in any form of
     :mod:`sousvit.models.checkpoints.forms`. ``name`` and ``args`` go to ``timm.create_model``, and win over what the
-    checkpoint says; ``mean`` and ``std`` normalise pixels in [0, 1], one value a channel; the model's own are the
-    default. With ``detector`` the model is a detector with that head, ``args.num_classes`` are its classes (without
-    background). In short, text that can only be a path or a model of the hub is a checkpoint, and other text is the
-    name of a model with timm's own weights.
+    checkpoint says; ``preprocess`` says how images reach the model, field by field in place of what the checkpoint
+    says, and ``mean`` and ``std`` are short for those of ``preprocess``. With ``detector`` the model is a detector with
+    that head, ``args.num_classes`` are its classes (without background). In short, text that can only be a path or a
+    model of the hub is a checkpoint, and other text is the name of a model with timm's own weights.
 
     ``factory`` is for modules that timm does not make: ``package.module:function``, importable wherever trials run,
     is called with ``args`` and returns the module, which says in ``pretrained_cfg`` what it takes (``input_size``,
     ``mean``, ``std``); its weights come from ``checkpoint``, or are those that the function gave it.
+
+    ``expected_accuracy`` is what the base is known to reach (mAP of a detector): a search that measures another figure
+    stops before its first trial.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -66,8 +70,10 @@ class ModelSpec(BaseModel):
     pretrained: bool = False
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    preprocess: Preprocess | None = None
     detector: DetectorSpec | None = None
     factory: str | None = None
+    expected_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -96,7 +102,7 @@ class ModelSpec(BaseModel):
             )
         if self.factory is not None and (self.pretrained or self.detector is not None):
             given = "pretrained" if self.pretrained else "detector"
-            raise UserError("a model with a factory is what the factory makes", given, f"remove {given}")
+            raise UserError("a factory makes the whole model", given, f"remove {given}")
         return self
 
     def resolved(self, folder: Path) -> ModelSpec:
@@ -137,11 +143,16 @@ class ModelSpec(BaseModel):
     def _described(self, source: str, found: Imported) -> ModelSpec:
         """The same with what the checkpoint at ``source`` says where nothing was given."""
         own: dict[str, Any] = {"name": found.name, "detector": found.detector}
-        if found.preprocess is not None:
-            scale = 1 / (255 * found.preprocess.rescale)
-            said = {key: getattr(found.preprocess, key) for key in ("mean", "std")}
-            own |= {key: [value * scale for value in values] for key, values in said.items() if values is not None}
+        said = {} if found.preprocess is None else found.preprocess.model_dump(exclude_unset=True)
+        for key in ("mean", "std"):
+            value = said.pop(key, None)
+            if getattr(self.preprocess, key, None) is None:
+                own[key] = value
+        if said:
+            own["preprocess"] = Preprocess(**said)
         missing = {key: value for key, value in own.items() if value is not None and not getattr(self, key)}
+        if self.preprocess is not None:
+            missing["preprocess"] = self.preprocess.over(own.get("preprocess"))
         args = {**found.args, **self.args} if self.name in (None, found.name) else self.args
         if not found.classifier and "num_classes" not in self.args:
             raise UserError(

@@ -154,7 +154,7 @@ class ModelBuilder:
         for step in steps:
             if step.handler.nested(step.config) is None:
                 rule = "a prepared base is cut by steps that keep its first units"
-                raise UserError(rule, str(step), "let the recipe begin with the plain base")
+                raise UserError(rule, str(step), "take the step that prepares the base out of the recipe")
         begun = time.monotonic()
         ordered = copy.deepcopy(self._base.module)
         order(ordered, context)

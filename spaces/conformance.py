@@ -209,7 +209,7 @@ def exported(model: nn.Module, recipe: Recipe, context: Context, folder: Path) -
 
 
 def weight_bytes(artifact: Artifact) -> int:
-    """Of the file with the weights: OpenVINO writes the graph into another one, which grows."""
+    """Bytes of the file with the weights; OpenVINO writes the graph into another one, which grows."""
     weights = artifact.path.with_suffix(".bin")
     return (weights if weights.is_file() else artifact.path).stat().st_size
 

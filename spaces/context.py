@@ -87,7 +87,7 @@ class Context:
 
     @property
     def nested(self) -> Mapping[str, Any] | None:
-        """What an elastic base decided, where the model is one: the parts to keep come first (see :mod:`.elastic`)."""
+        """What an elastic base decided, where the model is one: see :mod:`sousvit.spaces.techniques.elastic`."""
         return self.decisions.get(NESTED)
 
     def decide(self, technique: str, decision: Any) -> Any:

@@ -41,10 +41,10 @@ def open_splits(
     if spec.kind == "none":
         assert synthesiser is not None
         if spec.has_test:
-            require_classes(base, look_at_test(spec, base.size, base.channels))
+            require_classes(base, look_at_test(spec, base.size, base.channels, preprocess=base.preprocess))
         made = synthesiser.made(synthesis_of(spec)), synthesiser.made(_judging(spec), HELD_OUT)
         return Splits(spec, base.size, base.channels, made)
-    splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection")
+    splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection", preprocess=base.preprocess)
     labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
     for part in [*labelled, *([splits.look_at_test()] if spec.has_test else [])]:
         require_classes(base, part)

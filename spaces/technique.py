@@ -146,10 +146,10 @@ class Technique(ABC):
         return 4.0
 
     def nested(self, config: Any) -> Any | None:
-        """``config`` as it acts on an elastic base: what then has no effect at its default. None: it needs a plain one.
+        """``config`` as it acts on an elastic base; None where the technique needs a plain base.
 
-        With :attr:`Context.nested` a technique keeps the first units, with data as in a skeleton; what it repairs
-        besides, it repairs as ever.
+        Parameters that have no effect there stand at their defaults. Where :attr:`Context.nested` is set, a technique
+        keeps the first units, with data as without, and repairs the rest as it always does.
         """
         return None
 
@@ -180,7 +180,7 @@ class ModelTechnique(Technique):
         return True
 
     def surroundings(self, config: Any, context: Context) -> Context:
-        """What the recipe's steps work with; only one that supplies images changes it."""
+        """The context of a recipe's steps; only a technique that makes images, as ``synthesize`` does, changes it."""
         return context
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What the whole suite shares: one core, no network, and a tiny project (data, base model, budgets) on disk."""
+"""Fixtures of the whole suite: one core, no network, and a tiny project (data, base model, budgets) on disk."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What several benchmarks share. A ``run.py`` puts ``benchmarks/`` on the path to find it."""
+"""Helpers of several benchmarks. A ``run.py`` puts ``benchmarks/`` on the path to import them."""

@@ -71,9 +71,9 @@ class Charged:
         self.rungs_of, self.continue_with = engine.rungs_of, engine.continue_with
 
     def next_job(self) -> Job | None:
-        known, fanned, begun = len(self._archive), self._given_otherwise(), time.perf_counter()
+        known, otherwise, begun = len(self._archive), self._given_otherwise(), time.perf_counter()
         job = self._engine.next_job()
-        asked = job is not None and self._given_otherwise() == fanned
+        asked = job is not None and self._given_otherwise() == otherwise
         self._charge("asked" if asked else "next", known, begun)
         self.last_start = self._clock.now if job is not None else self.last_start
         return job

@@ -1,4 +1,4 @@
-"""What the benchmarks on CIFAR-10 share: their arguments and their budget."""
+"""The arguments and the budget that the benchmarks on CIFAR-10 share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every result names, and how it is written."""
+"""Provenance, which every result names, and the writing of a result."""
 
 from __future__ import annotations
 

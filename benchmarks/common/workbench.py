@@ -1,4 +1,4 @@
-"""What the drivers of other tools share: their arguments, the base they all start from, and what they leave.
+"""The workbench of the drivers of other tools: arguments, the base they all start from, and what they leave.
 
 A driver is a function ``work(given)`` that gives an :class:`Answer`. :func:`drive` runs it in a process of its own
 until its minutes are over (a tool without a time limit is killed then) and writes into ``OUT``:
@@ -37,7 +37,7 @@ from sousvit.specs import DataSpec, LastRows, ModelSpec
 
 #: The last rows of the training file are validation, as in sousvit's own benchmarks.
 HELD_OUT = 5000
-#: What every tool is asked for: top-1 on validation at most this much below the base's.
+#: Every tool is asked for this: top-1 on validation at most so much below the base's.
 MAX_DROP = 0.01
 ARTIFACT, FACTS = "artifact", "facts.json"
 

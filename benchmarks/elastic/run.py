@@ -1,11 +1,11 @@
-"""Does an elastic base tell which recipe will be accurate? Readings and low rungs against what full training gives.
+"""An elastic base as a forecast of which recipe will be accurate: untrained cuts and low rungs against full training.
 
     python benchmarks/elastic/run.py [--recipes 16] [--epochs 3] [--elastic-epochs 4] [--limit-train N]
 
-Random cuts (depth, heads, MLP) of the budget's base are judged on its validation images in six ways: repaired from
-calibration images but untrained; after the low rung's training; read from the elastic base; after full training, of
-the plain cut and of the elastic one; after a short training of the elastic one. Written to
-``result.md`` (rank correlations with full training, seconds) and ``raw.csv`` (every recipe).
+Random cuts (depth, heads, MLP) of the budget's base are judged on its validation images in six ways. Cuts of the plain
+base: repaired from calibration images but untrained; after the low rung's training; after full training. Cuts of the
+elastic base: untrained; after a short training; after full training. Writes ``result.md`` (rank correlations with full
+training, seconds) and ``raw.csv`` (every recipe).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ HERE = Path(__file__).parent
 RECOVERY = {"learning_rate": 2e-3, "optimizer": "muon", "soft_weight": 0.7, "num_views": 2}
 CUTS = {"prune_depth": "drop", "prune_heads": "keep", "prune_mlp": "keep"}
 #: Ways of judging that are compared as forecasts, and what they forecast.
-FORECASTS, TRUTHS = ("untrained", "low rung", "reading"), ("full", "elastic full")
+FORECASTS, TRUTHS = ("untrained", "low rung", "elastic untrained"), ("full", "elastic full")
 RESAMPLES = 1000
 
 
@@ -74,7 +74,7 @@ def ways(given: argparse.Namespace, elastic: Step, tail: Step) -> dict[str, Call
     return {
         "untrained": lambda cut: (Recipe(cut), 1.0),
         "low rung": lambda cut: (Recipe((*cut, tail)), given.low),
-        "reading": lambda cut: (Recipe((elastic, *cut)), 1.0),
+        "elastic untrained": lambda cut: (Recipe((elastic, *cut)), 1.0),
         "elastic short": lambda cut: (Recipe((elastic, *cut, tail)), given.polish),
         "elastic full": lambda cut: (Recipe((elastic, *cut, tail)), 1.0),
         "full": lambda cut: (Recipe((*cut, tail)), 1.0),
@@ -119,7 +119,7 @@ def judged(given: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
 
 
 def measured(cut, ways, builder, top1) -> Iterator[tuple[str, float]]:  # type: ignore[no-untyped-def]
-    """Top-1 and seconds of one cut in every way; the time of a beginning that was read back counts as well."""
+    """Top-1 and seconds of one cut in every way; a stored beginning counts with the time that it took."""
     for name, recipe_of in ways.items():
         recipe, fidelity = recipe_of(cut)
         begun = time.monotonic()

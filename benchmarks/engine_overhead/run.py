@@ -1,4 +1,4 @@
-"""What the engine itself costs: asking, recording and telling with thousands of trials behind it, on simulated trials.
+"""The engine's own cost: asking, recording and telling with thousands of trials behind it, on simulated trials.
 
     python benchmarks/engine_overhead/run.py
 

@@ -1,4 +1,4 @@
-"""How much of an unseen table's hypervolume can be had by choice: by one who knows its figures without their noise.
+"""The share of an unseen table's hypervolume that choice can reach, by one who knows its figures without their noise.
 
     python benchmarks/noiseless_choice/run.py
 
@@ -64,7 +64,7 @@ def reached(kind: str, seed: int) -> list[float]:
 
 def figures(frame: pd.DataFrame, objectives: dict[str, str]) -> Array:
     """``[n, m]`` between 0 and 1, less is better."""
-    signs = [-1.0 if sense == "maximize" else 1.0 for sense in objectives.values()]
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in objectives.values()]
     found = frame[list(objectives)].to_numpy(float) * signs
     scaled: Array = (found - found.min(0)) / np.ptp(found, axis=0)
     return scaled

@@ -1,4 +1,4 @@
-"""Records a table of real compressed models at several fidelities, to judge search policies on.
+"""A table of real compressed models at several fidelities, recorded to judge search policies on.
 
     python benchmarks/recorded_table/run.py --workers 2
 
@@ -68,7 +68,7 @@ class World:
 
 @cache
 def world() -> World:
-    """See :class:`World`; the teacher's answers are asked for before anything is timed."""
+    """The world of this process; the teacher's answers are asked for before anything is timed."""
     torch.set_num_threads(1)
     budget = Budget.read(BUDGET)
     base = load(budget.model)

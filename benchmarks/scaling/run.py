@@ -1,4 +1,4 @@
-"""How many workers pay off: the engine with 1 to 1,024 simulated workers whose trials take recorded seconds.
+"""The number of workers that pays off: the engine with 1 to 1,024 simulated workers whose trials take recorded seconds.
 
     python benchmarks/scaling/run.py
 

@@ -1,4 +1,4 @@
-"""The engine's levers, to be taken off one at a time: what each is worth is what is missed without it."""
+"""The engine's levers, taken off one at a time: what a search loses without one is what that one is worth."""
 
 from __future__ import annotations
 

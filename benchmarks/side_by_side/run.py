@@ -3,7 +3,7 @@
     python benchmarks/side_by_side/run.py --data DIR --model VIT.safetensors --minutes 15 --limit-train 6000
 
 Plain Optuna gets our techniques, our worker with its caches, and our constraints; what it lacks are the search's own
-levers: gates, priors, rungs, deployments of recovered models, and a model of what is expensive. All answers come the
+levers: gates, starters, rungs, variants of recovered models, and a model of what is expensive. All answers come the
 same way: the best final recipe that holds the limit, measured again, beside the base on the test split. Writes
 ``result_RUN.md``, ``raw_RUN.csv`` (every result with its second) and ``runs/RUN.html`` (hypervolume against time), as
 ``--run`` names it. A policy that has its answer is not run again. ``--policies sousvit no-fan-out ...`` are the search
@@ -55,8 +55,7 @@ EPOCHS = 2
 
 
 class RealEvaluations:
-    """What a plain sampler searches: every recipe trained in full and measured. See
-    :class:`sousvit.search.replay.samplers.Evaluations`."""
+    """What a plain sampler searches (:class:`~sousvit.search.replay.samplers.Evaluations`): trained in full."""
 
     def __init__(self, own: Budget, archive: Archive, executor: Executor, shape: ModelShape, space: Space) -> None:
         self.seed, self.space, self.goals = own.search.seed, space, own.goals()

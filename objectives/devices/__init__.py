@@ -1,4 +1,4 @@
-"""Where artifacts are timed and probed. The contract is device.py; a new device is a file and a line in this table.
+"""Devices, which time and probe artifacts. The contract is device.py; a new one is a file and a line in this table.
 
 Reading order: device.py, open.py (which device a target asks for), local.py, standin.py, remote/client.py (ours);
 protocol.py and measure.py (what a measuring process is asked and does), process.py (who watches over it),

@@ -52,7 +52,7 @@ class Device(ABC):
     def time(
         self, artifacts: Mapping[str, Artifact], baseline: str, plan: TimingPlan = DEFAULT, with_baseline: bool = False
     ) -> dict[str, Timing]:
-        """As :func:`sousvit.objectives.timing.measure_many`, of artifacts.
+        """Timings by artifact name, as :func:`sousvit.objectives.timing.measure_many` gives them of sessions.
 
         Raises:
             TrialError: an artifact failed, or the measurement could not be had or trusted.

@@ -1,4 +1,4 @@
-"""What this machine is, for the records: a figure without its machine means nothing."""
+"""Facts about this machine, for the records: a figure without its machine means nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts a measuring process (:mod:`.bench`) and watches over it: its time, its memory, whether it is still wanted."""
+"""A measuring process (:mod:`.measure`), started and watched: its time, its memory, whether it is still wanted."""
 
 from __future__ import annotations
 

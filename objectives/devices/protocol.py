@@ -1,7 +1,7 @@
-"""What a measuring process is asked, and what it answers: plain values, checked on both sides of a pipe or network.
+"""Requests to a measuring process, and its answers: plain values, checked on both sides of a pipe or network.
 
-Light: this file, :mod:`.bench`, :mod:`.process`, :mod:`.store` and :mod:`.agent` run on small boards with nothing but
-numpy and a runtime.
+Light: this file, :mod:`.measure`, :mod:`.process`, :mod:`.remote.store` and :mod:`.remote.agent` run on small boards
+with nothing but numpy and a runtime.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Request:
             request = cls(artifacts=artifacts, plan=plan, **given)
             request._check()
         except (TypeError, KeyError, AttributeError) as error:
-            raise RequestError(f"the request is not whole: {error}") from error
+            raise RequestError(f"the request is malformed: {error}") from error
         return request
 
     def _check(self) -> None:
@@ -159,7 +159,7 @@ def decode_groups(plain: Any) -> dict[str, list[Group]]:
     try:
         groups = {str(name): [Group(**group) for group in done] for name, done in plain.items()}
     except (TypeError, AttributeError) as error:
-        raise RequestError(f"timings are not whole: {error}") from error
+        raise RequestError(f"timings are malformed: {error}") from error
     for group in (group for done in groups.values() for group in done):
         rounds = (group.candidate, group.baseline_first, group.baseline_last)
         if not all(isinstance(one, list) and one and all(_is_number(s) and s > 0 for s in one) for one in rounds):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _ONE = "artifact"
 
 
-class OrderingDevice(Device):
-    """Sends an :class:`Request` and reads raw figures; where to is the subclass's."""
+class RequestingDevice(Device):
+    """Sends a :class:`Request` and reads raw figures; where to is the subclass's."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -74,7 +74,7 @@ def decode(request: Request, answer: Mapping[str, Any]) -> Any:
     """Groups by name, a :class:`Probe`, or millijoules.
 
     Raises:
-        RequestError: the answer is not to this request, or not whole.
+        RequestError: the answer is not to this request, or malformed.
     """
     try:
         if request.cores is not None and len(answer["affinity"]) != request.cores:
@@ -93,7 +93,7 @@ def decode(request: Request, answer: Mapping[str, Any]) -> Any:
             _positive(answer["load_ms"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise error if isinstance(error, RequestError) else RequestError(f"the answer is not whole: {error}") from error
+        raise error if isinstance(error, RequestError) else RequestError(f"the answer is malformed: {error}") from error
 
 
 def _positive(value: Any) -> float:
@@ -103,7 +103,7 @@ def _positive(value: Any) -> float:
     return number
 
 
-class StandIn(OrderingDevice):
+class StandIn(RequestingDevice):
     """A process of this machine, pinned to the target's cores, its memory held against the target's limit."""
 
     name: ClassVar[str] = "stand-in"

@@ -1,4 +1,4 @@
-"""What runs an artifact. The contract is runtime.py; a new runtime is a file and a line in this table."""
+"""Runtimes, which run artifacts. The contract is runtime.py; a new runtime is a file and a line in this table."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class OpenVino(Runtime):
         return import_openvino(f"the {self.name} runtime")
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
-        """See :class:`Runtime`; a fixed batch size was measured 6 to 10% faster than a free one (ViT-Tiny)."""
+        """A session; a fixed batch size was measured 6 to 10% faster than a free one (ViT-Tiny)."""
         openvino = self.require()
         settings = {
             "INFERENCE_NUM_THREADS": threads,

@@ -1,4 +1,4 @@
-"""Does the deployed session compute what the PyTorch model computes? Checked through the session itself."""
+"""Parity: whether the deployed session computes what the PyTorch model computes, seen through the session itself."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def parity(session: Session, model: nn.Module, images: np.ndarray) -> Parity:
 
 
 def check_parity(session: Session, model: nn.Module, images: np.ndarray, quantized: bool) -> Parity:
-    """:func:`agreement`, or a failed trial.
+    """:func:`parity`, or a failed trial.
 
     Quantized artifacts may differ (their accuracy judges them); their logits must only be finite.
 

@@ -1,8 +1,8 @@
 """Several sessions of one artifact, one a core, for judging many images.
 
 Measured on two cores (a ViT of 2.7 M parameters): two ONNX Runtime sessions of one thread judge 1.2 to 1.5 times as
-many images a second as one session of two threads, and one at a time about twice as many, because threads within one
-inference wait for each other.
+many images a second as one session of two threads, and about twice as many where images are judged one by one, because
+threads within one inference wait for each other.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Where a model runs: target.py (what a target is), profiles.py (targets by name or file) and the shipped profiles."""
+"""Targets, where models run: target.py (what a target is), profiles.py (by name or file) and the shipped profiles."""

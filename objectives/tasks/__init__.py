@@ -1,4 +1,4 @@
-"""What predictions are judged by. The contract is task.py; a new task is a file and a line in this table."""
+"""Tasks, as predictions are judged. The contract is task.py; a new task is a file and a line in this table."""
 
 from __future__ import annotations
 

@@ -57,6 +57,11 @@ class TopOneEvaluation(Evaluation):
         """Half an image."""
         return 0.5 / len(self.labels)
 
+    @property
+    def chance(self) -> float:
+        """The share of the most frequent class."""
+        return float(np.bincount(self.labels).max() / len(self.labels))
+
     def against(self, base: TopOneEvaluation) -> TopOneEvaluation:
         return replace(self, labels=base.predictions)
 

@@ -55,6 +55,11 @@ class BoxEvaluation(Evaluation):
         """Half an object."""
         return 0.5 / max(1, self.num_objects)
 
+    @property
+    def chance(self) -> float:
+        """Nothing is found without looking."""
+        return 0.0
+
     def against(self, base: BoxEvaluation) -> BoxEvaluation:
         from sousvit.models.detector import sure_objects
 

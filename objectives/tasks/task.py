@@ -35,6 +35,11 @@ class Evaluation(ABC):
     def least_error(self) -> float:
         """The error that the split could not tell from none."""
 
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """The figure of merit of the best answer that looks at no image."""
+
     @abstractmethod
     def against(self, base: Any) -> Evaluation:
         """The same with the predictions of ``base`` in the place of the truth: what there is to say without labels."""

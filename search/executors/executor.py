@@ -123,7 +123,7 @@ def finished(trial: Trial, result: JobResult) -> Trial:
 
 
 class JobSource(Protocol):
-    """What gives jobs and takes their results; it is called from one thread."""
+    """A source of jobs, which takes their results; it is called from one thread."""
 
     def next_job(self) -> Job | None:
         """The next job to start now; None while nothing may start before a running one ends, or for good."""

@@ -50,7 +50,7 @@ def inline_executor(
     """
     if budget.search.trial_memory_gb is not None:
         received = f"trial_memory_gb: {budget.search.trial_memory_gb:g}"
-        raise UserError("executor inline has no limit of memory", received, "leave it out, or use executor='local'")
+        raise UserError("executor inline cannot limit memory", received, "leave it out, or use executor='local'")
     return InlineExecutor({**_setup(budget, folder), "base": base}, progress)
 
 

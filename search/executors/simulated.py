@@ -23,7 +23,7 @@ class SimulatedClock:
 
 
 class SimulatedExecutor(QueueExecutor):
-    """Judges jobs by ``judge(job) -> JobResult``; a result comes when its seconds have passed on the clock.
+    """Executor of made-up results, ``judge(job) -> JobResult``; each comes when its seconds have passed on the clock.
 
     Args:
         base: figures of the base model.

@@ -1,4 +1,4 @@
-"""Deployments that lose: those that were tried, and were surely worse than another of the same weights each time."""
+"""Dominated deployments: each time they were tried, another one of the same weights was surely better."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Deployments:
         self._read = 0
 
     def dominated(self, trials: Sequence[Trial]) -> set[str]:
-        """The deployments that lose.
+        """The deployments that are dominated.
 
         Args:
             trials: all so far, in order; those of an earlier call come first.

@@ -1,7 +1,8 @@
-"""Fan-out: what a model that was paid for yields nearly for free is judged next.
+"""Fan-out: variants of a model that is paid for, judged next because they cost next to nothing.
 
-A fully recovered model has other deployments. A model that was evaluated untrained is what the recipe without recovery
-makes: where that is good enough, the recipe without recovery is a final result, and its deployments are as well.
+Of a fully recovered model these are its other deployments: after ``int8_dynamic``, ``static_int8`` trains nothing. A
+model that was evaluated untrained is also that of the recipe without its recovery. Where it is good enough, that recipe
+is a final result, and so are its other deployments.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class FanOut:
     def __init__(self, archive: Archive, space: Space, policy: Halving) -> None:
         self._archive, self._space, self._policy, self._goals = archive, space, policy, policy.goals
         self._waiting: deque[tuple[Recipe, str]] = deque()
-        #: What was given before: most results lead to deployments that earlier ones led to.
+        #: Recipes that were given before: most results lead to deployments that earlier results led to.
         self._given: set[str] = set()
         self._deployments = Deployments(self._goals)
 
@@ -77,7 +78,7 @@ class FanOut:
         return any(self._goals.dominates(rival, trial.values) for rival in self._archive.rivals(self._goals))
 
     def resume(self) -> None:
-        """What follows from the last results may have been cut short; what was judged already is not judged again."""
+        """Offer the last results again, because a kill may have cut short what follows; nothing is judged twice."""
         for trial in self._archive.records[-RESUMED:]:
             self.offer(trial)
 
@@ -91,5 +92,5 @@ class FanOut:
         return None
 
     def is_dominated(self, sibling: Recipe) -> bool:
-        """Whether its deployment loses: see :class:`.Deployments`."""
+        """Whether its deployment never pays: see :class:`.Deployments`."""
         return self._deployments.is_dominated(sibling, self._archive.records)

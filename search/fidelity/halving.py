@@ -4,9 +4,9 @@ Models that were cut and repaired, or cut from a prepared base, may be evaluated
 where that promises most. Other trials begin at the lowest rung that pays, a share of the recovery epochs (less than
 one epoch is a share of the images). From one rung to the next, the best ``1 / eta`` of its results may rise
 (asynchronous successive halving, Li et al., 2020), in the order of :mod:`sousvit.search.ranking`. A low-rung result
-never counts as final. What is learned from full trainings is which share of the loss at a rung is still there after
-all epochs; candidates whose accuracy would then hold the limits are trained in full first, and where there is none,
-the one that would miss the limits least.
+never counts as final. Full trainings show which share of the loss at a rung is still there after all epochs.
+Candidates whose accuracy should then hold the limits are trained in full first; where there is none, the one that
+should miss the limits least.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Halving:
         return self.explores and spent_share >= self.explore_share
 
     def rise(self, busy: AbstractSet[str] = frozenset()) -> Trial | None:
-        """The pending trial of what rises to a rung below the full one: the first ``1 / eta`` of each, highest first.
+        """The next trial to rise to a rung below the full one: the first ``1 / eta`` of each may, highest rung first.
 
         Args:
             busy: models that are being trained.
@@ -155,7 +155,7 @@ class Halving:
         return [waiting[place] for place in dict.fromkeys([*better, *order])]
 
     def _unsettled(self, waiting: list[Trial], standings: Standings) -> list[Trial]:
-        """``waiting`` without those that a final result equals in all that is optimised, if no training changes it."""
+        """``waiting`` without what a final result matches or beats in all objectives, where training changes none."""
         if any(map(is_trained, self.goals.directions)):
             return waiting
         reached, asked = standings.final, points_of(waiting, self.goals)

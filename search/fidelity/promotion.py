@@ -1,4 +1,4 @@
-"""Promotions: when a trial is trained further, and which, by what the budget's trials and time leave for it."""
+"""Promotions: which trial is trained further, and when, within what is left of the budget's trials and time."""
 
 from __future__ import annotations
 

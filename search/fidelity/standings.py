@@ -1,4 +1,4 @@
-"""The standings of a search: what its trials so far hold for promotions, kept as they grow to thousands."""
+"""The standings of a search: where its trials should stand after full training, kept up to date as they grow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sousvit.search.trial import Trial
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a trial should stand after its full training; a final result stands where it is.
+    """The place where a trial should stand after its full training; a final result stands where it is.
 
     Attributes:
         miss: worst relative violation of a limit; at most 0 where all hold.
@@ -128,7 +128,7 @@ class Standings:
             self.best = max(self.best, standing.score)
 
     def _take_rung(self, trial: Trial) -> None:
-        """Where it is not the first of its recipe, it tells how training goes on."""
+        """Take in a result at a rung; one that is not the first of its recipe tells how training goes on."""
         recipe = (trial.recipe_key, trial.seed)
         rungs = self._rungs[recipe]
         rungs.append(trial)

@@ -1,4 +1,4 @@
-"""Costs of training, by the trials so far: of a candidate in full, and which rungs save what they promise."""
+"""Costs of training, estimated from the trials so far: of a full training, and which rungs are worth theirs."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def _pace(trial: Trial) -> float:
 
 
 def _usual_training(trial: Trial, trained: Sequence[Trial]) -> float:
-    """Seconds that ``trained`` took, for as much work where it is known how much that is; 0 where there is none."""
-    work = _work(trial)
-    by_work = [_pace(record) / _work(record) for record in trained if work and _work(record)]
-    if by_work:
-        return work * median(by_work)
+    """Seconds that ``trained`` took, scaled to the trial's compute where that is known; 0 where nothing was trained."""
+    compute = _compute(trial)
+    by_compute = [_pace(record) / _compute(record) for record in trained if compute and _compute(record)]
+    if by_compute:
+        return compute * median(by_compute)
     return median(map(_pace, trained)) if trained else 0.0
 
 
-def _work(trial: Trial) -> float:
-    """What its full training computes, in epochs times MACs; 0 where that is not known."""
+def _compute(trial: Trial) -> float:
+    """The compute of its full training, in epochs times MACs; 0 where that is not known."""
     recoveries = (step for step in trial.recipe["steps"] if role_of(step["technique"]) is Role.REPAIR)
     epochs = sum(step.get("epochs", 0) for step in recoveries)
     return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0

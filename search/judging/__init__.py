@@ -1,1 +1,1 @@
-"""One trial, judged: gates, recovery, export, measurement."""
+"""The judging of one trial: gates, recovery, export, measurement."""

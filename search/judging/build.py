@@ -129,7 +129,8 @@ def build_recipe(
         model = workshop.model(recipe, fidelity)
         shape = (1, base.channels, *base.size)
         context = workshop.builder.context_of(recipe)
-        artifact = make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, out)
+        how, step = base.preprocess.steps, recipe.deploy_step
+        artifact = make_artifact(model, shape, base.mean, base.std, recipe.runtime, step, context, out, how)
         figures = _judge(artifact, model, base, workshop.splits, recipe)
     return Built(recipe, artifact, model, figures, [*base.notes, *workshop.splits.notes])
 

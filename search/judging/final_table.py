@@ -60,7 +60,7 @@ def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
             continue  # a part that cannot stand alone has no row
         recipes[role] = recipe
     rows = tuple(_rows(subjects, built, recipes))
-    return FinalTable(rows, tuple(skipped), subjects.sheet(Recipe.from_dict(request.recipe)), subjects.notes)
+    return FinalTable(rows, tuple(skipped), subjects.contact_sheet(Recipe.from_dict(request.recipe)), subjects.notes)
 
 
 def _wanted(subjects: Subjects, request: MakeTable) -> list[tuple[str, Recipe, float]]:

@@ -22,7 +22,7 @@ PROGRESS_PERIOD = 0.25
 
 
 class Judge:
-    """Judges recipes for real; see :class:`sousvit.search.judging.worker.Judging`.
+    """The judge of real recipes; see :class:`sousvit.search.judging.worker.Judging`.
 
     Args:
         setup: see :class:`.Subjects`.

@@ -31,6 +31,7 @@ from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Progress
+from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.trial import BaseRecord
 from sousvit.spaces.builder import ModelBuilder, skeleton
@@ -141,6 +142,9 @@ class Subjects:
             found = check_parity(session, self.base.model, self._probe_images(), quantized=False)
         if known is not None:
             return known
+        if self.budget.data.kind == "labelled":
+            where = f"{len(self.base.images)} validation images"
+            check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
         return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings)
@@ -228,7 +232,7 @@ class Subjects:
         """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""
         return open_final(self._splits, self._synthesiser)
 
-    def sheet(self, recipe: Recipe) -> bytes | None:
+    def contact_sheet(self, recipe: Recipe) -> bytes | None:
         """A contact sheet (PNG) of the images that a recipe is built from, where they are synthesised."""
         return self._sheet(self._builder.context_of(recipe).train)
 
@@ -239,7 +243,8 @@ class Subjects:
         base = self._model
         shape = (1, base.channels, *base.size)
         self.progress("exporting", 0, 0)
-        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, recipe.deploy_step, context, folder)
+        how, step = base.preprocess.steps, recipe.deploy_step
+        return make_artifact(model, shape, base.mean, base.std, recipe.runtime, step, context, folder, how)
 
     def _subject(self, model: torch.nn.Module, artifact: Any) -> MeasuredSubject:
         return MeasuredSubject(

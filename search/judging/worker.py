@@ -27,27 +27,27 @@ class Judging(Protocol):
     """
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
-        """See :class:`.Start`."""
+        """What a :class:`.Start` gives."""
 
     def judge(self, job: Job) -> JobResult:
-        """See :class:`.Job`."""
+        """What came of a :class:`.Job`."""
 
     def verify(self, request: Verify) -> dict[str, Measurement]:
-        """See :class:`.Verify`."""
+        """What a :class:`.Verify` gives."""
 
     def make_table(self, request: MakeTable) -> FinalTable:
-        """See :class:`.MakeTable`."""
+        """What a :class:`.MakeTable` gives."""
 
     def close(self) -> None:
-        """Free what is held; it answers nothing afterwards."""
+        """Free what is held; no request is answered afterwards."""
 
 
 def serve(connection: Connection, setup: dict[str, Any]) -> None:
     """Answer requests until told to stop (by None) or the driver is gone.
 
     Args:
-        setup: see :class:`.Judge`; with ``cores``, so many are leased where other workers of this
-            machine train or measure beside it; ``judge`` names another class (``file.py:Class``), such as one that
+        setup: see :class:`.Judge`. ``cores``: how many to lease, where other workers of this machine
+            train or measure beside it. ``judge`` names another class (``file.py:Class``), such as one that
             gives recorded results.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle

@@ -1,9 +1,9 @@
-"""What is tried next. A new proposer is a file and a line in this table.
+"""Proposers, which say what is tried next. A new one is a file and a line in this table.
 
 Reading order: proposer.py (the contract), queue.py (what a search asks for, in which order), starters.py (what it asks
-for before a proposer knows anything), auto.py (the one that is used by default), model_based.py with candidates.py,
-surrogate.py and acquisition.py (what it does most of the time), optuna_sampler.py, samplers.py and nsga2.py (Optuna's
-samplers), conformance.py (for a user's own), study_file.py (the trials of a run as a study of Optuna).
+for before a proposer knows anything), auto.py (the default). The default mostly does what is in model_based.py, with
+candidates.py, surrogate.py and acquisition.py. Optuna's samplers are in optuna_sampler.py, samplers.py and nsga2.py.
+Besides: conformance.py (for a user's own), study_file.py (the trials of a run as a study of Optuna).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Size, MACs and parameters follow from a recipe's shapes, latency from a regression with a few percent of error; only
 what training decides is uncertain. With exact costs ``c`` the hypervolume that a candidate adds is an integral over
-the costs above ``c``, of how far its uncertain value lies above the best one reached at those costs, and the
-expectation over a normal distribution has a closed form per step of that staircase (expected improvement, Jones et al.
-1998; EHVI, Emmerich et al. 2006). With three costs and more the staircase has too many steps, and the integral is
+the costs above ``c``: of how far its uncertain value lies above the best one reached at those costs. That best value is
+a staircase, and per step of it the expectation over a normal distribution has a closed form (expected improvement,
+Jones et al. 1998; EHVI, Emmerich et al. 2006). With three costs and more there are too many steps, and the integral is
 estimated at points spread evenly over the costs.
 
 Here the uncertain objective is maximised and costs are minimised; callers turn signs.
@@ -49,7 +49,7 @@ class Improvement:
             self._levels = _Points(known, known_costs, worst, self._ceiling, least)
 
     def expected(self, mean: Array, std: Array, costs: Array) -> Array:
-        """Of candidates with uncertain values and exact costs.
+        """The improvement by candidates with uncertain values and exact costs.
 
         Args:
             mean: ``[n]`` expected values of the uncertain objective.

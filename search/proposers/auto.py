@@ -1,4 +1,4 @@
-"""The proposer that is used by default: a model of the results, and a sampler of Optuna where it says nothing."""
+"""The default proposer: a model of the results, and a sampler of Optuna where the model says nothing."""
 
 from __future__ import annotations
 

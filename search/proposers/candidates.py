@@ -1,4 +1,4 @@
-"""Recipes that may be asked next, with what is known of each before it is paid for.
+"""Candidates: recipes that may be asked for next, with what is known of each before it is paid for.
 
 Of a small space every recipe is a candidate; of a larger one a sample, refreshed by changes to good recipes.
 """

@@ -1,10 +1,10 @@
-"""Proposes what is worth most in expectation: costs are exact or well predicted, only training needs a surrogate.
+"""The model-based proposer: costs are exact or well predicted, so only what training decides needs a surrogate.
 
-Thousands of candidates are weighed by the hypervolume that each should add (:mod:`.acquisition`).
-Parameters and MACs follow from shapes, latency and size from a regression on what the run has measured; objectives
-that training decides, and limits on them, are modelled with their uncertainty. A recipe that was judged at a low rung
-only counts as it should come out of its full training (:mod:`.learning_curve`), and as taken up: what it
-beats is not worth exploring beside it.
+Thousands of candidates are weighed by the hypervolume that each should add (:mod:`.acquisition`). Parameters and MACs
+follow from shapes, latency and size from a regression on what the run has measured; objectives that training decides,
+and limits on them, are modelled with their uncertainty. A recipe that was judged
+at a low rung only counts with the figures that its full training should give
+(:mod:`sousvit.search.fidelity.learning_curve`). They count as reached: what they beat is not explored beside them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sousvit.spaces.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
 
-#: Fewer results than this say too little.
+#: With fewer results than this the model says nothing.
 MIN_RESULTS = 8
 #: From so many results on a sampler proposes alone: the model's time grows with their square.
 MAX_RESULTS = 400
@@ -41,7 +41,7 @@ MAX_RESULTS = 400
 MAX_PENDING = 16
 #: Good recipes that candidates are made from by small changes.
 PARENTS = 12
-#: What a certain figure is given as a standard deviation.
+#: The standard deviation given to a figure that is certain.
 CERTAIN = 1e-9
 
 
@@ -80,7 +80,7 @@ class _Learned:
 
 
 class ModelBased:
-    """Weighs candidates for one search.
+    """The weighing of candidates for one search.
 
     Args:
         problem: its seed is that of the candidates that are drawn.

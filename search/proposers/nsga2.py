@@ -1,4 +1,4 @@
-"""NSGA-II: Optuna's, told what it asks of all trials, because Optuna looks at all of them at each question."""
+"""NSGA-II of Optuna, with each generation's parents kept: Optuna alone would look at all trials at every question."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _number = attrgetter("number")
 
 
 class Nsga2(SamplerProposer):
-    """A generation's parents are chosen when the one before is full; what others propose belongs to none."""
+    """NSGA-II: a generation has parents once the one before it is full; what others propose is of no generation."""
 
     name = "nsga2"
     summary = "Optuna's genetic algorithm with non-dominated sorting (NSGA-II)"

@@ -81,7 +81,7 @@ def state_of(trial: Trial, goals: Goals) -> TrialState:
 def constraints_of(trial: Trial, goals: Goals) -> dict[str, float]:
     """A value for every limit, at most 0 where it holds.
 
-    Of what was not measured nothing is known in a gated trial; any other breaks what it did not tell.
+    A gated trial says nothing of limits that were not measured; any other trial breaks those.
     """
     unmeasured = 0.0 if trial.status == "gated" else 1.0
     found = {

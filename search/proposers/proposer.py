@@ -93,7 +93,7 @@ class _Given:
         value = self._parameters.get(name)
         if value not in choices or name not in self._parameters:
             given = f"{name}: {value!r}" if name in self._parameters else f"no {name}"
-            raise UserError("a recipe is asked for by values of the space", given, f"choose one of {list(choices)}")
+            raise UserError("a proposer suggests values of the space", given, f"choose one of {list(choices)}")
         return value
 
 
@@ -174,10 +174,10 @@ class Proposer(ABC):
         """
 
     def begin(self, proposal: Proposal) -> None:  # noqa: B027 - most learn from the history
-        """A proposal is on its way: its own, a starter, or what was drawn instead. In the order of their numbers."""
+        """Hear of a proposal on its way: its own, a starter, or one drawn instead. They come in order of number."""
 
     def tell(self, trial: Trial) -> None:  # noqa: B027
-        """What came of the proposal ``trial.number``: complete (as it should end in full training), gated, or failed.
+        """Hear of proposal ``trial.number``: complete (as it should end in full training), gated, or failed.
 
         A recipe that was proposed twice is judged once and told twice.
         """

@@ -1,8 +1,9 @@
-"""What a search asks for, in which order, and the log of it from which a killed search goes on.
+"""The queue of proposals: what a search asks for, in which order, and the log from which a killed search goes on.
 
 Recipes that were enqueued come first (:mod:`.starters`), then those of the proposer. Three events in the archive hold
 what its trials do not: ``enqueued`` (recipes that wait), ``asked`` (a proposal and its parameters) and ``told`` (what
-the proposer was told of it). They are not waited for: what a power cut takes of them is asked again.
+the proposer was told of it). The search does not wait for the disk: what a
+power cut takes of them is asked again.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ class ProposalQueue:
         return True
 
     def _of_earlier_version(self) -> Iterator[dict[str, Any]]:
-        """What a log without proposals tells of them: the trials that have a number were asked for, and told."""
+        """The proposals of a log that has none of its own: trials with a number were asked for, and told."""
         numbered = [(trial.number, trial) for trial in self._archive if trial.number is not None and not trial.source]
         for number, trial in sorted(numbered, key=lambda entry: entry[0]):
             parameters = self.problem.parameters(Recipe.from_dict(trial.recipe))

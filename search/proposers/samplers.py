@@ -1,4 +1,4 @@
-"""Proposers that need no more than a sampler: Optuna's TPE and Gaussian process, BoTorch's qLogNEHVI, and chance."""
+"""Proposers that are no more than a sampler: Optuna's TPE and Gaussian process, BoTorch's qLogNEHVI, and chance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sousvit.spaces.recipe import Recipe
 
 
 class Random(Proposer):
-    """Every answer to every question of the space is as likely as the others."""
+    """Random search: of every parameter all values are equally likely."""
 
     name = "random"
     summary = "drawn at random"
@@ -70,12 +70,12 @@ class QLogNehvi(SamplerProposer):
 
 
 def gp_sampler(seed: int) -> BaseSampler:
-    """Optuna's, silent about the parameters that it draws."""
+    """Optuna's Gaussian process sampler, without warnings about the parameters that it draws."""
     return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
 
 
 def qlognehvi_sampler(seed: int, num_objectives: int) -> BaseSampler:
-    """BoTorch's through Optuna; with one objective, where there is no hypervolume, qLogEI.
+    """BoTorch's sampler through Optuna; with one objective, where there is no hypervolume, qLogEI.
 
     Raises:
         MissingPackageError: the extra ``botorch`` is not installed.

@@ -1,4 +1,4 @@
-"""Recipes worth asking before a sampler knows anything: every technique alone, and a ladder of hybrids."""
+"""Starters: recipes worth a trial before a proposer knows anything: every technique alone, and a ladder of hybrids."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def _compresses(option: Option) -> bool:
 
 
 def _images(space: Space, shape: ModelShape) -> tuple[Step, ...]:
-    """Whence recipes of a space without data have their images; canonical ones that look at none drop it."""
+    """The step that makes images, in a space without data; canonical recipes that look at no image drop it."""
     return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.SUPPLY)
 
 
 def _preparation(space: Space, shape: ModelShape) -> tuple[Step, ...]:
-    """What recipes begin with; canonical ones drop it where it does not help."""
+    """The step that prepares the base, if there is one; canonical recipes drop it where it does not help."""
     return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.PREPARE)[:1]
 
 

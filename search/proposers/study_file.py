@@ -75,7 +75,7 @@ class StudyFile:
                 self._written += 1
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
-        """As Optuna has it; what was judged at a low rung was stopped early. Outside the space it has no parameters."""
+        """The trial in Optuna's form: at a low rung it was stopped early, outside the space it has no parameters."""
         goals, parameters = self._problem.goals, self._problem.parameters(Recipe.from_dict(trial.recipe))
         asked = FixedTrial(parameters or {})
         if parameters is not None:

@@ -1,8 +1,7 @@
 """A model of the one figure that is expensive: what training decides, from a recipe's parameters.
 
-Gaussian process regression. Ordered values are coded by rank, words one-hot,
-what a recipe does not ask for (or what is None among numbers) by -1; further columns (costs, fidelity) are taken as
-they are.
+Gaussian process regression. Ordered values are coded by rank, words one-hot, and by -1 what a recipe does not have (or
+what is None among numbers). Further columns (costs, fidelity) are taken as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a policy reached, and when: hypervolume against evaluations and against time."""
+"""Curves of what a policy reached, and when: hypervolume against evaluations and against time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Hypervolume:
         self._total = self._volume(signed)
 
     def share(self, points: Array) -> float:
-        """Of ``[n, objectives]``."""
+        """The share that points ``[n, objectives]`` span."""
         return self._volume(points * self._signs) / self._total if len(points) and self._total else 0.0
 
     def _volume(self, signed: Array) -> float:

@@ -210,7 +210,7 @@ class _Column(Objective):
         self.summary = "a column of a recorded table"  # type: ignore[misc]
 
     def measure(self, subject: Subject) -> Measurement:
-        """Never: it was recorded."""
+        """Always an error: what was recorded cannot be measured."""
         raise UserError("a recorded objective cannot be measured", self.name, "replay its table instead")
 
 

@@ -1,4 +1,6 @@
-"""What a table's columns mean, and its rows read and checked: plain values in parameters, finite numbers elsewhere.
+"""The files of a recorded table: what its columns mean, and its rows, checked.
+
+Parameters hold plain values, all other columns finite numbers.
 
 A table is described by a YAML file::
 
@@ -28,7 +30,7 @@ from sousvit.search.limits import refuse_switches
 
 
 class Bound(BaseModel):
-    """A hard limit that says its side."""
+    """A hard limit that names its side, ``{at_most: x}`` or ``{at_least: x}``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     at_most: float | None = Field(default=None, allow_inf_nan=False)
@@ -49,7 +51,7 @@ class Bound(BaseModel):
 
 
 class TableSpec(BaseModel):
-    """What the columns of a table mean; see the module's text."""
+    """The meaning of a table's columns, as its YAML file gives it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: Path
@@ -78,7 +80,7 @@ class TableSpec(BaseModel):
                     raise UserError("a limit on a column that is no objective says its side", f"{column}: {given:g}",
                                     f"write {column}: {{at_most: {given:g}}} or {{at_least: {given:g}}}")  # fmt: skip
             elif wanted is not None and getattr(given, side) is None:
-                raise UserError(f"what is to {wanted} has a limit of the other side", f"{column}: {given}",
+                raise UserError(f"a limit on what is to {wanted} is {side}", f"{column}: {given}",
                                 f"write {column}: {{{side}: x}}")  # fmt: skip
         return self
 

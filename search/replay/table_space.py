@@ -56,7 +56,7 @@ class Configuration(Recipe):
 
     def reshape(self, shape: ModelShape) -> ModelShape:
         if not isinstance(shape, TableShape):
-            raise UserError("a recorded configuration stands in its table only", str(self), "replay its table instead")
+            raise UserError("a row of a recorded table is no model to build", str(self), "replay its table instead")
         return shape.of(self)
 
     def to_dict(self) -> dict[str, Any]:

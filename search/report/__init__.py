@@ -1,1 +1,1 @@
-"""What a user sees of a run: the terminal view and the HTML report."""
+"""Reports: what a user sees of a run, in the terminal and as HTML."""

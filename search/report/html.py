@@ -33,17 +33,17 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     path = folder / "answer.json"
     answer = Answer.from_dict(json.loads(path.read_text())) if path.is_file() else None
     target = out or folder / "report.html"
-    sheet = folder / CONTACT_SHEET
-    picture = base64.b64encode(sheet.read_bytes()).decode() if sheet.is_file() else ""
+    file = folder / CONTACT_SHEET
+    picture = base64.b64encode(file.read_bytes()).decode() if file.is_file() else ""
     write_atomic(target, render(budget, archive, answer, folder.name, picture))
     return target
 
 
-def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, sheet: str = "") -> str:
+def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, contact_sheet: str = "") -> str:
     """The page as text; everything from outside is escaped.
 
     Args:
-        sheet: a PNG of synthesised images in base64, or nothing.
+        contact_sheet: a PNG of synthesised images in base64, or nothing.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -60,7 +60,7 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, s
         headings=headings(budget, rows),
         rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
         judged_on=budget.data.final_name,
-        sheet=sheet,
+        contact_sheet=contact_sheet,
         parts=[] if answer is None else leave_one_out(answer),
         scatter=scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
@@ -85,7 +85,7 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
 
 
 def _of_base(base: BaseRecord, budget: Budget) -> str:
-    """How good the base is; by itself it agrees with itself, which says nothing."""
+    """How good the base is, in words. It agrees with itself, so agreement has no figure here."""
     judged_on = budget.data.validation_name
     if quality_of(base.values) == "agreement":
         return f"agreement with it is judged on {judged_on}"

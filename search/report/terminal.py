@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 
-#: Of :func:`row_cells`, behind the task's figure of merit.
+#: Column headings for :func:`row_cells`, behind the task's figure of merit.
 HEADINGS = ("drop, points", "p50 ms", "speed-up", "MB", "smaller", "M params", "MMACs", "EER")
 
 
@@ -102,7 +102,7 @@ class SearchView(Callback):
 
 
 def trial_line(record: Trial, counts: Counts, budget: Budget) -> str:
-    """For instance ``#12 ok 14 s accuracy 0.912 latency 0.41 ... | prune_mlp(keep=0.5) + onnxruntime``."""
+    """Such as ``#12   14.2 s  fits: accuracy 0.912 latency_ratio 0.41 | prune_mlp(0.5) + onnxruntime (proposed)``."""
     found = {"complete": _result, "gated": lambda *_: record.message, "failed": lambda *_: f"FAILED: {record.message}"}
     head = f"#{counts.finished:<3d} {sum(record.seconds.values()):5.1f} s  {found[record.status](record, budget)}"
     return f"{head} | {short_recipe(record.recipe)} ({record.origin})"
@@ -127,7 +127,7 @@ def short_recipe(plain: Mapping[str, Any]) -> str:
 
 
 def short_step(step: Mapping[str, Any]) -> str:
-    """One step of it."""
+    """A step with the parameters that matter, such as ``prune_mlp(0.5)``."""
     telling = [str(step[key]) for key in TELLING if key in step]
     return step["technique"] + (f"({', '.join(telling)})" if telling else "")
 
@@ -181,7 +181,7 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
 
 
 def headings(budget: Budget, rows: Sequence[Row]) -> list[str]:
-    """Of :func:`row_cells`: what is known of every row, then the speed on each further target."""
+    """Column headings for :func:`row_cells`: what is known of every row, then the speed on each further target."""
     further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
     return [f"{word_of(rows[0].values if rows else {})} %", *HEADINGS, *further]
 

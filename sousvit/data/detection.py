@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from sousvit.data.source import ImageSet, Source, decode_image
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash, files_hash
+from sousvit.models.preprocess import MODES, eight_bits
 
 #: Boxes with a shorter side than this, in pixels of the original image, are dropped.
 SMALLEST_SIDE = 1.0
@@ -198,7 +199,7 @@ class DetectionSet(ImageSet):
         return len(self.class_names)
 
     def fit(self, image: Image.Image) -> Image.Image:
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        image = eight_bits(image).convert(MODES[self.channels])
         return image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 

@@ -41,7 +41,7 @@ def relabelled(images: ImageSet, labels: torch.Tensor) -> ImageSet:
     """The same images with ``labels`` ``[N]``."""
     own = np.zeros(len(images.source.labels), np.int64)
     own[images.indices] = labels.numpy()
-    return ImageSet(_Relabelled(images.source, own), images.indices, images.size, images.channels)
+    return ImageSet(_Relabelled(images.source, own), images.indices, images.size, images.channels, images.preprocess)
 
 
 def memory_set(name: str, pixels: torch.Tensor, labels: torch.Tensor, fingerprint: str) -> ImageSet:

@@ -19,12 +19,17 @@ from PIL import Image, UnidentifiedImageError
 
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash
+from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Sets of at most this many decoded bytes stay in memory.
 CACHE_BYTES = 2 << 30
+
+#: PIL refuses images of more than twice as many pixels, a guard against small files that fill the memory. Its own
+#: bound, 179 megapixels, is below what scanners and satellites deliver. For the whole process: PIL knows no other way.
+Image.MAX_IMAGE_PIXELS = None if Image.MAX_IMAGE_PIXELS is None else max(Image.MAX_IMAGE_PIXELS, 1 << 29)
 
 #: Errors that PIL's decoders raise on broken files.
 _DECODE_ERRORS = (
@@ -83,11 +88,19 @@ class ImageSet:
         indices: which of them, in order.
         size: (height, width) in pixels.
         channels: 3 for RGB, 1 for grey.
+        preprocess: how a decoded image becomes one of that size.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray, size: tuple[int, int], channels: int = 3) -> None:
+    def __init__(
+        self,
+        source: Source,
+        indices: np.ndarray,
+        size: tuple[int, int],
+        channels: int = 3,
+        preprocess: Preprocess = DEFAULT_PREPROCESS,
+    ) -> None:
         self.source, self.indices = source, np.asarray(indices, dtype=np.int64)
-        self.size, self.channels = size, channels
+        self.size, self.channels, self.preprocess = size, channels, preprocess
         self.labels = torch.from_numpy(np.ascontiguousarray(source.labels[self.indices]))
         self._cache: torch.Tensor | None = None
 
@@ -109,18 +122,23 @@ class ImageSet:
         return self.labels[positions]
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """A decoded image at this set's size and channels."""
-        return fit_image(image, self.size, self.channels)
+        """A decoded image at this set's size and channels.
+
+        Raises:
+            ValueError: see :meth:`.Preprocess.fit`.
+        """
+        return self.preprocess.fit(image, self.size, self.channels)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Content identity: the source, the selection and the size."""
-        return content_hash(self.source.fingerprint, self.indices.tobytes(), self.size, self.channels)
+        """Content identity: the source, the selection, the size, and how images get it."""
+        geometry = [self.preprocess.geometry] if self.preprocess.geometry else []
+        return content_hash(self.source.fingerprint, self.indices.tobytes(), self.size, self.channels, *geometry)
 
     def subset(self, positions: Sequence[int] | np.ndarray | torch.Tensor) -> ImageSet:
         """The images at ``positions``, sharing decoded pixels where they are in memory."""
         positions = np.asarray(positions, dtype=np.int64)
-        chosen = type(self)(self.source, self.indices[positions], self.size, self.channels)
+        chosen = type(self)(self.source, self.indices[positions], self.size, self.channels, self.preprocess)
         if self._cache is not None:
             chosen._cache = self._cache[torch.from_numpy(positions)]
         return chosen
@@ -148,8 +166,14 @@ class ImageSet:
         out = np.empty((len(indices), self.channels, *self.size), dtype=np.uint8)
 
         def one(position: int) -> None:
-            image = self.source.read(int(indices[position]))
-            array = np.array(self.fit(image))
+            row = int(indices[position])
+            image = self.source.read(row)
+            try:
+                array = np.array(self.fit(image))
+            except ValueError as error:
+                where = f"{self.source.name}, image {row}: {error}"
+                action = "convert it to 8 bits a channel, as the model was trained on"
+                raise SharedInputError("every image suits the model", where, action) from error
             out[position] = array.reshape(*self.size, self.channels).transpose(2, 0, 1)
 
         large = self.size[0] * self.size[1] > 64 * 64
@@ -160,20 +184,6 @@ class ImageSet:
             for position in range(len(indices)):
                 one(position)
         return torch.from_numpy(out)
-
-
-def fit_image(image: Image.Image, size: tuple[int, int], channels: int) -> Image.Image:
-    """Convert to grey or RGB and, if needed, resize the short side and crop the centre (bicubic)."""
-    image = image.convert("L" if channels == 1 else "RGB")
-    height, width = size
-    if image.size == (width, height):
-        return image
-    scale = max(width / image.width, height / image.height)
-    image = image.resize(
-        (max(width, round(image.width * scale)), max(height, round(image.height * scale))), Image.Resampling.BICUBIC
-    )
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def require_labels(labels: Any, where: str) -> np.ndarray:

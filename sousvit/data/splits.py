@@ -23,6 +23,7 @@ from sousvit.data.torchvision_sets import TorchvisionSource
 from sousvit.data.voc import VocSource
 from sousvit.errors import UserError
 from sousvit.files import content_hash
+from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
 from sousvit.specs import DataSpec, LastRows
 
 
@@ -35,6 +36,7 @@ class Splits:
         channels: input channels of the model.
         made: synthesised training and validation images, where the user has none.
         boxes: whether the images are for a detector, which unlabelled ones do not show.
+        preprocess: how images get the model's size.
 
     Raises:
         UserError: a part is missing, empty, corrupt, or too small to be split; or there are no images at all.
@@ -47,8 +49,9 @@ class Splits:
         channels: int,
         made: tuple[ImageSet, ImageSet] | None = None,
         boxes: bool = False,
+        preprocess: Preprocess = DEFAULT_PREPROCESS,
     ) -> None:
-        self.spec, self._size, self._channels, self._boxes = spec, size, channels, boxes
+        self.spec, self._size, self._channels, self._boxes, self._preprocess = spec, size, channels, boxes, preprocess
         self.test_reads = 0
         self._sources: tuple[Source, ...] = ()
         self._test_notes: list[str] = []
@@ -97,7 +100,7 @@ class Splits:
         return self.train.spread(self.spec.calibration, self.spec.split_seed)
 
     def look_at_test(self) -> ImageSet:
-        images = look_at_test(self.spec, self._size, self._channels, self._sources)
+        images = look_at_test(self.spec, self._size, self._channels, self._sources, self._preprocess)
         self._test_notes = _notes(images.source)
         return images
 
@@ -110,14 +113,21 @@ class Splits:
     def _set(self, source: Source, indices: np.ndarray) -> ImageSet:
         if self._boxes or isinstance(source, DetectionSource):
             return DetectionSet(cast(BoxSource, source), indices, self._size, self._channels)
-        return ImageSet(source, indices, self._size, self._channels)
+        return ImageSet(source, indices, self._size, self._channels, self._preprocess)
 
 
-def look_at_test(spec: DataSpec, size: tuple[int, int], channels: int, beside: Sequence[Source] = ()) -> ImageSet:
+def look_at_test(
+    spec: DataSpec,
+    size: tuple[int, int],
+    channels: int,
+    beside: Sequence[Source] = (),
+    preprocess: Preprocess = DEFAULT_PREPROCESS,
+) -> ImageSet:
     """The test split, for a check of its labels and classes; no image is decoded.
 
     Args:
         beside: the training part, and the validation part where it is data of its own.
+        preprocess: how images get that size.
 
     Raises:
         UserError: it is missing or broken, is one of the other parts, shares images with them, or has other classes.
@@ -127,7 +137,7 @@ def look_at_test(spec: DataSpec, size: tuple[int, int], channels: int, beside: S
     for other in beside:
         _require_apart(source, other)
     kind = DetectionSet if isinstance(source, DetectionSource) else ImageSet
-    return kind(source, np.arange(len(source.labels)), size, channels)
+    return kind(source, np.arange(len(source.labels)), size, channels, preprocess)
 
 
 def _notes(source: Source) -> list[str]:

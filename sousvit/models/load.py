@@ -18,6 +18,8 @@ from sousvit.models.checkpoints.checkpoint import Tensors
 from sousvit.models.checkpoints.forms import open_source
 from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES, METADATA_KEY
 from sousvit.models.class_and_mean import CLASS_AND_MEAN, attach_class_and_mean
+from sousvit.models.preprocess import DEFAULT_PREPROCESS, MODES, WHOLE_IMAGE, Preprocess
+from sousvit.models.preprocess_config import of_timm
 from sousvit.specs import MEMORY, DetectorSpec, ModelSpec
 
 
@@ -25,7 +27,12 @@ from sousvit.specs import MEMORY, DetectorSpec, ModelSpec
 class LoadedModel:
     """A loaded base: the module in eval mode, how to feed it, and its content hash.
 
-    ``class_names`` say what each label means, where the checkpoint says so; ``notes`` say what reading it decided.
+    Attributes:
+        size: (height, width) of its input.
+        mean, std: per channel, of pixels in [0, 1].
+        class_names: what each label means, where the checkpoint says so.
+        preprocess: how images reach it.
+        notes: what was assumed of it, or decided as its checkpoint was read, one line each.
     """
 
     module: nn.Module
@@ -37,6 +44,7 @@ class LoadedModel:
     num_classes: int
     fingerprint: str
     class_names: tuple[str, ...] = ()
+    preprocess: Preprocess = DEFAULT_PREPROCESS
     notes: tuple[str, ...] = ()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
@@ -169,6 +177,8 @@ def load(spec: ModelSpec) -> LoadedModel:
         tensors |= _new_classifier(module, tensors)
         notes += ("its classifier is new: all zeros, to be trained",)
     fill(module, tensors, Path(spec.checkpoint).name)
+    if spec.preprocess is None and found.is_ours:  # "sousvit train" fed it whole images
+        spec = spec.model_copy(update={"preprocess": WHOLE_IMAGE})
     return loaded(module, spec, found.class_names, notes)
 
 
@@ -195,8 +205,12 @@ def loaded(
     if spec.factory is not None:
         _require_described(module, spec)
     size, channels = input_size(module)
-    mean = _per_channel(spec.mean or getattr(module, "pretrained_cfg", {}).get("mean") or (0.5,), channels, "mean")
-    std = _per_channel(spec.std or getattr(module, "pretrained_cfg", {}).get("std") or (0.5,), channels, "std")
+    preprocess, assumed = preprocessing(module, spec)
+    size = _require_size(module, preprocess, size)
+    if channels not in MODES:
+        rule = f"images have {', '.join(map(str, MODES))} channels"
+        raise UserError(rule, f"a model that takes {channels}", "take a model for such images")
+    mean, std = preprocess.in_pixels(channels)
     classes = getattr(module, "num_classes", None)
     if classes is None:
         classes = _num_outputs(module, (1, channels, *size))
@@ -205,7 +219,48 @@ def loaded(
     )
     head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
     fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
-    return LoadedModel(module, spec, size, channels, mean, std, int(classes), fingerprint, class_names, notes)
+    known = (class_names, preprocess, tuple(dict.fromkeys((*notes, *assumed))))
+    return LoadedModel(module, spec, size, channels, mean, std, int(classes), fingerprint, *known)
+
+
+def preprocessing(module: nn.Module, spec: ModelSpec) -> tuple[Preprocess, tuple[str, ...]]:
+    """How images reach ``module``, and what of it was assumed.
+
+    What the user and the checkpoint say comes first. Then timm's configuration of the model, where it is of the weights
+    or at least of the input's size; a model of another size was trained otherwise, and gets the whole image.
+    """
+    config = getattr(module, "pretrained_cfg", None) or {}
+    size, _ = input_size(module)
+    norm = {name: getattr(spec, name) or config.get(name) for name in ("mean", "std")}
+    usual = Preprocess(**{name: tuple(map(float, values)) for name, values in norm.items() if values is not None})
+    suits = spec.detector is None and "crop_pct" in config and tuple(config.get("input_size", ()))[1:] == size
+    given = spec.preprocess
+    said = given is not None and bool(given.model_fields_set - {"mean", "std", "size"})
+    if suits or (spec.pretrained and spec.detector is None):
+        usual = usual.over(of_timm({**config, "input_size": None}))
+    notes: tuple[str, ...] = ()
+    if usual.geometry and not (said or spec.pretrained or spec.factory):
+        notes = (
+            f"nothing says how images reached the model in training: as timm's {spec.name} gets them is assumed "
+            f"({usual.resize}, crop_pct {usual.crop_pct:g}, {usual.interpolation}); model.preprocess says otherwise",
+        )
+    if spec.detector is not None and given is not None and given.geometry:
+        raise UserError("a detector sees whole images, squashed", given.model_dump(), "give mean and std alone")
+    return (usual if given is None else given.over(usual)), notes
+
+
+def _require_size(module: nn.Module, preprocess: Preprocess, own: tuple[int, int]) -> tuple[int, int]:
+    """The size of the input: that of ``preprocess``, where the module takes several."""
+    size = preprocess.size or own
+    embed = getattr(module, "patch_embed", None)
+    fixed = getattr(embed, "img_size", None) is not None and getattr(embed, "strict_img_size", True)
+    if size != own and fixed:
+        raise UserError(
+            "images have the size that the model takes",
+            f"preprocessing to {list(size)} for a model of {list(own)}",
+            "correct model.preprocess.size, or set model.args.img_size",
+        )
+    return size
 
 
 def _require_described(module: nn.Module, spec: ModelSpec) -> None:
@@ -243,17 +298,6 @@ def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:
     return (int(size[0]), int(size[1])), int(channels)
 
 
-def _per_channel(values: tuple[float, ...], channels: int, what: str) -> tuple[float, ...]:
-    values = tuple(float(value) for value in values)
-    if len(values) == channels:
-        return values
-    if len(values) == 1 or channels == 1:
-        return (sum(values) / len(values),) * channels
-    raise UserError(
-        f"model.{what} has one value a channel", f"{len(values)} values for {channels} channels", "correct it"
-    )
-
-
 def fill(module: nn.Module, tensors: Tensors, where: str) -> None:
     """Load ``tensors`` of the file ``where`` into ``module``, all of them and nothing else.
 
@@ -283,6 +327,7 @@ def describe(base: LoadedModel) -> dict[str, Any]:
     described: dict[str, Any] = {"name": base.spec.name, "args": base.spec.args, "mean": base.mean, "std": base.std}
     if base.spec.detector is not None:
         described["detector"] = base.spec.detector.model_dump(mode="json")
+    described["preprocess"] = base.preprocess.steps
     return {**described, **({CLASS_NAMES: list(base.class_names)} if base.class_names else {}), "notes": base.notes}
 
 

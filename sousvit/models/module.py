@@ -19,7 +19,16 @@ from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.models.class_and_mean import CLASS_AND_MEAN, ClassAndMean
 from sousvit.models.detector import head_of
-from sousvit.models.load import LoadedModel, create, describe, input_size, load, loaded, save_checkpoint
+from sousvit.models.load import (
+    LoadedModel,
+    create,
+    describe,
+    input_size,
+    load,
+    loaded,
+    preprocessing,
+    save_checkpoint,
+)
 from sousvit.specs import MEMORY, ModelSpec
 
 #: Of the outputs of a module and of the one that was made again, relative and absolute: other kernels sum otherwise.
@@ -82,8 +91,13 @@ def _converted(module: Any, folder: Path) -> ModelSpec:
 def _written(module: nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
     """``spec`` with the module's weights, in a file that is named by its content."""
     config = getattr(module, "pretrained_cfg", None) or {}
-    how = {key: tuple(map(float, config[key])) for key in ("mean", "std") if config.get(key) is not None}
-    known = {**how, "name": spec.name, "args": spec.args} if spec.factory is None else how
+    how: dict[str, Any] = {
+        key: tuple(map(float, config[key])) for key in ("mean", "std") if config.get(key) is not None
+    }
+    known = {**how, "name": spec.name, "args": spec.args} if spec.factory is None else dict(how)
+    preprocess, _ = preprocessing(module, spec)
+    if preprocess.geometry:
+        known["preprocess"] = preprocess.steps
     weights = (part for name, value in module.state_dict().items() for part in (name, value.numpy().tobytes()))
     path = folder / f"model-{content_hash(known, *weights, length=12)}.safetensors"
     if not path.is_file():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash
@@ -84,11 +84,12 @@ class Preprocess(BaseModel):
         given = {name: getattr(self, name) for name in self.model_fields_set}
         if {"crop_pct", "resize_size"} & set(given):  # they say the same thing in two ways: one replaces the other
             given = {"crop_pct": 1.0, "resize_size": None, **given}
-        return Preprocess(**{**other.model_dump(exclude_unset=True), **given})
+        return Preprocess(**{**{name: getattr(other, name) for name in other.model_fields_set}, **given})
 
-    def plain(self) -> dict[str, Any]:
-        """What was given, as JSON."""
-        return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    @model_serializer
+    def _given(self) -> dict[str, Any]:
+        """What was given alone, so that a default is not taken for the user's word when it is read again."""
+        return {name: getattr(self, name) for name in Preprocess.model_fields if name in self.model_fields_set}
 
     def in_pixels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std, a value a channel, of pixels in [0, 1], as every runtime's code takes them; 0.5 by default.
@@ -101,15 +102,22 @@ class Preprocess(BaseModel):
         return tuple(value * scale for value in mean), tuple(value * scale for value in std)
 
     @property
-    def geometry(self) -> str:
-        """Identity of what happens to the pixels, "" for the default."""
-        geometry = self.model_dump(exclude={"size", "mean", "std", "rescale"})
+    def steps(self) -> dict[str, Any]:
+        """What happens to the pixels before they are normalised, in full."""
+        other = ("size", "mean", "std", "rescale")
+        steps = {name: getattr(self, name) for name in Preprocess.model_fields if name not in other}
         if self.resize != "longest":
-            del geometry["fill"]
+            del steps["fill"]
         elif self.fill is None:
-            geometry["fill"] = self.mean
-        usual = {name: Preprocess.model_fields[name].default for name in geometry}
-        return "" if geometry == usual else content_hash(geometry)
+            steps["fill"] = self._mean_colour
+        return steps
+
+    @property
+    def geometry(self) -> str:
+        """Identity of :attr:`steps`, "" for the default."""
+        steps = self.steps
+        usual = {name: Preprocess.model_fields[name].default for name in steps}
+        return "" if steps == usual else content_hash(steps)
 
     def resized(self, width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) that an image of ``width`` x ``height`` has before the crop to ``size`` (height, width)."""
@@ -135,12 +143,14 @@ class Preprocess(BaseModel):
             8 bits a channel, of the mode that suits ``channels``.
 
         Raises:
-            ValueError: pixels whose range nobody knows.
+            ValueError: pixels whose range nobody knows, or no alpha channel where the model takes one.
         """
         from PIL import Image, ImageOps
 
         if self.exif:
             image = ImageOps.exif_transpose(image)
+        if channels in (2, 4) and not image.has_transparency_data:
+            raise ValueError(f"mode {image.mode} without the alpha channel that the model takes")
         image = eight_bits(image).convert(MODES[channels])
         if self.channel_order == "bgr" and channels >= 3:
             bands = image.split()
@@ -165,13 +175,23 @@ class Preprocess(BaseModel):
         left, top = (round(margin) if self.odd_margin == "round" else int(margin) for margin in margins)
         return image.crop((left, top, left + width, top + height))
 
+    @property
+    def _mean_colour(self) -> tuple[int, ...]:
+        return tuple(round(value / self.rescale) for value in self.mean or (0,))
+
     def _fill(self, mode: str) -> tuple[int, ...] | int:
         bands = len(mode)
         if self.resize != "longest":
             return (0,) * bands if bands > 1 else 0
-        colour = self.fill or tuple(round(255 * value) for value in self.mean or (0,))
+        colour = self.fill or self._mean_colour
         colour = (colour * bands)[:bands] if len(colour) == 1 else colour[:bands]
         return colour if bands > 1 else colour[0]
+
+
+#: Where nobody says anything.
+DEFAULT_PREPROCESS = Preprocess()
+#: As ``sousvit train`` feeds images: the short side to the size, the centre; said in full, so that nothing replaces it.
+WHOLE_IMAGE = Preprocess(exif=False, resize="short", crop_pct=1.0, interpolation="bicubic", odd_margin="round")
 
 
 def per_channel(values: tuple[float, ...], channels: int, what: str) -> tuple[float, ...]:

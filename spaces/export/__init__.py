@@ -1,4 +1,4 @@
-"""From a PyTorch model to the file that a runtime opens. The contract is exporter.py; one file a runtime.
+"""Export of a PyTorch model to the file that a runtime opens. The contract is exporter.py; one file a runtime.
 
 A new runtime is an exporter here, a session in objectives/runtimes, and a line in each of the two tables.
 """

@@ -23,7 +23,9 @@ class Artifact:
         file: the model file in ``folder`` that the runtime opens (``model.onnx``, ``model.xml``, ``model.tflite``,
             ``model.pt2``).
         input_shape: ``(1, C, H, W)``; LiteRT's files take one image, the others any batch.
-        mean, std: per channel, of pixels in [0, 1]. These and the shape are filled in by ``make_artifact``.
+        mean, std: per channel, of pixels in [0, 1]. These, the shape and ``preprocess`` are filled in by
+            ``make_artifact``.
+        preprocess: what happens to an image before that: :attr:`sousvit.models.preprocess.Preprocess.steps`.
         batch_dependent: whether logits depend on the other images of a batch (dynamic quantization scales do).
         options: runtime options that belong to the artifact, such as OpenVINO's ``INFERENCE_PRECISION_HINT``.
     """
@@ -34,6 +36,7 @@ class Artifact:
     input_shape: tuple[int, int, int, int] = (1, 0, 0, 0)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    preprocess: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     batch_dependent: bool = False
 

@@ -1,13 +1,14 @@
-"""From a PyTorch model to an artifact folder, by the exporter of the runtime and a deployment step if there is one."""
+"""Export of a PyTorch model to an artifact folder, by the runtime's exporter and a deployment step if there is one."""
 
 from __future__ import annotations
 
 import copy
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.spaces.export.artifact import Artifact
@@ -30,6 +31,7 @@ def make_artifact(
     deploy_step: Step | None,
     context: Context,
     folder: Path,
+    preprocess: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Export ``model`` for ``runtime`` into ``folder``, which appears whole or not at all.
 
@@ -42,6 +44,7 @@ def make_artifact(
         deploy_step: the recipe's deploy step; None writes plain fp32.
         context: its calibration images serve the deploy step.
         folder: replaced if it exists.
+        preprocess: how images get the input's shape (:attr:`.Preprocess.steps`); stored with the artifact.
 
     Raises:
         TrialError: the export or the deploy step failed on this model.
@@ -55,7 +58,9 @@ def make_artifact(
             out = work / "artifact"
             out.mkdir()
             artifact = _fill(model, input_shape, runtime, deploy_step, context, work, out)
-            replace(artifact, folder=out, input_shape=input_shape, mean=tuple(mean), std=tuple(std)).save()
+            how = dict(preprocess or {})
+            artifact = replace(artifact, input_shape=input_shape, mean=tuple(mean), std=tuple(std), preprocess=how)
+            replace(artifact, folder=out).save()
             if folder.exists():
                 folder.rename(work / "replaced")
             out.rename(folder)

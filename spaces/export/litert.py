@@ -27,7 +27,7 @@ MAX_BYTES = 2**31 - 1
 
 
 class LiteRtExporter(Exporter):
-    """One image a file; the converter takes no layers that round."""
+    """Files that take one image at a time; the converter takes no int8 layers, as ``qat`` leaves them."""
 
     takes_rounding: ClassVar[bool] = False
 

@@ -22,7 +22,7 @@ MAX_GRAPH_BYTES = 2**31 - 1
 
 
 class OnnxExporter(Exporter):
-    """ONNX Runtime opens the graph itself."""
+    """The graph itself: ONNX Runtime opens it as it is."""
 
     def graph(self, model: nn.Module, input_shape: Shape, folder: Path) -> Path:
         return export_onnx(model, input_shape, folder)

@@ -18,7 +18,7 @@ FILE = "model.xml"
 
 
 class OpenVinoExporter(Exporter):
-    """Its own format, read from an ONNX graph."""
+    """Files of OpenVINO's own format, made from an ONNX graph."""
 
     def graph(self, model: nn.Module, input_shape: Shape, folder: Path) -> Path:
         return export_onnx(model, input_shape, folder)

@@ -1,4 +1,4 @@
-"""What models are for. The contract is task.py; a new task is a file and a line in this table."""
+"""Tasks: what models are for. The contract is task.py; a new task is a file and a line in this table."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ The student has the teacher's positions, so every position's prediction is taugh
 that something is there. Classes: the quality focal loss (Li et al., arXiv 2006.04388) with the teacher's probabilities
 as its soft targets, and boxes: the generalised IoU with the teacher's box, both as in CrossKD (Wang et al.,
 arXiv 2306.11369); centerness: cross entropy with the teacher's. Hard labels are what the teacher finds after
-suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features: :mod:`.transfer`.
+suppression (pseudo boxes, as in STAC, Sohn et al., arXiv 2005.04757). Features:
+:mod:`sousvit.spaces.training.transfer`.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Detection(LearningTask):
         return total
 
     def summed_loss(self, model: nn.Module, output: torch.Tensor, targets: list[Objects]) -> torch.Tensor:
-        """See :class:`LearningTask`; an image's loss is divided by its own number of matched positions."""
+        """Scalar: each image's loss, divided by its own number of matched positions, summed over the images."""
         head = _head(model)
         losses = [head.loss(one[None], [target.as_target()]) for one, target in zip(output, targets, strict=True)]
         return torch.stack(losses).sum()

@@ -84,7 +84,7 @@ def train_base(
     torch.manual_seed(spec.training.seed)
     base = load(spec.model)
     require_task(spec.model, spec.data)
-    splits = Splits(spec.data, base.size, base.channels)
+    splits = Splits(spec.data, base.size, base.channels, preprocess=base.preprocess)
     parts = [splits.train, splits.validation, *([splits.look_at_test()] if spec.data.has_test else [])]
     for part in parts:
         require_room(base, part)
@@ -101,6 +101,7 @@ def train_base(
         "args": spec.model.args,
         "mean": base.mean,
         "std": base.std,
+        "preprocess": base.preprocess.steps,
         "training": {**spec.training.model_dump(), "label_smoothing": plan.label_smoothing},
         **_figures("validation", base, splits.validation, plan.precision),
     }

@@ -22,7 +22,8 @@ TeacherLogits = Callable[[int], torch.Tensor]
 Predictions = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
-#: (step) to the networks that learn together in it, from normalised images to :data:`Predictions`; see :mod:`.elastic`.
+#: (step) to the networks that learn together in it, from normalised images to :data:`Predictions`,
+#: such as the parts of an elastic base (:mod:`sousvit.spaces.techniques.elastic`).
 Networks = Callable[[int], Sequence[Callable[[torch.Tensor], Predictions]]]
 
 

@@ -76,6 +76,8 @@ def test_violations_are_signed_and_relative():
         ({"limits": {"latency": "2 MB"}}, "latency is measured in ms"),
         ({"limits": {"latency": "fast"}}, "a limit is a number"),
         ({"limits": {"latency": 0}}, "a limit must be reachable"),
+        ({"limits": {"acuracy_drop": 0.1}}, "did you mean 'accuracy_drop'"),
+        ({"limits": {"latency-ratio": 0.5}}, "did you mean 'latency_ratio'"),
         ({"limits": {"latency_ratio": -1}}, "a limit must be reachable"),
         ({"limits": {"accuracy": 91}}, "accuracy is a share between 0 and 1"),
         ({"limits": {"accuracy_drop": 1.5}}, "accuracy_drop is a share below 1"),

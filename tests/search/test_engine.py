@@ -186,10 +186,10 @@ def test_promotions_train_in_full_what_looked_best(simulated):
 def test_recovered_models_are_asked_again_with_other_deployments(simulated):
     run = simulated()
     run.engine.run()
-    fanned = [trial for trial in run.archive if trial.origin == "variant"]
-    assert fanned
+    variants = [trial for trial in run.archive if trial.origin == "variant"]
+    assert variants
     others = {trial.model_key for trial in run.archive if trial.origin != "variant"}
-    assert all(trial.model_key in others for trial in fanned)
+    assert all(trial.model_key in others for trial in variants)
 
 
 def test_an_infeasible_budget_gives_the_nearest_miss(simulated):
@@ -432,16 +432,16 @@ def test_rungs_that_cost_as_much_as_a_training_are_left_out(simulated):
     assert Counter(trial.fidelity for trial in trained)[1 / 16] <= 1 and len(trained) > 3
 
 
-READ_FIRST = {"explore_fidelity": 0.0, "trials": 60, "proposer": "auto"}
+UNTRAINED_FIRST = {"explore_fidelity": 0.0, "trials": 60, "proposer": "auto"}
 
 
-def test_readings_that_hold_the_limits_are_final_without_their_recovery(simulated):
-    run = simulated(search=READ_FIRST, limits={"accuracy_drop": 0.1, "latency_ratio": 0.6})
+def test_untrained_evaluations_that_hold_the_limits_are_final_without_their_recovery(simulated):
+    run = simulated(search=UNTRAINED_FIRST, limits={"accuracy_drop": 0.1, "latency_ratio": 0.6})
     run.engine.run()
-    read = {Recipe.from_dict(trial.recipe).unrecovered().hash: trial for trial in run.archive if trial.fidelity == 0}
+    early = {Recipe.from_dict(trial.recipe).unrecovered().hash: trial for trial in run.archive if trial.fidelity == 0}
     found = [trial for trial in run.archive if trial.origin == "unrecovered"]
     assert found and all(trial.is_final and not Recipe.from_dict(trial.recipe).trains for trial in found)
-    same = [read[key] for trial in found if (key := Recipe.from_dict(trial.recipe).hash) in read]
+    same = [early[key] for trial in found if (key := Recipe.from_dict(trial.recipe).hash) in early]
     assert same and len(found) > len(same), "and their other deployments"
     assert all(trial.get("accuracy_drop") < 0.12 for trial in same)
 
@@ -461,7 +461,7 @@ def test_the_model_proposes_no_deployment_that_is_dominated(simulated, monkeypat
 
 def test_cuts_of_an_elastic_base_that_hold_the_limits_are_final_too(simulated):
     space = {"techniques": {name: values for name, values in ELASTIC_SPACE["techniques"].items() if name != "low_rank"}}
-    run = simulated(search=READ_FIRST, space=space, limits={"accuracy_drop": 0.1, "latency_ratio": 0.6})
+    run = simulated(search=UNTRAINED_FIRST, space=space, limits={"accuracy_drop": 0.1, "latency_ratio": 0.6})
     run.engine.run()
     found = [set(trial.techniques) for trial in run.archive if trial.origin == "unrecovered" and trial.is_final]
     assert any("elastic" in names and "distill" not in names for names in found)
@@ -469,18 +469,18 @@ def test_cuts_of_an_elastic_base_that_hold_the_limits_are_final_too(simulated):
 
 def test_models_that_differ_in_their_recovery_only_are_read_once(simulated):
     space = {"techniques": {**SMALL["techniques"], "distill": {"epochs": [2, 4, 8], "learning_rate": [0.001]}}}
-    run = simulated(search=READ_FIRST, space=space)
+    run = simulated(search=UNTRAINED_FIRST, space=space)
     run.engine.run()
-    read = [trial for trial in run.archive if trial.fidelity == 0 and trial.status == "complete"]
-    judged = Counter(Recipe.from_dict(trial.recipe).unrecovered().hash for trial in read if trial.seconds)
-    assert max(judged.values()) == 1 and len(read) > len(judged)
-    known = [trial for trial in read if not trial.seconds]
+    early = [trial for trial in run.archive if trial.fidelity == 0 and trial.status == "complete"]
+    judged = Counter(Recipe.from_dict(trial.recipe).unrecovered().hash for trial in early if trial.seconds)
+    assert max(judged.values()) == 1 and len(early) > len(judged)
+    known = [trial for trial in early if not trial.seconds]
     assert known and all(trial.get("accuracy_drop") > 0 for trial in known)
 
 
 def test_one_training_shows_what_training_brings(simulated):
-    """By guess no reading comes within the limit, though training wins nearly all back."""
-    run = simulated(search=READ_FIRST, limits={"accuracy_drop": 0.02}, optimize=["latency", "accuracy"])
+    """By guess no untrained evaluation comes within the limit, though training wins nearly all back."""
+    run = simulated(search=UNTRAINED_FIRST, limits={"accuracy_drop": 0.02}, optimize=["latency", "accuracy"])
     run.engine.run()
     promoted = [place for place, trial in enumerate(run.archive) if trial.origin == "promoted"]
     assert promoted[0] < 15 and len(promoted) > 3

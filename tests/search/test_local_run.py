@@ -184,8 +184,8 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
     trials = [trial for trial in Archive(tmp_path / "runs/r") if "elastic" in trial.techniques]
     prepared = [trial for trial in trials if "prepare" in trial.seconds]
     assert len(prepared) == 1 and answer["cost"]["prepare_seconds"] == prepared[0].seconds["prepare"] > 0
-    read = [trial for trial in trials if trial.fidelity == 0.0 and trial.status == "complete"]
-    assert read and not any("recover" in trial.seconds for trial in read)
+    early = [trial for trial in trials if trial.fidelity == 0.0 and trial.status == "complete"]
+    assert early and not any("recover" in trial.seconds for trial in early)
     assert answer["recipe"]["fidelity"] == 1.0
     assert [step["technique"] for step in answer["recipe"]["recipe"]["steps"]][:1] == ["elastic"]
     result = run_sousvit("apply", "runs/r/recipe.yaml", "--out", "applied", "--json", cwd=tmp_path)

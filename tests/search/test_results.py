@@ -18,7 +18,12 @@ from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
 from sousvit.search.results import FinalTable, Row, choose
 from sousvit.search.run import _check_measured, claim_run
+from sousvit.search.trial import BaseRecord
 from sousvit.specs import DataSpec
+
+#: A small base's figures.
+FIGURES = {"macs": 0.5, "size": 1.0, "latency": 2.0, "latency_ratio": 1.0, "accuracy": 0.8, "accuracy_drop": 0.0}
+BASE = BaseRecord({name: Measurement(value) for name, value in FIGURES.items()}, {}, {})
 
 
 class Told(Callback):
@@ -150,6 +155,27 @@ def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
     assert value == Measurement(3.0, 2.0, 4.0) and all(
         type(end) is float for end in (value.value, value.low, value.high)
     )
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"macs": 5e6}, "macs <= 5e+06 M for a base of 0."),
+        ({"size": 2_000_000}, "size <= 2e+06 MB"),
+        ({"latency_ratio": 25}, "latency_ratio <= 25 for a base of 1; write for instance 0.5, or 50%"),
+        ({"latency": 1e-9}, "latency <= 1e-09 ms"),
+    ],
+)
+def test_limits_in_another_unit_than_the_objective_s_are_told_with_the_base_s_figure(simulated, limits, told):
+    run = simulated(limits=limits)
+    with pytest.raises(UserError, match="a limit lies near the base's figure") as raised:
+        _check_measured(run.budget, BASE)
+    assert told in str(raised.value)
+
+
+def test_limits_within_reach_of_the_base_pass(simulated):
+    limits = {"macs": 20, "size": 0.001, "latency_ratio": 0.02, "accuracy_drop": 0.5, "latency": 50}
+    _check_measured(simulated(limits=limits).budget, BASE)
 
 
 @pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])

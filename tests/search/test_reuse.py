@@ -43,13 +43,13 @@ def test_a_tighter_budget_continues_where_the_earlier_search_ended(earlier, simu
     assert (tmp_path / "two/cache/models/a.safetensors").read_bytes() == b"weights"
 
     limits = {"accuracy_drop": 0.02, "latency_ratio": 0.5}
-    warm = simulated("two", limits=limits, search={"trials": 12})
-    warm.engine.run()
-    assert warm.archive.own == 12 and len(warm.archive) == count + 12
-    assert not complete & {trial.key for trial in warm.archive if not trial.source}
-    assert any(trial.source for trial in warm.archive.front(warm.engine.goals))
-    told = [trial for trial in warm.engine._proposals.proposer.study.trials if trial.state.is_finished()]
-    assert warm.engine.counts.replayed > 0 and len(told) >= 10
+    continued = simulated("two", limits=limits, search={"trials": 12})
+    continued.engine.run()
+    assert continued.archive.own == 12 and len(continued.archive) == count + 12
+    assert not complete & {trial.key for trial in continued.archive if not trial.source}
+    assert any(trial.source for trial in continued.archive.front(continued.engine.goals))
+    told = [trial for trial in continued.engine._proposals.proposer.study.trials if trial.state.is_finished()]
+    assert continued.engine.counts.replayed > 0 and len(told) >= 10
 
     third = Archive(tmp_path / "three", writable=True)
     assert take_over(third, resolved(earlier), earlier.archive.folder) == count

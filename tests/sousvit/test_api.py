@@ -326,12 +326,12 @@ def test_a_module_that_nobody_can_make_again_stays_in_this_process(tiny_project,
         ({"limits": {"latency": "soon"}}, "a limit is a number"),
         ({"optimize": ["latencyy"]}, "objective must be a known name"),
         ({"target": "moon"}, "target must be a known name"),
-        ({"model": 3}, "a model is a module or says where one is"),
+        ({"model": 3}, "a model is a module, or names one"),
         ({"model": "vit_tinny_patch16_224"}, "timm model must be a known name"),
         ({"model": "gone.safetensors"}, "a checkpoint must exist"),
         ({"train": "gone"}, "data must exist"),
         ({"train": 5}, "train data is a path or a data set"),
-        ({"train": {"format": "idx", "train": "a"}}, "a description of data holds all its parts"),
+        ({"train": {"format": "idx", "train": "a"}}, "train as a description names all parts of the data"),
         ({"space": "everything"}, "space must be a known name"),
         ({"space": ["prune_all"]}, "technique must be a known name"),
         ({"callbacks": [print]}, "a callback derives from sousvit.Callback"),
@@ -346,6 +346,13 @@ def test_what_is_wrong_with_a_call_is_one_clear_line(asked, tmp_path, change, wo
     with pytest.raises(UserError) as raised:
         sousvit.compress(**{**asked, **change}, run=tmp_path / "r")
     assert words in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_base_that_is_another_than_expected_stops_the_search_and_leaves_no_run(asked, tmp_path):
+    with pytest.raises(UserError, match=r"the base's accuracy is model\.expected_accuracy 5\.0%; received 9"):
+        sousvit.compress(**asked, expected_accuracy=0.05, run=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_survey_lists_what_each_technique_does(tiny_project, tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever images a user has: their classes beside the base's, and what the answer is judged on."""
+"""Images of every kind that a user has: their classes beside the base's, and what the answer is judged on."""
 
 from __future__ import annotations
 

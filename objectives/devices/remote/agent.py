@@ -2,7 +2,8 @@
 
 ``sousvit device serve``, or where typer and torch are missing ``python -m sousvit.objectives.devices.remote.agent``.
 It needs Python, numpy and the runtimes only. What travels is JSON and the artifacts' own files; nothing that comes in
-is unpickled or run as code. Each measurement runs in a process of its own (:mod:`.bench`), one at a time.
+is unpickled or run as code. Each measurement runs in a process of its own
+(:mod:`sousvit.objectives.devices.measure`), one at a time.
 
 ===========================  ===========================================================================
 ``GET /v1/facts``            :func:`sousvit.objectives.devices.device.device_facts`, bounds, date

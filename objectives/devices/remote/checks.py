@@ -1,4 +1,4 @@
-"""Can an answer of a device be true? Checked against the session's own baseline, our clock, and what we know of it."""
+"""The plausibility of a device's answers, by the session's own baseline, our clock, and what is known of the device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sanity:
         """
         whole = isinstance(facts, Mapping) and all(key in facts for key in (*IDENTITY, "energy", "versions"))
         if not whole or not isinstance(facts["cores"], int) or not isinstance(facts["runtimes"], Mapping):
-            raise RequestError("the device's facts are not whole")
+            raise RequestError("the device's facts are incomplete")
         identity = {key: facts[key] for key in IDENTITY}
         if self._identity is None:
             self._identity = identity

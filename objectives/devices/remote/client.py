@@ -1,10 +1,10 @@
-"""A device reached through its agent (:mod:`.agent`): lost, slow, restarting and lying ones are told apart from ours.
+"""A device reached through its agent (:mod:`.agent`), and what is done when it is lost, slow, restarting or lying.
 
 - *Lost or restarting*: a request that finds nobody is repeated with growing pauses, for the target's ``patience``.
   Files that a restarted agent no longer has are sent again.
 - *Slow*: a measurement has the target's ``timeout``; the agent ends it, and so do we.
 - *Lying or disturbed*: an answer must echo the request's nonce and the hashes of the files, come from the machine that
-  the first answer came from, and hold timings that can be (:mod:`.sanity`). Otherwise it is asked for again.
+  the first answer came from, and hold plausible timings (:mod:`.checks`). Otherwise it is asked for again.
 - *Quarantine*: after a few measurements in a row that failed so, the device is not asked again and the search stops
   with one line; the same command resumes it.
 
@@ -26,7 +26,7 @@ from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.devices.remote.checks import Sanity
 from sousvit.objectives.devices.remote.files import file_hashes
-from sousvit.objectives.devices.standin import OrderingDevice, decode
+from sousvit.objectives.devices.standin import RequestingDevice, decode
 from sousvit.objectives.runtimes.runtime import RUNTIMES, get_runtime
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class LostError(RuntimeError):
     """The device did not answer, or was busy."""
 
 
-class RemoteDevice(OrderingDevice):
+class RemoteDevice(RequestingDevice):
     """Measures through a target's agent."""
 
     name: ClassVar[str] = "agent"
@@ -133,7 +133,7 @@ class RemoteDevice(OrderingDevice):
             self._request("PUT", f"/v1/files/{content}", paths[content], SHORT + self.target.timeout)
 
     def keep(self, artifact: Artifact) -> None:
-        """See :class:`Device`: nothing to do, files are sent once and stay as long as there is room."""
+        """Nothing to do: files are sent once and stay as long as there is room."""
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask until somebody answers or the target's patience is over."""

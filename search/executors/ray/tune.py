@@ -128,7 +128,7 @@ class Port:
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
-        """Keep an error for the driver: inside Tune's loop it would leave workers behind."""
+        """Keep an error for the driver: raised inside Tune's loop, it would leave workers behind."""
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:

@@ -33,6 +33,7 @@ class Imported:
         class_names: what each label means, in their order.
         preprocess: how images reach the model, as far as the checkpoint says so.
         classifier: False where only features were saved: a classifier would be new, and all zeros.
+        is_ours: whether ``sousvit train`` or ``sousvit import`` wrote it.
         detector: the head of a detector, see :class:`sousvit.specs.DetectorSpec`.
         notes: what was decided on the way, a sentence each: for the user's eyes.
     """
@@ -45,6 +46,7 @@ class Imported:
     detector: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     classifier: bool = True
+    is_ours: bool = False
 
 
 def names_of(labels: Any, count: int | None = None) -> tuple[str, ...]:

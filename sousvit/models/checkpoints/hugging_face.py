@@ -65,7 +65,7 @@ def open_folder(folder: Path, config: Mapping[str, Any]) -> Imported:
     source = Source(dict(config), stored.shapes, architecture, None if preprocess is None else preprocess.size, folder)
     conversion = FAMILIES[kind](source)
     if preprocess is None:
-        notes: tuple[str, ...] = (f"no preprocessor_config.json in {folder.name}: images are fed as timm's would be",)
+        notes: tuple[str, ...] = ("no preprocessor_config.json lies beside it",)
     else:
         notes = ()
         if preprocess.size not in (None, conversion.size):

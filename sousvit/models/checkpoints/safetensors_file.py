@@ -42,7 +42,8 @@ def open_file(path: Path) -> Imported:
         UserError: no file, not safetensors, or a broken description.
     """
     stored = stored_safetensors(path)
-    described = read_description(path)
+    own = read_checkpoint_metadata(path)
+    described = own or _read_beside(path)
     names, notes = stripped(stored.kinds)
 
     def tensors() -> Tensors:
@@ -59,18 +60,20 @@ def open_file(path: Path) -> Imported:
         _class_names(described, path),
         _preprocess(described, path),
         described.get("detector"),
-        (*notes, *precision_notes(stored.kinds)),
+        (*_earlier_notes(own), *notes, *precision_notes(stored.kinds)),
+        is_ours=bool(own),
     )
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, in its metadata or in ``<stem>.json`` beside it; or an empty dict.
+def _read_beside(path: Path) -> dict[str, Any]:
+    """The description in ``<stem>.json`` beside a file, or beside what it links to."""
+    return read_sidecar(path.with_suffix(".json")) or read_sidecar(path.resolve().with_suffix(".json"))
 
-    Raises:
-        UserError: no file, not safetensors, or a broken description.
-    """
-    beside = (path.with_suffix(".json"), path.resolve().with_suffix(".json"))  # of a link, or of what it links to
-    return read_checkpoint_metadata(path) or read_sidecar(beside[0]) or read_sidecar(beside[1])
+
+def _earlier_notes(described: dict[str, Any]) -> tuple[str, ...]:
+    """What was decided when the model was imported."""
+    notes = described.get("notes")
+    return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
 
 def read_checkpoint_metadata(path: Path) -> dict[str, Any]:

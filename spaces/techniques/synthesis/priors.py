@@ -4,7 +4,7 @@
   resemble each other to many different degrees, those of noise all alike; so the entropy of their similarities is
   maximised.
 * Attention consistency (after arXiv 2408.05952, whose generator keeps attention consistent; the formula here is our
-  reading of it): neighbouring blocks are active at the same places of the image.
+  interpretation): neighbouring blocks are active at the same places of the image.
 * Disagreement of two models (Adaptive DeepInversion, Yin et al., arXiv 1912.08795): images that a student gets wrong
   teach it most.
 * Total variation: neighbouring pixels are alike.

@@ -1,4 +1,4 @@
-"""What strangers may send to an agent: bounded, checked, refused in one line."""
+"""Requests of strangers to an agent: bounded, checked, refused in one line."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
         (lambda o: o["plan"].update(min_seconds=float("nan")), "times"),
         (lambda o: o["plan"].update(min_seconds="1"), "times"),
         (lambda o: o.update(baseline="other"), "baseline"),
-        (lambda o: o.update(shell="rm"), "not whole"),
+        (lambda o: o.update(shell="rm"), "malformed"),
         (lambda o: o.update(artifacts={}), "1 to"),
-        (lambda o: o.update(artifacts=None), "not whole"),
-        (lambda o: o.pop("plan"), "not whole"),
+        (lambda o: o.update(artifacts=None), "malformed"),
+        (lambda o: o.pop("plan"), "malformed"),
         (lambda o: o["artifacts"]["base"].update(runtime="torch"), "litert, onnxruntime, openvino, not torch"),
         (lambda o: o["artifacts"]["base"].update(file="../model.onnx"), "file name"),
         (lambda o: o["artifacts"]["base"].update(files={"../../x": "0" * 64}), "not here"),

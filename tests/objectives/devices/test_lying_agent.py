@@ -91,9 +91,9 @@ LIES = {
     "unsteady": (scaled("baseline_first", 2.0), "differs from itself"),
     "missing": (lambda a: a.update(groups={}), "were asked for"),
     "empty": (lambda a: a["groups"].update(half=[]), "were asked for"),
-    "shapeless": (lambda a: a.update(groups=[1, 2]), "not whole"),
-    "no facts": (lambda a: a.pop("facts"), "facts are not whole"),
-    "no groups": (lambda a: a.pop("groups"), "not whole"),
+    "shapeless": (lambda a: a.update(groups=[1, 2]), "malformed"),
+    "no facts": (lambda a: a.pop("facts"), "facts are incomplete"),
+    "no groups": (lambda a: a.pop("groups"), "malformed"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which deployments of a model are worth judging."""
+"""Fan-out: which deployments of a model are worth judging."""
 
 from __future__ import annotations
 
@@ -136,15 +136,15 @@ def result(deploy: tuple[str, str | None], fidelity: float, drop: float) -> Tria
 def test_a_reading_that_may_hold_the_accuracy_is_judged_without_its_recovery(drop, offered):
     trials = Trials()
     fan_out = make_fan_out(trials)
-    read = result(DEPLOYS[1], 0.0, drop)
-    read = replace(read, values={**read.values, "accuracy_drop": Measurement(drop, drop - 0.015, drop + 0.015)})
-    fan_out.offer(read)
+    early = result(DEPLOYS[1], 0.0, drop)
+    early = replace(early, values={**early.values, "accuracy_drop": Measurement(drop, drop - 0.015, drop + 0.015)})
+    fan_out.offer(early)
     following = fan_out.next()
     assert following == ((recipe(0.5, DEPLOYS[1]), "unrecovered") if offered else None)
     assert fan_out.next() is None
-    trials.best = [replace(read, values={"latency": Measurement(1.0), "size": Measurement(1.0)})]
+    trials.best = [replace(early, values={"latency": Measurement(1.0), "size": Measurement(1.0)})]
     fan_out = make_fan_out(trials)
-    fan_out.offer(read)
+    fan_out.offer(early)
     assert fan_out.next() is None, "another recipe is better in everything"
 
 
@@ -159,15 +159,15 @@ def test_what_several_results_lead_to_is_given_once():
 
 
 def test_a_deployment_that_had_lost_is_given_once_it_no_longer_loses(monkeypatch):
-    fan_out, lost = make_fan_out(Trials()), {recipe(0.5, DEPLOYS[2]).deployment}
-    monkeypatch.setattr(fan_out, "is_dominated", lambda sibling: sibling.deployment in lost)
+    fan_out, dominated = make_fan_out(Trials()), {recipe(0.5, DEPLOYS[2]).deployment}
+    monkeypatch.setattr(fan_out, "is_dominated", lambda sibling: sibling.deployment in dominated)
     given = []
     for kept in (len(DEPLOYS) - 1, 1):
         fan_out.offer(result(DEPLOYS[0], 1.0, 0.01))
         found = list(iter(fan_out.next, None))
         assert len(found) == kept
         given += [sibling.hash for sibling, _ in found]
-        lost.clear()
+        dominated.clear()
     assert len(set(given)) == len(DEPLOYS)
 
 

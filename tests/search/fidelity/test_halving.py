@@ -1,4 +1,4 @@
-"""Which low-rung trials are trained in full, and in which order."""
+"""Successive halving: which low-rung trials are trained in full, and in which order."""
 
 from __future__ import annotations
 
@@ -181,24 +181,24 @@ def test_repaired_models_may_be_read_first_and_are_then_trained_in_full():
     ],
 )
 def test_a_rung_that_costs_nearly_what_the_next_one_does_is_left_out(rungs, eta, judge, paying):
-    nothing, read = after(rungs=rungs, eta=eta), after(untrained("read", 0.1, 4.0), rungs=rungs, eta=eta)
-    assert read.ladder() == nothing.ladder(), "an untrained evaluation tells nothing of trainings"
+    nothing, early = after(rungs=rungs, eta=eta), after(untrained("early", 0.1, 4.0), rungs=rungs, eta=eta)
+    assert early.ladder() == nothing.ladder(), "an untrained evaluation tells nothing of trainings"
     trained = replace(trial("a", 0.03, 4.0, fidelity=rungs[0]), seconds={"recover": 40 * rungs[0], "judge": judge})
-    policy = after(untrained("read", 0.1, 4.0), trained, rungs=rungs, eta=eta)
+    policy = after(untrained("early", 0.1, 4.0), trained, rungs=rungs, eta=eta)
     assert policy.ladder() == paying
     assert policy.rung(recipe("prune_mlp", "distill")) == paying[0]
     assert policy.rungs_from(rungs[0]) == [rungs[0], *[rung for rung in paying if rung > rungs[0]]]
 
 
 def test_what_is_as_good_already_is_not_trained_where_training_decides_nothing_that_is_optimised():
-    read = untrained("read", 0.01, 3.0)
-    twin = Trial("k", {"runtime": "onnxruntime", "steps": []}, 1.0, 0, "complete", dict(read.values))
+    early = untrained("early", 0.01, 3.0)
+    twin = Trial("k", {"runtime": "onnxruntime", "steps": []}, 1.0, 0, "complete", dict(early.values))
     wider = untrained("wider", 0.05, 2.0)
-    assert after(read).next(1e9) == read
-    assert after(read, twin).next(1e9) is None
-    assert after(read, twin, wider).next(1e9) == wider
+    assert after(early).next(1e9) == early
+    assert after(early, twin).next(1e9) is None
+    assert after(early, twin, wider).next(1e9) == wider
     accuracy_too = Goals(LIMITS, {"latency": 1.0, "accuracy": 1.0}, BASE)
-    assert after(read, twin, goals=accuracy_too).next(1e9) == read
+    assert after(early, twin, goals=accuracy_too).next(1e9) == early
 
 
 def test_training_a_read_cut_should_cost_what_it_computes():
@@ -208,7 +208,7 @@ def test_training_a_read_cut_should_cost_what_it_computes():
     assert after().seconds_in_full(untrained("c", 0.05, 4.0)) == 1.0
 
 
-def test_readings_and_low_rungs_teach_each_other_nothing():
+def test_untrained_evaluations_and_low_rungs_teach_each_other_nothing():
     known = [untrained("a", 0.10, 4.0), trial("a", 0.01, 4.0, fidelity=1.0)]
     left = (0.01 + 0.02 * UNTRAINED_SHARE) / (0.10 + 0.02)
     policy = after(*known)
@@ -228,8 +228,8 @@ def test_a_bold_choice_takes_near_misses_that_would_be_the_better_answer():
     assert not after(*known, *failed).is_hopeful(near, optimistic=True), "failed trainings make careful"
 
 
-def test_readings_are_promoted_beside_low_rungs():
+def test_untrained_evaluations_are_promoted_beside_low_rungs():
     known = [trial("known", 0.05, 4.0), trial("known", 0.04, 4.0, fidelity=1.0)]
-    known += [untrained("read", 0.10, 4.0), trial("read", 0.01, 4.0, fidelity=1.0)]
-    low, read = trial("low", 0.03, 1.0), untrained("other", 0.09, 3.5)
-    assert after(*known, low, read).next(1e9) == read
+    known += [untrained("early", 0.10, 4.0), trial("early", 0.01, 4.0, fidelity=1.0)]
+    low, early = trial("low", 0.03, 1.0), untrained("other", 0.09, 3.5)
+    assert after(*known, low, early).next(1e9) == early

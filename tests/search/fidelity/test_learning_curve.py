@@ -1,4 +1,4 @@
-"""What full training should make of a result at a low rung."""
+"""The learning curve: what full training should make of a result at a low rung."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A standings that grew with its trials knows what one knows that reads all of them at once."""
+"""Standings that grew with their trials know what those know that take in all trials at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is rejected before it is trained, and at which end of an interval a limit is judged."""
+"""The gate: what is rejected before it is trained, and at which end of an interval a limit is judged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RIVAL = {"latency": 2.0, "size": 1.0}
 def test_a_rejection_says_why():
     limits = (Limit("latency", 2.0, False),)
     slow_and_large, fast = {"latency": Measurement(3.0), "size": Measurement(3.0)}, {"latency": Measurement(1.0)}
-    assert "latency 3, limit <= 2" in rejection({"latency": Measurement(3.0)}, Goals(limits, WEIGHTS), [])
+    assert "latency 3, limit <= 2 ms" in rejection({"latency": Measurement(3.0)}, Goals(limits, WEIGHTS), [])
     assert "latency and size" in rejection(slow_and_large, Goals((), WEIGHTS), [RIVAL])
     assert rejection(slow_and_large | fast, Goals(limits, WEIGHTS), [RIVAL]) == ""
 
@@ -33,7 +33,7 @@ def test_a_limit_is_judged_at_the_worse_end_of_the_interval(confidence, judged):
 def test_a_broken_limit_names_the_figure_and_the_judged_end():
     phrase = Limit("accuracy_drop", 0.012, False, 0.975).phrase(Measurement(0.01, 0.0, 0.02))
     assert phrase == "accuracy_drop 0.01 (0.02 at 98% confidence), limit <= 0.012"
-    assert Limit("size", 1.0, False, 0.9).phrase(None) == "size was not measured, limit <= 1"
+    assert Limit("size", 1.0, False, 0.9).phrase(None) == "size was not measured, limit <= 1 MB"
 
 
 def test_what_gates_saved_is_what_finished_recipes_took():

@@ -1,4 +1,4 @@
-"""What a worker is asked, and what becomes of what goes wrong on the way."""
+"""The worker: what it is asked, and what becomes of an error on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which recipes may be asked next, and what is known of them."""
+"""Candidates: which recipes may be asked next, and what is known of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every proposer holds the contract; the suite says what is broken in one that does not."""
+"""Proposers hold their contract; the suite says what is broken in one that does not."""
 
 from __future__ import annotations
 

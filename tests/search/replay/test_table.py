@@ -103,8 +103,8 @@ def test_limits_hold_on_their_side(limits, kept):
     ("limits", "said"),
     [
         ({"p1": 3}, "says its side"),
-        ({"quality": {"at_most": 1}}, "limit of the other side"),
-        ({"cost": {"at_least": 1}}, "limit of the other side"),
+        ({"quality": {"at_most": 1}}, "a limit on what is to maximize is at_least"),
+        ({"cost": {"at_least": 1}}, "a limit on what is to minimize is at_most"),
         ({"cost": {}}, "a limit has one side"),
         ({"cost": {"at_most": 1, "at_least": 0}}, "a limit has one side"),
         ({"cost": float("nan")}, "finite"),

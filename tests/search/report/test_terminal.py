@@ -1,4 +1,4 @@
-"""What a search prints: one line a trial, which says why."""
+"""The terminal view: one line a trial, which says why."""
 
 from __future__ import annotations
 

@@ -19,9 +19,10 @@ from sousvit.data import source as source_module
 from sousvit.data.folder import FolderSource
 from sousvit.data.idx import IdxSource, read_idx, write_idx
 from sousvit.data.parquet import ParquetSource
-from sousvit.data.source import decode_image, fit_image, require_labels
+from sousvit.data.source import decode_image, require_labels
 from sousvit.data.torchvision_sets import TorchvisionSource
 from sousvit.errors import UnknownNameError, UserError
+from sousvit.models.preprocess import Preprocess
 from sousvit.schema import validated
 
 
@@ -423,13 +424,13 @@ def test_images_are_fitted_to_the_model(image_set, size, channels):
 def test_the_centre_is_kept_and_nothing_stretched():
     array = np.zeros((10, 30), np.uint8)
     array[:, 10:20] = 255
-    assert np.array(fit_image(Image.fromarray(array), (10, 10), 1)).min() == 255
+    assert np.array(Preprocess().fit(Image.fromarray(array), (10, 10), 1)).min() == 255
 
 
 def test_any_mode_becomes_grey_or_rgb():
     for mode in ("1", "L", "P", "RGBA", "CMYK", "LA"):
         image = Image.new(mode, (4, 4))
-        assert fit_image(image, (4, 4), 3).mode == "RGB" and fit_image(image, (4, 4), 1).mode == "L"
+        assert Preprocess().fit(image, (4, 4), 3).mode == "RGB" and Preprocess().fit(image, (4, 4), 1).mode == "L"
 
 
 @given(st.binary(max_size=64))

@@ -11,6 +11,7 @@ from torch import nn
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.models.checkpoints.safetensors_file import open_file, read_checkpoint_metadata
 from sousvit.models.load import create, fill, load, normalise, save_checkpoint
+from sousvit.models.preprocess import Preprocess
 from sousvit.schema import validated
 from sousvit.specs import ModelSpec
 
@@ -294,3 +295,52 @@ def test_a_failed_load_leaves_the_model_as_it_was(tmp_path, module):
     save_file(tensors, tmp_path / "a.safetensors")
     refused(load_weights, module, tmp_path / "a.safetensors")
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+
+
+def fed(module_args, **spec):
+    """How images reach a small ViT with timm's configuration of 224 px, which keeps 90% of the short side."""
+    torch.manual_seed(0)
+    return load(ModelSpec(name=NAME, args={**ARGS, **module_args}, **spec))
+
+
+def test_a_model_of_the_size_that_timm_knows_is_fed_as_timm_says_and_a_word_tells():
+    big = {"img_size": 224, "patch_size": 56}
+    assumed = fed(big)
+    assert assumed.preprocess.crop_pct == 0.9 and "crop_pct 0.9" in assumed.notes[0]
+    other = fed({})
+    assert (other.preprocess.crop_pct, other.preprocess.geometry, other.notes) == (1.0, "", ())
+    given = fed(big, preprocess=Preprocess(interpolation="box"))
+    assert (given.preprocess.crop_pct, given.preprocess.interpolation, given.notes) == (0.9, "box", ())
+    assert given.mean == assumed.mean and given.fingerprint == assumed.fingerprint
+    other_mean = fed(big, preprocess=Preprocess(mean=(0.2,)))
+    assert other_mean.mean == (0.2,) and other_mean.fingerprint != assumed.fingerprint and other_mean.notes
+
+
+def test_a_checkpoint_says_how_images_reach_its_model(tmp_path):
+    module = create(ModelSpec(name=NAME, args=ARGS))
+    description = {"name": NAME, "args": ARGS, "mean": [0.2], "std": [0.3]}
+    save_checkpoint(tmp_path / "trained.safetensors", module, description)
+    trained = load(ModelSpec(checkpoint="trained.safetensors").resolved(tmp_path))
+    assert trained.preprocess.geometry == "" and trained.preprocess.crop_pct == 1.0 and not trained.notes
+    said = {**description, "preprocess": {"resize": "squash", "crop_pct": 0.8}}
+    save_checkpoint(tmp_path / "said.safetensors", module, said)
+    read = load(ModelSpec(checkpoint="said.safetensors").resolved(tmp_path))
+    assert (read.preprocess.resize, read.preprocess.crop_pct, read.mean) == ("squash", 0.8, (0.2,))
+    over = ModelSpec(checkpoint="said.safetensors", preprocess={"crop_pct": 1.0, "mean": [0.9]}).resolved(tmp_path)
+    assert (load(over).preprocess.resize, load(over).preprocess.crop_pct, load(over).mean) == ("squash", 1.0, (0.9,))
+    again = ModelSpec.model_validate_json(over.model_dump_json())  # as worker processes get it
+    assert load(again).preprocess == load(over).preprocess
+    save_checkpoint(tmp_path / "wrong.safetensors", module, {**description, "preprocess": {"resize": "no"}})
+    assert "resize" in refused(ModelSpec(checkpoint="wrong.safetensors").resolved, tmp_path)
+
+
+def test_pixels_that_are_not_rescaled_are_normalised_all_the_same():
+    halved = load(ModelSpec(name=NAME, args=ARGS, preprocess={"rescale": 1.0, "mean": [51.0], "std": [102.0]}))
+    assert halved.mean == pytest.approx((0.2,)) and halved.std == pytest.approx((0.4,))
+
+
+def test_images_have_the_size_that_the_model_takes():
+    assert "model.args.img_size" in refused(load, ModelSpec(name=NAME, args=ARGS, preprocess={"size": 64}))
+    free = load(ModelSpec(name="convnext_atto", args={"num_classes": 3}, preprocess={"size": [64, 96]}))
+    assert free.size == (64, 96)
+    assert "channels" in refused(load, ModelSpec(name=NAME, args={**ARGS, "in_chans": 7}))

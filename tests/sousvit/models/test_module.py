@@ -137,7 +137,7 @@ def test_a_factory_of_another_module_is_refused(factories, tmp_path):
 
 
 def test_what_a_factory_makes_has_no_other_source():
-    with pytest.raises(ValueError, match="is what the factory makes"):
+    with pytest.raises(ValueError, match="a factory makes the whole model"):
         ModelSpec(factory="a.b:c", pretrained=True)
 
 

@@ -1,4 +1,4 @@
-"""What every technique promises, on every family of models that it says it fits."""
+"""Promises of every technique, held on every family of models that it says it fits."""
 
 from __future__ import annotations
 

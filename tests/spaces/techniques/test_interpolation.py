@@ -1,4 +1,4 @@
-"""Which weights between the start and the end of a recovery are kept."""
+"""Interpolation: which weights between the start and the end of a recovery are kept."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""Answers are of the weights, images and plug-ins that were measured: what changed since is never passed over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from sousvit.errors import UserError
+from sousvit.search.identity import INPUTS_FILE, changed_inputs, note_inputs, require_same_inputs
+from sousvit.specs import DataSpec, ModelSpec
+
+
+@pytest.fixture
+def budget(tmp_path):
+    """Made of files: weights, a folder of images, a test file and a plug-in."""
+    for name, text in (("w.safetensors", "weights"), ("test.parquet", "test"), ("mine.py", "class Mine: ...")):
+        (tmp_path / name).write_text(text)
+    for name in ("cat/1.png", "dog/1.png"):
+        (tmp_path / "train" / name).parent.mkdir(parents=True)
+        (tmp_path / "train" / name).write_text(name)
+    data = DataSpec(format="folder", train=str(tmp_path / "train"), test=str(tmp_path / "test.parquet"))
+    plugins = {"objectives": (f"{tmp_path}/mine.py:Mine", f"{__name__}:Other"), "techniques": ()}
+    model = ModelSpec(name="m", checkpoint=str(tmp_path / "w.safetensors"))
+    (tmp_path / "run").mkdir()
+    return SimpleNamespace(model=model, data=data, plugins=plugins)
+
+
+CHANGES = {
+    "w.safetensors": "model.checkpoint",
+    "train/cat/1.png": "data.train",
+    "train/bird.png": "data.train",
+    "test.parquet": "data.test",
+    "mine.py": "plugins.objectives 0",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_input_that_changes_is_named(budget, tmp_path, name):
+    run = tmp_path / "run"
+    note_inputs(budget, run)
+    assert changed_inputs(budget, run) == []
+    require_same_inputs(budget, run)
+    (tmp_path / name).write_text("other")
+    (changed,) = changed_inputs(budget, run)
+    assert changed.startswith(f"{CHANGES[name]}: ")
+    note_inputs(budget, run)  # noted once: what was measured stays what it was
+    with pytest.raises(UserError, match=r"keeps the model, data and plug-ins.*use another --run name"):
+        require_same_inputs(budget, run)
+
+
+def test_the_same_size_and_an_older_time_are_no_disguise(budget, tmp_path):
+    run, image = tmp_path / "run", tmp_path / "train" / "cat" / "1.png"
+    note_inputs(budget, run)
+    image.write_text("dog/1.png")
+    os.utime(image, (1, 1))
+    assert len(changed_inputs(budget, run)) == 1
+
+
+def test_files_that_were_only_touched_or_copied_are_the_same(budget, tmp_path):
+    note_inputs(budget, tmp_path / "run")
+    os.utime(tmp_path / "train" / "cat" / "1.png", (1, 1))
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "train", copy)
+    shutil.rmtree(tmp_path / "train")
+    copy.rename(tmp_path / "train")
+    assert changed_inputs(budget, tmp_path / "run") == []
+
+
+def test_a_run_on_another_machine_and_one_of_an_earlier_version_open(budget, tmp_path):
+    assert changed_inputs(budget, tmp_path / "run") == []  # nothing was noted
+    note_inputs(budget, tmp_path / "run")
+    (tmp_path / "w.safetensors").unlink()
+    shutil.rmtree(tmp_path / "train")
+    assert changed_inputs(budget, tmp_path / "run") == []
+    assert "data.train" in (tmp_path / "run" / INPUTS_FILE).read_text()
