@@ -130,7 +130,7 @@ def _described_beside(folder: Path) -> tuple[Model, nn.Module]:
 
 def _timm_training(folder: Path) -> tuple[Model, nn.Module]:
     averaged, live = vit(), vit()
-    nn.init.zeros_(live.head.weight)  # type: ignore[union-attr, arg-type]
+    nn.init.zeros_(live.head.weight)
     kept = {key: ARGS[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
     args = argparse.Namespace(model=NAME, num_classes=3, img_size=32, crop_pct=0.9, mean=None, model_kwargs=kept)
     weights = {"state_dict": live.state_dict(), "state_dict_ema": averaged.state_dict()}
@@ -172,7 +172,7 @@ def _bfloat16(folder: Path) -> tuple[Model, nn.Module]:
 
 def _not_finite(folder: Path) -> tuple[Model, None]:
     module = vit()
-    module.blocks[1].mlp.fc1.weight.data[3, 4] = float("nan")  # type: ignore[union-attr, index]
+    module.blocks[1].mlp.fc1.weight.data[3, 4] = float("nan")
     return _described(written(folder, "nan.pth", module.state_dict())), None
 
 
@@ -288,7 +288,7 @@ def hugging_face(kind: str, config: str, values: dict[str, Any]) -> nn.Module:
 def _architecture(name: str) -> Callable[[Path], tuple[Model, nn.Module]]:
     def make(folder: Path) -> tuple[Model, nn.Module]:
         module = hugging_face(*ARCHITECTURES[name])
-        module.save_pretrained(folder)  # type: ignore[operator]
+        module.save_pretrained(folder)
         _feed(folder)
         return folder, module
 
@@ -304,7 +304,7 @@ def _feed(folder: Path) -> None:
 
 def _sharded(folder: Path) -> tuple[Model, nn.Module]:
     module = hugging_face(*ARCHITECTURES["ViT"])
-    module.save_pretrained(folder, max_shard_size="20KB")  # type: ignore[operator]
+    module.save_pretrained(folder, max_shard_size="20KB")
     assert (folder / "model.safetensors.index.json").is_file()
     _feed(folder)
     return folder, module
@@ -331,7 +331,7 @@ def _in_memory(folder: Path) -> tuple[Model, nn.Module]:
 
 def _refused(kind: str, config: str, values: dict[str, Any]) -> Callable[[Path], tuple[Model, None]]:
     def make(folder: Path) -> tuple[Model, None]:
-        hugging_face(kind, config, values).save_pretrained(folder)  # type: ignore[operator]
+        hugging_face(kind, config, values).save_pretrained(folder)
         return folder, None
 
     return make

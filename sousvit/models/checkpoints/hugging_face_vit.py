@@ -124,10 +124,10 @@ def dinov2(source: Source) -> Conversion:
     kind = "giant" if gated else _size_name(args)
     name = f"vit_{'small' if kind == 'tiny' else kind}_patch14_{'reg4_' if registers else ''}dinov2"
     patch = args["patch_size"]
-    grids = [(side[0] // patch[0], side[1] // patch[1]) for side in (trained, size)]
+    before, now = ((side[0] // patch[0], side[1] // patch[1]) for side in (trained, size))
 
     def finish(tensors: Tensors) -> Tensors:
-        tensors["pos_embed"] = _resized_positions(tensors["pos_embed"], *grids, registers > 0)
+        tensors["pos_embed"] = _resized_positions(tensors["pos_embed"], before, now, registers > 0)
         if registers:  # in timm the class token carries its own position
             tensors["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
             tensors["pos_embed"] = tensors["pos_embed"][:, 1:]
