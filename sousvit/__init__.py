@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sousvit.tools import (
         build,
         check,
+        import_model,
         list_objectives,
         list_proposers,
         list_spaces,
@@ -87,6 +88,7 @@ __all__ = [
     "check_runtime",
     "check_technique",
     "compress",
+    "import_model",
     "init",
     "list_objectives",
     "list_proposers",
@@ -138,6 +140,7 @@ _PLACES = {
     "check_technique": "sousvit.spaces.conformance",
     "compress": "sousvit.api",
     "init": "sousvit.initial",
+    "import_model": "sousvit.tools",
     "list_objectives": "sousvit.tools",
     "list_proposers": "sousvit.tools",
     "list_runs": "sousvit.runs",

@@ -8,9 +8,9 @@ A command parses, calls a public function of :mod:`sousvit`, and prints what tha
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -424,6 +424,37 @@ def train_command(
         print(f"{out}: {figures}")
 
 
+@app.command("import")
+def import_command(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="file or folder of timm, PyTorch or Hugging Face; hf-hub:owner/model"),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="safetensors file to write")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="timm's name, where the source does not say it")
+    ] = None,
+    args: Annotated[
+        str | None, typer.Option(metavar="YAML", help='timm\'s arguments as YAML, such as "{num_classes: 10}"')
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model of any form as one safetensors file that describes itself."""
+    from sousvit.schema import parse_yaml
+    from sousvit.search.report.terminal import spinner
+    from sousvit.tools import import_model
+
+    with spinner("importing", quiet=as_json):
+        known = {} if args is None else parse_yaml(args, "--args")
+        description = import_model({"from": source, "name": name, "args": known}, out=out)
+    if as_json:
+        _print_json({"checkpoint": str(out), **description})
+    else:
+        for note in description["notes"]:
+            print(note)
+        print(f"{out}: {description['name']}, {description['args'].get('num_classes', 'its own number of')} classes")
+
+
 device_app = typer.Typer(help="Measure on other devices: run their agent, or check them.", no_args_is_help=True)
 app.add_typer(device_app, name="device")
 
@@ -475,7 +506,7 @@ def _watched(run: Callable[[Callback], T], budget: Budget, folder: Path, command
         with view:
             return run(view)
     except KeyboardInterrupt:
-        resume = f"interrupted; resume with: sousvit {command} --run {folder.name}"
+        resume = f"interrupted; resume with: sousvit {command} --run {shlex.quote(folder.name)}"
         console(stderr=True).print(resume, highlight=False)
         sys.exit(INTERRUPTED)
     finally:
@@ -497,7 +528,8 @@ def _interrupt(number: int, frame: object) -> None:
 def _command(verb: str, path: Path, runs: Path, given: Mapping[str, object]) -> str:
     """The command that goes on with this one's options; ``--run`` is added where the run's name is known."""
     given = {**given, "runs": None if runs == RUNS else runs}
-    return " ".join([f"{verb} {path}", *(f"--{name} {value}" for name, value in given.items() if value is not None)])
+    options = (part for name, value in given.items() if value is not None for part in (f"--{name}", str(value)))
+    return shlex.join([verb, str(path), *options])
 
 
 def _exit_code(status: Status, strict: bool) -> int:
@@ -520,7 +552,9 @@ def _give_archive_answer(result: Result, out: Path | None, strict: bool, as_json
 
 
 def _new_name(stem: str) -> str:
-    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from sousvit.search.archive import new_run_name
+
+    return new_run_name(stem)
 
 
 def _folder(runs: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.errors import UserError
 from sousvit.inputs import data_input, model_input
 from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.targets.target import Target
@@ -107,6 +108,35 @@ def schema() -> dict[str, Any]:
     from sousvit.search.budget_schema import budget_schema
 
     return budget_schema()
+
+
+def import_model(model: nn.Module | str | Path | Mapping[str, Any] | ModelSpec, *, out: str | Path) -> dict[str, Any]:
+    """A model of any form as one safetensors file that describes itself.
+
+    Args:
+        model: as for :func:`compress`: a file or folder of timm, PyTorch or Hugging Face, ``hf-hub:owner/model``,
+            timm's name (with its own weights), ``{"from": ..., "name": ..., "args": {...}}``, or a module.
+        out: the file.
+
+    Returns:
+        The description in it: timm's name and arguments, mean, std, class names, and notes on what was decided.
+
+    Raises:
+        UserError: nothing there, no known form, weights that do not fit, or ``out`` cannot be written.
+    """
+    from sousvit.models.load import describe, load, save_checkpoint
+
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors":
+        raise UserError("a checkpoint is written as safetensors", path.name, "let --out end in .safetensors")
+    with tempfile.TemporaryDirectory(prefix="sousvit-inputs-") as inputs:
+        spec, base = model_input(model, Path(inputs))
+        base = base or load(spec)
+    if base.spec.factory is not None:
+        raise UserError("what is imported is made by timm", f"{base.spec.name}", "keep the module with its own code")
+    description = describe(base)
+    save_checkpoint(path, base.module, description)
+    return description
 
 
 def measure(

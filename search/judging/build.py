@@ -12,6 +12,7 @@ from sousvit.data import ImageSet, Splits
 from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores, torch_threads
+from sousvit.models.checkpoints.forms import open_source, resolved_source
 from sousvit.models.load import LoadedModel
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.runtimes.parity import check_parity
@@ -32,7 +33,7 @@ from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
-from sousvit.specs import DataSpec, ModelSpec, read_description, require_task
+from sousvit.specs import DataSpec, ModelSpec, require_task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -260,7 +261,7 @@ class RecipeFile:
         """The model that the file names, resolved; or another.
 
         Args:
-            other: a safetensors checkpoint, a timm name, or a YAML file with ``model``.
+            other: a checkpoint of any form, a timm name, or a YAML file with ``model``.
 
         Raises:
             UserError: it is wrong, or the file's own would run code.
@@ -270,14 +271,15 @@ class RecipeFile:
         if other.endswith((".yaml", ".yml")):
             place = Path(other)
             return validated(ModelSpec, read_yaml(place).get("model") or {}, f"{other}: model").resolved(place.parent)
-        if other.endswith(".safetensors"):
-            own = self.values.get("model") if isinstance(self.values.get("model"), dict) else {}
-            # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
-            described = read_description(Path(other))
-            names = () if described else ("name", "args", "mean", "std", "detector")
-            kept = {key: entry for key, entry in (own or {}).items() if key in names}
-            return validated(ModelSpec, {**kept, "checkpoint": other}, "the model").resolved(Path())
-        return validated(ModelSpec, other, "the model")
+        spec = validated(ModelSpec, other, "the model")
+        if spec.checkpoint is None:
+            return spec
+        own = self.values.get("model") if isinstance(self.values.get("model"), dict) else {}
+        # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
+        described = open_source(resolved_source(spec.checkpoint, Path())).name is not None
+        names = () if described else ("name", "args", "mean", "std", "detector")
+        kept = {key: entry for key, entry in (own or {}).items() if key in names}
+        return validated(ModelSpec, {**kept, "checkpoint": spec.checkpoint}, "the model").resolved(Path())
 
     def _own_model(self) -> ModelSpec:
         spec = validated(ModelSpec, self.values.get("model") or {}, f"{self.path}: model")

@@ -183,8 +183,8 @@ class Subjects:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the data so far dropped or changed."""
-        return *self._model.notes, *self._splits.notes
+        """What reading the base and the data so far decided, dropped or changed."""
+        return (*self._model.notes, *self._splits.notes)
 
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""

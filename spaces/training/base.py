@@ -19,13 +19,14 @@ from sousvit.data.layout import resolve_data
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import Precision
+from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES
 from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
 from sousvit.schema import Checked, read_yaml, validated
 from sousvit.spaces.images import match_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.loop import fit, predict
 from sousvit.spaces.training.plan import Progress, TrainingPlan
-from sousvit.specs import CLASS_NAMES, OptimizerName, Policy, require_task
+from sousvit.specs import OptimizerName, Policy, require_task
 
 
 class TrainingSpec(Checked):
@@ -90,7 +91,7 @@ def train_base(
     for part in parts:
         require_room(base, part)
     say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
-    for note in splits.notes:
+    for note in (*base.notes, *splits.notes):
         say(note)
     plan = TrainingPlan(**spec.training.model_dump())
     if spec.model.detector is not None and "label_smoothing" not in spec.training.model_fields_set:
