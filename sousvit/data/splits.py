@@ -189,7 +189,7 @@ def _look_at_test(
     for other, ids in zip(beside[1:], others, strict=True):
         notes += require_apart(source, other, own, ids)
     kind = DetectionSet if spec.format in DETECTION_FORMATS else ImageSet
-    images = kind(source, np.arange(len(source.labels)), size, channels, preprocess)  # type: ignore[arg-type]
+    images = kind(source, np.arange(len(source.labels)), size, channels, preprocess)
     return images, [*notes_of(source), *notes]
 
 
@@ -222,8 +222,10 @@ def _with_labels(spec: DataSpec, source: Source, match: Match) -> Source:
 
 def _alike(spec: DataSpec, part: Source, opened: Source, matcher: Matcher | None) -> Source:
     """A further part with the labels of the training part, as that was opened and then matched."""
-    alike = boxes_numbered_alike if spec.format in DETECTION_FORMATS else numbered_alike
-    part = alike(part, opened.class_names)  # type: ignore[operator]
+    if spec.format in DETECTION_FORMATS:
+        part = boxes_numbered_alike(cast(BoxSource, part), opened.class_names)
+    else:
+        part = numbered_alike(part, opened.class_names)
     return _with_labels(spec, part, _match(spec, opened, matcher) if part.class_names else Match())
 
 
