@@ -7,6 +7,8 @@ import os
 # Before torch and the runtimes load: workers started by tests inherit it, and pytest-xdist fills the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Ray would have its workers yield to every other process of the machine: minutes where it is busy.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import io
 import subprocess

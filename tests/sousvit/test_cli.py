@@ -153,12 +153,12 @@ def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_pa
     assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
 
 
-@pytest.mark.parametrize("command", ["search", "study"])
+@pytest.mark.parametrize("command", [("search", "--executor", "inline"), ("study",)])
 def test_data_paths_start_at_the_data_root(cli, tiny_project, tmp_path, command):
     path = write(
         tmp_path / "b.yaml", {**tiny_project.budget(), "data": {"format": "folder", "train": "cats", "test": "dogs"}}
     )
-    code, _, err = cli(command, path, "--data-root", tmp_path / "elsewhere")
+    code, _, err = cli(*command, path, "--data-root", tmp_path / "elsewhere")
     assert code == 2 and "elsewhere/dogs" in err
 
 
