@@ -80,9 +80,9 @@ def check(folder: Path, trials: int = 18) -> None:
     assert len(archive) == archive.own == len(keys) == trials
 
 
-def wait_for_trials(folder: Path, count: int) -> None:
+def wait_for_trials(folder: Path, count: int, driver: subprocess.Popen | None = None) -> None:
     deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and (driver is None or driver.poll() is None):
         path = folder / "events.jsonl"
         if path.is_file() and path.read_text().count('"event":"trial"') >= count:
             return
@@ -206,7 +206,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, tmp_path):
     path.write_text(yaml.safe_dump(budget(tmp_path, cluster.address).model_dump(mode="json")))
     command = [sys.executable, "-c", DRIVER, str(path), str(folder), JUDGE]
     driver = subprocess.Popen(command, env={**os.environ}, start_new_session=True)
-    wait_for_trials(folder, 8)
+    wait_for_trials(folder, 8, driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     finished = {trial.key for trial in Archive(folder)}
