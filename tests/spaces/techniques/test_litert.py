@@ -14,6 +14,7 @@ from sousvit.spaces.technique import ModelTechnique, techniques
 PLAIN = (
     "synthesize",
     "elastic",
+    "patch_size",
     "prune_depth",
     "prune_embed",
     "prune_head_dim",
