@@ -239,7 +239,7 @@ def test_a_run_is_asked_for_another_target(finished):
     assert moved.budget.target.batch == 2 and moved["latency"].value > 0
 
 
-def test_artifacts_are_measured_beside_a_baseline(finished):
+def test_artifacts_are_measured_beside_a_baseline(finished, measures_quickly):
     result, _ = finished
     measured = sousvit.measure(result.artifact, baseline=result.folder / "artifacts" / "base")
     assert measured["ratio"].low <= measured["ratio"].value <= measured["ratio"].high
