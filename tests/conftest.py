@@ -84,6 +84,13 @@ def measures_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sousvit.search.judging.measure.CAREFUL", TimingPlan.of(0.1))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def plugins_of_other_files_are_forgotten() -> Iterator[None]:
+    """Files are run in any order, several in one process."""
+    with scratch_registries():
+        yield
+
+
 @pytest.fixture
 def forget_plugins() -> Iterator[None]:
     """What the test registers is gone after it."""
