@@ -62,6 +62,11 @@ class Run:
         return {} if self.archive.base is None else self.archive.base.values
 
     @property
+    def machine(self) -> Mapping[str, Any]:
+        """Facts of the machine that the base was measured on, as :func:`sousvit.machine_facts` gives them."""
+        return {} if self.archive.base is None else self.archive.base.machine
+
+    @property
     def trials(self) -> pd.DataFrame:
         """Every trial: recipe, status, figures with intervals, seconds."""
         return self._result(Answer(False, None, None)).trials

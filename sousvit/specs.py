@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sousvit.errors import UserError
 from sousvit.models.checkpoints.checkpoint import Imported
 from sousvit.models.checkpoints.forms import is_source, open_source, resolved_source
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import validated
+from sousvit.schema import Checked, validated
 
 Task = Literal["classification", "detection"]
 #: How training images are varied. ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see
@@ -23,9 +23,11 @@ Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment"
 OptimizerName = Literal["muon", "adamw"]
 #: Formats of data whose images hold boxes.
 DETECTION_FORMATS = ("voc", "coco")
+#: Formats whose keys are known here; one of a user's own takes any.
+_SHIPPED_FORMATS = ("datasets", "parquet", "csv", "webdataset", "idx", "folder", "torchvision", *DETECTION_FORMATS)
 
 
-class DetectorSpec(BaseModel):
+class DetectorSpec(Checked):
     """The head that makes a detector of a plain ViT; see :mod:`sousvit.models.detector`.
 
     ``channels`` of the pyramid, ``strides`` of its maps in pixels (the patch size times powers of two), ``convs``
@@ -33,7 +35,6 @@ class DetectorSpec(BaseModel):
     class by more than ``nms_threshold`` (intersection over union).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32)
     convs: Annotated[int, Field(ge=1)] = 2
@@ -45,7 +46,7 @@ class DetectorSpec(BaseModel):
 MEMORY = "memory"
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Checked):
     """Which base model. A checkpoint of most forms carries its own name, arguments, mean and std.
 
     ``checkpoint``, also written ``from``, is a file, a folder or a model of the hub in any form of
@@ -65,7 +66,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     name: str | None = None
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     checkpoint: str | None = None
     pretrained: bool = False
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
@@ -168,14 +169,9 @@ Count = Annotated[int, Field(ge=1)]
 StrictCount = Annotated[int, Field(ge=1, strict=True)]
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-class LastRows(BaseModel):
+class LastRows(Checked):
     """Hold out the last rows of the training data, in file order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     last: Count
 
 
@@ -184,14 +180,54 @@ NO_DATA = "none"
 #: Images held out for judging where all of them are synthesised, unless the user says how many.
 HELD_OUT = 512
 DEFAULT_VALIDATION = 0.1
+#: Validation images are parted (some judge trials, others confirm the answer) where each part has at least so many.
+LEAST_PART = 100
 
 
-class DataSpec(BaseModel):
+#: One path, or several whose images make one part. A path may be a glob (``train-*.parquet``) or hold braces
+#: (``part-{000..009}.tar``).
+Paths = str | tuple[str, ...]
+#: In the place of class names: sorted as a person would (1, 2, 10) and not as text (1, 10, 2).
+NATURAL = "natural"
+#: Keys that only some of the shipped formats take.
+_OWN_KEYS = {
+    "name": ("torchvision",),
+    "images": ("coco", "csv"),
+    "columns": ("parquet", "datasets", "csv", "webdataset"),
+}
+_PATH_KEYS = ("train", "test")
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_names(value: object) -> object:
+    """Class names that YAML reads as numbers, such as folders called 1, 2, 10, as text."""
+    if not isinstance(value, list | tuple):
+        return value
+    return [str(entry) if isinstance(entry, int) and not isinstance(entry, bool) else entry for entry in value]
+
+
+class Columns(Checked):
+    """Which columns of a table (or endings in a WebDataset) hold images and labels; found where they are not named."""
+
+    image: str | None = None
+    label: str | None = None
+
+
+class DataSpec(Checked):
     """Where the data is and how it is split.
 
-    ``validation`` is a fraction or a count (drawn at random with ``split_seed``), ``{last: N}`` rows of the
-    training data, or the path of data of its own. Paths are relative to the file that holds this spec, or to
-    ``root`` where that is given (``voc`` and ``coco``).
+    ``train``, ``validation`` and ``test`` are paths, globs, or lists of them. ``validation`` may instead be a fraction
+    or a count (drawn at random with ``split_seed``), or ``{last: N}`` rows of the training data. Paths are relative to
+    the file that holds this spec, or to ``root`` where that is given. ``root`` alone (or ``train`` with such a folder)
+    stands for the parts called train, val(idation) and test below it. ``format`` may be left out where the paths show
+    it.
+
+    ``classes`` are names in the order of the model's labels; classes of the data that it leaves out are left out of
+    every part. By default folders and words are sorted as text, as torchvision does, and ``natural`` sorts them as a
+    person would. Where labels are numbers, ``classes`` are their names.
 
     ``voc``: parts are lists of image names (``ImageSets/Main/train.txt``), beside whose top folder ``Annotations``
     and ``JPEGImages`` lie. ``coco``: parts are JSON files; ``images`` are the folders of their images, the JSON's own
@@ -204,17 +240,21 @@ class DataSpec(BaseModel):
     ``validation`` may only be the count of those held out for judging (and of others, for the answer alone).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco", "none"]
-    train: str | None = None
-    test: str | None = None
-    validation: StrictCount | Fraction | LastRows | str = DEFAULT_VALIDATION
-    name: str | None = Field(default=None, description="torchvision class name")
-    root: str | None = Field(default=None, description="torchvision folder, or where voc and coco paths start")
-    classes: tuple[str, ...] | None = Field(default=None, description="voc and coco: class names, in label order")
-    images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
-        default=None, description="coco: folders that hold the images"
+    format: str | None = Field(
+        default=None, description="a name of sousvit.data.formats; found by the paths if left out"
     )
+    train: Paths | None = None
+    test: Paths | None = None
+    validation: StrictCount | Fraction | LastRows | Paths = DEFAULT_VALIDATION
+    name: str | None = Field(default=None, description="torchvision class name")
+    root: str | None = Field(default=None, description="where paths start, or the folder that holds all parts")
+    classes: Annotated[tuple[str, ...] | Literal["natural"], BeforeValidator(_as_names)] | None = Field(
+        default=None, description="class names, in label order"
+    )
+    images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
+        default=None, description="coco and csv: folders that hold the images"
+    )
+    columns: Columns = Field(default=Columns(), description="tables: where images and labels stand")
     limit_train: Count | None = Field(default=None, description="use at most this many training images")
     calibration: Count = Field(default=512, description="training images for calibration and repair")
     split_seed: int = 0
@@ -251,6 +291,11 @@ class DataSpec(BaseModel):
         return "the test split" if self.has_test else fresh
 
     @property
+    def final_is_validation(self) -> bool:
+        """Whether there is nothing but validation images to judge the answer on."""
+        return not self.has_test and self.kind != "none"
+
+    @property
     def held_out(self) -> int:
         """How many synthesised images judge recipes; as many others judge the answer."""
         return self.validation if isinstance(self.validation, int) else HELD_OUT
@@ -268,7 +313,7 @@ class DataSpec(BaseModel):
             if self.synthesis:
                 raise UserError("synthesis makes images where there are none", "data with images", "remove synthesis")
             return self
-        of_test = ("root", "classes", "images") if self.format in DETECTION_FORMATS else ()
+        of_test = ("root", "classes", "images") if self.format in DETECTION_FORMATS or self.test is not None else ()
         described = [key for key in ("limit_train", "name", "root", "classes", "images") if key not in of_test]
         ignored = [key for key in described if getattr(self, key) is not None]
         ignored += ["labels: false"] if not self.labels else []
@@ -289,16 +334,21 @@ class DataSpec(BaseModel):
     @model_validator(mode="after")
     def _nothing_ignored(self) -> DataSpec:
         """Refuse keys that the format would pass over."""
-        own = {"torchvision": ("name", "root"), "voc": ("root", "classes"), "coco": ("root", "classes", "images")}
-        paths = () if self.format == "torchvision" else ("train", "test")
-        special = ("train", "test", "name", "root", "classes", "images")
-        foreign = [key for key in special if key not in (*paths, *own.get(self.format, ()))]
-        ignored = [key for key in foreign if getattr(self, key) is not None]
-        if self.format == "torchvision" and isinstance(self.validation, str):
-            ignored.append("validation (a path)")
+        if self.format is None:
+            return self
+        given = [key for key, formats in _OWN_KEYS.items() if self.format not in formats and self._says(key)]
+        ignored = [key for key in given if self.format in _SHIPPED_FORMATS]
+        if self.format == "torchvision":
+            ignored += [key for key in _PATH_KEYS if self._says(key)]
+            ignored += ["validation (a path)"] if isinstance(self.validation, str | tuple) else []
+        if self.format in DETECTION_FORMATS and self.classes == NATURAL:
+            ignored.append("classes: natural")
         if ignored:
             raise UserError(f"data keys must suit format {self.format}", ", ".join(ignored), "remove them")
         return self
+
+    def _says(self, key: str) -> bool:
+        return getattr(self, key) != type(self).model_fields[key].default
 
     @property
     def task(self) -> Task | None:
@@ -309,16 +359,35 @@ class DataSpec(BaseModel):
 
     def resolved(self, folder: Path) -> DataSpec:
         """The same with absolute paths."""
-
-        def absolute(text: str | None, start: Path = folder) -> str | None:
-            return text if text in (None, NO_DATA) else str((start / Path(text).expanduser()).resolve())
-
-        root = absolute(self.root)
+        root = None if self.root is None else _absolute(self.root, folder)
         start = folder if root is None else Path(root)
-        validation = absolute(self.validation, start) if isinstance(self.validation, str) else self.validation
-        images = None if self.images is None else tuple(str(absolute(entry, start)) for entry in self.images)
-        changes = {"train": absolute(self.train, start), "test": absolute(self.test, start), "root": root}
-        return self.model_copy(update={**changes, "validation": validation, "images": images})
+        parts = ("train", "test", *(["validation"] if isinstance(self.validation, str | tuple) else []))
+        changes: dict[str, Any] = {part: _absolute_paths(getattr(self, part), start) for part in parts}
+        images = None if self.images is None else tuple(_absolute(entry, start) for entry in self.images)
+        return self.model_copy(update={**changes, "root": root, "images": images})
+
+
+def paths_of(given: object) -> tuple[str, ...]:
+    """The paths that a part of the data is told by; none where it is told by a number, or not at all."""
+    return (given,) if isinstance(given, str) else given if isinstance(given, tuple) else ()
+
+
+def _absolute_paths(given: Paths | None, start: Path) -> Paths | None:
+    if given is None or given == NO_DATA:
+        return given
+    return _absolute(given, start) if isinstance(given, str) else tuple(_absolute(entry, start) for entry in given)
+
+
+def _absolute(text: str, start: Path) -> str:
+    """With ``~`` and links replaced.
+
+    Raises:
+        UserError: no such user's home, or links in a circle.
+    """
+    try:
+        return str((start / Path(text).expanduser()).resolve())
+    except (OSError, RuntimeError) as error:
+        raise UserError("a path must lead somewhere", f"{text}: {error}", "correct the path") from error
 
 
 def require_task(model: ModelSpec, data: DataSpec) -> None:

@@ -22,14 +22,14 @@ def shape_of(
 ) -> VitShape | OtherShape:
     """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
     from sousvit.spaces.layers.merging import merged
-    from sousvit.spaces.layers.quantized import linear_layers
+    from sousvit.spaces.layers.quantized import image_readers
 
     if unsupported_reason(model) is None:
         return read_vit_shape(model)
     macs = macs_of(model, (channels, *image))
     sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
     weights = sum(size for size, is_matrix in sizes if is_matrix)
-    linear = sum(1 for _ in linear_layers(merged(model)))
+    linear = len(image_readers(merged(model), (channels, *image)))
     return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights, linear)
 
 
@@ -228,6 +228,7 @@ def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     counted; the CPU's fused kernel would go uncounted.
     """
     import torch
+    from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -236,7 +237,9 @@ def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     model.eval()
     parameter = next(model.parameters(), torch.zeros(()))
     image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
+    # The counter follows tensors that ask for gradients, and stumbles over parameters that are given to modules.
+    plain = {name: value.detach() for name, value in model.named_parameters()}
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(image)
+        functional_call(model, plain, (image,))
     model.train(was_training)
     return int(counter.get_total_flops()) // 2

@@ -319,7 +319,7 @@ class OtherShape(NetworkShape):
         num_params: all parameters.
         num_macs: multiply-accumulates of one image.
         num_matrix_weights: weights of linear layers and convolutions.
-        num_linear: linear layers besides the classifier, as they are deployed.
+        num_linear: linear layers besides the classifier that read something of the image, as they are deployed.
     """
 
     name: str

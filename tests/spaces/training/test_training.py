@@ -14,7 +14,7 @@ from torch import nn
 
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data.augment import View
-from sousvit.data.idx import IdxSource, write_idx
+from sousvit.data.formats.idx import IdxSource, write_idx
 from sousvit.errors import TrainingDivergedError, TrialError, UserError
 from sousvit.models.checkpoints.safetensors_file import read_checkpoint_metadata
 from sousvit.models.load import create, load, normalise
