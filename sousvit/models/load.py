@@ -312,6 +312,11 @@ def fill(module: nn.Module, tensors: Tensors, where: str) -> None:
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
+    wrong += [
+        f"{name} holds {str(tensors[name].dtype).removeprefix('torch.')} in place of floats"
+        for name, value in own.items()
+        if name in tensors and value.is_floating_point() and not tensors[name].is_floating_point()
+    ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(

@@ -37,7 +37,10 @@ def resolved_source(source: str, folder: Path) -> str:
     if source.startswith(hub.PREFIXES):
         return source
     # Links are not followed: what a cache links to has another name, and nothing lies beside it.
-    return os.path.abspath(folder / Path(source.removeprefix(LOCAL)).expanduser())  # noqa: PTH100
+    try:
+        return os.path.abspath(folder / Path(source.removeprefix(LOCAL)).expanduser())  # noqa: PTH100
+    except RuntimeError as error:
+        raise UserError("~ stands for the home of a user", source, "write the whole path") from error
 
 
 def open_source(source: str) -> Imported:
@@ -47,13 +50,23 @@ def open_source(source: str) -> Imported:
         source: as :func:`resolved_source` gives it.
 
     Raises:
-        UserError: nothing there, no form that is known, or a broken one.
+        UserError: nothing there, no form that is known, or one that is broken or cannot be read.
     """
     path = hub.fetched(source) if source.startswith(hub.PREFIXES) else Path(source)
+    try:
+        return _open(path)
+    except OSError as error:
+        rule, action = "a checkpoint must be readable", "mount it, or change its permissions"
+        raise UserError(rule, f"{path}: {error.strerror or error}", action) from error
+
+
+def _open(path: Path) -> Imported:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
         raise UserError("a checkpoint must exist", path, "correct the path; models of the hub are hf-hub:owner/model")
+    if path.name == CONFIG:
+        return _open_folder(path.parent)
     in_folder = path.name in _OF_A_FOLDER and (path.parent / CONFIG).is_file()
     if in_folder and not (path.suffix == ".safetensors" and safetensors_file.read_checkpoint_metadata(path)):
         return _open_folder(path.parent)
@@ -74,7 +87,7 @@ def _open_folder(folder: Path) -> Imported:
     if not (folder / CONFIG).is_file():
         files = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in _SUFFIXES)
         if len(files) == 1:
-            return open_source(str(files[0]))
+            return _open(files[0])
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         action = "name the folder or the file that holds the model"
         raise UserError(f"a model's folder holds {CONFIG} or one file of weights", f"{found} in {folder}", action)

@@ -13,9 +13,11 @@ _SWIN: list[tuple[str, str | None]] = [
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.norm\.", "patch_embed.norm."),
     (r"^encoder\.", ""),
-    (r"\.attention\.self\.query\.weight$", ".attn.qkv.weight#0"),
-    (r"\.attention\.self\.key\.weight$", ".attn.qkv.weight#1"),
-    (r"\.attention\.self\.value\.weight$", ".attn.qkv.weight#2"),
+    (r"\.attention\.(self\.query|q_proj)\.weight$", ".attn.qkv.weight#0"),
+    (r"\.attention\.(self\.key|k_proj)\.weight$", ".attn.qkv.weight#1"),
+    (r"\.attention\.(self\.value|v_proj)\.weight$", ".attn.qkv.weight#2"),
+    (r"\.attention\.relative_position_bias\.", ".attn."),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
     (r"\.attention\.self\.continuous_position_bias_mlp\.", ".attn.cpb_mlp."),
     (r"\.attention\.self\.(relative_position_bias_table|logit_scale)$", r".attn.\1"),
     (r"\.attention\.output\.dense\.", ".attn.proj."),
@@ -27,9 +29,9 @@ _SWIN: list[tuple[str, str | None]] = [
     (r"^classifier\.", "head.fc."),
 ]
 _BIASES: list[tuple[str, str | None]] = [
-    (r"\.attention\.self\.query\.bias$", ".attn.qkv.bias#0"),
-    (r"\.attention\.self\.key\.bias$", ".attn.qkv.bias#1"),
-    (r"\.attention\.self\.value\.bias$", ".attn.qkv.bias#2"),
+    (r"\.attention\.(self\.query|q_proj)\.bias$", ".attn.qkv.bias#0"),
+    (r"\.attention\.(self\.key|k_proj)\.bias$", ".attn.qkv.bias#1"),
+    (r"\.attention\.(self\.value|v_proj)\.bias$", ".attn.qkv.bias#2"),
 ]
 _BIASES_V2: list[tuple[str, str | None]] = [
     (r"\.attention\.self\.query\.bias$", ".attn.q_bias"),

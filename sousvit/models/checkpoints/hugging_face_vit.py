@@ -8,8 +8,12 @@ from sousvit.models.checkpoints.checkpoint import Tensors
 from sousvit.models.checkpoints.renaming import Conversion, Source, ratio, renaming
 
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
-#: Encoders with the names of BERT's parts.
+#: Blocks with the names of BERT's parts, and with those that version 5 of ``transformers`` gives them in memory.
 BERT_BLOCKS: list[tuple[str, str | None]] = [
+    (r"\.attention\.q_proj\.(weight|bias)$", r".attn.qkv.\1#0"),
+    (r"\.attention\.k_proj\.(weight|bias)$", r".attn.qkv.\1#1"),
+    (r"\.attention\.v_proj\.(weight|bias)$", r".attn.qkv.\1#2"),
+    (r"\.attention\.o_proj\.", ".attn.proj."),
     (r"\.attention\.attention\.query\.(weight|bias)$", r".attn.qkv.\1#0"),
     (r"\.attention\.attention\.key\.(weight|bias)$", r".attn.qkv.\1#1"),
     (r"\.attention\.attention\.value\.(weight|bias)$", r".attn.qkv.\1#2"),
@@ -26,7 +30,7 @@ _VIT: list[tuple[str, str | None]] = [
     (r"^embeddings\.register_tokens$", "reg_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.", "blocks."),
+    (r"^(encoder\.layer|layers)\.", "blocks."),
     *BERT_BLOCKS,
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
     (r"\.mlp\.weights_in\.", ".mlp.fc1."),

@@ -21,7 +21,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "timm_model.
 #: Of what trainers and averagers store among a model's tensors.
 _NOT_OF_THE_MODEL = re.compile(r"^(n_averaged|criterion|loss\w*|train_\w+|val_\w+|test_\w+|metrics?)(\.|$)")
 _REDUCED = {"F16": "float16", "BF16": "bfloat16", "F64": "float64", "torch.float16": "float16"}
-_REDUCED |= {"torch.bfloat16": "bfloat16", "torch.float64": "float64"}
+_REDUCED |= {"torch.bfloat16": "bfloat16", "torch.float64": "float64", "F8_E4M3": "float8", "F8_E5M2": "float8"}
+_REDUCED |= {"torch.float8_e4m3fn": "float8", "torch.float8_e5m2": "float8"}
 
 
 def open_safetensors(path: Path, framework: str = "numpy") -> Any:
@@ -212,12 +213,15 @@ def in_float32(tensors: Mapping[str, Any], where: str) -> Tensors:
     """The tensors with all floats in float32, checked.
 
     Raises:
-        UserError: a weight is NaN or infinite; it and its file are named.
+        UserError: a weight is NaN, infinite, quantized or sparse; it and its file are named.
     """
     import torch
 
     found: Tensors = {}
     for name, tensor in tensors.items():
+        if tensor.is_quantized or tensor.layout is not torch.strided:
+            kind = "quantized" if tensor.is_quantized else "sparse"
+            raise UserError("a checkpoint's weights are dense floats", f"{kind} {name} of {where}", "save them as such")
         found[name] = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
         if tensor.is_floating_point() and not torch.isfinite(found[name]).all():
             wrong = "NaN" if torch.isnan(found[name]).any() else "an infinite value"

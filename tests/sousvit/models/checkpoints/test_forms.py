@@ -133,6 +133,19 @@ def test_a_file_without_an_ending_is_known_by_its_first_bytes(tmp_path, module):
         assert is_it(module, {"from": str(tmp_path / name), "name": NAME, "args": ARGS})
 
 
+def test_what_cannot_be_read_is_one_clear_line(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="~ stands for the home of a user; received ~nobody-of-that-name/x"):
+        ModelSpec(checkpoint="~nobody-of-that-name/x").resolved(tmp_path)
+    (tmp_path / "model.pth").touch()
+
+    def gone(*args, **options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", gone)
+    with pytest.raises(UserError, match=r"must be readable; received .*: Input/output error; mount it"):
+        open_source(str(tmp_path))
+
+
 def test_a_folder_that_holds_no_model_says_what_it_holds(tmp_path):
     (tmp_path / "checkpoint-500").mkdir()
     (tmp_path / "checkpoint-900").mkdir()

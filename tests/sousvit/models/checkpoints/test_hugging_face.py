@@ -69,6 +69,14 @@ def test_odd_configurations_give_the_same_logits(table, tmp_path, name, changes)
     assert table.difference(base.module, module, (base.channels, *base.size)) < 1e-3
 
 
+@pytest.mark.parametrize("name", ["ViT", "DeiT, distilled", "DINOv2", "CLIP", "BEiT", "Swin", "ConvNeXt", "MobileViT"])
+def test_the_names_that_version_5_gives_tensors_in_memory_are_read_too(table, tmp_path, name):
+    module = table.hugging_face(*table.ARCHITECTURES[name])
+    module.save_pretrained(tmp_path, save_original_format=False)
+    base = opened(tmp_path)
+    assert table.difference(base.module, module, (base.channels, *base.size)) < 1e-3
+
+
 FEATURES = [
     ("DINOv3ViTModel", "DINOv3ViTConfig", {"num_register_tokens": 4, "image_size": [32, 48]}),
     ("DINOv3ViTModel", "DINOv3ViTConfig", {"use_gated_mlp": True, "hidden_act": "silu", "rope_theta": 50.0}),
@@ -138,6 +146,14 @@ def test_labels_that_only_count_name_nothing(table, tmp_path):
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, "id2label": labels}))
         assert open_source(str(tmp_path)).class_names == names
+
+
+def test_half_precision_becomes_float32_and_is_said(table, tmp_path):
+    module = saved(table, tmp_path, "ViT", {}).bfloat16()
+    module.save_pretrained(tmp_path)
+    base = opened(tmp_path)
+    assert "its bfloat16 weights became float32" in base.notes
+    assert table.difference(base.module, module.float(), (3, 32, 32)) < 1e-3
 
 
 def test_arguments_of_the_user_are_added_to_those_that_were_found(table, tmp_path):

@@ -221,6 +221,22 @@ def test_weights_that_are_not_finite_are_named(value, word):
     assert f"received {word} in bad of x.pth" in refused(in_float32, weights, "x.pth")
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), "quantized head.weight of model.pth"),
+        (lambda weight: weight.to_sparse(), "sparse head.weight of model.pth"),
+        (lambda weight: weight.to(torch.int8), "head.weight holds int8 in place of floats"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_compressed_weights_are_not_taken_for_others(tmp_path, module, change, line):
+    weights = module.state_dict()
+    weights["head.weight"] = change(weights["head.weight"])
+    path = write(tmp_path, weights)
+    assert line in refused(load, ModelSpec(checkpoint=str(path), name=NAME, args=ARGS).resolved(Path()))
+
+
 def test_a_file_that_does_not_fit_names_the_first_tensors(tmp_path, module):
     path = write(tmp_path, module.state_dict())
     wrong = ModelSpec(checkpoint=str(path), name=NAME, args={**ARGS, "depth": 2}).resolved(Path())
