@@ -60,7 +60,7 @@ def require_same_inputs(budget: Budget, folder: Path) -> None:
 def _inputs(budget: Budget) -> Iterator[tuple[str, Path]]:
     """Every input that lies on this machine, by the key that names it."""
     data = budget.data
-    given = {"model.checkpoint": budget.model.checkpoint, "data.root": data.root}
+    given: dict[str, object] = {"model.checkpoint": budget.model.checkpoint, "data.root": data.root}
     for part in ("train", "test", "validation"):
         given |= _part(f"data.{part}", getattr(data, part))
     given |= {f"data.images {number}": entry for number, entry in enumerate(data.images or ())}

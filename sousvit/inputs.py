@@ -29,7 +29,8 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
     """A model as a specification; its weights are written into ``folder`` where it is a module.
 
     Args:
-        model: an ``nn.Module``, a timm name, a ``.safetensors`` path, a :class:`ModelSpec` or its values.
+        model: an ``nn.Module`` of timm, of ``transformers`` or any other, a timm name, a checkpoint of any form, a
+            :class:`ModelSpec` or its values.
         factory: ``package.module:function`` that makes such a module.
 
     Returns:
@@ -38,14 +39,15 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
     Raises:
         UserError: none of these, or wrong.
     """
-    if isinstance(model, str | Path | Mapping | ModelSpec):
+    if isinstance(model, str | os.PathLike | Mapping | ModelSpec):
         if factory is not None:
             raise UserError("a factory makes the module that is given", f"{factory} and no module", "remove factory")
-        return validated(ModelSpec, model, "model").resolved(Path()), None
+        given = Path(model) if isinstance(model, os.PathLike) else model
+        return validated(ModelSpec, given, "model").resolved(Path()), None
     from torch import nn
 
     if not isinstance(model, nn.Module):
-        action = "give an nn.Module, timm's name, a .safetensors file or sousvit.Model(...)"
+        action = "give an nn.Module, timm's name, a checkpoint's path or sousvit.Model(...)"
         raise UserError("a model is a module, or names one", type(model).__name__, action)
     from sousvit.models.module import adopt
 

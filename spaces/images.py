@@ -62,12 +62,15 @@ def open_splits(
 def open_final(splits: Splits, synthesiser: Synthesiser) -> ImageSet:
     """The images that an answer is judged on: the test split, or for ``data: none`` some synthesised for this alone.
 
-    For unlabelled images without a test split it is the validation images again: none were kept from the search.
+    For unlabelled images without a test split it is those that were held back from the trials; where there were too
+    few to hold some back, it is the validation images again.
     """
     spec = splits.spec
     if spec.has_test:
         return splits.open_test()
-    return synthesiser.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
+    if spec.kind == "none":
+        return synthesiser.made(_judging(spec), FINAL)
+    return splits.validation if splits.held_back is None else splits.held_back
 
 
 def _judging(spec: DataSpec) -> SynthesisConfig:

@@ -102,7 +102,7 @@ def _by_name(data: Sequence[str], learned: Sequence[str]) -> tuple[int, ...] | N
         for label, name in enumerate(learned):
             for spelling in spellings(name):
                 places.setdefault(spelling, set()).add(label)
-        found = []
+        found: list[int] = []
         for name in data:
             labels = set[int]().union(*(places.get(spelling, set()) for spelling in spellings(name)))
             whole = places.get(spellings(name)[0], set())  # the full name decides where a synonym has two meanings

@@ -228,6 +228,7 @@ class _Renamed:
         self.name, self.class_names, self.labels = source.name, list(names), source.labels
         table = torch.tensor(labels, dtype=torch.int64)
         rows = range(len(source.labels))
+        self.objects: Sequence[Objects] | Mapping[int, Objects]
         self.objects = [replace(source.objects[row], labels=table[source.objects[row].labels]) for row in rows]
         self.sizes, self.notes = source.sizes, list(getattr(source, "notes", ()))
         self.fingerprint = content_hash(source.fingerprint, list(labels), list(names))
@@ -235,7 +236,7 @@ class _Renamed:
 
     def content(self, index: int) -> Path:
         """File ``index``."""
-        return self._source.content(index)  # type: ignore[attr-defined, no-any-return]
+        return self._source.content(index)  # type: ignore[attr-defined]
 
 
 def relabelled_boxes(source: BoxSource, labels: Sequence[int], names: Sequence[str]) -> BoxSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,9 @@ def notes_of(source: Source) -> list[str]:
 
 def content_of(source: Source, index: int) -> bytes | Path:
     """The file of an image, or its bytes, encoded or not: equal ones are the same image."""
-    content = getattr(source, "content", None)
+    content: Callable[[int], bytes | Path] | None = getattr(source, "content", None)
     if content is not None:
-        return content(index)  # type: ignore[no-any-return]
+        return content(index)
     image = source.read(index)
     return f"{image.mode} {image.size}".encode() + image.tobytes()
 

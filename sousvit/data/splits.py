@@ -24,7 +24,7 @@ from sousvit.data.source import ImageSet, Source
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
-from sousvit.specs import DETECTION_FORMATS, DataSpec, LastRows, paths_of
+from sousvit.specs import DETECTION_FORMATS, LEAST_PART, DataSpec, LastRows, paths_of
 
 #: Finds what the model calls the classes of a part: its names, and whether the user gave their order.
 Matcher = Callable[[Sequence[str], bool], Match]
@@ -62,6 +62,8 @@ class Splits:
         self.spec, self._size, self._channels, self._boxes = spec, size, channels, boxes
         self._matcher, self._cache, self._preprocess = matcher, cache, preprocess
         self.test_reads = 0
+        #: Images that no trial is judged on, once :meth:`hold_back` has set them aside.
+        self.held_back: ImageSet | None = None
         self._sources: tuple[Source, ...] = ()
         self._notes: list[str] = []
         self._test_notes: list[str] = []
@@ -105,8 +107,21 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """Content identity of the training and validation images."""
-        return content_hash(self.train.fingerprint, self.validation.fingerprint)
+        """Content identity of the training and validation images, and of how the latter are parted."""
+        held_back = [] if self.held_back is None else [self.held_back.fingerprint]
+        return content_hash(self.train.fingerprint, self.validation.fingerprint, *held_back)
+
+    def hold_back(self, share: float) -> None:
+        """Set a share of the validation images aside, drawn at random, to confirm an answer on.
+
+        Nothing is set aside where either part would have fewer than :data:`LEAST_PART` images.
+        """
+        images, count = self.validation, round(share * len(self.validation))
+        if min(count, len(images) - count) < LEAST_PART:
+            return
+        drawn = np.sort(_drawn(np.arange(len(images)), self.spec.split_seed)[:count])
+        self.held_back = images.subset(drawn)
+        self.validation = images.subset(np.setdiff1d(np.arange(len(images)), drawn))
 
     def calibration(self) -> ImageSet:
         """Training images for calibration-only repair and quantization."""
@@ -174,7 +189,7 @@ def _look_at_test(
     for other, ids in zip(beside[1:], others, strict=True):
         notes += require_apart(source, other, own, ids)
     kind = DetectionSet if spec.format in DETECTION_FORMATS else ImageSet
-    images = kind(source, np.arange(len(source.labels)), size, channels, preprocess)  # type: ignore[arg-type]
+    images = kind(source, np.arange(len(source.labels)), size, channels, preprocess)
     return images, [*notes_of(source), *notes]
 
 
@@ -207,8 +222,10 @@ def _with_labels(spec: DataSpec, source: Source, match: Match) -> Source:
 
 def _alike(spec: DataSpec, part: Source, opened: Source, matcher: Matcher | None) -> Source:
     """A further part with the labels of the training part, as that was opened and then matched."""
-    alike = boxes_numbered_alike if spec.format in DETECTION_FORMATS else numbered_alike
-    part = alike(part, opened.class_names)  # type: ignore[operator]
+    if spec.format in DETECTION_FORMATS:
+        part = boxes_numbered_alike(cast(BoxSource, part), opened.class_names)
+    else:
+        part = numbered_alike(part, opened.class_names)
     return _with_labels(spec, part, _match(spec, opened, matcher) if part.class_names else Match())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data.classes import Match
@@ -19,22 +19,22 @@ from sousvit.data.layout import resolve_data
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import Precision
+from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES
 from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
-from sousvit.schema import read_yaml, validated
+from sousvit.schema import Checked, read_yaml, validated
 from sousvit.spaces.images import match_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.loop import fit, predict
 from sousvit.spaces.training.plan import Progress, TrainingPlan
-from sousvit.specs import CLASS_NAMES, OptimizerName, Policy, require_task
+from sousvit.specs import OptimizerName, Policy, require_task
 
 
-class TrainingSpec(BaseModel):
+class TrainingSpec(Checked):
     """The section ``training`` of the file (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
 
     Label smoothing is for classifiers: for a detector it is off by default, and an error where the file asks for it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
     optimizer: OptimizerName = "muon"
@@ -46,10 +46,9 @@ class TrainingSpec(BaseModel):
     seed: int = 0
 
 
-class TrainSpec(BaseModel):
+class TrainSpec(Checked):
     """A training file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
@@ -92,7 +91,7 @@ def train_base(
     for part in parts:
         require_room(base, part)
     say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
-    for note in splits.notes:
+    for note in (*base.notes, *splits.notes):
         say(note)
     plan = TrainingPlan(**spec.training.model_dump())
     if spec.model.detector is not None and "label_smoothing" not in spec.training.model_fields_set:

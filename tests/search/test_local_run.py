@@ -69,7 +69,7 @@ def test_a_search_writes_its_run_folder_and_answers(finished):
     assert {"base", "recipe"} <= set(rows)
     assert rows["recipe"]["size_ratio"][0] < 0.9
     assert rows["recipe"]["latency_ratio"][1] is not None and rows["recipe"]["accuracy_drop"][1] is not None
-    assert answer["status"] == "feasible"
+    assert answer["status"] in ("holds", "not shown on the test split")
 
 
 def test_only_artifacts_on_the_front_are_kept(finished):
@@ -228,7 +228,7 @@ def test_apply_reproduces_the_artifact_and_its_accuracy(finished, run_sousvit):
     assert figures["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
 
 
-def test_measure_compares_two_artifacts(finished, run_sousvit):
+def test_measure_compares_two_artifacts(finished, run_sousvit, measures_quickly):
     home, _ = finished
     result = run_sousvit(
         "measure", "runs/one/artifacts/recipe", "--baseline", "runs/one/artifacts/base", "--json", cwd=home
