@@ -18,6 +18,7 @@ from sousvit.data.formats.idx import IdxSource, write_idx
 from sousvit.errors import TrainingDivergedError, TrialError, UserError
 from sousvit.models.checkpoints.safetensors_file import read_checkpoint_metadata
 from sousvit.models.load import create, load, normalise
+from sousvit.spaces.images import open_splits
 from sousvit.spaces.tasks.classification import distillation_loss
 from sousvit.spaces.training.base import TrainingSpec, TrainSpec, figures_of, read_training, train_base
 from sousvit.spaces.training.loop import fit, predict
@@ -372,3 +373,39 @@ def test_a_training_file_is_read_with_paths_of_its_own_folder_or_the_given_one(t
     path.write_text("model: {name: x}\ndata: {format: idx}\ntraining: {epoch: 3}\n")
     with pytest.raises(UserError, match="did you mean 'epochs'"):
         read_training(path)
+
+
+def write_toy_folders(root, names, seed):
+    """The toy's three classes as folders of these names, in the order of its labels."""
+    images = IdxSource(write_toy(root, f"{seed}", 150, seed))
+    for row, label in enumerate(images.labels):
+        (root / str(seed) / names[label]).mkdir(parents=True, exist_ok=True)
+        images.read(row).save(root / str(seed) / names[label] / f"{row}.png")
+    return str(root / str(seed))
+
+
+def test_a_classifier_keeps_the_names_of_its_classes_and_knows_them_in_another_order(tmp_path):
+    named = write_toy_folders(tmp_path, ("c rows", "b columns", "a nothing"), 5)
+    model = ModelSpec(name="vit_tiny_patch16_224", args=ARGS, mean=(0.5,), std=(0.25,))
+    plan = TrainingSpec(epochs=10, learning_rate=3e-3, batch_size=20, augmentation="none", precision="fp32")
+    spec = TrainSpec(model=model, data=DataSpec(train=named, validation=30), training=plan)
+    out = tmp_path / "base.safetensors"
+    description = train_base(spec, out, say=lambda line: None)
+    assert description["class_names"] == ["a nothing", "b columns", "c rows"]
+    base = load(ModelSpec(checkpoint=str(out)).resolved(tmp_path))
+    assert base.class_names == ("a nothing", "b columns", "c rows")
+    data = DataSpec(train=named, validation=30, classes=("c rows", "a nothing", "b columns"))
+    splits = open_splits(data, base)
+    assert splits.validation.class_names == list(base.class_names), "whatever the data's own order"
+    top1 = figures_of(base.module, splits.validation, base)["top1"]
+    assert top1 == pytest.approx(description["validation_top1"], abs=1e-3) and top1 > 0.6
+    other = write_toy_folders(tmp_path, ("x", "y", "z"), 6)
+    with pytest.raises(UserError, match="3 of 3 that it did not"):
+        open_splits(DataSpec(train=other, validation=30), base)
+    lines = []
+    tuned = spec.model_copy(
+        update={"model": ModelSpec(checkpoint=str(out)).resolved(tmp_path), "data": DataSpec(train=other)}
+    )
+    tuned = tuned.model_copy(update={"training": TrainingSpec(epochs=1)})
+    assert train_base(tuned, tmp_path / "tuned.safetensors", say=lines.append)["class_names"] == ["x", "y", "z"]
+    assert "the checkpoint's classes (a nothing, b columns, c rows) become x, y, z" in lines
