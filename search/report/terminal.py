@@ -234,7 +234,7 @@ COLOURS = {
 
 
 def _print_verdict(out: Console, answer: Answer) -> None:
-    said = answer.status
+    said: str = answer.status
     if not answer.feasible:
         said = f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}"
     out.print(f"status   {said}", style=COLOURS[answer.status], highlight=False, markup=False)
