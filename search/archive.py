@@ -29,7 +29,7 @@ from sousvit.search.goals import Goals
 from sousvit.search.trial import BaseRecord, Trial, decode
 
 EVENTS = "events.jsonl"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"\w[\w .-]*")
 
 
 class Archive:
@@ -243,8 +243,15 @@ def run_folder(root: Path, name: str) -> Path:
         UserError: the name could not be a folder's.
     """
     if not _NAME.fullmatch(name):
-        raise UserError("a run name has letters, digits, dots, dashes", repr(name), "choose another --run name")
+        rule = "a run name has letters, digits, spaces, dots, dashes"
+        raise UserError(rule, repr(name), "choose another --run name")
     return root / name
+
+
+def new_run_name(stem: str) -> str:
+    """A name for a new run: what a name can hold of ``stem`` (files may be called anything), and the time."""
+    kept = re.sub(r"[^\w.-]+", "-", stem).strip("-.")
+    return f"{kept or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def open_run(folder: Path) -> tuple[Budget, Archive]:

@@ -30,6 +30,7 @@ from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
+from sousvit.search.results import every_failure
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
@@ -81,7 +82,8 @@ class Engine:
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(archive, proposals.space, policy)
+        self._without = frozenset(budget.search.without)
+        self._fan_out = FanOut(archive, proposals.space, policy, self._without)
         self._untrained = UntrainedResults(archive)
         #: Further settings of single techniques, asked in between.
         self._later: deque[Recipe] = deque()
@@ -229,6 +231,8 @@ class Engine:
 
     def _gated(self, trial: Trial) -> Trial | None:
         """The trial as gated, if shapes alone break a limit or its deployment never pays."""
+        if "gates" in self._without:
+            return None
         if trial.origin == "proposed" and self._fan_out.is_dominated(trial.parsed):
             message = "gated: every model that was deployed so was better off with another deployment"
             return replace(trial, status="gated", message=message)
@@ -247,6 +251,8 @@ class Engine:
 
     def _rivals(self, trial: Trial) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
+        if "gates" in self._without:
+            return ()
         return self._archive.rivals(self.goals, singles_only=trial.is_single)
 
     def rungs_of(self, job: Job) -> list[float]:
@@ -301,9 +307,7 @@ class Engine:
     def _check_not_hopeless(self) -> None:
         trials = self._archive.records
         if len(trials) >= 10 and all(trial.status == "failed" for trial in trials):
-            raise UserError(
-                "some trial must succeed", f"{len(trials)} failed, the last: {trials[-1].message}", "see events.jsonl"
-            )
+            raise UserError("some trial must succeed", every_failure(trials), "see events.jsonl")
 
     # What is asked beside the proposer's own choices
 
@@ -313,6 +317,8 @@ class Engine:
         Deployments come first: they need no training, and whatever is worse than one of them is not trained.
         The singles' further settings are asked in between the proposer's own recipes.
         """
+        if "starters" in self._without:
+            return
         space, trials = self._proposals.space, self._budget.search.trials
         deploys, singles, more = single_recipes(space, self._shape)
         # A third of a small budget at most: the search itself must have its share.

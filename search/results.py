@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -197,8 +198,19 @@ def choose_among(pool: Sequence[Trial], goals: Goals) -> Answer:
     single = best(_singles(held), goals) or nearest_miss(_singles(pool), goals)
     if chosen is not None:
         return Answer(True, chosen, single)
-    miss = nearest_miss(pool, goals)
-    return Answer(False, miss, single, () if miss is None else phrases(miss, goals))
+    miss, failed = nearest_miss(pool, goals), every_failure(pool)
+    return Answer(
+        False, miss, single, () if miss is None else phrases(miss, goals), notes=() if failed is None else (failed,)
+    )
+
+
+def every_failure(pool: Sequence[Trial]) -> str | None:
+    """Why there is no answer where every trial failed: what most of them said. None where one did not fail."""
+    if not pool or any(trial.status != "failed" for trial in pool):
+        return None
+    message, count = Counter(trial.message for trial in pool).most_common(1)[0]
+    share = "" if count == len(pool) else f" ({count} of {len(pool)})"
+    return f"every trial failed: {message}{share}"
 
 
 def _singles(trials: Iterable[Trial]) -> list[Trial]:

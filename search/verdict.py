@@ -86,13 +86,12 @@ def judge_limits(
 
 
 def _judged(limit: Limit, found: Measurement | None, images: str, shown: bool) -> JudgedLimit:
-    bound = f"{'>=' if limit.maximise else '<='} {limit.bound:g}"
     known = None if found is None or math.isnan(found.value) else found
     verdict: Shown = "broken"
     if known is None or replace(limit, confidence=0.5).violation(known) <= 0:
         verdict = "holds" if shown and limit.violation(known) <= 0 else "not shown"
     value, low, high = (None, None, None) if known is None else (known.value, known.low, known.high)
-    return JudgedLimit(limit.name, bound, value, low, high, limit.confidence, images, verdict)
+    return JudgedLimit(limit.name, limit.condition, value, low, high, limit.confidence, images, verdict)
 
 
 def hangs_on_images(name: str) -> bool:

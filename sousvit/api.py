@@ -15,8 +15,8 @@ from sousvit.runs import Run, folder_of, starting
 from sousvit.schema import validated
 from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
 from sousvit.search.callbacks import Callback, Callbacks
-from sousvit.search.executors.local import end_if_rerun
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
+from sousvit.search.executors.spawn import end_if_rerun
 from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     import torch
@@ -174,21 +174,62 @@ def end_with_parent(parent: int | None = None) -> None:
             sys.exit(1)
 
 
-#: Held while standard error is redirected, in the whole process: a second thread would restore the first one's.
+#: Held while a stream is discarded, in the whole process: a second thread would restore the first one's.
 _CHANGING = threading.RLock()
 
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
     """Discard what is written to standard error inside the block, by compiled code too; exceptions pass."""
+    with _discarded(2, sys.stderr), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Discard what is written to standard output inside the block, by compiled code too; exceptions pass."""
+    with _discarded(1, sys.stdout), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _discarded(descriptor: int, stream: TextIO) -> Iterator[None]:
     with _CHANGING:
-        sys.stderr.flush()
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        stream.flush()
+        kept, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(nowhere, 2)
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
+            os.dup2(nowhere, descriptor)
+            yield
         finally:
-            os.dup2(kept, 2)
+            os.dup2(kept, descriptor)
             os.close(kept)
             os.close(nowhere)
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[TextIO]:
+    """Standard output for the given stream alone.
+
+    Whatever else is written there inside the block, by compiled code and child processes too, goes to standard error.
+    """
+    own = sys.stdout
+    own.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            if _descriptor(own) == 1:
+                with open(kept, "w", encoding=own.encoding, errors=own.errors, closefd=False) as stream:
+                    yield stream
+            else:  # someone has replaced it, and reads what is written there
+                yield own
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # not backed by a file, or closed
+        return None

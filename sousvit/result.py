@@ -106,6 +106,27 @@ class Result:
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "recipe"])
 
+    def markdown(self) -> str:
+        """``table`` as Markdown, with intervals, and what leaving out each technique costs where that was measured."""
+        from sousvit.search.report.html import leave_one_out
+        from sousvit.search.report.terminal import headings, row_cells, short_recipe
+
+        rows = self.answer.rows
+        names = headings(self.budget, rows)
+        lines = ["| | " + " | ".join(names) + " | recipe |", "|---|" + "---:|" * len(names) + "---|"]
+        lines += [
+            f"| {row.role} | {' | '.join(row_cells(row.values, self.budget))} | {short_recipe(row.recipe)} |"
+            for row in rows
+        ]
+        parts = leave_one_out(self.answer)
+        if parts:
+            lines += ["", "| left out | latency becomes | file becomes | merit, points |", "|---|---:|---:|---:|"]
+            lines += [
+                f"| {part['technique']} | {part['slower']:.2f}x | {part['larger']:.2f}x | {part['points']:+.2f} |"
+                for part in parts
+            ]
+        return "\n".join(lines)
+
     @property
     def trials(self) -> pd.DataFrame:
         """Every trial of the run: recipe, status, figures with intervals, seconds."""

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.errors import UserError
 from sousvit.inputs import data_input, model_input
 from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.targets.target import Target
-from sousvit.search.executors.local import end_if_rerun
+from sousvit.search.executors.spawn import end_if_rerun
 from sousvit.search.report import listing
 from sousvit.spaces.recipe import Recipe
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from sousvit.models.load import LoadedModel
     from sousvit.search.budget import Budget
+    from sousvit.search.check import Checked
     from sousvit.search.executors.executor import Progress
     from sousvit.search.judging.build import Built
     from sousvit.search.judging.measure import Measured
@@ -77,6 +79,64 @@ def build(
         data = data_input(train, validation, test, Path(inputs)) if given else file.data()
         fidelity = file.fidelity if fidelity is None else fidelity
         return build_recipe(file.recipe, base, data, folder, fidelity, file.seed if seed is None else seed, progress)
+
+
+def check(
+    budget: Budget | Mapping[str, Any] | str | Path,
+    *,
+    sheet: str | Path = "check.png",
+    progress: Progress | None = None,
+) -> Checked:
+    """Everything that a search does before its first trial, without a run.
+
+    Args:
+        budget: a budget, its YAML file, or its values.
+        sheet: PNG to write: images as the model sees them.
+        progress: told what is being done.
+
+    Raises:
+        UserError: what would stop the search, in one line.
+    """
+    from sousvit.search.budget import read_budget
+    from sousvit.search.check import check
+
+    return check(read_budget(budget), Path(sheet), progress or (lambda what, done, total: None))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of budgets, for editors that complete and check YAML."""
+    from sousvit.search.budget_schema import budget_schema
+
+    return budget_schema()
+
+
+def import_model(model: nn.Module | str | Path | Mapping[str, Any] | ModelSpec, *, out: str | Path) -> dict[str, Any]:
+    """A model of any form as one safetensors file that describes itself.
+
+    Args:
+        model: as for :func:`compress`: a file or folder of timm, PyTorch or Hugging Face, ``hf-hub:owner/model``,
+            timm's name (with its own weights), ``{"from": ..., "name": ..., "args": {...}}``, or a module.
+        out: the file.
+
+    Returns:
+        The description in it: timm's name and arguments, mean, std, class names, and notes on what was decided.
+
+    Raises:
+        UserError: nothing there, no known form, weights that do not fit, or ``out`` cannot be written.
+    """
+    from sousvit.models.load import describe, load, save_checkpoint
+
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors":
+        raise UserError("a checkpoint is written as safetensors", path.name, "let --out end in .safetensors")
+    with tempfile.TemporaryDirectory(prefix="sousvit-inputs-") as inputs:
+        spec, base = model_input(model, Path(inputs))
+        base = base or load(spec)
+    if base.spec.factory is not None:
+        raise UserError("what is imported is made by timm", f"{base.spec.name}", "keep the module with its own code")
+    description = describe(base)
+    save_checkpoint(path, base.module, description)
+    return description
 
 
 def measure(

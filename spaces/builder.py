@@ -77,7 +77,8 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
     Args:
         decisions: widths and ranks chosen from data (see :class:`Context`); without them all blocks are alike.
     """
-    return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}))
+    shape = (base.channels, *base.size)
+    return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}, input_shape=shape))
 
 
 def _cuts(steps: Sequence[Step]) -> int:

@@ -69,6 +69,8 @@ class Context:
         checkpoint: where a long training of the present step keeps its state on the way, or None.
         synthesise: returns the images that a ``synthesize`` step describes; None where the user has images, and for a
             skeleton.
+        input_shape: ``(C, H, W)`` of what the model takes, where there are no calibration images to tell; None if
+            nobody knows.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -84,6 +86,13 @@ class Context:
     decisions: dict[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     synthesise: Callable[[Any], StepImages] | None = None
+    input_shape: tuple[int, int, int] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """``(C, H, W)`` of an image, if it is known."""
+        images = self.calibration
+        return self.input_shape if images is None else (images.channels, *images.size)
 
     @property
     def nested(self) -> Mapping[str, Any] | None:

@@ -22,14 +22,14 @@ def shape_of(
 ) -> VitShape | OtherShape:
     """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
     from sousvit.spaces.layers.merging import merged
-    from sousvit.spaces.layers.quantized import linear_layers
+    from sousvit.spaces.layers.quantized import image_readers
 
     if unsupported_reason(model) is None:
         return read_vit_shape(model)
     macs = macs_of(model, (channels, *image))
     sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
     weights = sum(size for size, is_matrix in sizes if is_matrix)
-    linear = sum(1 for _ in linear_layers(merged(model)))
+    linear = len(image_readers(merged(model), (channels, *image)))
     return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights, linear)
 
 
@@ -80,12 +80,15 @@ def _patch_reason(model: VisionTransformer) -> str | None:
 def _head_reason(model: VisionTransformer) -> str | None:
     from torch import nn
 
+    from sousvit.models.class_and_mean import ClassAndMean
     from sousvit.models.detector import head_of
 
     if getattr(model, "attn_pool", None) is not None:
         return "attention pooling"
     if head_of(model) is not None:
         return "a detection head that does not read all tokens" if model.global_pool else None
+    if isinstance(model.head, ClassAndMean):
+        return None
     heads = (model.head, getattr(model, "head_dist", nn.Identity()))
     if not all(isinstance(head, (nn.Linear, nn.Identity)) for head in heads):
         return f"classifier {type(model.head).__name__}"
@@ -121,12 +124,11 @@ def _count(module: nn.Module) -> int:
 
 def read_vit_shape(model: VisionTransformer) -> VitShape:
     """The shape of a model for which :func:`unsupported_reason` is None."""
-    from torch import nn
-
+    from sousvit.models.class_and_mean import CLASS_AND_MEAN, ClassAndMean
     from sousvit.models.detector import head_of
 
     embed = model.patch_embed
-    classifiers = [head for head in (model.head, getattr(model, "head_dist", None)) if isinstance(head, nn.Linear)]
+    classifiers = [] if head_of(model) is not None else [getattr(*reader) for reader in final_readers(model)]
     position = None if model.pos_embed is None else model.pos_embed.shape[1] - embed.num_patches
     shape = VitShape(
         image=(int(embed.img_size[0]), int(embed.img_size[1])),
@@ -137,7 +139,7 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
         num_position_tokens=position,
         num_classes=classifiers[0].out_features if classifiers else 0,
         num_classifiers=len(classifiers),
-        pool=model.global_pool,
+        pool=CLASS_AND_MEAN if isinstance(model.head, ClassAndMean) else model.global_pool,
         other_params=0,
         blocks=(),
     )
@@ -165,11 +167,14 @@ def final_readers(model: Any) -> list[tuple[nn.Module, str]]:
     """(owner, attribute name) of the linear layers that read the tokens behind the last norm."""
     from torch import nn
 
+    from sousvit.models.class_and_mean import ClassAndMean
     from sousvit.models.detector import head_of
 
     detector = head_of(model)
     if detector is not None:
         return [(detector, "reduce")]
+    if isinstance(model.head, ClassAndMean):
+        return [(model.head, "token"), (model.head, "mean")]
     return [(model, name) for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
 
 
@@ -223,6 +228,7 @@ def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     counted; the CPU's fused kernel would go uncounted.
     """
     import torch
+    from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -231,7 +237,9 @@ def macs_of(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     model.eval()
     parameter = next(model.parameters(), torch.zeros(()))
     image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
+    # The counter follows tensors that ask for gradients, and stumbles over parameters that are given to modules.
+    plain = {name: value.detach() for name, value in model.named_parameters()}
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(image)
+        functional_call(model, plain, (image,))
     model.train(was_training)
     return int(counter.get_total_flops()) // 2

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sousvit.cache import TensorCache
-from sousvit.data import ImageSet, require_test
+from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
@@ -103,6 +103,7 @@ class Subjects:
             seed=seed,
             progress=self.progress,
             synthesise=self._synthesiser if data.kind == "none" else None,
+            input_shape=(self._model.channels, *self._model.size),
         )
         self._builder = ModelBuilder(self._model, self._context, cache)
         self._structures: dict[str, Structure] = {}
@@ -171,9 +172,19 @@ class Subjects:
         return shape_of(base.module, base.spec.name or "the base", base.size, base.channels, base.num_classes)
 
     @property
+    def model(self) -> LoadedModel:
+        """The base as it was loaded."""
+        return self._model
+
+    @property
+    def splits(self) -> Splits:
+        """The images."""
+        return self._splits
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the data so far dropped or changed."""
-        return *self._model.notes, *self._splits.notes
+        """What reading the base and the data so far decided, dropped or changed."""
+        return (*self._model.notes, *self._splits.notes)
 
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""

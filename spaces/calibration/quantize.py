@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from sousvit.errors import TrialError
 from sousvit.spaces.calibration.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.calibration.smoothing import Smoothing, norm_readers, smooth_pair
 from sousvit.spaces.calibration.stream import calibration_images, check_deadline, image_batches
@@ -20,6 +21,7 @@ from sousvit.spaces.layers.quantized import (
     WEIGHT_LEVELS,
     QuantLinear,
     activation_grid,
+    image_readers,
     linear_layers,
     replace_layers,
 )
@@ -58,20 +60,24 @@ class QuantPlan:
 def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Module:
     """Replace the linear layers of ``model`` by quantized ones; classifiers and convolutions stay float.
 
-    Norms that deployment folds into layers are folded first, in a copy of the model, so that those layers are found;
-    a model without such norms is changed in place.
+    So do layers that read nothing of the image, see :func:`.image_readers`. Norms that deployment folds into layers
+    are folded first, in a copy of the model, so that those layers are found; a model without such norms is changed in
+    place.
 
     Without calibration images the ranges are made up, and the first blocks stay float: only speed and size count then.
 
     Raises:
-        TrialError: calibration failed.
+        TrialError: calibration failed, or no layer can be quantized.
     """
     levels, model = WEIGHT_LEVELS[plan.weights], merged(model)
+    _call_projections(model)
+    layers = image_readers(model, context.image_shape)
+    if not layers:
+        raise TrialError("no linear layer besides the classifier is called with what the model makes of an image")
     if context.calibration is None:
-        skipped = _layers_of_blocks(model, list(range(plan.float_blocks)))
-        replace_layers(model, lambda layer: None if id(layer) in skipped else QuantLinear(layer, levels))
+        wanted = set(map(id, layers)) - _layers_of_blocks(model, list(range(plan.float_blocks)))
+        replace_layers(model, lambda layer: QuantLinear(layer, levels) if id(layer) in wanted else None)
         return model.eval()
-    layers = [layer for _, _, layer in linear_layers(model)]
     samples = dict(zip(map(id, layers), sample_inputs(model.eval(), layers, context), strict=True))
     for norm, reader in norm_readers(model):
         if id(reader) in samples:
@@ -81,8 +87,18 @@ def quantize_model(model: nn.Module, plan: QuantPlan, context: Context) -> nn.Mo
     if plan.float_blocks:
         order = sensitive_blocks(model, quantized, context)
         skipped = _layers_of_blocks(model, order[: plan.float_blocks])
-    replace_layers(model, lambda layer: None if id(layer) in skipped else quantized[id(layer)])
+    replace_layers(model, lambda layer: None if id(layer) in skipped else quantized.get(id(layer)))
     return model.eval()
+
+
+def _call_projections(model: nn.Module) -> None:
+    """Have attention call its projection where it would use the weights of it in a function.
+
+    timm's attention with separate biases of queries and values (BEiT, EVA-02, Swin v2) offers both ways.
+    """
+    for module in model.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            setattr(module, "qkv_bias_separate", True)  # noqa: B010 - no attribute of nn.Module
 
 
 def _quantized(layer: nn.Linear, sample: InputSample, levels: int, clip: Clip) -> QuantLinear:
@@ -158,7 +174,8 @@ def _round_input(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
 def _harm(
     model: nn.Module, inside: set[int], quantized: dict[int, QuantLinear], batch: torch.Tensor, target: torch.Tensor
 ) -> float:
-    places = [(parent, name, layer) for parent, name, layer in linear_layers(model) if id(layer) in inside]
+    found = linear_layers(model)
+    places = [(parent, name, layer) for parent, name, layer in found if id(layer) in inside and id(layer) in quantized]
     for parent, name, layer in places:
         setattr(parent, name, quantized[id(layer)].eval())
     try:

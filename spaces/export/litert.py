@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +114,7 @@ def _import(name: str) -> ModuleType:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Swallow the progress that Python and compiled code tell."""
-    with quiet(), contextlib.redirect_stdout(io.StringIO()), silent_stderr():
+    with quiet(), silent_stderr():
         yield
 
 

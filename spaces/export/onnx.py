@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sousvit.errors import TrialError, one_line
+from sousvit.machine import silent_stdout
 from sousvit.spaces.export.exporter import Exporter, Shape
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     """
     import torch
 
+    from sousvit.spaces.export.plain import PlainFunctions
     from sousvit.spaces.layers.merging import merged
     from sousvit.spaces.layers.quantized import fold_quantized_weights, has_quantized
 
@@ -54,9 +56,9 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     # Two images: with one, tracing may take the batch size for a constant.
     example = torch.zeros(2, *input_shape[1:])
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _of_images_only(model.eval()), PlainFunctions():
             torch.onnx.export(
-                model.eval(),
+                model,
                 (example,),
                 str(path),
                 dynamo=False,
@@ -75,6 +77,24 @@ def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     return path
 
 
+@contextmanager
+def _of_images_only(model: nn.Module) -> Iterator[None]:
+    """Hide the optional arguments of ``model.forward``.
+
+    The exporter passes their defaults as constant tensors, which functions with typed arguments refuse, such as fused
+    attention with timm's ``is_causal=False``.
+    """
+    forward, replaced = model.forward, "forward" in vars(model)
+    model.forward = lambda images: forward(images)
+    try:
+        yield
+    finally:
+        if replaced:
+            model.forward = forward
+        else:
+            del model.forward
+
+
 def graph_input_shape(graph: Path) -> Shape:
     """``(1, C, H, W)`` of an exported ONNX file."""
     import onnx
@@ -84,13 +104,30 @@ def graph_input_shape(graph: Path) -> Shape:
     return 1, channels, height, width
 
 
+def constant_nodes(graph: Path) -> list[str]:
+    """Names of the nodes that read nothing of the image; a runtime computes them when it loads the file."""
+    import onnx
+
+    nodes = onnx.load(graph).graph.node
+    reading, constant = {INPUT}, []
+    for node in nodes:  # in the order in which they run
+        if reading.isdisjoint(node.input):
+            constant.append(node.name)
+        else:
+            reading.update(node.output)
+    return constant
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings and log lines below ERROR off the console: exporters are talkative about their own future."""
+    """Keep warnings, log lines below ERROR and whatever is printed off the console.
+
+    Exporters are talkative about their own future, and print whole graphs where they fail.
+    """
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with silent_stdout(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -145,6 +145,31 @@ def _is_inside_head(model: nn.Module, layer: nn.Module) -> bool:
     return isinstance(head, nn.Module) and any(layer is module for module in head.modules())
 
 
+@torch.no_grad()
+def image_readers(model: nn.Module, shape: tuple[int, int, int] | None) -> list[nn.Linear]:
+    """The layers of :func:`linear_layers` that are called with something that depends on the image.
+
+    Others gain nothing by quantization and may not take part in it: a module may use their weights in a function of
+    its own, and what is made of constants (a table of relative positions) is folded when the model is exported. Found
+    by running the model on two images of noise ``(C, H, W)``; without a known size every layer counts.
+    """
+    layers = [layer for _, _, layer in linear_layers(model)]
+    if shape is None or not layers:
+        return layers
+    seen: dict[int, list[torch.Tensor]] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.setdefault(id(layer), []).append(inputs[0]))
+        for layer in layers
+    ]
+    try:
+        for image in torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(0)):
+            model.eval()(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [layer for layer in layers if any(not torch.equal(seen[id(layer)][0], x) for x in seen.get(id(layer), ()))]
+
+
 def replace_layers(model: nn.Module, make: Callable[[nn.Linear], nn.Module | None]) -> int:
     """Replace every linear layer by ``make(layer)`` (None keeps it); returns how many were replaced."""
     count = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,11 @@ from sousvit.objectives.objective import Measurement
 from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.executor import MakeTable, Verify
+from sousvit.search.executors.executor import JobResult, MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
+from sousvit.search.report.terminal import console, print_answer
 from sousvit.search.results import FinalTable, Row, choose
-from sousvit.search.run import _check_measured, claim_run
+from sousvit.search.run import check_measured, claim_run
 from sousvit.search.trial import BaseRecord
 from sousvit.specs import DataSpec
 
@@ -104,6 +106,23 @@ def test_a_recipe_that_breaks_a_limit_when_measured_again_makes_way_for_the_next
     assert choose(run.archive, run.engine.goals).chosen == answer.chosen
 
 
+def test_where_every_trial_failed_the_answer_says_what_most_of_them_said(simulated):
+    jobs = count()
+
+    def trouble(job):
+        message = "out of memory" if next(jobs) == 0 else "no such operator"
+        return JobResult(job.attempt, "failed", message=message)
+
+    run, answer, _ = finished(simulated, holds, trouble=trouble, search={"trials": 6})
+    failed = len(run.archive.records)
+    assert answer.chosen is None and failed > 1
+    assert answer.notes == (f"every trial failed: no such operator ({failed - 1} of {failed})",)
+    shown = console(stderr=False)
+    with shown.capture() as captured:
+        print_answer(shown, answer, run.budget, run.archive.folder, run.archive.folder / "report.html")
+    assert "every trial failed: no such operator" in captured.get() and "infeasible" not in captured.get()
+
+
 def test_where_every_recipe_breaks_a_limit_when_measured_again_the_answer_is_infeasible(simulated):
     run, answer, said = finished(simulated, breaks)
     assert not answer.feasible and len(run.archive.rejected) == 5
@@ -169,22 +188,22 @@ def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
 def test_limits_in_another_unit_than_the_objective_s_are_told_with_the_base_s_figure(simulated, limits, told):
     run = simulated(limits=limits)
     with pytest.raises(UserError, match="a limit lies near the base's figure") as raised:
-        _check_measured(run.budget, BASE)
+        check_measured(run.budget, BASE)
     assert told in str(raised.value)
 
 
 def test_limits_within_reach_of_the_base_pass(simulated):
     limits = {"macs": 20, "size": 0.001, "latency_ratio": 0.02, "accuracy_drop": 0.5, "latency": 50}
-    _check_measured(simulated(limits=limits).budget, BASE)
+    check_measured(simulated(limits=limits).budget, BASE)
 
 
-@pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])
+@pytest.mark.parametrize("limits", [{"accuracy_ratio": 1.9}, {"accuracy_drop": -2}, {"size_drop": 500}])
 def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(simulated, limits):
     run = simulated(limits=limits)
     base = run.archive.base
     measured = replace(base, values={**base.values, **dict.fromkeys(limits, Measurement(1.0))})
     with pytest.raises(UserError, match="a limit must be reachable"):
-        _check_measured(run.budget, measured)
+        check_measured(run.budget, measured)
 
 
 def test_a_run_name_is_not_lost_to_a_typo(simulated, tmp_path):

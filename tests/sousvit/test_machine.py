@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from sousvit import machine as device
-from sousvit.machine import available_cores, training_device
+from sousvit.machine import available_cores, reserved_stdout, silent_stderr, silent_stdout, training_device
 
 
 @pytest.fixture
@@ -54,3 +60,42 @@ def test_a_torch_that_cannot_tell_means_no_bf16(monkeypatch):
 
 def test_there_is_a_core():
     assert available_cores() >= 1
+
+
+TALKATIVE = """
+import os, subprocess, sys
+from sousvit.machine import reserved_stdout
+print("before")
+with reserved_stdout() as out:
+    print("a library")
+    os.write(1, b"compiled code\\n")
+    subprocess.run([sys.executable, "-c", "print('a child')"])
+    print("the result", file=out)
+print("after")
+"""
+
+
+def test_reserved_standard_output_is_for_one_stream_alone():
+    found = subprocess.run([sys.executable, "-c", TALKATIVE], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == ["before", "the result", "after"]
+    assert set(found.stderr.splitlines()) == {"a library", "compiled code", "a child"}
+
+
+def test_reserved_standard_output_leaves_a_replaced_one_to_whoever_reads_it(capfd):
+    with contextlib.redirect_stdout(io.StringIO()) as read:
+        with reserved_stdout() as out:
+            print("a library")
+            print("the result", file=out)
+        print("after")
+    assert read.getvalue() == "the result\nafter\n"
+    assert capfd.readouterr() == ("", "a library\n")
+
+
+def test_discarded_streams_are_silent_for_compiled_code_too(capfd):
+    with silent_stdout():
+        print("said")
+        os.write(1, b"written")
+        with silent_stderr():
+            os.write(2, b"written")
+    os.write(1, b"heard")
+    assert capfd.readouterr() == ("heard", "")

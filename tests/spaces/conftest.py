@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import shutil
 from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from torch import nn
 
 from sousvit.data import ImageSet
+from sousvit.models.load import create
 from sousvit.spaces.context import Context
+from sousvit.spaces.export.exporter import get_exporter
+from sousvit.specs import ModelSpec
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 4, "num_classes": 5}
 
-#: Variants that every model technique must handle: (timm name, arguments besides TINY).
+#: Variants that every model technique must handle: (timm name, arguments besides TINY and of our own).
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "class_token": ("vit_tiny_patch16_224", {}),
     "average": ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg", "in_chans": 1}),
@@ -26,6 +33,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "distilled": ("deit_tiny_distilled_patch16_224", {}),
     "layer_scale": ("deit3_small_patch16_224", {"init_values": 0.1, "drop_path_rate": 0.1}),
     "qk_norm_no_bias": ("vit_tiny_patch16_224", {"qk_norm": True, "qkv_bias": False, "proj_bias": False}),
+    "class_and_mean": ("vit_small_patch14_reg4_dinov2", {"head": "class_and_mean", "init_values": 0.5}),
     "clip": ("vit_base_patch16_clip_224", {"img_size": (16, 24)}),
 }
 
@@ -54,7 +62,7 @@ def tiny_vit(variant: str = "class_token", seed: int = 0, **changes: Any) -> nn.
     """A tiny model whose random weights are large enough for every part to matter."""
     name, arguments = VARIANTS[variant]
     torch.manual_seed(seed)
-    model = timm.create_model(name, **{**TINY, **arguments, **changes}).eval()
+    model = create(ModelSpec(name=name, args={**TINY, **arguments, **changes}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
@@ -95,3 +103,49 @@ def skeleton() -> Context:
 def variant(request: pytest.FixtureRequest) -> str:
     """Every kind of model in turn."""
     return str(request.param)
+
+
+class ContentPickler(pickle.Pickler):
+    """Writes a model alike wherever its tensors lie in memory."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return bytes, (f"{value.dtype}{list(value.shape)}".encode() + value.detach().double().numpy().tobytes(),)
+        return NotImplemented
+
+
+def content(model: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """What an exported graph depends on; None of a model with parts that cannot be pickled."""
+    written = BytesIO()
+    try:
+        ContentPickler(written).dump((model, shape))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+    return hashlib.sha256(written.getvalue()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def known_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where exported graphs lie, by what they were made from."""
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture
+def shared_graphs(known_graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One export for equal models: ten deployments of one model begin with the same graph."""
+
+    def sharing(export: Any, form: str) -> Any:
+        def graph(exporter: Any, model: nn.Module, shape: Any, folder: Path) -> Path:
+            key = content(model, shape)
+            if key is None:
+                return export(exporter, model, shape, folder)
+            known = known_graphs / f"{key}.{form}"
+            if not known.exists():
+                shutil.copy(export(exporter, model, shape, folder), known)
+            return Path(shutil.copy(known, folder / f"model.{form}"))
+
+        return graph
+
+    for runtime, form in (("onnxruntime", "onnx"), ("openvino", "onnx"), ("litert", "tflite")):
+        kind = type(get_exporter(runtime))
+        monkeypatch.setattr(kind, "graph", sharing(kind.graph, form))

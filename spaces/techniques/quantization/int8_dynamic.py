@@ -32,7 +32,7 @@ class Int8DynamicConfig(StepConfig):
 def _onnxruntime(graph: Path, runtime: str, config: Any, context: Context, folder: Path) -> Artifact:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from sousvit.spaces.export.onnx import quiet
+    from sousvit.spaces.export.onnx import constant_nodes, quiet
 
     try:
         with quiet():
@@ -40,6 +40,7 @@ def _onnxruntime(graph: Path, runtime: str, config: Any, context: Context, folde
                 graph,
                 folder / graph.name,
                 op_types_to_quantize=["MatMul", "Gemm"],
+                nodes_to_exclude=constant_nodes(graph),
                 per_channel=config.per_channel,
                 reduce_range=config.weights == "int7",
                 weight_type=QuantType.QUInt8 if config.weights == "uint8" else QuantType.QInt8,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 from collections.abc import Iterator
@@ -28,7 +26,7 @@ def import_nncf(needed_for: str) -> ModuleType:
     # NNCF reports its use to a web service unless this is set; measuring needs no network.
     os.environ.setdefault("NNCF_CI", "1")
     try:
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             import nncf
     except ImportError as error:
         raise MissingPackageError("nncf", needed_for, "openvino") from error
@@ -40,7 +38,7 @@ def import_nncf(needed_for: str) -> ModuleType:
 def silent_tool(what: str) -> Iterator[None]:
     """Swallow progress bars and tables, and turn any failure into a one-line :class:`TrialError`."""
     try:
-        with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             yield
     except Exception as error:  # the tools raise many kinds
         raise TrialError(f"{what} failed: {one_line(error)}") from error
