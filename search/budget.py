@@ -36,7 +36,7 @@ _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without tra
 
 
 #: Share of the validation images that is held back from the trials.
-CONFIRM = 0.4
+CONFIRM = 0.5
 
 
 class SearchLimits(Checked):

@@ -1,7 +1,7 @@
 """Confirmation: the chosen recipe measured again, and judged on images that no trial was judged on.
 
 The best of many recipes is partly the luckiest: on the images that judged them all, the choice flatters it. So a part
-of the validation images is held back (``search: {confirm: 0.4}``), and the choice has to hold every limit there too;
+of the validation images is held back (``search: {confirm: 0.5}``), and the choice has to hold every limit there too;
 where it does not, the next one is tried. Trying several on the same images would again pick the luckiest, so each
 further one must hold the limits more surely: of the error probability that the budget allows (one minus its
 confidence), the first may spend a half, the next a quarter, and so on. Together they spend no more than all of it,

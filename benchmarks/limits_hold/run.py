@@ -42,7 +42,9 @@ from common.provenance import provenance, write_result
 
 Correct = npt.NDArray[np.bool_]
 
-LIMITS, VALIDATION = (0.01, 0.02, 0.03), (1000, 2000, 5000)
+#: Losses that a search may be allowed: each draws its own, so that candidates lie on both sides close to it.
+LEAST, MOST = 0.004, 0.03
+VALIDATION = (1000, 2000, 5000)
 CONFIDENCE = SearchLimits().confidence
 
 
@@ -79,16 +81,17 @@ def _evaluation(correct: Correct) -> TopOneEvaluation:
 def main() -> None:
     """Search, count, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--searches", type=int, default=40, help="of each limit and size of validation")
-    parser.add_argument("--candidates", type=int, default=40, help="of each search")
+    parser.add_argument("--searches", type=int, default=120, help="with each size of validation")
+    parser.add_argument("--candidates", type=int, default=60, help="of each search")
     parser.add_argument("--pool", type=Path, default=Path(__file__).with_name("pool.npz"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--confirm", type=float, nargs="+", default=[0.0, CONFIRM])
     given = parser.parse_args()
     pool = Pool.read(given.pool)
     rows = []
-    for limit, size, seed in itertools.product(LIMITS, VALIDATION, range(given.searches)):
-        chance = np.random.default_rng([seed, size, round(1000 * limit)])
+    for size, seed in itertools.product(VALIDATION, range(given.searches)):
+        chance = np.random.default_rng([seed, size])
+        limit = chance.uniform(LEAST, MOST)
         images, candidates = chance.permutation(len(pool.base)), chance.permutation(len(pool.correct))
         for share in given.confirm:
             found = searched(pool, candidates[: given.candidates], images[:size], images[size:], limit, share)
@@ -96,6 +99,7 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     frame.round(5).to_csv(given.out / "raw.csv", index=False)
     command = f"python benchmarks/limits_hold/run.py --searches {given.searches} --candidates {given.candidates}"
+    command += f" --confirm {' '.join(f'{share:g}' for share in given.confirm)}"
     text = "\n".join([*provenance(command), *summary(frame, pool)]) + "\n"
     write_result(given.out / "result.md", text)
     print(text)
@@ -149,16 +153,18 @@ def summary(frame: pd.DataFrame, pool: Pool) -> list[str]:
         f"Pool: {len(pool.correct)} recipes, {len(pool.base):,} images, {of_base}. {pool.provenance}",
         "",
         f"One-sided confidence {CONFIDENCE:g}. *Hold*: answers whose loss on images that nobody used is within the",
-        "limit; of searches that hold images back, the confirmed ones (the others' verdict is *not shown*). *MACs*:",
+        "limit; of searches that hold images back, the confirmed ones. *Others*: the unconfirmed that hold it. *MACs*:",
         "geometric mean, relative to the base. *Paid*: MACs of the confirmed answers, relative to what the same",
         "searches answer when they hold nothing back. *Tried*: recipes, on the images held back.",
         "",
-        "| held back | validation | limit | searches | answers that hold | confirmed | MACs | paid | tried |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| held back | validation | limit | searches | answers that hold | confirmed | others | MACs | paid | tried |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     groups: list[tuple[Any, Any, pd.DataFrame]] = [("all", "all", frame)]
     groups += [(size, "all", part) for size, part in frame.groupby("validation")]
-    groups += [("all", f"{100 * limit:g} points", part) for limit, part in frame.groupby("limit")]
+    middle = (LEAST + MOST) / 2
+    groups += [("all", f"below {100 * middle:g} points", frame[frame.limit < middle])]
+    groups += [("all", f"above {100 * middle:g} points", frame[frame.limit >= middle])]
     for size, limit, part in groups:
         plain = part[part.confirm == 0].set_index(["limit", "validation", "seed"]).macs_ratio
         for share, rows in part.groupby("confirm"):
@@ -176,6 +182,8 @@ def _cells(rows: pd.DataFrame, plain: pd.Series, confirmed: bool) -> list[str]:
     own = counted.macs_ratio.to_numpy(float)
     paid = f"{np.exp(np.nanmean(np.log(own / before))):.3f}x" if confirmed else "-"
     part = f"{100 * count / len(rows):.0f}%" if confirmed else "-"
+    others = rows[rows.answer == "not confirmed"].fresh_holds
+    part += f" | {int(others.astype(bool).sum())} of {len(others)}" if confirmed else " | -"
     return [str(len(rows)), share, part, f"{np.exp(np.log(own).mean()):.3f}", paid, f"{rows.tried.mean():.2f}"]
 
 

@@ -177,7 +177,7 @@ def test_a_search_continues_only_from_a_run_that_held_back_the_same_images(simul
     run.engine.run()
     claim_run(run.archive, run.budget, "one")
     other = run.budget.model_copy(update={"search": run.budget.search.model_copy(update={"confirm": 0.2})})
-    with pytest.raises(UserError, match=r"held back the same images; received confirm: 0\.4"):
+    with pytest.raises(UserError, match=r"held back the same images; received confirm: 0\.5"):
         take_over(Archive(tmp_path / "next", writable=True), other, run.archive.folder)
 
 
@@ -200,7 +200,7 @@ def test_a_real_search_confirms_its_answer_on_images_that_judged_no_trial(tiny_p
     )
     result = sousvit.Search(budget, run=tmp_path / "run", executor="inline").optimize()
     found = result.answer.confirmation
-    assert found.holds and found.num_images == 120 and found.values[name].high is not None
+    assert found.holds and found.num_images == 150 and found.values[name].high is not None
     assert result.status == "holds"
     assert result.limits.loc[name, "images"] == ("the test split" if labels else "images held back")
     judged = sousvit.open_run(tmp_path / "run").answer()
