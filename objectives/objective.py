@@ -10,7 +10,7 @@ A plug-in is one small class::
             return Measurement(len(subject.model.blocks))
 
 named in a budget as ``plugins: {objectives: [my_file.py:Depth]}``, or registered as an entry point in the
-group ``sousvit.objectives``. ``sousvit.objectives.conformance`` checks one as our tests check ours.
+group ``sousvit.objectives``. ``sousvit.check_objective`` checks one as our tests check ours.
 
 Every objective ``x`` also exists relative to the base: ``x_ratio`` (value / base) and ``x_drop`` (base - value),
 in limits and as what to optimise. What differs from target to target exists for each by its name: ``latency@phone``;

@@ -164,14 +164,25 @@ class MeasuredSubject(PlacedSubject):
     @cached_property
     def evaluation(self) -> Evaluation:
         """Predictions of the artifact in its runtime."""
-        with open_pool(self.artifact, available_cores()) as session:
-            batch = self.devices[self._first].target.batch if self.artifact.batch_dependent else JUDGING_BATCH
-            return self.task.evaluate(session, self.model, self.images, self.normalise, batch)
+        return evaluated(self, self.model)
 
     @cached_property
     def weight_bits(self) -> float:
         """Average bits of a parameter in the file."""
         return 8.0 * self.artifact.size_bytes / max(1, sum(parameter.numel() for parameter in self.model.parameters()))
+
+
+def evaluated(subject: Any, model: nn.Module) -> Evaluation:
+    """Predictions of a subject's artifact on its images, in its runtime.
+
+    Args:
+        model: says what the outputs mean.
+    """
+    with open_pool(subject.artifact, available_cores()) as session:
+        first = next(iter(subject.devices.values()))
+        batch = first.target.batch if subject.artifact.batch_dependent else JUDGING_BATCH
+        found: Evaluation = subject.task.evaluate(session, model, subject.images, subject.normalise, batch)
+        return found
 
 
 def measure(subject: PlacedSubject, objectives: list[Objective]) -> dict[str, Measurement]:

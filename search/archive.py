@@ -23,12 +23,13 @@ from typing import IO, Any, Generic, TypeVar
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
+from sousvit.schema import read_yaml
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.trial import BaseRecord, Trial, decode
 
 EVENTS = "events.jsonl"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"\w[\w .-]*")
 
 
 class Archive:
@@ -51,6 +52,11 @@ class Archive:
         self.header: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
         self.rejected: dict[str, dict[str, Measurement]] = {}
+        #: Likewise of those that held every limit; and the confidence at which either was asked.
+        self.confirmed: dict[str, dict[str, Measurement]] = {}
+        self.asked_confidence: dict[str, float] = {}
+        #: Recipes that were tried on the images held back, those of earlier runs that this one continues included.
+        self.num_tried = 0
         #: Answers that told figures of the test split, those of earlier runs that this one continues included.
         self.test_answers = 0
         #: How well costs were predicted: median relative error and number of structures, by objective.
@@ -131,9 +137,14 @@ class Archive:
                 self._stored.add(record.artifact)
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
-        elif kind == "rejected":
-            self.rejected[event["key"]] = decode(event.get("values", {}))
+        elif kind in ("rejected", "confirmed"):
+            found = self.rejected if kind == "rejected" else self.confirmed
+            found[event["key"]] = decode(event.get("values", {}))
+            self.asked_confidence[event["key"]] = float(event.get("confidence", 0.5))
+            self.num_tried += 1
             self._fronts.clear()
+        elif kind == "tried":
+            self.num_tried += int(event["recipes"])
         elif kind == "test_told":
             self.test_answers += int(event.get("answers", 1))
         elif kind == "predicted":
@@ -207,7 +218,9 @@ class Archive:
         Earlier versions did not note what they measured; what they rejected stays so.
         """
         again = self.rejected.get(trial.key)
-        return again is not None and (not again or not goals.holds(trial.values | again))
+        if again is None:
+            return False
+        return not again or not goals.at_least(self.asked_confidence[trial.key]).holds(trial.values | again)
 
     def drop_artifacts(self, goals: Goals, newest: Trial) -> None:
         """Keep the files of front members only: a search would otherwise fill the disk with what nobody will ship."""
@@ -230,8 +243,15 @@ def run_folder(root: Path, name: str) -> Path:
         UserError: the name could not be a folder's.
     """
     if not _NAME.fullmatch(name):
-        raise UserError("a run name has letters, digits, dots, dashes", repr(name), "choose another --run name")
+        rule = "a run name has letters, digits, spaces, dots, dashes"
+        raise UserError(rule, repr(name), "choose another --run name")
     return root / name
+
+
+def new_run_name(stem: str) -> str:
+    """A name for a new run: what a name can hold of ``stem`` (files may be called anything), and the time."""
+    kept = re.sub(r"[^\w.-]+", "-", stem).strip("-.")
+    return f"{kept or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def open_run(folder: Path) -> tuple[Budget, Archive]:
@@ -243,11 +263,17 @@ def open_run(folder: Path) -> tuple[Budget, Archive]:
     path = folder / "budget.yaml"
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = Budget.read(path)
+    budget = Budget.read(path, confirm=_share_held_back(path))
     archive = Archive(folder)
     if archive.base is None or not len(archive):
         raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
     return budget, archive
+
+
+def _share_held_back(path: Path) -> float | None:
+    """0 for a run of earlier versions, which say nothing of it; None where the run's budget says it."""
+    search = read_yaml(path).get("search")
+    return None if isinstance(search, dict) and "confirm" in search else 0.0
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

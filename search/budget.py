@@ -8,14 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement, Objective, get_objective
 from sousvit.objectives.targets.profiles import load_target, make_target
 from sousvit.objectives.targets.target import REACHING, Target
-from sousvit.schema import read_yaml, validated
+from sousvit.schema import Checked, read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
 from sousvit.search.plugins import load_plugins
@@ -29,15 +30,24 @@ if TYPE_CHECKING:
 
 #: Of synthesised images, in the run folder.
 CONTACT_SHEET = "synthesised.png"
+#: What a search may do without, to see what each is worth.
+LEVERS = ("gates", "starters", "unrecovered", "variants")
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 
 
-class SearchLimits(BaseModel):
+#: Share of the validation images that is held back from the trials.
+CONFIRM = 0.4
+
+
+class SearchLimits(Checked):
     """The limits of a search: when it ends, what one trial may take, how sure a hard limit must be.
 
     ``confidence`` is the one-sided level at which a measured figure must hold its limit: a figure with an
     interval is judged at that end of it, because a recipe picked for just holding a limit on validation
     images breaks it on other images half of the time (0.5 judges the figure itself).
+
+    ``confirm`` is the share of the validation images that no trial is judged on: the answer is confirmed there, because
+    the choice among many candidates flatters the chosen one on the images that judged it.
 
     ``explore_fidelity`` is the share of the recovery epochs that a trial gets before it is promoted, first to ``eta``
     times as much where that is less than all of them; a rung that costs nearly as much as the next one, because
@@ -52,9 +62,13 @@ class SearchLimits(BaseModel):
 
     ``proposer``: who says what is tried next, by its name (:mod:`sousvit.search.proposers`). ``auto`` weighs recipes by
     what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
+
+    ``without``: what the search does without, for comparisons. ``starters`` are recipes that are tried before the
+    proposer knows anything; ``gates`` reject by shape, and what a finished recipe beats (limits that are measured
+    before the training still do); ``variants`` are other deployments of recovered models, and recipes that an untrained
+    evaluation showed to do without their recovery, which are also ``unrecovered`` alone.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     trials: int = Field(default=100, ge=1)
     time: Duration | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -64,10 +78,12 @@ class SearchLimits(BaseModel):
     eta: float = Field(default=4.0, ge=1.5)
     explore_share: float = Field(default=0.45, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
+    confirm: float = Field(default=CONFIRM, ge=0, le=0.8)
     leave_one_out: bool = True
     measure_time: Duration = 1.2
     cache_gb: float = Field(default=10.0, gt=0)
     proposer: str = "auto"
+    without: tuple[str, ...] = ()
 
     @field_validator("proposer")
     @classmethod
@@ -76,8 +92,16 @@ class SearchLimits(BaseModel):
             raise UnknownNameError("proposer", value, PROPOSERS.names())
         return value
 
+    @field_validator("without")
+    @classmethod
+    def _known_levers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in LEVERS:
+                raise UnknownNameError("what a search may do without", name, LEVERS)
+        return value
 
-class RayOptions(BaseModel):
+
+class RayOptions(Checked):
     """The Ray cluster that runs the trials, and what one trial takes of it.
 
     ``address``: a cluster's (``auto`` for the one this machine belongs to); without it, and without ``RAY_ADDRESS`` in
@@ -87,17 +111,16 @@ class RayOptions(BaseModel):
     run folder. A trial whose worker or node is lost is run again up to ``max_failures`` times.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     address: str | None = None
     cpus: float = Field(default=1.0, gt=0)
     gpus: float = Field(default=0.0, ge=0)
-    resources: dict[str, float] = {}
+    resources: dict[str, float] = Field(default={})
     workers: int | None = Field(default=None, ge=1)
     storage: str | None = None
     max_failures: int = Field(default=3, ge=0)
 
 
-class Budget(BaseModel):
+class Budget(Checked):
     """The user's request.
 
     With several ``targets``, figures are the first one's unless they name another: ``latency@phone``. A recipe has one
@@ -108,17 +131,16 @@ class Budget(BaseModel):
     need not be said, the model knows it; said, it is checked.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
     task: Task | None = None
     targets: tuple[Target, ...] = Field(default=(Target(),), min_length=1)
-    limits: dict[str, float | str] = {}
+    limits: dict[str, float | str] = Field(default={})
     optimize: dict[str, float]
     space: str | dict[str, Any] = "default"
     search: SearchLimits = SearchLimits()
     ray: RayOptions | None = None
-    plugins: dict[str, tuple[str, ...]] = {"objectives": ()}
+    plugins: dict[str, tuple[str, ...]] = Field(default={"objectives": ()})
 
     @field_validator("targets", mode="before")
     @classmethod
@@ -239,9 +261,10 @@ class Budget(BaseModel):
     @property
     def identity(self) -> str:
         """Hash of everything that decides what a trial's result means; trials and time may change on resume."""
+        earlier = set() if self.search.confirm else {"confirm"}  # runs of earlier versions held nothing back
         left_out: Any = {
             "ray": True,
-            "search": {"trials", "time", "leave_one_out", "explore_share"},
+            "search": {"trials", "time", "leave_one_out", "explore_share", "without"} | earlier,
             "targets": {"__all__": REACHING},
             # Runs of earlier versions knew none of these.
             "model": {"expected_accuracy"}
@@ -271,11 +294,21 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", d
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
-    data = budget.data.resolved(data_root or folder)
+    data = resolve_data(budget.data, data_root or folder)
     resolved = {"model": budget.model.resolved(folder), "data": data, "space": space}
     budget = budget.model_copy(update=resolved)
     _check_task(budget)
     return budget
+
+
+def read_budget(given: Budget | str | Path | Mapping[str, Any]) -> Budget:
+    """A budget as a caller gives it (a value, a file, plain values), with its plug-ins loaded and paths absolute."""
+    if isinstance(given, str | Path):
+        return Budget.read(given)
+    if not isinstance(given, Budget | Mapping):
+        rule = "a budget is a YAML file, a mapping, or sousvit.Budget(...)"
+        raise UserError(rule, repr(given), "give one of these, or call sousvit.compress")
+    return make_budget(given.model_dump(mode="json") if isinstance(given, Budget) else given, Path())
 
 
 def _check_task(budget: Budget) -> None:

@@ -82,7 +82,8 @@ class Engine:
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
         self._promotions = Promotions(budget, archive, policy)
-        self._fan_out = FanOut(archive, proposals.space, policy)
+        self._without = frozenset(budget.search.without)
+        self._fan_out = FanOut(archive, proposals.space, policy, self._without)
         self._untrained = UntrainedResults(archive)
         #: Further settings of single techniques, asked in between.
         self._later: deque[Recipe] = deque()
@@ -230,6 +231,8 @@ class Engine:
 
     def _gated(self, trial: Trial) -> Trial | None:
         """The trial as gated, if shapes alone break a limit or its deployment never pays."""
+        if "gates" in self._without:
+            return None
         if trial.origin == "proposed" and self._fan_out.is_dominated(trial.parsed):
             message = "gated: every model that was deployed so was better off with another deployment"
             return replace(trial, status="gated", message=message)
@@ -248,6 +251,8 @@ class Engine:
 
     def _rivals(self, trial: Trial) -> tuple[dict[str, float], ...]:
         """The front so far; for a single technique that of singles, because the best single is part of the answer."""
+        if "gates" in self._without:
+            return ()
         return self._archive.rivals(self.goals, singles_only=trial.is_single)
 
     def rungs_of(self, job: Job) -> list[float]:
@@ -312,6 +317,8 @@ class Engine:
         Deployments come first: they need no training, and whatever is worse than one of them is not trained.
         The singles' further settings are asked in between the proposer's own recipes.
         """
+        if "starters" in self._without:
+            return
         space, trials = self._proposals.space, self._budget.search.trials
         deploys, singles, more = single_recipes(space, self._shape)
         # A third of a small budget at most: the search itself must have its share.

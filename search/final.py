@@ -1,4 +1,4 @@
-"""The final answer of a search: chosen, measured again, then judged on images that the choice never saw."""
+"""The final answer of a search: chosen, confirmed, then judged on images that the choice never saw."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.archive import Archive
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.executor import Executor, MakeTable, Verify
+from sousvit.search.confirmation import confirmed_answer
+from sousvit.search.executors.executor import Executor, MakeTable
 from sousvit.search.goals import Goals
-from sousvit.search.results import Answer, Row, choose
-from sousvit.search.trial import Trial, encode
-from sousvit.specs import DataSpec
-
-#: How often the best feasible recipe may fail its last check before the search gives up on feasibility.
-VERIFICATIONS = 5
+from sousvit.search.results import Answer, judged
+from sousvit.search.trial import Trial
+from sousvit.search.verdict import HELD_BACK, hangs_on_images
+from sousvit.specs import LEAST_PART, DataSpec
 
 
 def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, callback: Callback) -> Answer:
-    """Choose, verify the choice by measuring it again, then judge it (and its parts) on the test split."""
-    answer = _verified(archive, goals, executor, callback)
+    """Choose, confirm the choice, then judge it (and its parts) on the test split."""
+    answer = confirmed_answer(archive, goals, budget.search.confidence, executor, callback)
     if answer.chosen is None:
-        return answer
+        return judged(answer, budget)
     before = archive.test_answers
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
         archive.append("test_read", recipe=answer.chosen.recipe)
@@ -40,42 +39,42 @@ def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Execu
         archive.append("test_told")
     if table.contact_sheet is not None:
         write_atomic(archive.folder / CONTACT_SHEET, table.contact_sheet)
-    notes = _notes(answer, table.rows, goals) + _notes_on_data(budget.data) + table.notes
+    answer = judged(replace(answer, rows=table.rows, images=table.images), budget)
+    notes = _notes(answer, goals) + _notes_on_confirmation(answer, archive, budget)
+    notes += _notes_on_data(budget.data, answer.images) + table.notes
     if before:
         notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)
     if table.skipped:
         notes += (f"building the parts took as long as the search was given; left out: {', '.join(table.skipped)}",)
-    return replace(answer, rows=table.rows, notes=notes)
+    return replace(answer, notes=notes)
 
 
-def _notes_on_data(data: DataSpec) -> tuple[str, ...]:
+def _notes_on_confirmation(answer: Answer, archive: Archive, budget: Budget) -> tuple[str, ...]:
+    """Whether the answer was confirmed on images that no trial was judged on, where a limit hangs on images."""
+    if not answer.feasible or not any(hangs_on_images(name) for name in budget.limits):
+        return ()
+    found = answer.confirmation
+    where = budget.data.validation_name
+    if archive.base is None or not archive.base.num_unseen or found is None:
+        if not budget.search.confirm:
+            return (f"nothing of {where} was held back (confirm: 0), so the choice was not confirmed",)
+        least = f"both parts need {LEAST_PART}"
+        return (f"too few images of {where} to hold some back ({least}), so the choice was not confirmed",)
+    if found.holds:
+        return ()
+    broken = budget.goals().at_least(found.confidence).explain(found.values, measured_only=True)
+    where = f"the {found.num_images} {HELD_BACK}"
+    return (f"not confirmed on {where}, nor was any other of {found.tried} tried: {'; '.join(broken)}",)
+
+
+def _notes_on_data(data: DataSpec, images: str = "") -> tuple[str, ...]:
     """What the figures can say where there are no labels."""
     if data.kind == "labelled":
         return ()
     known = f"the search knew no labels: it judged agreement with the base on {data.validation_name}"
-    if data.kind == "none" or data.has_test:
+    if not data.final_is_validation or images == HELD_BACK:
         return (known,)
     return known, "the table is on the images that the recipe was chosen by, which flatters it: check it on others"
-
-
-def _verified(archive: Archive, goals: Goals, executor: Executor, callback: Callback) -> Answer:
-    """The best recipe that holds the limits when it is measured again; the nearest miss where none does."""
-    answer = choose(archive, goals)
-    for _ in range(VERIFICATIONS):
-        if answer.chosen is None or not answer.feasible:
-            return answer
-        again = executor.call(Verify(answer.chosen.recipe, answer.chosen.fidelity))
-        broken = goals.violations(again, measured_only=True)
-        if not broken:
-            return answer
-        callback.on_message(f"the best recipe broke {', '.join(broken)} when measured again; taking the next")
-        said = "; ".join(goals.explain(again, measured_only=True))
-        archive.append("rejected", key=answer.chosen.key, values=encode(again), broken=list(broken), said=said)
-        answer, last = choose(archive, goals), answer
-    if not answer.feasible:
-        return answer
-    callback.on_message(f"{VERIFICATIONS} recipes in a row broke a limit when measured again; giving up")
-    return replace(last, feasible=False, violated=(f"measured again: {said}",))
 
 
 def _seems_better(chosen: Trial) -> bool:
@@ -84,11 +83,11 @@ def _seems_better(chosen: Trial) -> bool:
     return drop is not None and drop.high is not None and drop.high < 0
 
 
-def _notes(answer: Answer, rows: tuple[Row, ...], goals: Goals) -> tuple[str, ...]:
+def _notes(answer: Answer, goals: Goals) -> tuple[str, ...]:
     notes = []
-    test = next((row.values for row in rows if row.role == "recipe"), {})
+    test = {} if answer.row is None else answer.row.values
     broken = "; ".join(goals.at_confidence(0.5).explain(test, measured_only=True))
-    noisy = [row.role for row in rows if row.noisy]
+    noisy = [row.role for row in answer.rows if row.noisy]
     if noisy:
         notes.append(f"the machine was busy while {', '.join(noisy)} was timed: measure again before you rely on it")
     if answer.feasible and broken:

@@ -55,6 +55,11 @@ class Goals:
         """The same goals with limits that a figure must hold at another one-sided level; 0.5 is the figure itself."""
         return Goals((replace(limit, confidence=confidence) for limit in self.limits), self.weights, self.base)
 
+    def at_least(self, confidence: float) -> Goals:
+        """The same goals with limits that must hold at this one-sided level, or at their own where that is higher."""
+        surer = (replace(limit, confidence=max(confidence, limit.confidence)) for limit in self.limits)
+        return Goals(surer, self.weights, self.base)
+
     # Limits
 
     def holds(self, values: Values) -> bool:

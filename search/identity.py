@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sousvit.data.layout import expand
 from sousvit.errors import UserError
 from sousvit.files import files_hash, write_atomic
 from sousvit.search.budget import Budget
-from sousvit.specs import NO_DATA
+from sousvit.specs import NO_DATA, paths_of
 
 #: In the run folder: what each input was.
 INPUTS_FILE = "inputs.json"
@@ -59,8 +60,9 @@ def require_same_inputs(budget: Budget, folder: Path) -> None:
 def _inputs(budget: Budget) -> Iterator[tuple[str, Path]]:
     """Every input that lies on this machine, by the key that names it."""
     data = budget.data
-    given = {"model.checkpoint": budget.model.checkpoint, "data.root": data.root, "data.train": data.train}
-    given |= {"data.test": data.test, "data.validation": data.validation}
+    given: dict[str, object] = {"model.checkpoint": budget.model.checkpoint, "data.root": data.root}
+    for part in ("train", "test", "validation"):
+        given |= _part(f"data.{part}", getattr(data, part))
     given |= {f"data.images {number}": entry for number, entry in enumerate(data.images or ())}
     for kind, references in budget.plugins.items():
         given |= {f"plugins.{kind} {number}": entry for number, entry in enumerate(references)}
@@ -70,6 +72,19 @@ def _inputs(budget: Budget) -> Iterator[tuple[str, Path]]:
         path = _code(entry) if role.startswith("plugins") else Path(entry)
         if path is not None and path.exists():
             yield role, path
+
+
+def _part(role: str, given: object) -> dict[str, str]:
+    """The paths of a part of the data, globs spelt out; a single one has the part's own name."""
+    paths = [str(path) for entry in paths_of(given) if entry != NO_DATA for path in _there(entry)]
+    return {role: paths[0]} if len(paths) == 1 else {f"{role} {number}": path for number, path in enumerate(paths)}
+
+
+def _there(given: str) -> list[Path]:
+    try:
+        return expand(given)
+    except UserError:  # it lies on another machine
+        return []
 
 
 def _code(reference: str) -> Path | None:

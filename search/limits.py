@@ -92,7 +92,7 @@ class Limit:
 
     def phrase(self, value: Measurement | None) -> str:
         """For instance ``latency_ratio 0.41, limit <= 0.25``; with the judged end where it is not the figure itself."""
-        bound = f"limit {self._bound}"
+        bound = f"limit {self.condition}"
         if value is None:
             return f"{self.name} was not measured, {bound}"
         judged = self.cautious(value)
@@ -100,10 +100,11 @@ class Limit:
         return f"{self.name} {value.value:.4g}{sure}, {bound}"
 
     def __str__(self) -> str:
-        return f"{self.name} {self._bound}"
+        return f"{self.name} {self.condition}"
 
     @property
-    def _bound(self) -> str:
+    def condition(self) -> str:
+        """Such as ``<= 2 MB``."""
         unit = get_objective(self.name).unit
         plain = unit in ("share", "ratio", "")
         return f"{'>=' if self.maximise else '<='} {self.bound:g}{'' if plain else f' {unit}'}"

@@ -1,4 +1,4 @@
-"""A user's own classes, named under ``plugins`` in a budget: which kinds there are, and how they are loaded.
+"""A user's own classes, named under ``plugins`` in a budget or on a command: which kinds there are, how they load.
 
 Whoever reads a budget loads them, so every process that works for a search does: the driver and each worker, on this
 machine or another.
@@ -6,15 +6,17 @@ machine or another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sousvit.data.formats.format import FORMATS
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.objectives.devices.open import DEVICES
 from sousvit.objectives.objective import OBJECTIVES
 from sousvit.objectives.runtimes.runtime import RUNTIMES
-from sousvit.registry import Registry, absolute_reference
+from sousvit.registry import Registry, absolute_reference, classes_of, load_class
+from sousvit.schema import read_yaml
 from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.export.exporter import EXPORTERS
 from sousvit.spaces.technique import TECHNIQUES
@@ -25,6 +27,7 @@ KINDS: dict[str, tuple[Registry[Any], ...]] = {
     "techniques": (TECHNIQUES,),
     "runtimes": (RUNTIMES, EXPORTERS),
     "devices": (DEVICES,),
+    "formats": (FORMATS,),
     "proposers": (PROPOSERS,),
 }
 
@@ -53,3 +56,28 @@ def load_plugins(given: Any, folder: Path) -> dict[str, tuple[str, ...]]:
             for reference in found.get(kind, ()):
                 registry.load(reference)
     return found
+
+
+def load_named(names: Iterable[str | Path]) -> None:
+    """Import, check and register what a command names, which need not say the kind.
+
+    Args:
+        names: a Python file, of which every class of a kind is taken; one class, as ``file.py:ClassName`` or
+            ``package.module:ClassName``; or a budget, of which what stands under ``plugins`` is taken.
+
+    Raises:
+        UserError: nothing is there, it is of no kind, or it breaks its contract.
+    """
+    for name in map(str, names):
+        path = Path(name)
+        if path.suffix in (".yaml", ".yml"):
+            load_plugins(read_yaml(path).get("plugins") or {}, path.parent)
+            continue
+        found = classes_of(path) if path.suffix == ".py" else [load_class(name, "named")]
+        known = [(kind, one) for one in found for kind in KINDS if KINDS[kind][0].takes(one)]
+        if not known:
+            rule = f"a plug-in derives from the contract of one of {', '.join(KINDS)}"
+            raise UserError(rule, f"none in {name}", "see docs/extending.md")
+        for kind, one in known:
+            place = f"{path}:{one.__name__}" if path.suffix == ".py" else name
+            load_plugins({kind: [place]}, Path())

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.trial import Trial, decode, encode
+from sousvit.search.verdict import HELD_BACK, JudgedLimit, Status, judge_limits, status_of
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,43 @@ class FinalTable:
         skipped: rows left out because building the others took as long as the search was given.
         contact_sheet: a PNG of the images that the recipe was built from, where they are synthesised.
         notes: what reading the data dropped or changed.
+        images: what the rows were judged on.
     """
 
     rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()
     contact_sheet: bytes | None = None
     notes: tuple[str, ...] = ()
+    images: str = ""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What was found of an answer when it was measured again, on images that no trial was judged on.
+
+    Attributes:
+        values: its figures, those that hang on images only where some were held back.
+        confidence: one-sided level at which every limit had to hold: the more recipes were tried on the same images,
+            the higher.
+        tried: how many were, this one included.
+        num_images: that were held back.
+        holds: whether every limit did.
+    """
+
+    values: dict[str, Measurement]
+    confidence: float
+    tried: int
+    num_images: int
+    holds: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "values": encode(self.values)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Confirmation:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**plain, "values": decode(plain["values"])})
 
 
 @dataclass(frozen=True)
@@ -65,11 +97,15 @@ class Answer:
     """What a budget gets.
 
     Attributes:
-        feasible: whether the recipe holds every limit (on validation).
+        feasible: whether the recipe held every limit in the search (on validation), and what it costs also when it was
+            measured again.
         chosen: the returned trial, or the nearest miss; None when nothing finished at all.
         violated: per broken limit a phrase with the value and the bound.
         rows: the final table; empty when only the archive was asked.
         notes: what a reader must know besides.
+        confirmation: what was found when it was measured again.
+        images: what the rows were judged on.
+        limits: every limit with its figure and whether it was shown to hold, see :mod:`.verdict`.
     """
 
     feasible: bool
@@ -79,11 +115,32 @@ class Answer:
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
     cost: dict[str, float] = field(default_factory=dict)
+    confirmation: Confirmation | None = None
+    images: str = ""
+    limits: tuple[JudgedLimit, ...] = ()
+
+    @property
+    def row(self) -> Row | None:
+        """The recipe's row of the final table, where it was measured."""
+        return next((row for row in self.rows if row.role == "recipe"), None)
+
+    @property
+    def status(self) -> Status:
+        """Whether the recipe holds the limits.
+
+        ``holds``: it did in the search, and on images that no trial was judged on, each at the budget's confidence.
+        ``not shown on the test split``: it did in the search, but was not judged on such images, or did not hold there
+        as surely. ``infeasible``: no recipe held every limit; the nearest miss is returned.
+        """
+        return status_of(self.feasible, self.limits, self.row is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "status": "feasible" if self.feasible else "infeasible",
+            "status": self.status,
+            "limits": [limit.to_dict() for limit in self.limits],
+            "confirmation": None if self.confirmation is None else self.confirmation.to_dict(),
+            "images": self.images,
             "recipe": None if self.chosen is None else self.chosen.to_dict(),
             "single": None if self.single is None else self.single.to_dict(),
             "violated": list(self.violated),
@@ -99,17 +156,34 @@ class Answer:
         def trial(name: str) -> Trial | None:
             return None if plain[name] is None else Trial.from_dict(plain[name])
 
-        rows = tuple(Row.from_dict(row) for row in plain["rows"])
-        feasible = plain["status"] == "feasible"
+        confirmation = plain.get("confirmation")
         return cls(
-            feasible,
+            plain["status"] != "infeasible",
             trial("recipe"),
             trial("single"),
             tuple(plain["violated"]),
-            rows,
+            tuple(Row.from_dict(row) for row in plain["rows"]),
             tuple(plain["notes"]),
             plain["cost"],
+            None if confirmation is None else Confirmation.from_dict(confirmation),
+            plain.get("images", ""),
+            tuple(JudgedLimit.from_dict(limit) for limit in plain.get("limits", ())),
         )
+
+
+def judged(answer: Answer, budget: Budget) -> Answer:
+    """The answer with the verdict on every limit, by the surest figures that there are."""
+    row, data = answer.row, budget.data
+    if row is None:
+        figures = {} if answer.chosen is None else answer.chosen.values
+        limits = judge_limits(budget.hard_limits, figures, data.validation_name, unseen=False, measured_again=False)
+        return replace(answer, limits=limits)
+    images = answer.images or data.final_name
+    again, asked = answer.confirmation, budget.hard_limits
+    if images == HELD_BACK and again is not None:  # the same images, on which several recipes may have been tried
+        asked = tuple(replace(limit, confidence=again.confidence) for limit in asked)
+    unseen = images != data.validation_name
+    return replace(answer, limits=judge_limits(asked, row.values, images, unseen, measured_again=True))
 
 
 def choose(archive: Archive, goals: Goals) -> Answer:
@@ -154,10 +228,11 @@ def phrases(trial: Trial, goals: Goals) -> tuple[str, ...]:
 def recipe_yaml(answer: Answer, budget: Budget) -> str:
     """The text of ``recipe.yaml``: all that ``sousvit apply`` needs, and what was measured."""
     assert answer.chosen is not None
-    test = next((row for row in answer.rows if row.role == "recipe"), None)
+    test = answer.row
     content: dict[str, Any] = {
-        "status": "feasible" if answer.feasible else "infeasible",
+        "status": answer.status,
         **({} if answer.feasible else {"violated": list(answer.violated)}),
+        "limits": {limit.name: _short_limit(limit) for limit in answer.limits},
         "recipe": answer.chosen.recipe,
         "fidelity": answer.chosen.fidelity,
         "seed": answer.chosen.seed,
@@ -169,6 +244,13 @@ def recipe_yaml(answer: Answer, budget: Budget) -> str:
     }
     head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
     return head + yaml.safe_dump(content, sort_keys=False)
+
+
+def _short_limit(limit: JudgedLimit) -> dict[str, Any]:
+    value = Measurement(math.nan if limit.value is None else limit.value, limit.low, limit.high)
+    figure = None if limit.value is None else plain_values({"figure": value})["figure"]
+    where = {"images": limit.images} if limit.images else {}
+    return {"limit": limit.bound, "figure": figure, **where, "verdict": limit.verdict, "holds": limit.holds}
 
 
 def plain_values(values: Mapping[str, Measurement]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
-from sousvit.search.results import Answer, choose, choose_among
+from sousvit.search.results import Answer, choose, choose_among, judged
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
@@ -44,7 +44,7 @@ def answer_other_budget(folder: Path, asked: Path | Mapping[str, Any]) -> tuple[
     other = read_other(own, asked, FIXED)
     assert archive.base is not None
     require_measured([*other.optimize, *other.limits], archive.base.values)
-    return choose(archive, other.goals(archive.base.values)), other
+    return judged(choose(archive, other.goals(archive.base.values)), other), other
 
 
 def read_other(own: Budget, asked: Path | Mapping[str, Any], fixed: Sequence[str]) -> Budget:
@@ -148,7 +148,7 @@ def _measured(
 
 
 def _answer(trials: list[Trial], base: BaseRecord, budget: Budget) -> Answer:
-    return choose_among(trials, budget.goals(base.values))
+    return judged(choose_among(trials, budget.goals(base.values)), budget)
 
 
 def _moved(trial: Trial, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> Trial:
@@ -190,6 +190,10 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     if seed != budget.search.seed:  # trained with another seed, a recipe is another model
         received = f"{budget.search.seed}, {seed} in {earlier.name}"
         raise UserError("a search continues from a run with the same seed", received, f"search with --seed {seed}")
+    share = own.search.confirm
+    if share != budget.search.confirm:  # its trials were judged on images that this search would hold back
+        rule, received = "a search continues from a run that held back the same images", f"confirm: {share}"
+        raise UserError(rule, f"{received} in {earlier.name}", f"write search: {{confirm: {share}}}")
     for name in MEASURED_WITH:
         if own.part(name) != budget.part(name):
             raise UserError(
@@ -215,6 +219,8 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
         archive.add(replace(trial, source=trial.source or earlier.name, artifact="", number=None))
     if old.test_answers and not archive.test_answers:
         archive.append("test_told", answers=old.test_answers, source=earlier.name)
+    if old.num_tried and not archive.num_tried:
+        archive.append("tried", recipes=old.num_tried, source=earlier.name)
     archive.append("base", base=old.base.to_dict())  # last: without it a crash before here starts over
     return len(complete)
 

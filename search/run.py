@@ -144,7 +144,7 @@ def _explore(
     if archive.base is None:
         archive.append("base", base=base.to_dict())
         note_inputs(budget, archive.folder)
-    _check_measured(budget, base)
+    check_measured(budget, base)
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
     callback.on_start(base, space, left_out)
@@ -199,7 +199,12 @@ class _WithStudy(Callback):
         self._callback.on_trial(trial, counts)
 
 
-def _check_measured(budget: Budget, base: BaseRecord) -> None:
+def check_measured(budget: Budget, base: BaseRecord) -> None:
+    """Hold the budget against the base's figures.
+
+    Raises:
+        UserError: an objective was not measured, or a limit is in another unit or out of reach.
+    """
     missing = [name for name in {*budget.optimize, *budget.limits} if name not in base.values]
     if missing:
         raise UserError(

@@ -185,6 +185,8 @@ def run_survey(
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
     """
     callback = callback or Callback()
+    # No answer is chosen, so there is none to confirm.
+    budget = budget.model_copy(update={"search": budget.search.model_copy(update={"confirm": 0.0})})
     with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, f"study {budget.identity}")
         # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.

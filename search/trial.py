@@ -151,7 +151,8 @@ class BaseRecord:
     ``shape`` is the plain form of a :data:`sousvit.spaces.shape.ModelShape`; ``export_error`` is the relative error of
     the exported predictions; ``fingerprint`` is of its weights and of the data that the search sees; ``timings`` are
     the plain forms of its :class:`sousvit.objectives.timing.Timing` by target. ``machine`` are the facts of the first
-    target's device, with those of all by target under ``devices``.
+    target's device, with those of all by target under ``devices``. ``num_unseen`` is how many validation images no
+    trial is judged on.
     """
 
     values: dict[str, Measurement]
@@ -160,6 +161,7 @@ class BaseRecord:
     export_error: float = 0.0
     fingerprint: str = ""
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_unseen: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -170,6 +172,7 @@ class BaseRecord:
             "export_error": self.export_error,
             "fingerprint": self.fingerprint,
             "timings": self.timings,
+            "num_unseen": self.num_unseen,
         }
 
     @classmethod

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from sousvit import techniques
     from sousvit.api import Search, compress, survey
     from sousvit.errors import TrialError, UserError
+    from sousvit.initial import init
     from sousvit.models.preprocess import Preprocess
+    from sousvit.objectives.conformance import check_objective
+    from sousvit.objectives.devices.conformance import check_device
+    from sousvit.objectives.devices.machine import machine_facts
     from sousvit.objectives.objective import Measurement, Objective
+    from sousvit.objectives.runtimes.conformance import check_runtime
     from sousvit.objectives.targets.target import Target
     from sousvit.plugins import (
         register_device,
@@ -32,12 +37,17 @@ if TYPE_CHECKING:
     from sousvit.runs import Run, list_runs, open_run
     from sousvit.search.budget import Budget
     from sousvit.search.callbacks import Callback
+    from sousvit.search.proposers.conformance import check_proposer
+    from sousvit.spaces.conformance import check_technique
     from sousvit.spaces.export.artifact import Artifact
     from sousvit.spaces.recipe import Recipe, Step
+    from sousvit.spaces.space import read_space
     from sousvit.specs import DataSpec as Data
     from sousvit.specs import ModelSpec as Model
     from sousvit.tools import (
         build,
+        check,
+        import_model,
         list_objectives,
         list_proposers,
         list_spaces,
@@ -45,7 +55,10 @@ if TYPE_CHECKING:
         list_techniques,
         measure,
         replay,
+        schema,
+        verify,
     )
+    from sousvit.workshop import Workshop
 
 __version__ = "0.1.0"
 
@@ -66,24 +79,37 @@ __all__ = [
     "Target",
     "TrialError",
     "UserError",
+    "Workshop",
     "build",
+    "check",
+    "check_device",
+    "check_objective",
+    "check_proposer",
+    "check_runtime",
+    "check_technique",
     "compress",
+    "import_model",
+    "init",
     "list_objectives",
     "list_proposers",
     "list_runs",
     "list_spaces",
     "list_targets",
     "list_techniques",
+    "machine_facts",
     "measure",
     "open_run",
+    "read_space",
     "register_device",
     "register_objective",
     "register_proposer",
     "register_runtime",
     "register_technique",
     "replay",
+    "schema",
     "survey",
     "techniques",
+    "verify",
 ]
 
 #: Module by public name; a name of another there stands behind the colon.
@@ -104,23 +130,36 @@ _PLACES = {
     "Target": "sousvit.objectives.targets.target",
     "TrialError": "sousvit.errors",
     "UserError": "sousvit.errors",
+    "Workshop": "sousvit.workshop",
     "build": "sousvit.tools",
+    "check": "sousvit.tools",
+    "check_device": "sousvit.objectives.devices.conformance",
+    "check_objective": "sousvit.objectives.conformance",
+    "check_proposer": "sousvit.search.proposers.conformance",
+    "check_runtime": "sousvit.objectives.runtimes.conformance",
+    "check_technique": "sousvit.spaces.conformance",
     "compress": "sousvit.api",
+    "init": "sousvit.initial",
+    "import_model": "sousvit.tools",
     "list_objectives": "sousvit.tools",
     "list_proposers": "sousvit.tools",
     "list_runs": "sousvit.runs",
     "list_spaces": "sousvit.tools",
     "list_targets": "sousvit.tools",
     "list_techniques": "sousvit.tools",
+    "machine_facts": "sousvit.objectives.devices.machine",
     "measure": "sousvit.tools",
     "open_run": "sousvit.runs",
+    "read_space": "sousvit.spaces.space",
     "register_device": "sousvit.plugins",
     "register_objective": "sousvit.plugins",
     "register_proposer": "sousvit.plugins",
     "register_runtime": "sousvit.plugins",
     "register_technique": "sousvit.plugins",
     "replay": "sousvit.tools",
+    "schema": "sousvit.tools",
     "survey": "sousvit.api",
+    "verify": "sousvit.tools",
 }
 
 

@@ -13,10 +13,10 @@ from sousvit.plugins import objectives_input, space_input, techniques_input
 from sousvit.result import Result
 from sousvit.runs import Run, folder_of, starting
 from sousvit.schema import validated
-from sousvit.search.budget import Budget, SearchLimits, make_budget
+from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
 from sousvit.search.callbacks import Callback, Callbacks
-from sousvit.search.executors.local import end_if_rerun
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
+from sousvit.search.executors.spawn import end_if_rerun
 from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Search:
         earlier: str | Path | None = None,
     ) -> None:
         end_if_rerun()
-        self.budget = _budget(budget)
+        self.budget = read_budget(budget)
         self.executor = executor or ("local" if self.budget.ray is None else "ray")
         _require_executor(self.executor)
         self.folder = folder_of(run, _name_of(budget))
@@ -217,7 +217,7 @@ def survey(
 
     end_if_rerun()
     _require_executor(executor)
-    asked, folder = _budget(budget), folder_of(run, f"{_name_of(budget)}-survey")
+    asked, folder = read_budget(budget), folder_of(run, f"{_name_of(budget)}-survey")
     told = Callbacks(callbacks)
     with starting(folder):
         archive = run_survey(asked, folder, lambda b, f: open_executor(executor, b, f, told.on_progress), told)
@@ -225,13 +225,6 @@ def survey(
     found = Run(folder, asked, archive)
     told.on_end(found)
     return found
-
-
-def _budget(budget: Budget | str | Path | Mapping[str, Any]) -> Budget:
-    """Checked, with its plug-ins loaded and paths absolute."""
-    if isinstance(budget, str | Path):
-        return Budget.read(budget)
-    return make_budget(budget.model_dump(mode="json") if isinstance(budget, Budget) else budget, Path())
 
 
 def _name_of(given: Any) -> str:

@@ -33,7 +33,9 @@ class UserError(ValueError):
             parts.append(f"received {received}")
         if action:
             parts.append(action.rstrip("."))
-        super().__init__(" ".join("; ".join(parts).split()))
+        text = " ".join("; ".join(parts).split())
+        # File names that are no text cannot be printed: what stands for their bytes is replaced.
+        super().__init__(text.encode("utf-8", "replace").decode())
 
     def __reduce__(self) -> tuple[type, tuple[str, str | None, str]]:
         # As text: what was received (an exception, a parser node) may not pickle, and workers send errors home.

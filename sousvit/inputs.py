@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.data.formats.format import format_of
+from sousvit.data.layout import PART_NAMES, expand, parts_below, resolve_data
 from sousvit.errors import UserError
 from sousvit.models.preprocess import WHOLE_IMAGE, Preprocess
 from sousvit.schema import validated
@@ -27,7 +29,8 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
     """A model as a specification; its weights are written into ``folder`` where it is a module.
 
     Args:
-        model: an ``nn.Module``, a timm name, a ``.safetensors`` path, a :class:`ModelSpec` or its values.
+        model: an ``nn.Module`` of timm, of ``transformers`` or any other, a timm name, a checkpoint of any form, a
+            :class:`ModelSpec` or its values.
         factory: ``package.module:function`` that makes such a module.
 
     Returns:
@@ -36,14 +39,15 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
     Raises:
         UserError: none of these, or wrong.
     """
-    if isinstance(model, str | Path | Mapping | ModelSpec):
+    if isinstance(model, str | os.PathLike | Mapping | ModelSpec):
         if factory is not None:
             raise UserError("a factory makes the module that is given", f"{factory} and no module", "remove factory")
-        return validated(ModelSpec, model, "model").resolved(Path()), None
+        given = Path(model) if isinstance(model, os.PathLike) else model
+        return validated(ModelSpec, given, "model").resolved(Path()), None
     from torch import nn
 
     if not isinstance(model, nn.Module):
-        action = "give an nn.Module, timm's name, a .safetensors file or sousvit.Model(...)"
+        action = "give an nn.Module, timm's name, a checkpoint's path or sousvit.Model(...)"
         raise UserError("a model is a module, or names one", type(model).__name__, action)
     from sousvit.models.module import adopt
 
@@ -51,63 +55,82 @@ def model_input(model: Any, folder: Path, factory: str | None = None) -> tuple[M
 
 
 def data_input(train: Any, validation: Any, test: Any, folder: Path) -> DataSpec:
-    """Data as a specification; torch data sets are written into ``folder``.
+    """Data as a specification; data sets in memory are written into ``folder``.
 
     Args:
-        train: a path, a torch Dataset, a :class:`DataSpec` (or its values) that describes all parts, or None.
-        validation: a path, a Dataset, a share or count of the training images, or None for the usual share.
-        test: a path, a Dataset or None.
+        train: a path or several, a data set (of torch or Hugging Face), a ``DatasetDict`` or :class:`DataSpec` (or its
+            values) that holds all parts, or None.
+        validation: a path or several, a data set, a share or count of the training images, or None for the usual share.
+        test: a path or several, a data set or None.
 
     Raises:
-        UserError: none of these, or parts in different formats.
+        UserError: none of these.
     """
     if isinstance(train, DataSpec | Mapping):
-        if validation is not None or test is not None:
+        parts = _parts_of_dictionary(train)
+        if test is not None or (validation is not None and (not parts or "validation" in parts)):
             raise UserError(
                 "train as a description names all parts of the data", "validation or test beside it", "name it there"
             )
-        return validated(DataSpec, train, "data").resolved(Path())
+        if not parts:
+            return resolve_data(validated(DataSpec, train, "data"), Path())
+        train, test, validation = parts["train"], parts.get("test"), parts.get("validation", validation)
     values: dict[str, Any] = {}
-    formats: dict[str, str] = {}
+    formats: set[str | None] = set()
     for part, given in (("train", train), ("validation", validation), ("test", test)):
         if part == "validation" and isinstance(given, int | float | Mapping):
             values[part] = given
         elif given is not None:
-            path, formats[part] = _part(given, part, folder)
-            values[part] = str(path)
-    if len(set(formats.values())) > 1:
-        found = ", ".join(f"{part} {kind}" for part, kind in formats.items())
-        raise UserError("all parts of the data have one format", found, "give all as files, or all as data sets")
-    values["format"] = next(iter(formats.values()), NO_DATA)
-    if formats and "train" not in formats:
+            values[part], found = _part(given, part, folder)
+            formats |= found
+    values["format"] = NO_DATA if not formats else formats.pop() if len(formats) == 1 else None
+    if values["format"] != NO_DATA and "train" not in values:
         values["train"] = NO_DATA
-    return validated(DataSpec, values, "data").resolved(Path())
+    return resolve_data(validated(DataSpec, values, "data"), Path())
 
 
-def _part(given: Any, part: str, folder: Path) -> tuple[Path, str]:
-    """Where a part lies now, and in which format."""
+def _parts_of_dictionary(given: Any) -> dict[str, Any]:
+    """The parts of a ``datasets.DatasetDict`` by our names; nothing of any other mapping.
+
+    Raises:
+        UserError: it has no part for training.
+    """
+    from sousvit.data.hugging_face import is_hugging_face
+
+    if not isinstance(given, Mapping) or not given or not all(map(is_hugging_face, given.values())):
+        return {}
+    found = {part: given[name] for part, names in PART_NAMES.items() for name in reversed(names) if name in given}
+    if "train" not in found:
+        rule = "a dictionary of data sets holds one called train"
+        raise UserError(rule, ", ".join(map(str, given)), "give the parts as train=, validation=, test=")
+    return found
+
+
+def _part(given: Any, part: str, folder: Path) -> tuple[str | tuple[str, ...], set[str | None]]:
+    """Where a part lies now, and in which formats; None where its parts only tell."""
     if isinstance(given, str | os.PathLike):
-        path = Path(given).expanduser().resolve()
-        return path, _format_of(path)
+        path = str(Path(given).expanduser().resolve())
+        return path, _formats_of(path)
+    if isinstance(given, list | tuple) and given and all(isinstance(one, str | os.PathLike) for one in given):
+        paths = tuple(str(Path(one).expanduser().resolve()) for one in given)
+        return paths, {name for path in paths for name in _formats_of(path)}
     from sousvit.data.dataset import is_dataset, write_dataset
+    from sousvit.data.hugging_face import is_hugging_face, write_hugging_face
 
+    if is_hugging_face(given):
+        return str(write_hugging_face(given, folder, part)), {"parquet"}
     if not is_dataset(given):
-        action = "give a folder, a parquet or IDX file, a torch Dataset, or a description {format: ...}"
+        action = "give a path, a torch Dataset, a datasets.Dataset, or a description {format: ...}"
         raise UserError(f"{part} data is a path or a data set", type(given).__name__, action)
-    return write_dataset(given, folder, part), "parquet"
+    return str(write_dataset(given, folder, part)), {"parquet"}
 
 
-def _format_of(path: Path) -> str:
-    if not path.exists():
-        raise UserError("data must exist", path, "correct the path")
-    if path.is_dir():
-        return "parquet" if next(path.glob("*.parquet"), None) is not None else "folder"
-    if path.suffix == ".parquet":
-        return "parquet"
-    if ".idx" in path.name or "-idx" in path.name:
-        return "idx"
-    action = "describe it, for instance train={'format': 'coco', 'train': 'train.json', 'test': 'test.json'}"
-    raise UserError("data by its path alone is a folder, parquet or IDX", path.name, action)
+def _formats_of(path: str) -> set[str | None]:
+    """The formats of what a path stands for; of a folder that holds parts, its parts tell."""
+    found = expand(path)
+    if len(found) == 1 and len(parts_below(found[0], alone=True)) > 1:
+        return {None}
+    return {format_of(one).name for one in found}
 
 
 def preprocess_input(

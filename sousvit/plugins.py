@@ -70,11 +70,7 @@ def register_device(device: type[Device]) -> None:
 def _register(kind: str, given: Any) -> None:
     """Add a class, or an instance as it is, to the registries of its kind."""
     for registry in KINDS[kind]:
-        if isinstance(given, type):
-            registry.register(given)
-        else:
-            registry.check(type(given))
-            registry.add(given.name, given)
+        registry.put(given)
 
 
 def objectives_input(own: Iterable[Any], named: Iterable[str], executor: str) -> list[str]:

@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -129,6 +130,23 @@ class Registry(Generic[T]):
             self._plugins[name] = found
         return self._items[name]
 
+    def known(self, kind: type) -> T | None:
+        """What is registered of a class, ours too; None where it is not."""
+        name = getattr(kind, "name", None)
+        item = self.get(name) if isinstance(name, str) and name in self else None
+        return item if kind in (item, type(item)) else None
+
+    def put(self, given: Any) -> T:
+        """Check and register a class, or an instance as it is; the same one again is harmless.
+
+        Raises:
+            UserError: it breaks the contract, or its name is taken.
+        """
+        if isinstance(given, type) or self._classes or self._part is not None:
+            return self.register(given if isinstance(given, type) else type(given))
+        self.check(type(given))
+        return self.add(given.name, given)
+
     def check(self, found: type, where: str = "") -> type:
         """``found``, after checking what can be seen of a plug-in's class without making one.
 
@@ -140,7 +158,7 @@ class Registry(Generic[T]):
             f"correct {where or found.__qualname__}",
         )
         held: Any = self._held(found)
-        if not (isinstance(held, type) and issubclass(held, self._base)):
+        if not self.takes(found):
             base, given = self._base, getattr(held, "__name__", repr(held))
             raise UserError(f"{kind} derives from {base.__module__}.{base.__qualname__}", given, action)
         missing = [key for key in ("name", *self._declares) if not hasattr(found, key)]
@@ -156,6 +174,11 @@ class Registry(Generic[T]):
             self._check(found, where)
         return found
 
+    def takes(self, found: type) -> bool:
+        """Whether a class is meant to be of this kind: derived from its base."""
+        held = self._held(found)
+        return isinstance(held, type) and issubclass(held, self._base)
+
     def _held(self, found: Any) -> Any:
         """The class of a plug-in that is held here."""
         return found if self._part is None else getattr(found, self._part, None)
@@ -163,6 +186,11 @@ class Registry(Generic[T]):
     def reference(self, name: str) -> str | None:
         """What :meth:`load` was given for the plug-in called ``name``, its path absolute; None of any other item."""
         return self._references.get(name)
+
+    def references(self) -> list[str]:
+        """What :meth:`load` takes, in another process, for all that was registered here and stands in a file."""
+        found = {**{name: reference_of(kind) for name, kind in self._plugins.items()}, **self._references}
+        return [reference for reference in found.values() if reference is not None]
 
     @property
     def installed(self) -> frozenset[str]:
@@ -213,6 +241,41 @@ class Registry(Generic[T]):
         return item
 
 
+@contextmanager
+def restored(*registries: Registry[Any]) -> Iterator[None]:
+    """What is registered meanwhile is forgotten afterwards."""
+    parts = [(registry, name) for registry in registries for name in ("_items", "_plugins", "_references")]
+    before = [dict(getattr(registry, name)) for registry, name in parts]
+    try:
+        yield
+    finally:
+        for (registry, name), kept in zip(parts, before, strict=True):
+            setattr(registry, name, kept)
+
+
+@contextmanager
+def on_trial(given: Any, *registries: Registry[Any]) -> Iterator[Any]:
+    """A class or an instance as the first registry holds it, registered meanwhile: what a conformance suite checks.
+
+    Raises:
+        AssertionError: it breaks the contract, or another has its name.
+    """
+    kind = given if isinstance(given, type) else type(given)
+    with restored(*registries):
+        try:
+            first, *others = registries
+            held = first.known(kind)
+            if held is None:
+                held = first.put(given)
+                for registry in others:
+                    registry.put(given)
+            elif isinstance(given, kind) and not isinstance(held, type):  # another instance of the same class
+                held = first._items[kind.name] = given  # type: ignore[attr-defined]
+        except UserError as error:
+            raise AssertionError(str(error)) from error
+        yield held
+
+
 def _is_defined_again(known: object, item: object) -> bool:
     """Whether ``item`` is of the same class of an interactive session, whose cell was run once more."""
     before, now = (one if isinstance(one, type) else type(one) for one in (known, item))
@@ -258,19 +321,37 @@ def load_class(reference: str, kind: str, folder: Path | None = None) -> type:
             repr(reference),
             "name the file or module, and the class",
         )
+    found = getattr(_module(place, kind, folder), name, None)
+    if not isinstance(found, type):
+        raise UserError(f"the {kind} plug-in must hold its class", repr(name), f"define it in {place}")
+    return found
+
+
+def classes_of(file: Path) -> list[type]:
+    """The public classes that a Python file defines, in their order.
+
+    Raises:
+        UserError: the file is missing or fails to import.
+    """
+    module = _module(str(file), "named")
+    return [
+        found
+        for name, found in vars(module).items()
+        if isinstance(found, type) and found.__module__ == module.__name__ and not name.startswith("_")
+    ]
+
+
+def _module(place: str, kind: str, folder: Path | None = None) -> ModuleType:
+    """The module that the part of a reference before the colon names, imported."""
     path = ((folder or Path()) / Path(place).expanduser()).resolve() if _is_file(place) else None
     if path is not None and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
     try:
-        module = importlib.import_module(place) if path is None else _module_of_file(path)
+        return importlib.import_module(place) if path is None else _module_of_file(path)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the {kind} plug-in must import", f"{type(error).__name__}: {error}", f"repair {path or place}"
         ) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        raise UserError(f"the {kind} plug-in must hold its class", repr(name), f"define it in {place}")
-    return found
 
 
 def _module_of_file(path: Path) -> ModuleType:

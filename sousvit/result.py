@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import html
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import disk_errors_as_user_errors, write_atomic
-from sousvit.objectives.objective import Measurement, Stage, get_objective
+from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.results import Answer, Row, recipe_yaml
+from sousvit.search.results import Answer, judged, recipe_yaml
 from sousvit.search.trial import quality_of
+from sousvit.search.verdict import Status
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
-
-Status = Literal["holds", "not shown on the test split", "infeasible"]
 
 
 class Result:
@@ -39,7 +37,8 @@ class Result:
     """
 
     def __init__(self, budget: Budget, folder: Path, answer: Answer, load_base: Callable[[], LoadedModel]) -> None:
-        self.budget, self.folder, self.answer = budget, folder, answer
+        # Runs of earlier versions stored no verdicts.
+        self.budget, self.folder, self.answer = budget, folder, answer if answer.limits else judged(answer, budget)
         self._load_base = load_base
 
     @property
@@ -47,43 +46,30 @@ class Result:
         """Whether the recipe holds the limits.
 
         ``holds``: it did in the search, and on images that no trial was judged on, each at the budget's confidence.
-        ``not shown on the test split``: it did in the search, but was not judged on such images, or did not hold there.
-        ``infeasible``: no recipe held every limit in the search; the nearest miss is returned.
+        ``not shown on the test split``: it did in the search, but was not judged on such images, or did not hold there
+        as surely. ``infeasible``: no recipe held every limit in the search; the nearest miss is returned.
         """
-        if not self.answer.feasible:
-            return "infeasible"
-        shown = self._row is not None and bool(self.limits["holds"].all())
-        return "holds" if shown else "not shown on the test split"
+        return self.answer.status
 
     @property
     def limits(self) -> pd.DataFrame:
-        """Every limit by its name: ``bound``, the figure with its 95% interval, whether it ``holds``, on which images.
+        """Every limit by its name: ``bound``, the figure with its 95% interval, on which images, whether it ``holds``.
 
-        ``holds`` is judged at the budget's confidence; ``images`` is empty where a figure hangs on none.
+        ``verdict`` is ``holds``, ``not shown`` (the figure lies within the bound, but not as surely as the budget asks,
+        or it comes from the search itself) or ``broken``; ``images`` is empty where a figure hangs on none.
         """
         import pandas as pd
 
-        data = self.budget.data
-        judged = data.validation_name if self._row is None else data.final_name
-        rows = {}
-        for limit in self.budget.hard_limits:
-            value = self.figures.get(limit.name, Measurement(math.nan))
-            rows[limit.name] = {
-                "bound": f"{'>=' if limit.maximise else '<='} {limit.bound:g}",
-                "value": value.value,
-                "low": value.low,
-                "high": value.high,
-                "holds": limit.violation(value) <= 0,
-                "images": judged if get_objective(limit.name).stage is Stage.TRAINED else "",
-            }
-        columns = ["bound", "value", "low", "high", "holds", "images"]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        columns = ["bound", "value", "low", "high", "holds", "verdict", "images"]
+        rows = {limit.name: limit.to_dict() for limit in self.answer.limits}
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return frame.astype({"value": float, "low": float, "high": float, "holds": bool})
 
     @property
     def figures(self) -> Mapping[str, Measurement]:
         """What was measured of the recipe: on images that no trial saw where it was judged so, else in the search."""
-        if self._row is not None:
-            return self._row.values
+        if self.answer.row is not None:
+            return self.answer.row.values
         return {} if self.answer.chosen is None else self.answer.chosen.values
 
     def __getitem__(self, name: str) -> Measurement:
@@ -119,6 +105,27 @@ class Result:
             for row in self.answer.rows
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "recipe"])
+
+    def markdown(self) -> str:
+        """``table`` as Markdown, with intervals, and what leaving out each technique costs where that was measured."""
+        from sousvit.search.report.html import leave_one_out
+        from sousvit.search.report.terminal import headings, row_cells, short_recipe
+
+        rows = self.answer.rows
+        names = headings(self.budget, rows)
+        lines = ["| | " + " | ".join(names) + " | recipe |", "|---|" + "---:|" * len(names) + "---|"]
+        lines += [
+            f"| {row.role} | {' | '.join(row_cells(row.values, self.budget))} | {short_recipe(row.recipe)} |"
+            for row in rows
+        ]
+        parts = leave_one_out(self.answer)
+        if parts:
+            lines += ["", "| left out | latency becomes | file becomes | merit, points |", "|---|---:|---:|---:|"]
+            lines += [
+                f"| {part['technique']} | {part['slower']:.2f}x | {part['larger']:.2f}x | {part['points']:+.2f} |"
+                for part in parts
+            ]
+        return "\n".join(lines)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -163,7 +170,7 @@ class Result:
         """
         if self.answer.chosen is None:
             raise self._nothing("an artifact")
-        name = self.answer.chosen.artifact if self._row is None else self._row.artifact
+        name = self.answer.chosen.artifact if self.answer.row is None else self.answer.row.artifact
         path = self.folder / "artifacts" / name
         if not name or not path.is_dir():
             action = "build it again: sousvit.build(result.recipe, ...)"
@@ -212,32 +219,17 @@ class Result:
     def _archive(self) -> Archive:
         return Archive(self.folder)
 
-    @property
-    def _row(self) -> Row | None:
-        """The recipe's row of the final table, where the answer was measured again."""
-        return next((row for row in self.answer.rows if row.role == "recipe"), None)
-
     def _nothing(self, what: str) -> UserError:
         return UserError(f"{what} needs a trial that finished", f"none in {self.folder}", "give the search more time")
 
     def __str__(self) -> str:
-        lines = [self.status, *(f"  {line}" for line in self._limit_lines())]
+        lines = [self.status, *(f"  {limit}" for limit in self.answer.limits)]
         if self.answer.chosen is not None:
             from sousvit.search.report.terminal import short_recipe, show
 
             figures = [f"{name} {show(self.figures[name])}" for name in self.budget.optimize if name in self.figures]
             lines += [f"recipe  {short_recipe(self.answer.chosen.recipe)}", f"        {', '.join(figures)}"]
         return "\n".join([*lines, f"run     {self.folder}"])
-
-    def _limit_lines(self) -> list[str]:
-        from sousvit.search.report.terminal import show
-
-        lines = []
-        for name, row in self.limits.iterrows():
-            figure = show(self.figures[str(name)]) if str(name) in self.figures else "was not measured"
-            where = f" on {row['images']}" if row["images"] else ""
-            lines.append(f"{name} {figure}{where}, limit {row['bound']}: {'holds' if row['holds'] else 'not shown'}")
-        return lines
 
     def __repr__(self) -> str:
         return f"<Result {self.status}: {self.folder}>"

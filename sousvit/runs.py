@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ from sousvit.errors import UserError
 from sousvit.inputs import target_input
 from sousvit.objectives.objective import Measurement
 from sousvit.result import Result
-from sousvit.search.archive import Archive, run_folder
+from sousvit.search.archive import Archive, new_run_name, run_folder
 from sousvit.search.archive import open_run as open_archive
 from sousvit.search.budget import Budget
 from sousvit.search.identity import changed_inputs
@@ -61,6 +60,11 @@ class Run:
     def base(self) -> Mapping[str, Measurement]:
         """Figures of the uncompressed model in ONNX Runtime fp32."""
         return {} if self.archive.base is None else self.archive.base.values
+
+    @property
+    def machine(self) -> Mapping[str, Any]:
+        """Facts of the machine that the base was measured on, as :func:`sousvit.machine_facts` gives them."""
+        return {} if self.archive.base is None else self.archive.base.machine
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -177,7 +181,7 @@ def folder_of(run: str | Path | None, name: str = "") -> Path:
         UserError: it could not be a run's.
     """
     if run is None:
-        return run_folder(RUNS, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return run_folder(RUNS, new_run_name(name))
     path = Path(run).expanduser()
     return run_folder(path.parent, path.name)
 

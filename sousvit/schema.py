@@ -1,18 +1,48 @@
-"""Validation of YAML and plain values as pydantic models, with every problem told in one line."""
+"""Validation of YAML, plain values and keywords as pydantic models, with every problem told in one line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sousvit.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
+
+if TYPE_CHECKING:
+    _Model = BaseModel
+else:
+
+    class _OneLine(type(BaseModel)):
+        """The class of model classes: what is wrong with a call is told in one line.
+
+        Models inside other models do not come here: pydantic makes them, and the outermost tells where they stand.
+        """
+
+        def __call__(cls, *given: Any, **values: Any) -> Any:
+            name = cls.__name__.removesuffix("Spec")
+            if given:
+                first = next(iter(cls.model_fields), "name")
+                raise UserError(f"{name} takes keywords", repr(given[0]), f"write {name}({first}=...)")
+            try:
+                return super().__call__(**values)
+            except ValidationError as error:
+                problem = _first_problem(cls, values, error.errors(include_url=False), name)
+            raise problem
+
+    class _Model(BaseModel, metaclass=_OneLine):
+        """What type checkers take for pydantic's own, so that they know the fields."""
+
+
+class Checked(_Model):
+    """Typed values that cannot be changed, without unknown keys; wrong ones are a UserError from Python too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _Loader(yaml.SafeLoader):
@@ -92,8 +122,14 @@ def _first_problem(kind: type[BaseModel], value: Any, problems: list[Any], where
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind, place[:-1])
         return UserError(f"{where}: {name}: no such key{more}", _shown(first["input"]), _hint(place[-1], known))
-    same = list(dict.fromkeys(problem["msg"] for problem, at in zip(problems, places, strict=True) if at == place))
+    said = [_message(problem) for problem, at in zip(problems, places, strict=True) if at == place]
+    same = list(dict.fromkeys(said))
     return UserError(f"{where}: {name}: {', or '.join(same[:4])}{more}", _shown(first["input"]), "correct it")
+
+
+def _message(problem: Any) -> str:
+    """Pydantic's words, without the names of our classes."""
+    return "Input should be keys and values" if problem["type"] == "model_type" else str(problem["msg"])
 
 
 def _place(value: Any, problem: Any) -> tuple[Any, ...]:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from safetensors import SafetensorError, safe_open
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sousvit.errors import UserError
+from sousvit.models.checkpoints.checkpoint import Imported
+from sousvit.models.checkpoints.forms import is_source, open_source, resolved_source
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import validated
-
-METADATA_KEY = "sousvit"
-_DESCRIBED = ("name", "args", "mean", "std", "detector", "preprocess")
-#: Key of a description: what each label means. It stands with the weights, so a budget does not repeat it.
-CLASS_NAMES = "class_names"
-#: Keys of a description that are figures or notes; everything else in a flat sidecar goes to timm.
-_FIGURES = frozenset(
-    {"epoch", "epochs", "training", "figures", "params", "seed", "date", "dataset", "notes", "license"}
-)
-_FIGURE_ENDINGS = ("top1", "top5", "accuracy", "_acc", "_loss", "_seconds", "_params", "_macs")
-
+from sousvit.schema import Checked, validated
 
 Task = Literal["classification", "detection"]
 #: How training images are varied. ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see
@@ -33,9 +23,11 @@ Policy = Literal["none", "flip", "crop_flip", "zoom", "zoom_turn", "randaugment"
 OptimizerName = Literal["muon", "adamw"]
 #: Formats of data whose images hold boxes.
 DETECTION_FORMATS = ("voc", "coco")
+#: Formats whose keys are known here; one of a user's own takes any.
+_SHIPPED_FORMATS = ("datasets", "parquet", "csv", "webdataset", "idx", "folder", "torchvision", *DETECTION_FORMATS)
 
 
-class DetectorSpec(BaseModel):
+class DetectorSpec(Checked):
     """The head that makes a detector of a plain ViT; see :mod:`sousvit.models.detector`.
 
     ``channels`` of the pyramid, ``strides`` of its maps in pixels (the patch size times powers of two), ``convs``
@@ -43,7 +35,6 @@ class DetectorSpec(BaseModel):
     class by more than ``nms_threshold`` (intersection over union).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32)
     convs: Annotated[int, Field(ge=1)] = 2
@@ -55,13 +46,15 @@ class DetectorSpec(BaseModel):
 MEMORY = "memory"
 
 
-class ModelSpec(BaseModel):
-    """Which base model. A checkpoint written by ``sousvit train`` carries its own name, arguments, mean and std.
+class ModelSpec(Checked):
+    """Which base model. A checkpoint of most forms carries its own name, arguments, mean and std.
 
-    ``name`` and ``args`` go to ``timm.create_model``; ``preprocess`` says how images reach the model, field by field in
-    place of what the checkpoint says, and ``mean`` and ``std`` are short for those of ``preprocess``. With ``detector``
-    the model is a detector with that head, ``args.num_classes`` are its classes (without background). In short, a path
-    that ends in ``.safetensors`` is a checkpoint, and other text is the name of a model with timm's own weights.
+    ``checkpoint``, also written ``from``, is a file, a folder or a model of the hub in any form of
+    :mod:`sousvit.models.checkpoints.forms`. ``name`` and ``args`` go to ``timm.create_model``, and win over what the
+    checkpoint says; ``preprocess`` says how images reach the model, field by field in place of what the checkpoint
+    says, and ``mean`` and ``std`` are short for those of ``preprocess``. With ``detector`` the model is a detector with
+    that head, ``args.num_classes`` are its classes (without background). In short, text that can only be a path or a
+    model of the hub is a checkpoint, and other text is the name of a model with timm's own weights.
 
     ``factory`` is for modules that timm does not make: ``package.module:function``, importable wherever trials run,
     is called with ``args`` and returns the module, which says in ``pretrained_cfg`` what it takes (``input_size``,
@@ -73,7 +66,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     name: str | None = None
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     checkpoint: str | None = None
     pretrained: bool = False
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
@@ -86,10 +79,16 @@ class ModelSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _in_short(cls, value: Any) -> Any:
-        if not isinstance(value, str | Path):
-            return value
-        text = str(value)
-        return {"checkpoint": text} if text.endswith(".safetensors") else {"name": text, "pretrained": True}
+        if isinstance(value, Path):
+            return {"checkpoint": str(value)}
+        if isinstance(value, str):
+            return {"checkpoint": value} if is_source(value) else {"name": value, "pretrained": True}
+        if isinstance(value, Mapping) and "from" in value:
+            if value.get("checkpoint") is not None:
+                rule, given = "a model's weights come from one place", "from and checkpoint, which are the same key"
+                raise UserError(rule, given, "remove one of the two")
+            return {**{key: entry for key, entry in value.items() if key != "from"}, "checkpoint": value["from"]}
+        return value
 
     @property
     def task(self) -> Task:
@@ -108,33 +107,61 @@ class ModelSpec(BaseModel):
         return self
 
     def resolved(self, folder: Path) -> ModelSpec:
-        """The same with an absolute checkpoint path and the checkpoint's own description filled in.
-
-        The description stands in the file's metadata (``sousvit train`` writes it) or in ``<stem>.json`` beside it.
+        """The same with an absolute checkpoint path and what the checkpoint says of itself filled in.
 
         Raises:
-            UserError: the checkpoint is missing or no safetensors file, its description is broken, or nothing
-                names the model.
+            UserError: the checkpoint is missing or of no known form, its description is broken, or nothing names the
+                model.
         """
-        spec = self
-        if self.checkpoint is not None:
-            path = (folder / Path(self.checkpoint).expanduser()).resolve()
-            own = read_description(path)
-            fields = {key: own[key] for key in _DESCRIBED if own.get(key) is not None}
-            missing = {key: value for key, value in fields.items() if not getattr(self, key)}
-            if self.preprocess is not None:
-                said = fields.get("preprocess")
-                known = None if said is None else validated(Preprocess, said, f"{path}: preprocess")
-                missing["preprocess"] = self.preprocess.over(known)
-                for key in ("mean", "std"):
-                    if getattr(self.preprocess, key) is not None:
-                        missing.pop(key, None)
-            spec = validated(ModelSpec, {**self.model_dump(), "checkpoint": str(path), **missing}, str(path))
+        spec = self._located(folder)
+        if spec.checkpoint is not None:
+            source = resolved_source(spec.checkpoint, folder)
+            spec = spec._described(source, open_source(source))
         if not spec.name and spec.factory is not None:
             return spec.model_copy(update={"name": spec.factory})
         if not spec.name:
-            raise UserError("a model needs a name", "none", "add model.name, or a checkpoint written by sousvit train")
+            rule, action = "a model needs a name", "add model.name, or a checkpoint that names its model"
+            raise UserError(rule, "none", action)
         return spec
+
+    def _located(self, folder: Path) -> ModelSpec:
+        """The same for a bare word.
+
+        ``from: vit_tiny_patch16_224`` is timm's where no such file or folder lies there, and a name that timm does not
+        know is the file or folder of that name.
+        """
+        word = self.checkpoint or (self.name if self.pretrained else None)
+        if word is None or is_source(word) or (self.checkpoint is None) != (folder / word).exists():
+            return self
+        import timm
+
+        if timm.is_model(word):
+            return self.model_copy(update={"name": word, "checkpoint": None, "pretrained": True})
+        if (folder / word).exists():
+            return self.model_copy(update={"name": None, "checkpoint": word, "pretrained": False})
+        return self
+
+    def _described(self, source: str, found: Imported) -> ModelSpec:
+        """The same with what the checkpoint at ``source`` says where nothing was given."""
+        own: dict[str, Any] = {"name": found.name, "detector": found.detector}
+        said = {} if found.preprocess is None else found.preprocess.model_dump(exclude_unset=True)
+        for key in ("mean", "std"):
+            value = said.pop(key, None)
+            if getattr(self.preprocess, key, None) is None:
+                own[key] = value
+        if said:
+            own["preprocess"] = Preprocess(**said)
+        missing = {key: value for key, value in own.items() if value is not None and not getattr(self, key)}
+        if self.preprocess is not None:
+            missing["preprocess"] = self.preprocess.over(own.get("preprocess"))
+        args = {**found.args, **self.args} if self.name in (None, found.name) else self.args
+        if not found.classifier and "num_classes" not in self.args:
+            raise UserError(
+                "a model to compress has a classifier",
+                f"{found.name} without one in {source}",
+                "write args: {num_classes: N} for a new one, which sousvit train trains, or 0 for its features",
+            )
+        return validated(ModelSpec, {**self.model_dump(), **missing, "checkpoint": source, "args": args}, source)
 
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -142,14 +169,9 @@ Count = Annotated[int, Field(ge=1)]
 StrictCount = Annotated[int, Field(ge=1, strict=True)]
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-class LastRows(BaseModel):
+class LastRows(Checked):
     """Hold out the last rows of the training data, in file order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     last: Count
 
 
@@ -158,14 +180,54 @@ NO_DATA = "none"
 #: Images held out for judging where all of them are synthesised, unless the user says how many.
 HELD_OUT = 512
 DEFAULT_VALIDATION = 0.1
+#: Validation images are parted (some judge trials, others confirm the answer) where each part has at least so many.
+LEAST_PART = 100
 
 
-class DataSpec(BaseModel):
+#: One path, or several whose images make one part. A path may be a glob (``train-*.parquet``) or hold braces
+#: (``part-{000..009}.tar``).
+Paths = str | tuple[str, ...]
+#: In the place of class names: sorted as a person would (1, 2, 10) and not as text (1, 10, 2).
+NATURAL = "natural"
+#: Keys that only some of the shipped formats take.
+_OWN_KEYS = {
+    "name": ("torchvision",),
+    "images": ("coco", "csv"),
+    "columns": ("parquet", "datasets", "csv", "webdataset"),
+}
+_PATH_KEYS = ("train", "test")
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_names(value: object) -> object:
+    """Class names that YAML reads as numbers, such as folders called 1, 2, 10, as text."""
+    if not isinstance(value, list | tuple):
+        return value
+    return [str(entry) if isinstance(entry, int) and not isinstance(entry, bool) else entry for entry in value]
+
+
+class Columns(Checked):
+    """Which columns of a table (or endings in a WebDataset) hold images and labels; found where they are not named."""
+
+    image: str | None = None
+    label: str | None = None
+
+
+class DataSpec(Checked):
     """Where the data is and how it is split.
 
-    ``validation`` is a fraction or a count (drawn at random with ``split_seed``), ``{last: N}`` rows of the
-    training data, or the path of data of its own. Paths are relative to the file that holds this spec, or to
-    ``root`` where that is given (``voc`` and ``coco``).
+    ``train``, ``validation`` and ``test`` are paths, globs, or lists of them. ``validation`` may instead be a fraction
+    or a count (drawn at random with ``split_seed``), or ``{last: N}`` rows of the training data. Paths are relative to
+    the file that holds this spec, or to ``root`` where that is given. ``root`` alone (or ``train`` with such a folder)
+    stands for the parts called train, val(idation) and test below it. ``format`` may be left out where the paths show
+    it.
+
+    ``classes`` are names in the order of the model's labels; classes of the data that it leaves out are left out of
+    every part. By default folders and words are sorted as text, as torchvision does, and ``natural`` sorts them as a
+    person would. Where labels are numbers, ``classes`` are their names.
 
     ``voc``: parts are lists of image names (``ImageSets/Main/train.txt``), beside whose top folder ``Annotations``
     and ``JPEGImages`` lie. ``coco``: parts are JSON files; ``images`` are the folders of their images, the JSON's own
@@ -178,17 +240,21 @@ class DataSpec(BaseModel):
     ``validation`` may only be the count of those held out for judging (and of others, for the answer alone).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal["idx", "parquet", "folder", "torchvision", "voc", "coco", "none"]
-    train: str | None = None
-    test: str | None = None
-    validation: StrictCount | Fraction | LastRows | str = DEFAULT_VALIDATION
-    name: str | None = Field(default=None, description="torchvision class name")
-    root: str | None = Field(default=None, description="torchvision folder, or where voc and coco paths start")
-    classes: tuple[str, ...] | None = Field(default=None, description="voc and coco: class names, in label order")
-    images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
-        default=None, description="coco: folders that hold the images"
+    format: str | None = Field(
+        default=None, description="a name of sousvit.data.formats; found by the paths if left out"
     )
+    train: Paths | None = None
+    test: Paths | None = None
+    validation: StrictCount | Fraction | LastRows | Paths = DEFAULT_VALIDATION
+    name: str | None = Field(default=None, description="torchvision class name")
+    root: str | None = Field(default=None, description="where paths start, or the folder that holds all parts")
+    classes: Annotated[tuple[str, ...] | Literal["natural"], BeforeValidator(_as_names)] | None = Field(
+        default=None, description="class names, in label order"
+    )
+    images: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = Field(
+        default=None, description="coco and csv: folders that hold the images"
+    )
+    columns: Columns = Field(default=Columns(), description="tables: where images and labels stand")
     limit_train: Count | None = Field(default=None, description="use at most this many training images")
     calibration: Count = Field(default=512, description="training images for calibration and repair")
     split_seed: int = 0
@@ -225,6 +291,11 @@ class DataSpec(BaseModel):
         return "the test split" if self.has_test else fresh
 
     @property
+    def final_is_validation(self) -> bool:
+        """Whether there is nothing but validation images to judge the answer on."""
+        return not self.has_test and self.kind != "none"
+
+    @property
     def held_out(self) -> int:
         """How many synthesised images judge recipes; as many others judge the answer."""
         return self.validation if isinstance(self.validation, int) else HELD_OUT
@@ -242,7 +313,7 @@ class DataSpec(BaseModel):
             if self.synthesis:
                 raise UserError("synthesis makes images where there are none", "data with images", "remove synthesis")
             return self
-        of_test = ("root", "classes", "images") if self.format in DETECTION_FORMATS else ()
+        of_test = ("root", "classes", "images") if self.format in DETECTION_FORMATS or self.test is not None else ()
         described = [key for key in ("limit_train", "name", "root", "classes", "images") if key not in of_test]
         ignored = [key for key in described if getattr(self, key) is not None]
         ignored += ["labels: false"] if not self.labels else []
@@ -263,16 +334,21 @@ class DataSpec(BaseModel):
     @model_validator(mode="after")
     def _nothing_ignored(self) -> DataSpec:
         """Refuse keys that the format would pass over."""
-        own = {"torchvision": ("name", "root"), "voc": ("root", "classes"), "coco": ("root", "classes", "images")}
-        paths = () if self.format == "torchvision" else ("train", "test")
-        special = ("train", "test", "name", "root", "classes", "images")
-        foreign = [key for key in special if key not in (*paths, *own.get(self.format, ()))]
-        ignored = [key for key in foreign if getattr(self, key) is not None]
-        if self.format == "torchvision" and isinstance(self.validation, str):
-            ignored.append("validation (a path)")
+        if self.format is None:
+            return self
+        given = [key for key, formats in _OWN_KEYS.items() if self.format not in formats and self._says(key)]
+        ignored = [key for key in given if self.format in _SHIPPED_FORMATS]
+        if self.format == "torchvision":
+            ignored += [key for key in _PATH_KEYS if self._says(key)]
+            ignored += ["validation (a path)"] if isinstance(self.validation, str | tuple) else []
+        if self.format in DETECTION_FORMATS and self.classes == NATURAL:
+            ignored.append("classes: natural")
         if ignored:
             raise UserError(f"data keys must suit format {self.format}", ", ".join(ignored), "remove them")
         return self
+
+    def _says(self, key: str) -> bool:
+        return getattr(self, key) != type(self).model_fields[key].default
 
     @property
     def task(self) -> Task | None:
@@ -283,16 +359,35 @@ class DataSpec(BaseModel):
 
     def resolved(self, folder: Path) -> DataSpec:
         """The same with absolute paths."""
-
-        def absolute(text: str | None, start: Path = folder) -> str | None:
-            return text if text in (None, NO_DATA) else str((start / Path(text).expanduser()).resolve())
-
-        root = absolute(self.root)
+        root = None if self.root is None else _absolute(self.root, folder)
         start = folder if root is None else Path(root)
-        validation = absolute(self.validation, start) if isinstance(self.validation, str) else self.validation
-        images = None if self.images is None else tuple(str(absolute(entry, start)) for entry in self.images)
-        changes = {"train": absolute(self.train, start), "test": absolute(self.test, start), "root": root}
-        return self.model_copy(update={**changes, "validation": validation, "images": images})
+        parts = ("train", "test", *(["validation"] if isinstance(self.validation, str | tuple) else []))
+        changes: dict[str, Any] = {part: _absolute_paths(getattr(self, part), start) for part in parts}
+        images = None if self.images is None else tuple(_absolute(entry, start) for entry in self.images)
+        return self.model_copy(update={**changes, "root": root, "images": images})
+
+
+def paths_of(given: object) -> tuple[str, ...]:
+    """The paths that a part of the data is told by; none where it is told by a number, or not at all."""
+    return (given,) if isinstance(given, str) else given if isinstance(given, tuple) else ()
+
+
+def _absolute_paths(given: Paths | None, start: Path) -> Paths | None:
+    if given is None or given == NO_DATA:
+        return given
+    return _absolute(given, start) if isinstance(given, str) else tuple(_absolute(entry, start) for entry in given)
+
+
+def _absolute(text: str, start: Path) -> str:
+    """With ``~`` and links replaced.
+
+    Raises:
+        UserError: no such user's home, or links in a circle.
+    """
+    try:
+        return str((start / Path(text).expanduser()).resolve())
+    except (OSError, RuntimeError) as error:
+        raise UserError("a path must lead somewhere", f"{text}: {error}", "correct the path") from error
 
 
 def require_task(model: ModelSpec, data: DataSpec) -> None:
@@ -307,97 +402,3 @@ def require_task(model: ModelSpec, data: DataSpec) -> None:
             f"a model for {model.task}, data of format {data.format} for {data.task}",
             "a detector has model.detector and data of format voc or coco; a classifier neither",
         )
-
-
-def open_checkpoint(path: Path, framework: str = "numpy") -> Any:
-    """A safetensors file, opened for ``framework`` (``numpy``, ``pt``).
-
-    Raises:
-        UserError: no file, or not safetensors.
-    """
-    if not path.is_file():
-        raise UserError("a checkpoint must exist", path, "correct model.checkpoint")
-    try:
-        return safe_open(path, framework=framework)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            "a checkpoint is a safetensors file (pickles are never opened)",
-            f"{path}: {error}",
-            "convert it to safetensors",
-        ) from error
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, in its metadata or in ``<stem>.json`` beside it; or an empty dict.
-
-    Raises:
-        UserError: no file, not safetensors, or a broken description.
-    """
-    return read_checkpoint_metadata(path) or read_sidecar(path.with_suffix(".json"))
-
-
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """The classes of a checkpoint's model in the order of their labels; none where it does not say.
-
-    Raises:
-        UserError: see :func:`read_description`; or they are no list of names.
-    """
-    names = read_description(path).get(CLASS_NAMES) or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        rule = f"{CLASS_NAMES} of a checkpoint's description is a list of names"
-        raise UserError(rule, f"{str(names)[:80]} in {path}", "correct it")
-    return tuple(names)
-
-
-def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
-    """The description that ``sousvit train`` put into a checkpoint, or an empty dict.
-
-    Raises:
-        UserError: no file, or not safetensors.
-    """
-    with open_checkpoint(path) as checkpoint:
-        text = (checkpoint.metadata() or {}).get(METADATA_KEY)
-    return {} if text is None else _json_mapping(text, path)
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Name, args, mean, std and class names from a JSON file beside a checkpoint; empty when it describes no model.
-
-    The model is called ``name`` or ``model_name``; timm's arguments stand under ``args`` or at the top level,
-    where known figures (epochs, accuracies) are passed over.
-
-    Raises:
-        UserError: not JSON, or no mapping.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        values = _json_mapping(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            "a checkpoint's description must be readable JSON", f"{path}: {error}", "repair or remove it"
-        ) from error
-    name = values.get("name") or values.get("model_name")
-    if not isinstance(name, str):
-        return {}
-    known = {*_DESCRIBED, CLASS_NAMES, "model_name"}
-    flat = {key: value for key, value in values.items() if key not in known and not _is_figure(key)}
-    taken = ("mean", "std", "preprocess", CLASS_NAMES)
-    described: dict[str, Any] = {key: values[key] for key in taken if key in values}
-    return {**described, "name": name, "args": values.get("args", flat)}
-
-
-def _is_figure(key: str) -> bool:
-    return key in _FIGURES or key.lower().endswith(_FIGURE_ENDINGS)
-
-
-def _json_mapping(text: str, path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError("a checkpoint's description must be JSON", f"{path}: {error}", "repair or remove it") from error
-    if not isinstance(values, dict):
-        raise UserError(
-            "a checkpoint's description must be a JSON object", f"{path}: {type(values).__name__}", "repair it"
-        )
-    return values

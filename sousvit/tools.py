@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.errors import UserError
 from sousvit.inputs import data_input, model_input
 from sousvit.objectives.targets.profiles import load_target
 from sousvit.objectives.targets.target import Target
-from sousvit.search.executors.local import end_if_rerun
+from sousvit.search.executors.spawn import end_if_rerun
 from sousvit.search.report import listing
 from sousvit.spaces.recipe import Recipe
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
+    from sousvit.search.budget import Budget
+    from sousvit.search.check import Checked
     from sousvit.search.executors.executor import Progress
     from sousvit.search.judging.build import Built
     from sousvit.search.judging.measure import Measured
+    from sousvit.search.judging.verification import Verification
     from sousvit.search.replay.compare import Comparison
     from sousvit.spaces.export.artifact import Artifact
     from sousvit.specs import ModelSpec
@@ -77,6 +81,64 @@ def build(
         return build_recipe(file.recipe, base, data, folder, fidelity, file.seed if seed is None else seed, progress)
 
 
+def check(
+    budget: Budget | Mapping[str, Any] | str | Path,
+    *,
+    sheet: str | Path = "check.png",
+    progress: Progress | None = None,
+) -> Checked:
+    """Everything that a search does before its first trial, without a run.
+
+    Args:
+        budget: a budget, its YAML file, or its values.
+        sheet: PNG to write: images as the model sees them.
+        progress: told what is being done.
+
+    Raises:
+        UserError: what would stop the search, in one line.
+    """
+    from sousvit.search.budget import read_budget
+    from sousvit.search.check import check
+
+    return check(read_budget(budget), Path(sheet), progress or (lambda what, done, total: None))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of budgets, for editors that complete and check YAML."""
+    from sousvit.search.budget_schema import budget_schema
+
+    return budget_schema()
+
+
+def import_model(model: nn.Module | str | Path | Mapping[str, Any] | ModelSpec, *, out: str | Path) -> dict[str, Any]:
+    """A model of any form as one safetensors file that describes itself.
+
+    Args:
+        model: as for :func:`compress`: a file or folder of timm, PyTorch or Hugging Face, ``hf-hub:owner/model``,
+            timm's name (with its own weights), ``{"from": ..., "name": ..., "args": {...}}``, or a module.
+        out: the file.
+
+    Returns:
+        The description in it: timm's name and arguments, mean, std, class names, and notes on what was decided.
+
+    Raises:
+        UserError: nothing there, no known form, weights that do not fit, or ``out`` cannot be written.
+    """
+    from sousvit.models.load import describe, load, save_checkpoint
+
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors":
+        raise UserError("a checkpoint is written as safetensors", path.name, "let --out end in .safetensors")
+    with tempfile.TemporaryDirectory(prefix="sousvit-inputs-") as inputs:
+        spec, base = model_input(model, Path(inputs))
+        base = base or load(spec)
+    if base.spec.factory is not None:
+        raise UserError("what is imported is made by timm", f"{base.spec.name}", "keep the module with its own code")
+    description = describe(base)
+    save_checkpoint(path, base.module, description)
+    return description
+
+
 def measure(
     artifact: Artifact | str | Path,
     *,
@@ -96,6 +158,39 @@ def measure(
 
     place = target if isinstance(target, Target) else load_target(target)
     return measure_artifact(opened(artifact), None if baseline is None else opened(baseline), place)
+
+
+def verify(
+    what: str | Path,
+    budget: Budget | str | Path | Mapping[str, Any],
+    *,
+    junit: str | Path | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Every limit of a budget, held against a recipe or artifact on the test split; its ``status`` sums them up.
+
+    Args:
+        what: a recipe file, which is built; or the folder of an artifact or a bundle, which is measured as it is.
+        budget: a budget, its YAML file, or its values: the model, the data, the target and the limits.
+        junit: a file for the result as JUnit XML, with a test case a limit.
+        strict: there, a limit that was not shown to hold is a failure too.
+        progress: told what is being done.
+
+    Raises:
+        UserError: nothing to verify there, or a wrong budget.
+        TrialError: the recipe cannot be built on this model.
+    """
+    from sousvit.search.budget import read_budget
+    from sousvit.search.judging.verification import verify_path
+    from sousvit.search.report.junit import write_junit
+
+    asked = read_budget(budget)
+    with tempfile.TemporaryDirectory(prefix="sousvit-verify-") as work:
+        found = verify_path(Path(what), asked, Path(work), progress or (lambda what, done, total: None))
+    if junit is not None:
+        write_junit(found, Path(junit), strict)
+    return found
 
 
 def replay(

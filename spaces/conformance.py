@@ -1,15 +1,12 @@
 """The conformance suite that every technique must pass, ours in our tests and a user's in theirs.
 
-from sousvit.spaces.conformance import check_technique
-from sousvit.spaces.technique import TECHNIQUES
-check_technique(TECHNIQUES.load("my_file.py:Mine"))
+sousvit.check_technique(KeepFirst)
 """
 
 from __future__ import annotations
 
 import json
 import pickle
-import re
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,24 +19,16 @@ from torch import nn
 from sousvit.data import ImageSet
 from sousvit.data.memory import memory_set
 from sousvit.errors import MissingPackageError
+from sousvit.registry import on_trial
 from sousvit.spaces.builder import apply_steps
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.module_shape import macs_of, vit_shape
-from sousvit.spaces.needs import Needs
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Option
-from sousvit.spaces.technique import (
-    DeployTechnique,
-    ModelTechnique,
-    Role,
-    Stage,
-    StepConfig,
-    Technique,
-    get_technique,
-)
+from sousvit.spaces.technique import TECHNIQUES, DeployTechnique, ModelTechnique, Technique
 
 #: Matrix weights of a model from which on fewer bits a weight must show in the file.
 TELLING_WEIGHTS = 50_000
@@ -47,16 +36,21 @@ CLASSES = 5
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 64, "num_heads": 4, "num_classes": CLASSES}
 
 
-def check_technique(technique: Technique, runtimes: Iterable[str] | None = None) -> None:
-    """Hold ``technique`` to the contract, on a tiny Vision Transformer with random weights and images of noise.
+def check_technique(technique: type[Technique] | Technique, runtimes: Iterable[str] | None = None) -> None:
+    """Hold a technique to the contract, on a tiny Vision Transformer with random weights and images of noise.
 
     Args:
-        technique: registered.
+        technique: a class or an instance; it need not be registered.
         runtimes: for which a deployment technique makes an artifact; by default every one that is installed.
 
     Raises:
         AssertionError: says which rule is broken.
     """
+    with on_trial(technique, TECHNIQUES) as held:
+        _check(held, runtimes)
+
+
+def _check(technique: Technique, runtimes: Iterable[str] | None) -> None:
     shape = vit_shape(tiny_vit())
     check_declaration(technique, shape)
     misfit = technique.misfit(shape)
@@ -80,17 +74,10 @@ def check_declaration(technique: Technique, shape: VitShape) -> None:
     Raises:
         AssertionError: says which rule is broken.
     """
-    name = getattr(technique, "name", None)
-    assert isinstance(technique, ModelTechnique | DeployTechnique), f"{technique!r} must be one of the two kinds"
-    assert isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name), f"name must be snake_case, not {name!r}"
+    name = technique.name
     for key in ("summary", "source"):
-        text = getattr(technique, key, None)
+        text = getattr(technique, key)
         assert isinstance(text, str) and text and "\n" not in text, f"{name}: {key} must be one line, not {text!r}"
-    for key, kind in (("stage", Stage), ("role", Role), ("needs", Needs)):
-        value = getattr(technique, key, None)
-        assert isinstance(value, kind), f"{name}: {key} must be a {kind.__name__}, not {value!r}"
-    assert issubclass(technique.config, StepConfig), f"{name}: config must derive from StepConfig"
-    assert get_technique(name) is technique, f"{name}: get_technique must find it (TECHNIQUES.load or .register it)"
     assert technique.runtimes, f"{name}: it suits no runtime"
     choices = technique.choices(shape)
     unknown = set(choices) - set(technique.config.model_fields)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from functools import partial
 
 from sousvit.cache import TensorCache
 from sousvit.data import DataSpec, ImageSet, Splits, look_at_test
+from sousvit.data.classes import Match, are_wordnet, match
 from sousvit.errors import UserError
 from sousvit.models.load import LoadedModel
 from sousvit.spaces.tasks.task import task_of
@@ -29,25 +31,27 @@ def open_splits(
         spec: resolved data specification.
         base: its predictions take the place of missing labels.
         synthesiser: makes images where there are none; needed for ``data: none``.
-        cache: keeps the base's answers on unlabelled images.
+        cache: keeps the base's answers on unlabelled images, and what was read to compare images.
 
     Raises:
-        UserError: see :class:`Splits`, :func:`look_at_test` and :func:`require_classes`.
+        UserError: see :class:`Splits`, :func:`look_at_test` and :func:`require_room`.
     """
     task = task_of(base.module)
     if spec.kind != "labelled" and base.num_classes < task.least_classes:
         rule = "without labels, the base must tell classes apart"
         raise UserError(rule, f"{base.num_classes} classes", "set model.args.num_classes, or name labelled data")
+    matcher = partial(match_classes, base)
     if spec.kind == "none":
         assert synthesiser is not None
         if spec.has_test:
-            require_classes(base, look_at_test(spec, base.size, base.channels, preprocess=base.preprocess))
+            require_room(base, look_at_test(spec, base.size, base.channels, matcher, cache, base.preprocess))
         made = synthesiser.made(synthesis_of(spec)), synthesiser.made(_judging(spec), HELD_OUT)
-        return Splits(spec, base.size, base.channels, made)
-    splits = Splits(spec, base.size, base.channels, boxes=task.name == "detection", preprocess=base.preprocess)
+        return Splits(spec, base.size, base.channels, made, matcher=matcher, cache=cache, preprocess=base.preprocess)
+    boxes = task.name == "detection"
+    splits = Splits(spec, base.size, base.channels, None, boxes, matcher, cache, base.preprocess)
     labelled = [splits.train, splits.validation] if spec.kind == "labelled" else []
     for part in [*labelled, *([splits.look_at_test()] if spec.has_test else [])]:
-        require_classes(base, part)
+        require_room(base, part)
     if spec.kind == "unlabelled":
         splits.train, splits.validation = (
             _labelled_by(base, part, cache) for part in (splits.train, splits.validation)
@@ -58,12 +62,15 @@ def open_splits(
 def open_final(splits: Splits, synthesiser: Synthesiser) -> ImageSet:
     """The images that an answer is judged on: the test split, or for ``data: none`` some synthesised for this alone.
 
-    For unlabelled images without a test split it is the validation images again: none were kept from the search.
+    For unlabelled images without a test split it is those that were held back from the trials; where there were too
+    few to hold some back, it is the validation images again.
     """
     spec = splits.spec
     if spec.has_test:
         return splits.open_test()
-    return synthesiser.made(_judging(spec), FINAL) if spec.kind == "none" else splits.validation
+    if spec.kind == "none":
+        return synthesiser.made(_judging(spec), FINAL)
+    return splits.validation if splits.held_back is None else splits.held_back
 
 
 def _judging(spec: DataSpec) -> SynthesisConfig:
@@ -82,24 +89,26 @@ def exactly_labelled(base: LoadedModel, images: ImageSet) -> ImageSet:
     return task_of(base.module).labelled(images, truth_of(base, images.images()))
 
 
-def require_classes(base: LoadedModel, data: ImageSet) -> None:
-    """Check the labels of ``data``; their order is checked for a detector whose checkpoint names its classes.
+def match_classes(base: LoadedModel, names: Sequence[str], ordered: bool) -> Match:
+    """The base's labels for classes of these names; WordNet's numbers are read as ImageNet's classes.
+
+    Args:
+        ordered: whether the user gave the order, as ``data.classes``.
 
     Raises:
-        UserError: there are more classes than the base has, or one has another label than the base learned for it.
+        UserError: see :func:`match`.
     """
-    require_room(base, data)
-    # Classification sets name the same classes in several ways (airplane, plane).
-    learned, names = base.class_names if base.spec.task == "detection" else (), data.class_names
-    if not learned or tuple(names) == learned[: len(names)]:
-        return
-    label = next(label for label, name in enumerate(names) if learned[label : label + 1] != (name,))
-    there = learned[label] if label < len(learned) else "none"
-    raise UserError(
-        "the data's classes are those that the base learned, in its order",
-        f"{names[label]} as class {label} in {data.source.name}, where the base learned {there}",
-        f"write data.classes: {json.dumps(learned)}" if knows_all(base, data) else "use a base for these classes",
-    )
+    learned = base.class_names
+    if are_wordnet(names) and not are_wordnet(learned):
+        from timm.data import ImageNetInfo
+
+        imagenet = ImageNetInfo("imagenet-1k")
+        described = dict(zip(imagenet.label_names(), imagenet.label_descriptions(), strict=True))
+        if all(name in described for name in names):
+            if learned:
+                return match([described[name] for name in names], learned, base.num_classes, ordered)
+            learned = tuple(described) if base.num_classes == len(described) else ()
+    return match(names, learned, base.num_classes, ordered)
 
 
 def require_room(base: LoadedModel, data: ImageSet) -> None:
@@ -114,8 +123,3 @@ def require_room(base: LoadedModel, data: ImageSet) -> None:
             f"{base.num_classes} classes for {data.num_classes} labels in {data.source.name}",
             "set model.args.num_classes, or correct the data",
         )
-
-
-def knows_all(base: LoadedModel, data: ImageSet) -> bool:
-    """Whether the base learned every class of ``data``, whatever their order."""
-    return set(data.class_names) <= set(base.class_names)

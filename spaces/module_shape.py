@@ -80,12 +80,15 @@ def _patch_reason(model: VisionTransformer) -> str | None:
 def _head_reason(model: VisionTransformer) -> str | None:
     from torch import nn
 
+    from sousvit.models.class_and_mean import ClassAndMean
     from sousvit.models.detector import head_of
 
     if getattr(model, "attn_pool", None) is not None:
         return "attention pooling"
     if head_of(model) is not None:
         return "a detection head that does not read all tokens" if model.global_pool else None
+    if isinstance(model.head, ClassAndMean):
+        return None
     heads = (model.head, getattr(model, "head_dist", nn.Identity()))
     if not all(isinstance(head, (nn.Linear, nn.Identity)) for head in heads):
         return f"classifier {type(model.head).__name__}"
@@ -121,12 +124,11 @@ def _count(module: nn.Module) -> int:
 
 def read_vit_shape(model: VisionTransformer) -> VitShape:
     """The shape of a model for which :func:`unsupported_reason` is None."""
-    from torch import nn
-
+    from sousvit.models.class_and_mean import CLASS_AND_MEAN, ClassAndMean
     from sousvit.models.detector import head_of
 
     embed = model.patch_embed
-    classifiers = [head for head in (model.head, getattr(model, "head_dist", None)) if isinstance(head, nn.Linear)]
+    classifiers = [] if head_of(model) is not None else [getattr(*reader) for reader in final_readers(model)]
     position = None if model.pos_embed is None else model.pos_embed.shape[1] - embed.num_patches
     shape = VitShape(
         image=(int(embed.img_size[0]), int(embed.img_size[1])),
@@ -137,7 +139,7 @@ def read_vit_shape(model: VisionTransformer) -> VitShape:
         num_position_tokens=position,
         num_classes=classifiers[0].out_features if classifiers else 0,
         num_classifiers=len(classifiers),
-        pool=model.global_pool,
+        pool=CLASS_AND_MEAN if isinstance(model.head, ClassAndMean) else model.global_pool,
         other_params=0,
         blocks=(),
     )
@@ -165,11 +167,14 @@ def final_readers(model: Any) -> list[tuple[nn.Module, str]]:
     """(owner, attribute name) of the linear layers that read the tokens behind the last norm."""
     from torch import nn
 
+    from sousvit.models.class_and_mean import ClassAndMean
     from sousvit.models.detector import head_of
 
     detector = head_of(model)
     if detector is not None:
         return [(detector, "reduce")]
+    if isinstance(model.head, ClassAndMean):
+        return [(model.head, "token"), (model.head, "mean")]
     return [(model, name) for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
 
 

@@ -96,6 +96,10 @@ class Recipe:
         names = [step.technique for step in self.steps]
         handlers = [step.handler for step in self.steps]
         for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
+            config = self.steps[position].config
+            if not isinstance(config, handler.config):
+                rule = f"a step of {name} holds {name}'s parameters"
+                raise UserError(rule, repr(config), f"write Step.make({name!r}, ...)")
             if name in names[:position]:
                 raise UserError("a recipe names a technique once", name, "merge the two steps")
             clash = next((other for other in handlers if other.excludes(handler)), None)

@@ -161,8 +161,9 @@ class VitShape(NetworkShape):
         num_prefix_tokens: class, distillation and register tokens.
         num_position_tokens: prefix tokens that have a position embedding, or None when nothing has one.
         num_classes: outputs of a classifier.
-        num_classifiers: 1, 2 for a distilled DeiT, 0 without a head.
-        pool: what the classifier reads: ``token``, ``avg``, ``avgmax``, ``max``, or empty for all tokens.
+        num_classifiers: 1, 2 for a distilled DeiT and for DINOv2, 0 without a head.
+        pool: what the classifier reads: ``token``, ``avg``, ``avgmax``, ``max``,
+            ``class_and_mean`` (:mod:`sousvit.models.class_and_mean`), or empty for all tokens.
         width_params: parameters per embedding channel outside blocks, patch weights and position embedding.
         other_params: parameters outside blocks that no technique resizes (classifier biases).
         blocks: in order.

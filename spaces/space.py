@@ -317,7 +317,10 @@ def preset_names() -> list[str]:
 
 
 def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """A space definition: a preset's name, a YAML file, or the mapping itself.
+    """A space as plain values, to be changed and handed to a search: a preset's, a YAML file's, or the mapping itself.
+
+    For instance ``{"techniques": {"prune_mlp": {"keep": [0.5, 0.75]}, "int8_dynamic": {}}}``, where ``{}`` stands for
+    all values that the technique declares.
 
     Raises:
         UnknownNameError: no such preset or file.

@@ -11,7 +11,7 @@ of one of two kinds:
 For instance ``prune_mlp`` has the parameter ``keep``, says that it compresses a plain Vision Transformer, counts the
 hidden units that stay, and removes the others. Ours are listed in techniques/__init__.py. A plug-in is named in a
 budget as ``plugins: {techniques: [my_file.py:Mine]}``, or is an entry point in the group ``sousvit.techniques``; it is
-held to the contract by :func:`sousvit.spaces.conformance.check_technique`.
+held to the contract by :func:`sousvit.check_technique`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from sousvit.errors import UserError
 from sousvit.registry import Registry
+from sousvit.schema import Checked
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.exporter import EXPORTERS, Deployment, get_exporter
 from sousvit.spaces.needs import Needs
@@ -53,10 +52,8 @@ class Stage(IntEnum):
     DEPLOY = 7  #: numbers and file
 
 
-class StepConfig(BaseModel):
+class StepConfig(Checked):
     """Base of every technique's parameters: typed, frozen, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 #: The values a search may choose from, by parameter name.

@@ -24,7 +24,8 @@ import yaml
 from PIL import Image
 
 from sousvit.data import DataSpec
-from sousvit.data.idx import write_idx
+from sousvit.data.formats.idx import write_idx
+from sousvit.registry import restored
 from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.specs import ModelSpec
 
@@ -69,14 +70,9 @@ def all_cores() -> Callable[[], AbstractContextManager[None]]:
     return on_all_cores
 
 
-@contextmanager
-def scratch_registries() -> Iterator[None]:
+def scratch_registries() -> AbstractContextManager[None]:
     """What is registered in it is gone after it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for registry in {registry for registries in KINDS.values() for registry in registries}:
-            for part in ("_items", "_plugins", "_references"):
-                patch.setattr(registry, part, dict(getattr(registry, part)))
-        yield
+    return restored(*{registry for registries in KINDS.values() for registry in registries})
 
 
 @pytest.fixture

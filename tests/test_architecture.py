@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import sousvit
+
 tomllib = pytest.importorskip("tomllib")
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +24,7 @@ ROOMS = ("spaces", "objectives", "search")
 #: Modules of ``sousvit/`` that stand on the rooms; the others are the ground floor that the rooms stand on.
 FRONT_DOOR = tuple(
     f"sousvit.{name}"
-    for name in ("__main__", "cli", "api", "runs", "tools", "result", "inputs", "plugins", "techniques")
+    for name in ("__main__", "cli", "api", "runs", "tools", "result", "inputs", "plugins", "techniques", "workshop")
 )
 #: The rooms that a room may import besides itself and the ground floor; lazy imports count.
 MAY_IMPORT = {
@@ -35,6 +37,16 @@ MAY_IMPORT = {
 MAX_LINES, MOST_LINES, MAX_FILES = 700, 300, 20
 FILES = sorted(file for room in (*ROOMS, "sousvit") for file in (ROOT / room).rglob("*.py"))
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
+#: Benchmarks that measure a part itself, and from where inside they may import it; all others use the front door.
+PARTS = {
+    "common/made_up.py": ("objectives", "search", "spaces"),  # what the next two share
+    "engine_overhead/run.py": ("search", "spaces"),
+    "scaling/run.py": ("search", "spaces"),
+    "timing_aa/run.py": ("machine", "models", "objectives", "spaces", "specs"),
+    "other_runtimes/run.py": ("objectives",),
+    "noiseless_choice/run.py": ("search",),
+}
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 #: The packages that list the implementations of a contract.
 TABLES = [file for file in FILES if file.name == "__init__.py" and "\nBUILTIN = {" in file.read_text(encoding="utf-8")]
 
@@ -109,6 +121,28 @@ def test_rooms_import_one_way(file):
     forbidden |= set(FRONT_DOOR)
     broken = [name for name in imported(file) if any(name == bad or name.startswith(f"{bad}.") for bad in forbidden)]
     assert not broken, f"{room} imports {broken}"
+
+
+def reached_past_the_front_door(file):
+    """What a file outside imports of sousvit that is not public."""
+    opened = {"sousvit", "sousvit.techniques", *(f"sousvit.{name}" for name in sousvit.__all__)}
+    ours = [names for names in imports(file) if names[0].split(".")[0] == "sousvit"]
+    return sorted({names[-1] for names in ours if not opened.intersection(names[:1])})
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=[str(file.relative_to(ROOT / "benchmarks")) for file in BENCHMARKS])
+def test_benchmarks_use_the_front_door(file):
+    places = PARTS.get(str(file.relative_to(ROOT / "benchmarks")), ())
+    inside = [name for name in reached_past_the_front_door(file) if name.split(".")[1] not in places]
+    assert not inside, f"of {', '.join(inside)}, take what is public, or make public what users would want too"
+
+
+def test_only_benchmarks_of_parts_are_excused():
+    known = {str(file.relative_to(ROOT / "benchmarks")): file for file in BENCHMARKS}
+    assert all(
+        reached_past_the_front_door(known[name]) and "from inside" in " ".join(known[name].read_text().split())
+        for name in PARTS
+    )
 
 
 def circles(files):
@@ -249,6 +283,21 @@ def test_a_circle_is_found_however_it_is_closed(back, tmp_path, monkeypatch):
         (tmp_path / "spaces" / f"{name}.py").write_text(source)
     [group] = circles(sorted((tmp_path / "spaces").glob("*.py")))
     assert {"sousvit.spaces.one", "sousvit.spaces.two"} <= set(group) and "sousvit.spaces" not in group
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from sousvit.search import engine\n",
+        "import sousvit.search.engine\n",
+        "from sousvit.spaces.recipe import Recipe\n",
+        "from sousvit import search\n",
+    ],
+)
+def test_a_way_past_the_front_door_is_found(source, tmp_path):
+    file = tmp_path / "run.py"
+    file.write_text(f"import sousvit\nfrom sousvit import Recipe, techniques\n{source}")
+    assert len(reached_past_the_front_door(file)) == 1
 
 
 @pytest.mark.parametrize(

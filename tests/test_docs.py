@@ -9,8 +9,10 @@ from urllib.parse import urlparse
 
 import pytest
 
+import sousvit
 from sousvit.cli import app, device_app
 from sousvit.objectives.objective import OBJECTIVES
+from sousvit.registry import load_class
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -63,6 +65,24 @@ def test_the_objective_of_the_page_on_extending_keeps_the_contract_and_is_the_ex
     assert [getattr(found, name) for name in ("name", "unit", "direction", "stage", "summary", "needs_labels")] == [
         getattr(example, name) for name in ("name", "unit", "direction", "stage", "summary", "needs_labels")
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "also"),
+    [
+        ("WorstClassAccuracy", sousvit.check_objective, {}),
+        ("KeepFirst", sousvit.check_technique, {}),
+        ("Reference", sousvit.check_runtime, {}),
+        ("Unrepeated", sousvit.check_proposer, {}),
+        ("WhenIdle", sousvit.check_device, {"target": sousvit.Target(device="when_idle", patience=0)}),
+    ],
+)
+def test_every_plug_in_of_the_page_on_extending_passes_its_check(name, check, also, tmp_path):
+    page = (ROOT / "docs" / "extending.md").read_text()
+    [source] = [block for block in RUN.findall(page) if f"class {name}(" in block]
+    assert len(source.splitlines()) <= 35 and f"`sousvit.{check.__name__}({name})`" in page
+    (tmp_path / "mine.py").write_text(source)
+    check(load_class("mine.py:" + name, "plug-in", tmp_path), **also)
 
 
 @pytest.mark.parametrize("page", **named([*PAGES, ROOT / "benchmarks" / "README.md"]))

@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 
 import sousvit
-from sousvit.search.report.html import leave_one_out
-from sousvit.search.report.terminal import headings, row_cells, short_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.on_cifar10 import TECHNIQUES, arguments, budget, write_budget
@@ -26,22 +24,15 @@ SEARCH = {"trials": 400, "seed": 0, "explore_fidelity": 0.04, "explore_share": 0
 
 def table(result: sousvit.Result, command: str) -> str:
     """The result as Markdown."""
-    own, answer = result.budget, result.answer
+    own, cost = result.budget, result.answer.cost
     lines = [
-        *provenance(command, sousvit.open_run(result.folder).archive.base.machine),
+        *provenance(command, sousvit.open_run(result.folder).machine),
         f"Target: {own.where}. Limits: {', '.join(map(str, own.hard_limits))}. "
-        f"{answer.cost['trials']:.0f} trials, {answer.cost['wall_seconds'] / 60:.0f} min. "
+        f"{cost['trials']:.0f} trials, {cost['wall_seconds'] / 60:.0f} min. "
         f"Test split, one interleaved session, 95% intervals.",
         "",
-        "| | " + " | ".join(headings(own, answer.rows)) + " | recipe |",
-        "|---|" + "---:|" * len(headings(own, answer.rows)) + "---|",
+        result.markdown(),
     ]
-    lines += [
-        f"| {r.role} | " + " | ".join(row_cells(r.values, own)) + f" | {short_recipe(r.recipe)} |" for r in answer.rows
-    ]
-    lines += ["", "| left out | latency becomes | file becomes | top-1, points |", "|---|---:|---:|---:|"]
-    for part in leave_one_out(answer):
-        lines.append(f"| {part['technique']} | {part['slower']:.2f}x | {part['larger']:.2f}x | {part['points']:+.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,7 @@
-"""A made-up search for measuring the engine itself: a budget, figures that follow from shapes, and a stopwatch."""
+"""A made-up search for measuring the engine itself: a budget, figures that follow from shapes, and a stopwatch.
+
+It imports the engine from inside, because that is what is measured.
+"""
 
 from __future__ import annotations
 

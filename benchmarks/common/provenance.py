@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sousvit.objectives.devices.machine import machine_facts
+import sousvit
 
 NOTES = "\n## Notes\n"
 
 
 def provenance(command: str, facts: Mapping[str, Any] | None = None, date: str = "") -> list[str]:
     """Command, date, machine and versions (of this machine and today, unless given), and an empty line."""
-    facts = facts or machine_facts()
+    facts = facts or sousvit.machine_facts()
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
     place = f"{facts['cpu']} ({', '.join(facts['flags'])}), {facts['cores']} cores"
     return [f"Command: `{command}`; {date or time.strftime('%Y-%m-%d')}; {place}; {versions}.", ""]

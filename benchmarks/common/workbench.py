@@ -27,13 +27,7 @@ import psutil
 import torch
 from torch import nn
 
-from sousvit.data import ImageSet, Splits
-from sousvit.machine import available_cores
-from sousvit.models.load import LoadedModel, load
-from sousvit.spaces.context import Context
-from sousvit.spaces.export.artifact import Artifact
-from sousvit.spaces.export.export import make_artifact
-from sousvit.specs import DataSpec, LastRows, ModelSpec
+import sousvit
 
 #: The last rows of the training file are validation, as in sousvit's own benchmarks.
 HELD_OUT = 5000
@@ -56,44 +50,44 @@ Work = Callable[[argparse.Namespace], Answer]
 
 @dataclass(frozen=True)
 class Workbench:
-    """The base, its data, and the base's exported graph."""
+    """The base with its data, and the base's exported graph."""
 
-    base: LoadedModel
-    splits: Splits
-    validation: ImageSet
-    exported: Artifact
+    workshop: sousvit.Workshop
+    exported: sousvit.Artifact
+    limit_validation: int | None
 
     @classmethod
     def open(cls, given: argparse.Namespace) -> Workbench:
-        """Load and export the base into ``OUT/base``; the test split is not opened."""
-        base, splits = open_subject(given.model, given.data)
-        validation = splits.validation
-        if given.limit_validation is not None:
-            validation = validation.spread(given.limit_validation)
-        return cls(base, splits, validation, export(base, base.module, given.out / "base"))
+        """Load and export the base into ``OUT/base``; no image of the test split is decoded."""
+        workshop = open_workshop(given.model, given.data)
+        return cls(workshop, workshop.export(given.out / "base"), given.limit_validation)
 
-    def inputs(self, images: ImageSet) -> np.ndarray:
-        """Normalised float32 ``[N, C, H, W]``."""
-        return self.base.normalise(images.images()).numpy()
+    def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised float32 ``[N, C, H, W]``, and labels."""
+        return self.workshop.images("validation", self.limit_validation)
 
-    def describe(self, folder: Path, runtime: str, file: str) -> Artifact:
-        """Say what the model file that a tool wrote into ``folder`` is, so that sousvit can run it."""
+    def calibration(self, count: int) -> np.ndarray:
+        """So many training images, normalised."""
+        return self.workshop.images("train", count)[0].numpy()
+
+    def top1(self, judged: sousvit.Artifact | nn.Module) -> float:
+        """On validation: of an artifact in its runtime, of a module in PyTorch."""
+        return self.workshop.evaluate(judged, "validation", limit=self.limit_validation).merit()[0]
+
+    def describe(self, folder: Path, runtime: str, file: str) -> sousvit.Artifact:
+        """Say what the model file that a tool wrote into ``folder`` is, so that sousvit can run it.
+
+        Some quantize each batch by its own range, so all are judged image by image, as they are timed.
+        """
         known = self.exported
-        return Artifact(folder, runtime, file, known.input_shape, known.mean, known.std).save()
+        described = (folder, runtime, file, known.input_shape, known.mean, known.std)
+        return sousvit.Artifact(*described, batch_dependent=True).save()
 
 
-def open_subject(model: Path, data: Path) -> tuple[LoadedModel, Splits]:
+def open_workshop(model: Path, data: Path) -> sousvit.Workshop:
     """The base model and CIFAR-10."""
-    base = load(ModelSpec(checkpoint=str(model.resolve())).resolved(Path()))
     files = {part: str((data / f"{part}.parquet").resolve()) for part in ("train", "test")}
-    spec = DataSpec(format="parquet", **files, validation=LastRows(last=HELD_OUT))
-    return base, Splits(spec, base.size, base.channels)
-
-
-def export(base: LoadedModel, module: nn.Module, folder: Path) -> Artifact:
-    """The base, or what a tool made of its module, as ONNX float32."""
-    shape = (1, base.channels, *base.size)
-    return make_artifact(module, shape, base.mean, base.std, "onnxruntime", None, Context(base.normalise), folder)
+    return sousvit.Workshop(model, train={"format": "parquet", **files, "validation": {"last": HELD_OUT}})
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -137,7 +131,7 @@ def drive(tool: str, work: Work, given: argparse.Namespace, packages: tuple[str,
 
 def _run(tool: str, work: Work, given: argparse.Namespace, packages: tuple[str, ...]) -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(sousvit.machine_facts()["cores"])
     leave(tool, given, packages, work(given))
 
 

@@ -17,33 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from sousvit.cache import TensorCache
-from sousvit.data import DataSpec, ImageSet, Splits
-from sousvit.errors import UserError
-from sousvit.machine import available_cores, int8_saturates
-from sousvit.models.load import LoadedModel, load
-from sousvit.objectives.devices.machine import machine_facts
-from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.tasks.task import JUDGING_TASKS, Evaluation
-from sousvit.spaces.builder import ModelBuilder
-from sousvit.spaces.context import Context
-from sousvit.spaces.export.export import make_artifact
-from sousvit.spaces.module_shape import vit_shape
-from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.techniques.synthesis.config import OWN_STEPS, SynthesisConfig
-from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
-from sousvit.spaces.training.teacher import Teacher
-from sousvit.specs import ModelSpec
+import sousvit
+from sousvit import Recipe, Step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.provenance import provenance, write_result
@@ -53,9 +37,10 @@ EXAMPLES = HERE.parents[1] / "examples"
 EXAMPLE = EXAMPLES / "fashion-mnist" / "base.safetensors"
 #: How a detector is recovered, as in examples/bccd.
 OF_DETECTOR = {"batch_size": 16, "augmentation": "zoom_turn", "feature_weight": 1.0, "learning_rate": 0.002}
-RUNTIME, REAL = "onnxruntime", "real"
-INT8 = Step.make("static_int8", weights="int7" if int8_saturates() else "int8", clip="mse", smoothing="none")
-BATCH = 64
+REAL = "real"
+METHODS = ("scenes", "inversion", "generator")
+#: What the task's figure of merit is called.
+HEADINGS = {"top1": "top-1 %", "map50": "mAP50 %"}
 Interval = tuple[float, float, float]
 
 
@@ -66,46 +51,47 @@ class Result:
     recipe: str
     way: str
     seconds: float
-    found: Evaluation
+    found: Any
 
 
-class Bench:
-    """Builds recipes and judges their artifacts on the test images."""
+@dataclass(frozen=True)
+class Way:
+    """Where images come from: a workshop, the step that makes them where there are none, and how many they are."""
 
-    def __init__(self, base: LoadedModel, test: ImageSet, folder: Path) -> None:
-        self._base, self._test, self._folder = base, test, folder
-        self._cache = TensorCache(folder)  # a recovered model is trained once, for both its artifacts
-
-    def judged(self, name: str, way: str, recipe: Recipe, context: Context, fidelity: float = 1.0) -> Result:
-        """One recipe on the images of ``context``."""
-        begun, base = time.monotonic(), self._base
-        model = ModelBuilder(base, context, self._cache).build(recipe, fidelity)
-        shape = (1, base.channels, *base.size)
-        folder = self._folder / "artifact"
-        artifact = make_artifact(model, shape, base.mean, base.std, RUNTIME, recipe.deploy_step, context, folder)
-        with open_session(artifact, available_cores()) as session:
-            task = JUDGING_TASKS.get(base.spec.task)
-            found = task.evaluate(session, model, self._test, base.normalise, BATCH)
-        print(f"{name}, {way}: {task.heading} {100 * found.merit()[0]:.2f}", flush=True)
-        return Result(name, way, time.monotonic() - begun, found)
+    workshop: sousvit.Workshop
+    supply: tuple[Step, ...]
+    images: int
 
 
-def rows(
-    given: argparse.Namespace, bench: Bench, ways: Mapping[str, Context], how: Mapping[str, Any]
-) -> Iterator[Result]:
+def judged(
+    given: argparse.Namespace, name: str, told: str, way: Way, steps: tuple[Step, ...], fidelity: float = 1.0
+) -> Result:
+    """One recipe on the images of ``way``, as its artifact predicts the test images."""
+    begun = time.monotonic()
+    recipe = Recipe((*way.supply, *steps), "onnxruntime")
+    found = way.workshop.evaluate(recipe, "test", limit=given.limit_test, fidelity=fidelity)
+    print(f"{name}, {told}: {percent(found)}", flush=True)
+    return Result(name, told, time.monotonic() - begun, found)
+
+
+def rows(given: argparse.Namespace, ways: Mapping[str, Way], how: Mapping[str, Any]) -> Iterator[Result]:
     """Every recipe on every kind of images; ``how`` models are recovered."""
-    yield bench.judged("base", "fp32", Recipe((), RUNTIME), ways[REAL])
-    for way, context in ways.items():
-        yield bench.judged("int8", f"calibrated, {way}", Recipe((INT8,), RUNTIME), context)
-    bare = pruned(given, importance="magnitude", compensate=False)
-    yield bench.judged("pruned", "no images", Recipe(bare, RUNTIME), ways[REAL])
-    for name, last in (("pruned", ()), ("pruned + int8", (INT8,))):
-        for way, context in ways.items():
-            yield bench.judged(name, f"calibrated, {way}", Recipe((*pruned(given), *last), RUNTIME), context)
-        for way, context in ways.items():
-            recovery, fidelity = recovery_of(given, context, how)
-            recipe = Recipe((*pruned(given), recovery, *last), RUNTIME)
-            yield bench.judged(name, f"recovered, {way}", recipe, context, fidelity)
+    int8 = Step.make("static_int8", weights="int7" if int8_overflows() else "int8", clip="mse", smoothing="none")
+    yield judged(given, "base", "fp32", ways[REAL], ())
+    for told, way in ways.items():
+        yield judged(given, "int8", f"calibrated, {told}", way, (int8,))
+    yield judged(given, "pruned", "no images", ways[REAL], pruned(given, importance="magnitude", compensate=False))
+    for name, last in (("pruned", ()), ("pruned + int8", (int8,))):
+        for told, way in ways.items():
+            yield judged(given, name, f"calibrated, {told}", way, (*pruned(given), *last))
+        for told, way in ways.items():
+            recovery, fidelity = recovery_of(given, way.images, how)
+            yield judged(given, name, f"recovered, {told}", way, (*pruned(given), recovery, *last), fidelity)
+
+
+def int8_overflows() -> bool:
+    """Whether sums of int8 products can overflow: on CPUs without VNNI."""
+    return not {"avx512_vnni", "avx_vnni"}.intersection(sousvit.machine_facts()["flags"])
 
 
 def pruned(given: argparse.Namespace, **how: Any) -> tuple[Step, Step]:
@@ -113,15 +99,12 @@ def pruned(given: argparse.Namespace, **how: Any) -> tuple[Step, Step]:
     return Step.make("prune_heads", keep=given.keep_heads, **how), Step.make("prune_mlp", keep=given.keep, **how)
 
 
-def recovery_of(given: argparse.Namespace, context: Context, how: Mapping[str, Any]) -> tuple[Step, float]:
+def recovery_of(given: argparse.Namespace, images: int, how: Mapping[str, Any]) -> tuple[Step, float]:
     """The training, and the share of its whole epochs that makes ``given.steps`` steps of it."""
-    assert context.train is not None
-    told = {"num_views": given.views, "learning_rate": given.learning_rate, "soft_weight": given.soft_weight}
-    step = Step.make("distill", **{**told, **how})
-    in_epoch = max(1, len(context.train) // step.config.batch_size)
+    told = {"num_views": given.views, "learning_rate": given.learning_rate, "soft_weight": given.soft_weight, **how}
+    in_epoch = max(1, images // Step.make("distill", **told).config.batch_size)
     epochs = -(-given.steps // in_epoch)
-    whole = replace(step, config=step.config.model_copy(update={"epochs": epochs}))
-    return whole, given.steps / (epochs * in_epoch)
+    return Step.make("distill", **told, epochs=epochs), given.steps / (epochs * in_epoch)
 
 
 def goals(found: list[Result], methods: list[str]) -> list[str]:
@@ -146,12 +129,12 @@ def goals(found: list[Result], methods: list[str]) -> list[str]:
     return lines
 
 
-def percent(found: Evaluation) -> str:
+def percent(found: Any) -> str:
     """The figure of merit."""
     return f"{100 * found.merit()[0]:.2f}"
 
 
-def gap_closed(start: Evaluation, own: Evaluation, best: Evaluation) -> Interval | None:
+def gap_closed(start: Any, own: Any, best: Any) -> Interval | None:
     """Which share of what real data recover ``own`` recovers, with its 95% bootstrap interval over images."""
     low, middle, high = (one.merit()[0] for one in (start, own, best))
     if high <= low:
@@ -200,7 +183,7 @@ def command(given: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
     return " ".join(parts)
 
 
-def data_spec(root: Path, limit_train: int | None) -> tuple[str, DataSpec]:
+def data_spec(root: Path, limit_train: int | None) -> tuple[str, sousvit.Data]:
     """The data set's name and its files in ``root``.
 
     Raises:
@@ -208,17 +191,24 @@ def data_spec(root: Path, limit_train: int | None) -> tuple[str, DataSpec]:
     """
     if (root / "ImageSets").is_dir():
         files = yaml.safe_load((EXAMPLES / "bccd" / "budget.yaml").read_text())["data"]
-        return "bccd", DataSpec.model_validate({**files, "limit_train": limit_train}).resolved(root)
+        return "bccd", sousvit.Data.model_validate({**files, "limit_train": limit_train}).resolved(root)
     if all((root / f"{part}.parquet").is_file() for part in ("train", "test")):
         name, files = "cifar10", {"format": "parquet", "train": "train.parquet", "test": "test.parquet"}
     else:
         train, test = (sorted(root.glob(pattern)) for pattern in ("train*images*", "t[1e]*images*"))
         if not (train and test):
             rule = "the folder holds train and test as parquet or IDX files, or VOC's folders"
-            raise UserError(rule, f"neither in {root}", "correct --data")
+            raise sousvit.UserError(rule, f"neither in {root}", "correct --data")
         name, files = "fashion_mnist", {"format": "idx", "train": train[0].name, "test": test[0].name}
     spec = {**files, "validation": 0.1, "limit_train": limit_train}
-    return name, DataSpec.model_validate(spec).resolved(root)
+    return name, sousvit.Data.model_validate(spec).resolved(root)
+
+
+def without_images(data: sousvit.Data) -> dict[str, Any]:
+    """The same test images, and no others: what a recipe looks at it synthesises."""
+    kept = data.model_dump(include={"format", "test", "classes", "images"}, exclude_none=True)
+    unused = {"validation": 16, "synthesis": {"images": 16}}  # every recipe here brings its own
+    return {**kept, "train": "none", **unused}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -234,9 +224,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--soft-weight", type=float, default=0.7, help="of the base's answers; labels have the rest")
-    parser.add_argument("--methods", nargs="+", choices=OWN_STEPS, default=list(OWN_STEPS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--images", type=int, default=2048, help="synthesised images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
     return parser
 
 
@@ -244,42 +235,37 @@ def main() -> int:
     """Synthesise, build, judge, write."""
     parser = arguments()
     given = parser.parse_args()
-    base = load(ModelSpec(checkpoint=str(given.model.resolve())).resolved(Path()))
-    name, spec = data_spec(given.data.resolve(), given.limit_train)
-    splits = Splits(spec, base.size, base.channels)
-    test = splits.open_test()
-    test = test if given.limit_test is None else test.spread(given.limit_test)
-    ways = {
-        REAL: Context(base.normalise, splits.calibration(), splits.train, Teacher(base, splits.train), seed=given.seed)
-    }
-    shape = vit_shape(base.module)
-    left = Recipe(pruned(given)).reshape(shape)
+    name, data = data_spec(given.data.resolve(), given.limit_train)
+    real = sousvit.Workshop(given.model, train=data, seed=given.seed)
+    none = sousvit.Workshop(given.model, train=without_images(data), seed=given.seed)
+    images = len(real.images("train")[1])
+    ways = {REAL: Way(real, (), images)}
+    left = Recipe(pruned(given)).reshape(real.shape)
     notes = [
-        f"Pruned: {left.params() / shape.params():.0%} of the parameters and {left.macs() / shape.macs():.0%} of the "
-        f"MACs are left. Recovery: {given.steps} steps; {len(splits.train)} real images, {given.images} synthesised."
+        f"Pruned: {left.params() / real.shape.params():.0%} of the parameters and "
+        f"{left.macs() / real.shape.macs():.0%} of the MACs are left. Recovery: {given.steps} steps; {images} real "
+        f"images, {given.images} synthesised."
     ]
-    synthesiser = Synthesiser(base, given.seed)
     for method in given.methods:
-        begun = time.monotonic()
-        made = synthesiser(SynthesisConfig(method=method, images=given.images))
+        supply = Step.make("synthesize", method=method, images=given.images)
+        ways[method], begun = Way(none, (supply,), given.images), time.monotonic()
+        none.model(Recipe((supply, *pruned(given))))  # makes the images, and looks at some
         notes.append(f"{given.images} images synthesised by {method} in {time.monotonic() - begun:.0f} s.")
         print(notes[-1], flush=True)
-        ways[method] = replace(ways[REAL], train=made.train, calibration=made.calibration, teacher=made.teacher)
-    with tempfile.TemporaryDirectory() as folder:
-        how = OF_DETECTOR if base.spec.task == "detection" else {}
-        found = list(rows(given, Bench(base, test, Path(folder)), ways, how))
+    found = list(rows(given, ways, OF_DETECTOR if name == "bccd" else {}))
     raw = {
         "command": command(given, parser),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine_facts(),
-        "settings": {key: value for key, value in vars(given).items() if key not in ("data", "model")},
-        "heading": JUDGING_TASKS.get(base.spec.task).heading,
-        "test_images": len(test),
+        "machine": sousvit.machine_facts(),
+        "settings": {key: value for key, value in vars(given).items() if key not in ("data", "model", "out")},
+        "heading": HEADINGS[next(iter(found[0].found.figures()))],
+        "test_images": len(real.images("test", given.limit_test)[1]),
         "rows": [described(row, found[0]) for row in found],
         "notes": [*notes, *goals(found, given.methods)],
     }
-    (HERE / f"raw_{name}.json").write_text(json.dumps(raw, indent=1) + "\n")
-    write_result(HERE / f"result_{name}.md", table(raw))
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / f"raw_{name}.json").write_text(json.dumps(raw, indent=1) + "\n")
+    write_result(given.out / f"result_{name}.md", table(raw))
     print(table(raw))
     return 0
 

@@ -14,35 +14,21 @@ import argparse
 import itertools
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from sousvit.cache import TensorCache
-from sousvit.data import Splits
-from sousvit.errors import UserError
-from sousvit.files import write_atomic
-from sousvit.machine import training_device
-from sousvit.models.load import load
-from sousvit.objectives.devices.machine import machine_facts
-from sousvit.search.budget import Budget
-from sousvit.spaces.builder import ModelBuilder
-from sousvit.spaces.context import Context
-from sousvit.spaces.module_shape import vit_shape
-from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.shape import VitShape
-from sousvit.spaces.technique import get_technique
-from sousvit.spaces.training.loop import predict
-from sousvit.spaces.training.teacher import Teacher
+import sousvit
+from sousvit import Recipe, Step
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common.provenance import write_result
+from common.provenance import provenance, write_result
 
 HERE = Path(__file__).parent
 RECOVERY = {"learning_rate": 2e-3, "optimizer": "muon", "soft_weight": 0.7, "num_views": 2}
@@ -52,15 +38,15 @@ FORECASTS, TRUTHS = ("untrained", "low rung", "elastic untrained"), ("full", "el
 RESAMPLES = 1000
 
 
-def random_cuts(shape: VitShape, count: int, elastic: Step, seed: int) -> list[tuple[Step, ...]]:
+def random_cuts(shape: Any, count: int, elastic: Step, seed: int) -> list[tuple[Step, ...]]:
     """Different cuts of at least two kinds, within what the elastic base learns."""
     config, values = elastic.config, {}
     for name, parameter in CUTS.items():
-        values[name] = list(get_technique(name).choices(shape)[parameter])
-    least = shape.depth - round(config.depth * shape.depth)  # type: ignore[attr-defined]
+        values[name] = list(Step.make(name).handler.choices(shape)[parameter])
+    least = shape.depth - round(config.depth * shape.depth)
     values["prune_depth"] = [drop for drop in values["prune_depth"] if drop <= least]
-    values["prune_heads"] = [keep for keep in values["prune_heads"] if keep >= config.heads - 1e-3]  # type: ignore[attr-defined]
-    values["prune_mlp"] = [keep for keep in values["prune_mlp"] if keep >= config.mlp]  # type: ignore[attr-defined]
+    values["prune_heads"] = [keep for keep in values["prune_heads"] if keep >= config.heads - 1e-3]
+    values["prune_mlp"] = [keep for keep in values["prune_mlp"] if keep >= config.mlp]
     found = [
         Recipe(tuple(Step.make(name, **{CUTS[name]: value}) for name, value in zip(CUTS, chosen, strict=True)))
         for chosen in itertools.product(*values.values())
@@ -83,49 +69,46 @@ def ways(given: argparse.Namespace, elastic: Step, tail: Step) -> dict[str, Call
 
 def judged(given: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
     """A row a recipe (``top1`` and ``seconds`` by way), and what was paid once."""
-    budget = Budget.read(given.budget)
-    base = load(budget.model)
-    splits = Splits(budget.data.model_copy(update={"limit_train": given.limit_train}), base.size, base.channels)
+    budget = sousvit.Budget.read(given.budget)
+    data = budget.data.model_copy(update={"limit_train": given.limit_train})
     elastic = Step.make("elastic", epochs=given.elastic_epochs, **RECOVERY, networks=given.networks, whole=given.whole)
     tail = Step.make("distill", epochs=given.epochs, **RECOVERY)
-
-    def top1(model: torch.nn.Module) -> float:
-        logits = predict(model, splits.validation, base.normalise)
-        return float((logits.argmax(1) == splits.validation.labels).double().mean())
-
-    with tempfile.TemporaryDirectory() as folder:
-        cache = TensorCache(Path(folder))
-        teacher = Teacher(base, splits.train, cache)
-        for view in range(RECOVERY["num_views"]):  # paid once for all ways
-            teacher("crop_flip", given.seed, view)
-        context = Context(base.normalise, splits.calibration(), splits.train, teacher, seed=given.seed)
-        builder = ModelBuilder(base, context, cache)
-        begun = time.monotonic()
-        whole = builder.build(Recipe((elastic,)))
-        once = {
-            "prepare": time.monotonic() - begun,
-            "teacher": teacher.seconds,
-            "base": top1(base.module),
-            "whole": top1(whole),
-            "images": len(splits.train),
-            "validation": len(splits.validation),
-        }
-        print(once, flush=True)
-        rows = []
-        for cut in random_cuts(vit_shape(base.module), given.recipes, elastic, given.seed):
-            rows.append({"recipe": str(Recipe(cut)), **dict(measured(cut, ways(given, elastic, tail), builder, top1))})
-            print(rows[-1], flush=True)
+    workshop = sousvit.Workshop(budget.model, train=data, seed=given.seed)
+    begun = time.monotonic()
+    workshop.model(Recipe((tail,)))  # asks the base about every view of the training images, once for all ways
+    teacher, begun = time.monotonic() - begun, time.monotonic()
+    whole = workshop.model(Recipe((elastic,)))
+    once = {
+        "prepare": time.monotonic() - begun,
+        "base trained on": teacher,
+        "base": top1(workshop, workshop.base),
+        "whole": top1(workshop, whole),
+        "images": len(workshop.images("train")[1]),
+        "validation": len(workshop.images("validation")[1]),
+    }
+    print(once, flush=True)
+    rows = []
+    for cut in random_cuts(workshop.shape, given.recipes, elastic, given.seed):
+        rows.append({"recipe": str(Recipe(cut)), **dict(measured(cut, ways(given, elastic, tail), workshop))})
+        print(rows[-1], flush=True)
     return pd.DataFrame(rows), once
 
 
-def measured(cut, ways, builder, top1) -> Iterator[tuple[str, float]]:  # type: ignore[no-untyped-def]
-    """Top-1 and seconds of one cut in every way; a stored beginning counts with the time that it took."""
+def top1(workshop: sousvit.Workshop, model: torch.nn.Module) -> float:
+    """On the validation images, in PyTorch."""
+    return workshop.evaluate(model).merit()[0]
+
+
+def measured(
+    cut: tuple[Step, ...], ways: dict[str, Callable[[tuple[Step, ...]], tuple]], workshop: sousvit.Workshop
+) -> Iterator[tuple[str, float]]:
+    """Top-1 and seconds of one cut in every way; the time of a beginning that was read back counts as well."""
     for name, recipe_of in ways.items():
         recipe, fidelity = recipe_of(cut)
         begun = time.monotonic()
-        model = builder.build(recipe, fidelity)
+        model = workshop.model(recipe, fidelity)
         yield f"{name} seconds", time.monotonic() - begun
-        yield name, top1(model)
+        yield name, top1(workshop, model)
 
 
 def correlation(frame: pd.DataFrame, forecast: str, truth: str, seed: int = 0) -> dict[str, tuple[float, ...]]:
@@ -142,14 +125,12 @@ def correlation(frame: pd.DataFrame, forecast: str, truth: str, seed: int = 0) -
 
 def table(frame: pd.DataFrame, once: dict[str, float], command: str) -> str:
     """The result as Markdown."""
-    machine = machine_facts()
     lines = [
-        f"Command: `{command}`; {time.strftime('%Y-%m-%d')}; {machine['cpu']}, {training_device()}, "
-        f"{torch.get_num_threads()} threads; torch {torch.__version__}.",
-        "",
+        *provenance(command),
         f"{len(frame)} random cuts; {once['images']} training and {once['validation']} validation images; the base has "
         f"{100 * once['base']:.2f}%, the elastic base as a whole {100 * once['whole']:.2f}%. "
-        f"Once for all: elastic base {once['prepare']:.0f} s, teacher's answers {once['teacher']:.0f} s.",
+        f"Once for all: elastic base {once['prepare']:.0f} s; the base itself trained on, with its own answers as a "
+        f"teacher, {once['base trained on']:.0f} s.",
         "",
         "| way of judging | mean top-1 % | seconds a recipe |",
         "|---|---:|---:|",
@@ -176,15 +157,17 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--limit-train", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of result.md and raw.csv")
     given = parser.parse_args()
     try:
         frame, once = judged(given)
-    except UserError as error:
+    except sousvit.UserError as error:
         print(error, file=sys.stderr)
         return 2
     command = f"python {' '.join(sys.argv)}"
-    write_atomic(HERE / "raw.csv", frame.to_csv(index=False))
-    write_result(HERE / "result.md", table(frame, once, command))
+    given.out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(given.out / "raw.csv", index=False)
+    write_result(given.out / "result.md", table(frame, once, command))
     print(table(frame, once, command))
     return 0
 

@@ -3,7 +3,7 @@
     python benchmarks/engine_overhead/run.py
 
 Milliseconds a trial at several sizes of a study on disk, and how long an archive of 10,000 trials takes to answer a new
-budget. Prints them and writes ``result.md``.
+budget. Prints them and writes ``result.md``. It imports the engine from inside, because that is what it measures.
 """
 
 from __future__ import annotations

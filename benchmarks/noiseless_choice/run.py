@@ -4,7 +4,7 @@
 
 The tables of :mod:`common.made_up_tables` have noise that nobody can foresee, and a table's hypervolume counts its
 lucky rows. Here rows are chosen by figures without noise, each the one that adds most, and valued by the noisy ones.
-Writes ``result.md``.
+Writes ``result.md``. It imports the hypervolume of replays from inside, so that shares are the same.
 """
 
 from __future__ import annotations

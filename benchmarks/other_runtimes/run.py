@@ -4,7 +4,7 @@
     python benchmarks/other_runtimes/run.py --model VIT.safetensors --name cifar10
 
 Needs ``executorch`` beside ``sousvit[openvino,litert]`` (an environment of its own: it pins what others do not).
-Writes ``result_NAME.md``.
+Writes ``result_NAME.md``. It imports sessions and timing from inside, because ExecuTorch's are timed among ours.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sousvit.models.load import LoadedModel, load
+import sousvit
 from sousvit.objectives.runtimes.runtime import Session, open_session
 from sousvit.objectives.timing import TimingPlan, measure_many
-from sousvit.spaces.context import Context
-from sousvit.spaces.export.export import make_artifact
-from sousvit.spaces.recipe import Step
-from sousvit.specs import ModelSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.provenance import provenance, write_result
@@ -36,6 +32,8 @@ from common.provenance import provenance, write_result
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "fashion-mnist" / "base.safetensors"
 BASELINE = "ONNX Runtime fp32"
+#: Nothing is calibrated or judged here, so a few synthesised images do.
+NO_DATA = {"format": "none", "validation": 16, "synthesis": {"images": 16}}
 
 
 @dataclass
@@ -56,20 +54,19 @@ class Function(Session):
         return self._function(batch)
 
 
-def ours(base: LoadedModel, shape: tuple[int, int, int, int], folder: Path, stack: ExitStack) -> dict[str, Opened]:
+def ours(workshop: sousvit.Workshop, folder: Path, stack: ExitStack) -> dict[str, Opened]:
     """The runtimes that sousvit exports to."""
     steps = {
-        BASELINE: ("onnxruntime", None),
-        "ONNX Runtime int8, dynamic": ("onnxruntime", Step.make("int8_dynamic")),
-        "OpenVINO fp32": ("openvino", None),
-        "LiteRT fp32": ("litert", None),
-        "LiteRT int8, dynamic": ("litert", Step.make("litert_dynamic")),
-        "LiteRT int4, dynamic": ("litert", Step.make("litert_dynamic", bits=4)),
+        BASELINE: ("onnxruntime",),
+        "ONNX Runtime int8, dynamic": ("onnxruntime", sousvit.Step.make("int8_dynamic")),
+        "OpenVINO fp32": ("openvino",),
+        "LiteRT fp32": ("litert",),
+        "LiteRT int8, dynamic": ("litert", sousvit.Step.make("litert_dynamic")),
+        "LiteRT int4, dynamic": ("litert", sousvit.Step.make("litert_dynamic", bits=4)),
     }
     found = {}
-    for name, (runtime, step) in steps.items():
-        context, out = Context(base.normalise), folder / name
-        artifact = make_artifact(base.module, shape, base.mean, base.std, runtime, step, context, out)
+    for name, (runtime, *deploy) in steps.items():
+        artifact = workshop.export(folder / name, sousvit.Recipe(deploy, runtime))
         session = stack.enter_context(open_session(artifact, 1, 1))
         found[name] = Opened(session, artifact.size_bytes / 1e6)
     return found
@@ -133,15 +130,18 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=EXAMPLE)
     parser.add_argument("--name", default="fashion_mnist")
     parser.add_argument("--measure-time", type=float, default=8.0, help="seconds a runtime")
+    parser.add_argument("--ours-only", action="store_true", help="without ExecuTorch")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    base = load(ModelSpec(checkpoint=str(given.model.resolve())).resolved(Path()))
-    shape = (1, base.channels, *base.size)
+    workshop = sousvit.Workshop(given.model, train=NO_DATA)
+    shape = tuple(workshop.images("validation", 1)[0].shape)
     command = "python benchmarks/other_runtimes/run.py"
     command += "" if given.model == EXAMPLE else f" --model VIT.safetensors --name {given.name}"
+    command += " --ours-only" if given.ours_only else ""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        found = ours(base, shape, Path(folder), stack)
-        found |= dict(executorch(base.module.eval(), torch.zeros(shape), Path(folder)))
+        found = ours(workshop, Path(folder), stack)
+        if not given.ours_only:
+            found |= dict(executorch(workshop.base.eval(), torch.zeros(shape), Path(folder)))
         text = table(found, shape, command, given.measure_time)
     write_result(HERE / f"result_{given.name}.md", text)
     print(text)

@@ -21,11 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sousvit.data import ImageSet
-from sousvit.data.augment import View
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common.workbench import ARTIFACT, Answer, Workbench, arguments, drive, export
+from common.workbench import ARTIFACT, Answer, Workbench, arguments, drive
 
 SCORED, BATCH = 1000, 128
 LEARNING_RATE, WEIGHT_DECAY, WARMUP, DISTILLED, TEMPERATURE = 1e-3, 0.05, 0.05, 0.7, 2.0
@@ -36,17 +33,17 @@ ENDING = 20.0
 def work(given: argparse.Namespace) -> Answer:
     bench = Workbench.open(given)
     asked = {"mode": "fastnas", "flops": given.flops, "scored_images": SCORED}
-    model = copy.deepcopy(bench.base.module)
+    model = copy.deepcopy(bench.workshop.base)
     try:
         model, found = prune(model, given.flops, bench)
     except Exception as error:  # what it says about a ViT is the result
         return Answer(asked, {"error": f"{type(error).__name__}: {error}"}, ["FastNAS did not take the model"])
     answered = {"search_seconds": round(time.time() - given.started, 1), **found}
-    answered["top1_pruned"] = top1(model, bench.validation, bench)
+    answered["top1_pruned"] = bench.top1(model)
     model, epochs = distill(model, bench, given.deadline - ENDING)
-    answered |= {"epochs": round(epochs, 2), "top1": top1(model, bench.validation, bench)}
-    answered["top1_base"] = top1(bench.base.module, bench.validation, bench)
-    export(bench.base, model, given.out / ARTIFACT)
+    answered |= {"epochs": round(epochs, 2), "top1": bench.top1(model)}
+    answered["top1_base"] = bench.top1(bench.workshop.base)
+    bench.workshop.export(given.out / ARTIFACT, model=model)
     return Answer(asked, answered)
 
 
@@ -54,16 +51,16 @@ def prune(model: nn.Module, flops: str, bench: Workbench) -> tuple[nn.Module, di
     """The sub-network that FastNAS finds, and what its search says of it."""
     import modelopt.torch.prune as mtp
 
-    scored = bench.validation.head(SCORED)
-    training = bench.splits.train.spread(BATCH)
+    images, labels = bench.validation()
+    images, labels = images[:SCORED], labels[:SCORED]
     pruned, state = mtp.prune(
         model,
         mode="fastnas",
         constraints={"flops": flops},
-        dummy_input=torch.zeros(1, bench.base.channels, *bench.base.size),
+        dummy_input=torch.zeros(bench.exported.input_shape),
         config={
-            "score_func": lambda candidate: 100 * top1(candidate, scored, bench),
-            "data_loader": [bench.base.normalise(training.images())],
+            "score_func": lambda candidate: 100 * top1(candidate, images, labels),
+            "data_loader": [bench.workshop.images("train", BATCH)[0]],
             "verbose": True,
         },
     )
@@ -72,13 +69,10 @@ def prune(model: nn.Module, flops: str, bench: Workbench) -> tuple[nn.Module, di
 
 
 @torch.inference_mode()
-def top1(model: nn.Module, images: ImageSet, bench: Workbench) -> float:
+def top1(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     model.eval()
-    correct = 0
-    for positions in torch.arange(len(images)).split(250):
-        logits = model(bench.base.normalise(images.images(positions)))
-        correct += int((logits.argmax(1) == images.labels[positions]).sum())
-    return correct / len(images)
+    found = torch.cat([model(some).argmax(1) for some in images.split(250)])
+    return (found == labels).float().mean().item()
 
 
 def distill(model: nn.Module, bench: Workbench, deadline: float) -> tuple[nn.Module, float]:
@@ -86,7 +80,7 @@ def distill(model: nn.Module, bench: Workbench, deadline: float) -> tuple[nn.Mod
     import modelopt.torch.distill as mtd
 
     config = {
-        "teacher_model": copy.deepcopy(bench.base.module),
+        "teacher_model": copy.deepcopy(bench.workshop.base),
         "criterion": mtd.LogitsDistillationLoss(TEMPERATURE, "batchmean"),
         "loss_balancer": mtd.StaticLossBalancer(DISTILLED),
     }
@@ -104,27 +98,36 @@ def train(
     learner: nn.Module, loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], bench: Workbench, deadline: float
 ) -> float:
     """AdamW, the learning rate by the clock: a short warm-up, then a cosine that ends with the time."""
-    data = bench.splits.train
+    images, labels = bench.workshop.images("train")
     weights = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=WEIGHT_DECAY)
     started, seen, epoch = time.time(), 0, 0
     learner.train()
     while True:
-        view = View.draw("crop_flip", len(data), data.size, seed=0, view=epoch)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(epoch))
-        for positions in order.split(BATCH):
+        chance = torch.Generator().manual_seed(epoch)
+        for positions in torch.randperm(len(images), generator=chance).split(BATCH):
             progress = (time.time() - started) / max(deadline - started, 1e-9)
             if progress >= 1:
-                return seen / len(data)
+                return seen / len(images)
             rate = LEARNING_RATE * min(progress / WARMUP, 0.5 * (1 + math.cos(math.pi * progress)))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = loss_of(bench.base.normalise(view.read(data, positions)), data.labels[positions])
+            loss = loss_of(cropped_and_flipped(images[positions], chance), labels[positions])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             seen += len(positions)
         epoch += 1
+
+
+def cropped_and_flipped(images: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    """Each image shifted by up to an eighth of its side, what is missing mirrored, and half of them flipped."""
+    size, most = images.shape[-1], images.shape[-1] // 8
+    padded = F.pad(images, [most] * 4, mode="reflect")
+    shifts = torch.randint(2 * most + 1, (len(images), 2), generator=chance).tolist()
+    found = [image[:, y : y + size, x : x + size] for image, (y, x) in zip(padded, shifts, strict=True)]
+    flips = torch.rand(len(images), generator=chance) < 0.5
+    return torch.stack([one.flip(-1) if flip else one for one, flip in zip(found, flips, strict=True)])
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sousvit.machine import available_cores
-from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.tasks.classification import evaluate
-from sousvit.spaces.export.artifact import Artifact
+import sousvit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.workbench import ARTIFACT, FACTS, MAX_DROP, Answer, Workbench, arguments, drive
@@ -29,16 +26,16 @@ METHODS = ("max", "entropy")
 
 def work(given: argparse.Namespace) -> Answer:
     bench = Workbench.open(given)
-    start = bench.exported if given.of is None else Artifact.open(given.of / ARTIFACT)
-    calibration = bench.inputs(bench.splits.train.spread(CALIBRATION))
-    base = top1(bench.exported, bench)
+    start = bench.exported if given.of is None else sousvit.Artifact.open(given.of / ARTIFACT)
+    calibration = bench.calibration(CALIBRATION)
+    base = bench.top1(bench.exported)
     made = {}
     for method in METHODS:
         folder = given.out / method
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         quantize(start.path, calibration, method, folder / "model.onnx")
-        made[method] = top1(bench.describe(folder, "onnxruntime", "model.onnx"), bench)
+        made[method] = bench.top1(bench.describe(folder, "onnxruntime", "model.onnx"))
     best = max(made, key=lambda method: made[method])
     (given.out / best).rename(given.out / ARTIFACT)
     notes = [] if base - made[best] <= MAX_DROP else [f"drop of {100 * (base - made[best]):.1f} points on validation"]
@@ -67,12 +64,6 @@ def quantize(graph: Path, calibration: object, method: str, to: Path) -> None:
     )
     for extra in set(to.parent.iterdir()) - {to}:
         extra.unlink()
-
-
-def top1(artifact: Artifact, bench: Workbench) -> float:
-    """On validation, in the artifact's runtime."""
-    with open_session(artifact, available_cores()) as session:
-        return evaluate(session, bench.validation, bench.base.normalise).top1
 
 
 if __name__ == "__main__":

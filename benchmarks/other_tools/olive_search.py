@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.workbench import ARTIFACT, MAX_DROP, Answer, Workbench, arguments, drive
 
 #: Calibration images; histograms of all activations must fit into memory.
 CALIBRATION = 128
+CLASSES = 10
 SEARCHED = "SEARCHABLE_VALUES"
 LATENCY, ACCURACY = "latency", "accuracy"
 
@@ -32,9 +34,8 @@ LATENCY, ACCURACY = "latency", "accuracy"
 def work(given: argparse.Namespace) -> Answer:
     os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
     bench = Workbench.open(given)
-    store(given.out / "validation.npz", bench.inputs(bench.validation), bench.validation.labels.numpy())
-    calibration = bench.splits.train.spread(CALIBRATION)
-    store(given.out / "calibration.npz", bench.inputs(calibration), calibration.labels.numpy())
+    store(given.out / "validation.npz", *bench.validation())
+    store(given.out / "calibration.npz", *bench.workshop.images("train", CALIBRATION))
     register_arrays()
     mend_footprints()
     from olive.workflows import run
@@ -65,7 +66,7 @@ def workflow(given: argparse.Namespace, bench: Workbench) -> dict[str, Any]:
             }
         },
         "data_configs": [arrays(given.out / "validation.npz"), arrays(given.out / "calibration.npz")],
-        "evaluators": {"judge": {"metrics": [latency(), accuracy(bench.base.num_classes)]}},
+        "evaluators": {"judge": {"metrics": [latency(), accuracy(CLASSES)]}},
         "passes": passes(),
         "search_strategy": {
             "execution_order": "joint",
@@ -180,8 +181,8 @@ def mend_footprints() -> None:
     FootprintNode.update = mended
 
 
-def store(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    np.savez(path, images=images, labels=labels)
+def store(path: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
+    np.savez(path, images=images.numpy(), labels=labels.numpy())
 
 
 def keep(graph: Path, folder: Path) -> None:

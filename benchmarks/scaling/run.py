@@ -4,7 +4,8 @@
 
 The engine is the real one, and its own time passes on the clock: while it decides, a free worker waits. Writes
 ``result.md`` and ``raw.csv``: the share of time in which workers are busy until the last job is handed out (what comes
-after it is the end of a search, not its speed), and the engine's milliseconds a trial.
+after it is the end of a search, not its speed), and the engine's milliseconds a trial. It imports the engine from
+inside, because that is what it measures.
 """
 
 from __future__ import annotations

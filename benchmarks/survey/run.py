@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import sousvit
-from sousvit.spaces.space import read_space
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.on_cifar10 import arguments, budget, write_budget
@@ -27,15 +26,20 @@ RECOVERY = {"epochs": [1], "learning_rate": [1e-3], "soft_weight": [0.0, 0.5], "
 
 def main() -> int:
     """Measure, then write the result."""
-    given = arguments(__doc__, "survey-cifar10").parse_args()
-    every = read_space("all")["techniques"]
+    parser = arguments(__doc__, "survey-cifar10")
+    parser.add_argument("--only", nargs="+", help="techniques; all by default")
+    given = parser.parse_args()
+    every = sousvit.read_space("all")["techniques"]
     every["distill"] = {**every["distill"], **RECOVERY}
     techniques = {**every, "qat": {"epochs": [1], "num_views": [3]}}
+    if given.only:
+        techniques = {name: techniques[name] for name in given.only}
     asked = write_budget(budget(given, techniques), given.run)
     run = sousvit.survey(asked, run=Path("runs") / given.run)
     limit = "" if given.limit_train is None else f" --limit-train {given.limit_train}"
+    limit += "" if given.only is None else f" --only {' '.join(given.only)}"
     command = f"python benchmarks/survey/run.py --data DIR --model VIT.safetensors{limit}"
-    head = "\n".join(provenance(command, run.archive.base.machine))
+    head = "\n".join(provenance(command, run.machine))
     write_result(HERE / "result.md", f"{head}\n{(run.folder / 'study.md').read_text()}")
     shutil.copy(run.folder / "study.csv", HERE / "raw.csv")
     return 0

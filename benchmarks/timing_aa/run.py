@@ -2,7 +2,8 @@
 
 Two questions. How often does the 95% interval of a run cover 1.0? (Wanted: in 93 to 97% of 200 runs on an idle
 machine.) And when every core is loaded, does the harness say so? (Wanted: every such run is ``noisy``.) Two sessions
-of the same file are opened, so that memory placement differs as it does between two models. Writes ``raw.json``.
+of the same file are opened, so that memory placement differs as it does between two models. Writes ``raw.json``. It
+imports the harness from inside, because that is what it measures.
 
     python benchmarks/timing_aa/run.py --runs 200 --loaded-runs 20
 """

@@ -13,11 +13,9 @@ import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, make_budget
-from sousvit.search.executors.ray.tune import RayExecutor
-from sousvit.search.run import search
+import sousvit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.provenance import provenance, write_result
@@ -33,7 +31,7 @@ SPACE = {
 }
 
 
-def budget(address: str) -> Budget:
+def budget(address: str) -> dict[str, Any]:
     """The embedded example without limits that could end a trial early."""
     files = EXAMPLE / "data"
     data = {
@@ -42,7 +40,7 @@ def budget(address: str) -> Budget:
         "validation": str(files / "validation-images-idx3-ubyte.gz"),
         "test": str(files / "test-images-idx3-ubyte.gz"),
     }
-    values = {
+    return {
         "model": {"checkpoint": str(EXAMPLE / "base.safetensors")},
         "data": data,
         "targets": ["local-1-thread"],
@@ -52,7 +50,6 @@ def budget(address: str) -> Budget:
         "search": {"trials": 200, "explore_fidelity": 1.0, "leave_one_out": False},
         "ray": {"address": address, "cpus": 1},
     }
-    return make_budget(values, HERE)
 
 
 def measure(nodes: int) -> dict[str, float]:
@@ -66,12 +63,12 @@ def measure(nodes: int) -> dict[str, float]:
             cluster.add_node(num_cpus=1)
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
-            search(budget(cluster.address), run, RayExecutor)
+            sousvit.Search(budget(cluster.address), run=run, executor="ray").optimize()
             events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
             ends = [event["at"] for event in events if event["event"] in ("base", "trial")]
-            trials = list(Archive(run))
-        work = sum(sum(trial.seconds.values()) for trial in trials)
-        return {"nodes": nodes, "trials": len(trials), "seconds": _between(ends[0], ends[-1]), "work": work}
+            trials = sousvit.open_run(run).trials
+        seconds = _between(ends[0], ends[-1])
+        return {"nodes": nodes, "trials": len(trials), "seconds": seconds, "work": trials["seconds"].sum()}
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -11,11 +11,12 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
-from sousvit.search.replay.compare import Comparison, compare
+import sousvit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common.made_up_tables import KINDS, table
@@ -24,26 +25,27 @@ from common.provenance import provenance, write_result
 HERE = Path(__file__).parent
 
 
-def replayed(kind: str, given: argparse.Namespace) -> tuple[dict[int, Comparison], dict[int, Comparison]]:
+def replayed(kind: str, given: argparse.Namespace) -> tuple[dict[int, Any], dict[int, Any]]:
     """Every policy on every table of a kind, by the table's seed; and random choice with more evaluations, if asked."""
     found, longer = {}, {}
+    often = {"seeds": given.seeds, "workers": given.workers}
     for seed in range(given.tables):
         with tempfile.TemporaryDirectory() as folder:
             frame, spec = table(kind, given.first + seed)
             frame.to_parquet(Path(folder) / "table.parquet")
             (Path(folder) / "table.yaml").write_text(yaml.safe_dump(spec))
             path = Path(folder) / "table.yaml"
-            found[seed] = compare(path, given.policy, given.evaluations, given.seeds, given.workers)
+            found[seed] = sousvit.replay(path, given.policy, evaluations=given.evaluations, **often)
             if given.random_times > 1:
                 many = given.evaluations * given.random_times
-                longer[seed] = compare(path, ["random"], many, given.seeds, given.workers)
+                longer[seed] = sousvit.replay(path, ["random"], evaluations=many, **often)
         print(f"{kind} {seed}: " + ", ".join(
             f"{policy} {found[seed].shares(policy, given.evaluations)[0]:.3f}" for policy in given.policy
         ), flush=True)  # fmt: skip
     return found, longer
 
 
-def line(kind: str, policy: str, found: dict[int, Comparison], marks: list[int], more: str = "") -> str:
+def line(kind: str, policy: str, found: dict[int, Any], marks: list[int], more: str = "") -> str:
     """One row of the result: the mean share over tables and seeds, with the table where it is least."""
     cells = []
     for mark in marks:

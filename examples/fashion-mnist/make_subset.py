@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sousvit.data.idx import read_idx, write_idx
+from sousvit.data.formats.idx import read_idx, write_idx
 
 HELD_OUT = 2_000
 TRAIN, TEST = 10_000, 5_000

@@ -30,7 +30,7 @@ class Torch(Runtime):
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
         try:
-            return _Session(load_program(artifact.path), threads)
+            return ModuleSession(load_program(artifact.path), threads)
         except Exception as error:  # torch.export raises many kinds
             raise TrialError(f"torch could not open the model: {one_line(error)}") from error
 
@@ -58,7 +58,9 @@ def _weights_only() -> Iterator[None]:
             os.environ[name] = before
 
 
-class _Session(Session):
+class ModuleSession(Session):
+    """A module on ``threads`` CPU threads, in inference mode; normalised images to what it returns."""
+
     def __init__(self, module: Any, threads: int) -> None:
         self._module: Any = module
         self._threads = threads

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sousvit.errors import UserError
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.tokens import read_token, token_of_environment
+from sousvit.schema import Checked
 
 LOCAL, STAND_IN = "local", "stand-in"
 #: An ``agent`` that the search itself starts on a node of the Ray cluster, the one that has the device.
@@ -22,7 +23,7 @@ _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB)", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Target(BaseModel):
+class Target(Checked):
     """Where a model runs.
 
     ``device`` is ``local`` (this machine), ``stand-in`` (a constrained process of this machine, which is not the
@@ -40,7 +41,7 @@ class Target(BaseModel):
     seconds.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
     name: str = ""
     device: str = Field(default=LOCAL, min_length=1)
     runtimes: tuple[str, ...] = Field(default=("onnxruntime",), alias="runtime", min_length=1)

@@ -79,7 +79,10 @@ class Job(Request[JobResult]):
 
 @dataclass(frozen=True)
 class Verify(Request[dict[str, Measurement]]):
-    """Measure a finished recipe once more, with care: latency and size, not accuracy."""
+    """Measure a finished recipe once more, with care: what it costs, and how good it is on images held back.
+
+    Where none are, or an executor has no images, only its costs are among the figures.
+    """
 
     doing = "measuring the best recipe again"
     recipe: dict[str, Any]

@@ -18,24 +18,13 @@ import psutil
 
 from sousvit.errors import TrialError, UserError
 from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start
+from sousvit.search.executors.spawn import UNGUARDED, unguarded
 from sousvit.search.trial import BaseRecord
 
 #: Seconds a worker may overrun a job's own deadline before it is killed.
 GRACE = 20.0
-#: Exit code of a worker in which the script that started it came, run again, to the same call.
-UNGUARDED = 97
 #: Share of the machine's memory that one trial may take unless the budget says otherwise.
 MEMORY_SHARE = 0.85
-
-
-def end_if_rerun() -> None:
-    """End this process if it is a worker that is still importing the script that started it.
-
-    A spawned process imports the script first. A search that stands there outside ``if __name__ == "__main__"`` would
-    begin again in the worker; every call that may start workers looks here before anything else.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(UNGUARDED)
 
 
 class WorkerLostError(RuntimeError):
@@ -133,11 +122,7 @@ class LocalExecutor(QueueExecutor):
             exit_code = self._process.exitcode
             self._kill()
             if exit_code == UNGUARDED:
-                raise UserError(
-                    "a script that starts worker processes is imported by them",
-                    "a search outside if __name__ == '__main__'",
-                    "put the call under if __name__ == '__main__':, or use executor='inline'",
-                ) from None
+                raise unguarded("executor='inline'") from None
             raise UserError(
                 "the worker must load the model and data", error, "give it more memory or a smaller model"
             ) from error

@@ -8,6 +8,7 @@ is a final result, and so are its other deployments.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from sousvit.search.archive import Archive
@@ -35,24 +36,27 @@ class FanOut:
         archive: what is known.
         space: the deployments there are.
         policy: says which results are accurate enough; its goals say which deployments lose.
+        without: ``variants`` where nothing is to follow, ``unrecovered`` where nothing from untrained evaluations is.
     """
 
-    def __init__(self, archive: Archive, space: Space, policy: Halving) -> None:
+    def __init__(self, archive: Archive, space: Space, policy: Halving, without: Collection[str] = frozenset()) -> None:
         self._archive, self._space, self._policy, self._goals = archive, space, policy, policy.goals
         self._waiting: deque[tuple[Recipe, str]] = deque()
         #: Recipes that were given before: most results lead to deployments that earlier results led to.
         self._given: set[str] = set()
         self._deployments = Deployments(self._goals)
+        self._without = without
 
     def offer(self, trial: Trial) -> None:
         """Note what follows: of an untrained evaluation its recipe without recovery, of a model its deployments.
 
         Where a quantized one misses its accuracy by little, others of as many bits or more may hold it.
         """
-        if trial.status != "complete":
+        if trial.status != "complete" or "variants" in self._without:
             return
         if trial.fidelity == UNTRAINED:
-            self._offer_unrecovered(trial)
+            if "unrecovered" not in self._without:
+                self._offer_unrecovered(trial)
         elif trial.origin == UNRECOVERED:
             if self._policy.is_accurate(trial) and not self._is_beaten(trial):
                 self._offer_deployments(trial, UNRECOVERED)

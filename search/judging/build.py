@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.data import ImageSet, Splits
-from sousvit.errors import UserError
+from sousvit.data.layout import resolve_data
+from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores, torch_threads
+from sousvit.models.checkpoints.forms import open_source, resolved_source
 from sousvit.models.load import LoadedModel
 from sousvit.objectives.objective import Measurement
 from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import get_runtime
+from sousvit.objectives.runtimes.torch_ import ModuleSession
 from sousvit.objectives.subject import JUDGING_BATCH
-from sousvit.objectives.tasks.task import JUDGING_TASKS
+from sousvit.objectives.tasks.task import JUDGING_TASKS, Evaluation
 from sousvit.schema import read_yaml, validated
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.measure import plain
@@ -29,12 +33,13 @@ from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
-from sousvit.specs import DataSpec, ModelSpec, read_description, require_task
+from sousvit.specs import DataSpec, ModelSpec, require_task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.cache import TensorCache
+    from sousvit.spaces.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Workshop:
     Args:
         data: resolved data specification.
         cache: a run's, where models that it trained are found again.
+        threads: to compute on; by default one a core.
 
     Raises:
         UserError: model and data do not go together, or the data is wrong.
@@ -80,8 +86,10 @@ class Workshop:
         seed: int = 0,
         cache: TensorCache | None = None,
         progress: Progress | None = None,
+        threads: int | None = None,
     ) -> None:
         require_task(base.spec, data)
+        self.threads = threads or available_cores()
         synthesiser = Synthesiser(base, seed, data.calibration, cache, progress)
         self.base, self.splits = base, open_splits(data, base, synthesiser, cache)
         context = Context(
@@ -102,8 +110,56 @@ class Workshop:
             UserError: the recipe does not fit the model.
             TrialError: it cannot be built.
         """
-        with torch_threads(available_cores()):
+        with torch_threads(self.threads):
             return self.builder.build(recipe, fidelity)
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """The base's."""
+        base = self.base
+        return shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes)
+
+    def export(self, recipe: Recipe, out: Path, fidelity: float = 1.0, model: nn.Module | None = None) -> Artifact:
+        """The recipe's artifact in ``out``, of its model or of another one.
+
+        Raises:
+            UserError: the recipe does not fit the model.
+            TrialError: it cannot be built.
+        """
+        base, model = self.base, self.model(recipe, fidelity) if model is None else model
+        shape, context = (1, base.channels, *base.size), self.builder.context_of(recipe)
+        with torch_threads(self.threads):
+            how, step = base.preprocess.steps, recipe.deploy_step
+            return make_artifact(model, shape, base.mean, base.std, recipe.runtime, step, context, out, how)
+
+    def part(self, name: str) -> ImageSet:
+        """A part of the images by its name.
+
+        Raises:
+            UserError: there is no such part.
+        """
+        if name == "test":
+            return self.splits.open_test()
+        parts = {"train": self.splits.train, "validation": self.splits.validation}
+        if name not in parts:
+            raise UnknownNameError("part of the data", name, (*parts, "test"))
+        return parts[name]
+
+    def evaluate(self, judged: Artifact | nn.Module, images: ImageSet, model: nn.Module | None = None) -> Evaluation:
+        """What an artifact or a module predicts.
+
+        Args:
+            judged: an artifact runs in its own runtime, a module in PyTorch.
+            images: to be judged on.
+            model: that was exported, for what the outputs mean; by default the base.
+        """
+        task, base = JUDGING_TASKS.get(self.base.spec.task), self.base
+        if isinstance(judged, Artifact):
+            batch = 1 if judged.batch_dependent else JUDGING_BATCH
+            with open_pool(judged, self.threads) as session:
+                return task.evaluate(session, model or base.module, images, base.normalise, batch)
+        session = ModuleSession(judged.eval(), self.threads)
+        return task.evaluate(session, judged, images, base.normalise, JUDGING_BATCH)
 
 
 def build_recipe(
@@ -126,10 +182,7 @@ def build_recipe(
         recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
         workshop = Workshop(base, data, seed, progress=progress)
         model = workshop.model(recipe, fidelity)
-        shape = (1, base.channels, *base.size)
-        context = workshop.builder.context_of(recipe)
-        how, step = base.preprocess.steps, recipe.deploy_step
-        artifact = make_artifact(model, shape, base.mean, base.std, recipe.runtime, step, context, out, how)
+        artifact = workshop.export(recipe, out, fidelity, model)
         figures = _judge(artifact, model, base, workshop.splits, recipe)
     return Built(recipe, artifact, model, figures, [*base.notes, *workshop.splits.notes])
 
@@ -208,7 +261,7 @@ class RecipeFile:
         """The model that the file names, resolved; or another.
 
         Args:
-            other: a safetensors checkpoint, a timm name, or a YAML file with ``model``.
+            other: a checkpoint of any form, a timm name, or a YAML file with ``model``.
 
         Raises:
             UserError: it is wrong, or the file's own would run code.
@@ -218,14 +271,15 @@ class RecipeFile:
         if other.endswith((".yaml", ".yml")):
             place = Path(other)
             return validated(ModelSpec, read_yaml(place).get("model") or {}, f"{other}: model").resolved(place.parent)
-        if other.endswith(".safetensors"):
-            own = self.values.get("model") if isinstance(self.values.get("model"), dict) else {}
-            # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
-            described = read_description(Path(other))
-            names = () if described else ("name", "args", "mean", "std", "detector")
-            kept = {key: entry for key, entry in (own or {}).items() if key in names}
-            return validated(ModelSpec, {**kept, "checkpoint": other}, "the model").resolved(Path())
-        return validated(ModelSpec, other, "the model")
+        spec = validated(ModelSpec, other, "the model")
+        if spec.checkpoint is None:
+            return spec
+        own = self.values.get("model") if isinstance(self.values.get("model"), dict) else {}
+        # What the checkpoint says of itself comes first: it may be of another size than the recipe's base.
+        described = open_source(resolved_source(spec.checkpoint, Path())).name is not None
+        names = () if described else ("name", "args", "mean", "std", "detector")
+        kept = {key: entry for key, entry in (own or {}).items() if key in names}
+        return validated(ModelSpec, {**kept, "checkpoint": spec.checkpoint}, "the model").resolved(Path())
 
     def _own_model(self) -> ModelSpec:
         spec = validated(ModelSpec, self.values.get("model") or {}, f"{self.path}: model")
@@ -261,4 +315,4 @@ def read_data(path: Path) -> DataSpec:
 def _data(values: Mapping[str, Any], path: Path) -> DataSpec:
     if not values.get("data"):
         raise UserError("a recipe needs data for calibration and recovery", "none", "name data in YAML, or train=...")
-    return validated(DataSpec, values["data"], f"{path}: data").resolved(path.parent)
+    return resolve_data(validated(DataSpec, values["data"], f"{path}: data"), path.parent)

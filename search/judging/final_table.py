@@ -26,12 +26,15 @@ WITHOUT = "without "
 
 
 def verify(subjects: Subjects, request: Verify) -> dict[str, Measurement]:
-    """A finished recipe, measured once more, with care: latency and size, not accuracy."""
+    """A finished recipe, measured once more, with care: what it costs, and how good it is on images held back."""
     folder = subjects.folder / "cache" / "answer" / "verify"
     try:
         subject = subjects.trained(Recipe.from_dict(request.recipe), request.fidelity, folder, {})
         subject.plan = subjects.plan.careful()
-        return measure(subject, subjects.at(Stage.ARTIFACT, Stage.STRUCTURE))
+        if subjects.unseen_base is None:
+            return measure(subject, subjects.at(Stage.ARTIFACT, Stage.STRUCTURE))
+        subject.images, subject.reference = subjects.unseen_base.images, subjects.unseen_base
+        return measure(subject, subjects.objectives)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,7 +63,8 @@ def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
             continue  # a part that cannot stand alone has no row
         recipes[role] = recipe
     rows = tuple(_rows(subjects, built, recipes))
-    return FinalTable(rows, tuple(skipped), subjects.contact_sheet(Recipe.from_dict(request.recipe)), subjects.notes)
+    sheet = subjects.contact_sheet(Recipe.from_dict(request.recipe))
+    return FinalTable(rows, tuple(skipped), sheet, subjects.notes, subjects.final_name)
 
 
 def _wanted(subjects: Subjects, request: MakeTable) -> list[tuple[str, Recipe, float]]:
@@ -96,7 +100,7 @@ def _rows(subjects: Subjects, built: dict[str, MeasuredSubject], recipes: dict[s
         subjects.progress(f"timing all rows, interleaved{where}", 0, 0)
         timings[name] = device.time(artifacts, "base", subjects.plan.careful(), with_baseline=True)
     data, quality = subjects.budget.data, subjects.task.quality
-    subjects.progress(f"judging on {data.final_name}", 0, 0)
+    subjects.progress(f"judging on {subjects.final_name}", 0, 0)
     final = subjects.final_images()
     labelled = (quality, f"{quality}_drop", "eer") if data.has_test else ()
     extra = [get_objective(name) for name in (*labelled, "memory")]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sousvit.cache import TensorCache
-from sousvit.data import ImageSet, require_test
+from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
@@ -34,6 +34,7 @@ from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.trial import BaseRecord
+from sousvit.search.verdict import HELD_BACK
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.export import make_artifact
@@ -68,7 +69,8 @@ class Subjects:
         progress: told what is being done.
 
     Attributes:
-        base: the base's subject, once :meth:`start` has made it; ``quick_base`` looks at fewer images.
+        base: the base's subject, once :meth:`start` has made it; ``quick_base`` looks at fewer images, and
+            ``unseen_base`` at those that no trial is judged on, where some are held back.
         plan: how long to time.
         objectives: what every trial measures.
     """
@@ -91,6 +93,7 @@ class Subjects:
             require_test(data)
         self._synthesiser = Synthesiser(self._model, seed, data.calibration, cache, self.progress, forward)
         self._splits = open_splits(data, self._model, self._synthesiser, cache)
+        self._splits.hold_back(self.budget.search.confirm)
         self._teacher = Teacher(self._model, self._splits.train, cache, self.progress, forward)
         self._context = Context(
             normalise=self._model.normalise,
@@ -109,6 +112,7 @@ class Subjects:
             write_atomic(path, sheet)
         self.base: MeasuredSubject
         self.quick_base: MeasuredSubject
+        self.unseen_base: MeasuredSubject | None = None
         self._teacher_session: Session | None = None
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
@@ -139,8 +143,11 @@ class Subjects:
         timings = {name: asdict(self.base.timing_on(name)) for name in self.devices}
         quick = self._splits.validation.spread(_quick_count(len(self._splits.validation)), self.budget.search.seed)
         self.quick_base = replace(self.base, images=quick)
+        held_back = self._splits.held_back
+        if held_back is not None:
+            self.unseen_base = replace(self.base, images=held_back)
         with open_session(artifact, available_cores()) as session:
-            found = check_parity(session, self.base.model, self._probe_images(), quantized=False)
+            found = check_parity(session, self.base.model, self.probe_images(), quantized=False)
         if known is not None:
             return known
         if self.budget.data.kind == "labelled":
@@ -148,7 +155,8 @@ class Subjects:
             check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
-        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings)
+        num_unseen = 0 if held_back is None else len(held_back)
+        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen)
 
     def close(self) -> None:
         """Free the devices and sessions."""
@@ -164,9 +172,19 @@ class Subjects:
         return shape_of(base.module, base.spec.name or "the base", base.size, base.channels, base.num_classes)
 
     @property
+    def model(self) -> LoadedModel:
+        """The base as it was loaded."""
+        return self._model
+
+    @property
+    def splits(self) -> Splits:
+        """The images."""
+        return self._splits
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the data so far dropped or changed."""
-        return *self._model.notes, *self._splits.notes
+        """What reading the base and the data so far decided, dropped or changed."""
+        return (*self._model.notes, *self._splits.notes)
 
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""
@@ -226,12 +244,18 @@ class Subjects:
         if structure is not None and not recipe.shapes_by_data:
             subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
         with open_session(artifact, available_cores()) as session:
-            check_parity(session, model, self._probe_images(), quantized=recipe.is_quantized)
+            check_parity(session, model, self.probe_images(), quantized=recipe.is_quantized)
         return subject
 
     def final_images(self) -> ImageSet:
         """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""
         return open_final(self._splits, self._synthesiser)
+
+    @property
+    def final_name(self) -> str:
+        """What those are called."""
+        data = self.budget.data
+        return HELD_BACK if data.final_is_validation and self._splits.held_back is not None else data.final_name
 
     def contact_sheet(self, recipe: Recipe) -> bytes | None:
         """A contact sheet (PNG) of the images that a recipe is built from, where they are synthesised."""
@@ -259,7 +283,8 @@ class Subjects:
             task=self.task,
         )
 
-    def _probe_images(self) -> Any:
+    def probe_images(self) -> Any:
+        """Normalised float32 images ``[B, C, H, W]`` that an artifact is compared with its model on."""
         images = self._splits.validation.head(16).images()
         return self._model.normalise(images).numpy()
 

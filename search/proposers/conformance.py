@@ -1,20 +1,19 @@
-"""The suite that every proposer must pass; our tests run it on ours, users on theirs.
+"""The conformance suite that every proposer must pass, ours in our tests and a user's in theirs.
 
-from sousvit.search.proposers.conformance import check_proposer
-check_proposer(PROPOSERS.load("my_file.py:Mine"))
+sousvit.check_proposer(Unrepeated)
 """
 
 from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
+from sousvit.registry import on_trial
 from sousvit.search.goals import Goals
 from sousvit.search.limits import parse_limits
 from sousvit.search.proposers.proposer import PROPOSERS, Problem, Proposal, Proposer
@@ -33,15 +32,20 @@ def check_proposer(kind: type[Proposer], problem: Problem | None = None, questio
     """Hold a proposer to the contract in a made-up search.
 
     Args:
-        kind: its class.
+        kind: its class; it need not be registered.
         problem: what is searched, by default :func:`made_up_problem`; its figures are made up in any case.
         questions: that it is asked one after the other.
 
     Raises:
         AssertionError: says which rule is broken.
     """
-    problem = problem or made_up_problem()
-    _check_description(kind)
+    with on_trial(kind, PROPOSERS) as held:
+        _check(held, problem or made_up_problem(), questions)
+
+
+def _check(kind: type[Proposer], problem: Problem, questions: int) -> None:
+    summary = kind.summary
+    assert isinstance(summary, str) and summary and "\n" not in summary, f"{kind.name}: summary must be one line"
     search, twin = _Search(kind, problem), _Search(kind, problem)
     for one in (search, twin):
         one.start()
@@ -60,14 +64,6 @@ def check_proposer(kind: type[Proposer], problem: Problem | None = None, questio
     assert search.log == resumed.log, f"{kind.name}: a new one that was told the same must go on alike"
     errors = search.proposer.cost_errors()
     assert isinstance(errors, Mapping), f"{kind.name}: cost_errors gives figures by objective, not {errors!r}"
-
-
-def _check_description(kind: type[Proposer]) -> None:
-    assert isinstance(kind, type) and issubclass(kind, Proposer), f"{kind!r} must derive from Proposer"
-    name, summary = getattr(kind, "name", None), getattr(kind, "summary", None)
-    assert isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name), f"name must be snake_case, not {name!r}"
-    assert isinstance(summary, str) and summary and "\n" not in summary, f"{name}: summary must be one line"
-    assert name in PROPOSERS and PROPOSERS.get(name) is kind, f"{name}: register it in PROPOSERS"
 
 
 def _check_many_workers(search: _Search) -> None:

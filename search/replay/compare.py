@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sousvit.errors import UserError
 from sousvit.files import write_atomic
+from sousvit.search.executors.spawn import is_unguarded, unguarded
+from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.search.replay.curves import Curve, Hypervolume, interval
 from sousvit.search.replay.policies import replay
 from sousvit.search.replay.table import Table
@@ -99,7 +103,7 @@ def compare(
         seconds: of the recorded clock that a policy gets; then evaluations do not end it.
 
     Raises:
-        UserError: a bad table or an unknown policy.
+        UserError: a bad table or an unknown policy, or a script without a main guard.
     """
     table = Table.read(path)
     table.points()  # what cannot be compared is told before a replay begins
@@ -123,8 +127,20 @@ def _run(
     if workers == 1:
         yield from map(one, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(one, tasks)
+    spawned = get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, spawned, initializer=_load, initargs=(PROPOSERS.references(),)) as pool:
+            yield from pool.map(one, tasks)
+    except BrokenProcessPool as error:
+        if is_unguarded():
+            raise unguarded("workers=1") from None
+        raise UserError("every worker must live until its replays are done", error, "use fewer workers") from error
+
+
+def _load(proposers: list[str]) -> None:
+    """A user's own, in a worker."""
+    for reference in proposers:
+        PROPOSERS.load(reference)
 
 
 _tables: dict[Path, tuple[Table, Hypervolume]] = {}

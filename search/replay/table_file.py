@@ -21,18 +21,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Direction
-from sousvit.schema import read_yaml, validated
+from sousvit.schema import Checked, read_yaml, validated
 from sousvit.search.limits import refuse_switches
 
 
-class Bound(BaseModel):
+class Bound(Checked):
     """A hard limit that names its side, ``{at_most: x}`` or ``{at_least: x}``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     at_most: float | None = Field(default=None, allow_inf_nan=False)
     at_least: float | None = Field(default=None, allow_inf_nan=False)
 
@@ -50,15 +49,14 @@ class Bound(BaseModel):
         return found
 
 
-class TableSpec(BaseModel):
+class TableSpec(Checked):
     """The meaning of a table's columns, as its YAML file gives it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     file: Path
     parameters: tuple[str, ...] = Field(min_length=1)
     objectives: dict[str, Direction] = Field(min_length=1)
     exact: tuple[str, ...] = ()
-    limits: dict[str, float | Bound] = {}
+    limits: dict[str, float | Bound] = Field(default={})
     seconds: str | None = None
     fidelity: str | None = None
     seed: str | None = None

@@ -13,7 +13,7 @@ from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
-from sousvit.search.results import Answer
+from sousvit.search.results import Answer, judged
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     budget, archive = open_run(folder)
     path = folder / "answer.json"
     answer = Answer.from_dict(json.loads(path.read_text())) if path.is_file() else None
+    if answer is not None and not answer.limits:  # written by an earlier version
+        answer = judged(answer, budget)
     target = out or folder / "report.html"
     file = folder / CONTACT_SHEET
     picture = base64.b64encode(file.read_bytes()).decode() if file.is_file() else ""
@@ -59,7 +61,7 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, c
         short=short_recipe,
         headings=headings(budget, rows),
         rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
-        judged_on=budget.data.final_name,
+        judged_on=(answer and answer.images) or budget.data.final_name,
         contact_sheet=contact_sheet,
         parts=[] if answer is None else leave_one_out(answer),
         scatter=scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),

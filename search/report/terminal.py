@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sousvit.objectives.objective import Measurement
+from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
+from sousvit.search.verdict import JudgedLimit
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
+    from sousvit.search.check import Checked
+    from sousvit.search.judging.verification import Verification
     from sousvit.spaces.space import Space
 
 
@@ -71,15 +74,12 @@ class SearchView(Callback):
     def on_start(self, base: BaseRecord, space: Space, left_out: Mapping[str, str]) -> None:
         """Tell the base's figures and the space."""
         figures = ", ".join(
-            f"{name} {show(base.values[name])}"
+            f"{name} {with_unit(name, base.values[name])}"
             for name in (quality_of(base.values), "latency", "size", "macs")
             if name in base.values
         )
         self.on_message(f"base (ONNX Runtime fp32, {self._budget.data.validation_name}): {figures}")
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in left_out.items():
-            by_reason.setdefault(reason, []).append(name)
-        for reason, names in by_reason.items():
+        for reason, names in by_reason(left_out).items():
             self.on_message(f"left out: {', '.join(names)} ({reason})")
         self.on_message(f"space: {space.size:,} combinations")
 
@@ -144,7 +144,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
         out.print("no trial finished", highlight=False)
         _print_notes(out, answer.notes)
         return
-    out.print(answer_table(answer.rows, budget))
+    out.print(answer_table(answer, budget))
     _print_verdict(out, answer)
     _print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
@@ -163,9 +163,10 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
             out.print(f"gates    {gated}: about {saved:.1f} min saved", highlight=False)
 
 
-def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
-    """Base, best single technique, the recipe, and the recipe without each technique; all on the test split."""
-    title = f"measured in one session on {budget.data.final_name}; {budget.where}"
+def answer_table(answer: Answer, budget: Budget) -> Table:
+    """Base, best single technique, the recipe, and the recipe without each technique; all on the same images."""
+    rows = answer.rows
+    title = f"measured in one session on {answer.images or budget.data.final_name}; {budget.where}"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in headings(budget, rows):
@@ -182,13 +183,24 @@ def answer_table(rows: Sequence[Row], budget: Budget) -> Table:
 
 
 def headings(budget: Budget, rows: Sequence[Row]) -> list[str]:
-    """Column headings for :func:`row_cells`: what is known of every row, then the speed on each further target."""
+    """Column headings for :func:`row_cells`: usual figures, the speed on each further target, what else was asked."""
+    values = rows[0].values if rows else {}
     further = [f"{what} {target.label}" for target in budget.targets[1:] for what in ("p50 ms", "speed-up")]
-    return [f"{word_of(rows[0].values if rows else {})} %", *HEADINGS, *further]
+    others = [(name, get_objective(name).unit) for name in _asked(budget, values)]
+    asked = [name if name.endswith(unit) else f"{name}, {unit}" for name, unit in others]
+    return [f"{word_of(values)} %", *HEADINGS, *further, *asked]
+
+
+def _asked(budget: Budget, values: Mapping[str, Measurement]) -> list[str]:
+    """Objectives that the budget names and no usual column shows, a user's own among them."""
+    quality, places = quality_of(values), [target.label for target in budget.targets]
+    shown = {quality, f"{quality}_drop", "size", "size_ratio", "params", "macs", "eer", "latency", "latency_ratio"}
+    shown |= {f"{name}@{place}" for name in ("latency", "latency_ratio") for place in places}
+    return [name for name in dict.fromkeys([*budget.optimize, *budget.limits]) if name not in shown]
 
 
 def row_cells(values: Mapping[str, Measurement], budget: Budget) -> list[str]:
-    """The figures of one row as text: drop and speed-up with their 95% intervals."""
+    """The figures of one row as text: those with an interval with it."""
     quality = quality_of(values)
     drop = values[f"{quality}_drop"]
     speeds = [_speed(values, f"@{target.label}") for target in budget.targets[1:]]
@@ -202,6 +214,7 @@ def row_cells(values: Mapping[str, Measurement], budget: Budget) -> list[str]:
         f"{values['macs'].value:.1f}",
         f"{values['eer'].value:.3f}" if "eer" in values else "-",
         *(cell for pair in speeds for cell in pair),
+        *(show(values[name]) if name in values else "-" for name in _asked(budget, values)),
     ]
 
 
@@ -221,13 +234,28 @@ def _interval(shown: float, value: Measurement, convert: Callable[[float], float
     return f"{text} [{pattern.format(low)}, {pattern.format(high)}]"
 
 
+#: Colours of a verdict, of one limit and of all together.
+COLOURS = {
+    "holds": "green",
+    "not shown": "yellow",
+    "not shown on the test split": "yellow",
+    "broken": "red",
+    "infeasible": "red",
+}
+
+
 def _print_verdict(out: Console, answer: Answer) -> None:
+    said: str = answer.status
     if not answer.feasible:
-        out.print(
-            f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}",
-            highlight=False,
-            markup=False,
-        )
+        said = f"infeasible: no recipe holds every limit. The nearest miss violates {'; '.join(answer.violated)}"
+    out.print(f"status   {said}", style=COLOURS[answer.status], highlight=False, markup=False)
+    print_limits(out, answer.limits)
+
+
+def print_limits(out: Console, limits: Sequence[JudgedLimit]) -> None:
+    """A line a limit: its figure, on which images, the bound, and whether it was shown to hold."""
+    for limit in limits:
+        out.print(f"limit    {limit}", style=COLOURS[limit.verdict], highlight=False, markup=False)
 
 
 def _print_notes(out: Console, notes: Sequence[str]) -> None:
@@ -271,6 +299,22 @@ def print_measured(out: Console, result: Mapping[str, Any]) -> None:
     _print_pairs(out, result["figures"])
 
 
+def print_verification(out: Console, found: Verification) -> None:
+    """What ``sousvit verify`` found."""
+    table = Table(title=f"{found.subject} on {found.target}", title_justify="left")
+    for heading in ("limit", "figure", "images", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for limit in found.limits:
+        value = None if limit.value is None else Measurement(limit.value, limit.low, limit.high)
+        figure = "was not measured" if value is None else show(value)
+        table.add_row(f"{limit.name} {limit.bound}", figure, limit.images, limit.verdict, style=COLOURS[limit.verdict])
+    out.print(table)
+    if found.parity is not None:
+        out.print(f"parity   relative error of the logits {found.parity:.2g}", highlight=False)
+    _print_notes(out, found.notes)
+    out.print(f"status   {found.status}", style=COLOURS[found.status], highlight=False, markup=False)
+
+
 def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
     """What a device said it is."""
     runtimes = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items())
@@ -284,6 +328,57 @@ def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
         "energy": "can be measured" if facts["energy"] else "no counter",
     }
     _print_pairs(out, pairs)
+
+
+def print_checked(out: Console, checked: Checked, budget: Budget) -> None:
+    """What a search would begin with."""
+    base = checked.base
+    shown = (quality_of(base), "latency", "size", "macs", "params", "memory")
+    figures = ", ".join(f"{name} {with_unit(name, base[name])}" for name in shown if name in base)
+    how = dict(checked.preprocess)
+    parts = [f"{count:,} {part}" for part, count in checked.images.items()]
+    epoch = (
+        "nothing in the space trains"
+        if checked.epoch_seconds is None
+        else (f"{checked.trial_seconds:.0f} s without training, {checked.epoch_seconds:.0f} s an epoch of the base")
+    )
+    pairs = {
+        "base": f"{figures} (ONNX Runtime fp32, {budget.where})",
+        "images": ", ".join(parts),
+        "classes": f"{len(checked.classes)}: {', '.join(checked.classes)}" if checked.classes else "without names",
+        "preprocess": ", ".join(f"{name} {_plain(value)}" for name, value in how.items() if value is not None),
+        "limits": ", ".join(map(str, budget.hard_limits)) or "none",
+        "space": f"{checked.combinations:,} combinations of {', '.join(checked.techniques)}",
+        "a trial": epoch,
+        "memory": f"{checked.memory_mb:,.0f} MB so far",
+        "sheet": str(checked.sheet),
+    }
+    for name, value in pairs.items():
+        out.print(f"{name:<11}{value}", highlight=False, markup=False)
+    for reason, names in by_reason(checked.left_out).items():
+        out.print(f"left out   {', '.join(names)} ({reason})", highlight=False, markup=False)
+    _print_notes(out, checked.notes)
+
+
+def _plain(value: Any) -> str:
+    """A setting in few characters."""
+    if isinstance(value, list | tuple):
+        return " ".join(f"{entry:.4g}" if isinstance(entry, float) else str(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def with_unit(name: str, value: Measurement) -> str:
+    """A figure, its interval and its unit."""
+    unit = get_objective(name).unit
+    return show(value) if unit in ("share", "ratio") else f"{show(value)} {unit}"
+
+
+def by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of techniques by why they are left out."""
+    found: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        found.setdefault(reason, []).append(name)
+    return found
 
 
 def _print_pairs(out: Console, pairs: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from sousvit.data.formats.table import class_metadata
 from sousvit.data.source import require_labels
 from sousvit.errors import UserError
 from sousvit.files import content_hash, disk_errors_as_user_errors
@@ -26,6 +28,7 @@ from sousvit.files import content_hash, disk_errors_as_user_errors
 GROUP = 1000
 #: Of 1/255, how far a float pixel may lie from a whole number: what float32 loses is a thousandth of it.
 PIXEL_TOLERANCE = 1e-2
+SCHEMA = pa.schema({"image": pa.binary(), "label": pa.int64()})
 GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("RGB", "RGBA", "P", "CMYK", "YCbCr")
 
 
@@ -47,24 +50,42 @@ def write_dataset(dataset: Any, folder: Path, part: str) -> Path:
     """
     digest, labels = _digest(_pairs(dataset, part))
     require_labels(np.array(labels, np.int64), f"the {part} data set")
-    path = folder / f"{part}-{digest}.parquet"
+    path, names = folder / f"{part}-{digest}.parquet", _class_names(dataset)
+    if names and not path.is_file():  # a file without names was written by an earlier version, and is the run's
+        path = folder / f"{part}-{content_hash(digest, names, length=12)}.parquet"
     if path.is_file():
         return path
-    schema = pa.schema({"image": pa.binary(), "label": pa.int64()})
+    with new_file(path, part, SCHEMA.with_metadata(class_metadata(names) if names else None)) as writer:
+        again, _ = _digest(_written(_pairs(dataset, part), writer))
+        if again != digest:
+            raise UserError(
+                "a data set gives the same images each time it is read",
+                f"other images of the {part} data set at the second reading",
+                "give it without random transforms: a search augments by itself",
+            )
+    return path
+
+
+@contextmanager
+def new_file(path: Path, part: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer whose file appears whole at ``path``, or not at all."""
+    folder = path.parent
     with disk_errors_as_user_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{part}.") as work:
             unfinished = Path(work) / path.name
             with pq.ParquetWriter(unfinished, schema, compression="none") as writer:
-                again, _ = _digest(_written(_pairs(dataset, part), writer))
-            if again != digest:
-                raise UserError(
-                    "a data set gives the same images each time it is read",
-                    f"other images of the {part} data set at the second reading",
-                    "give it without random transforms: a search augments by itself",
-                )
+                yield writer
             unfinished.replace(path)
-    return path
+
+
+def _class_names(dataset: Any) -> list[str]:
+    """What torchvision's data sets call their classes, in the order of the labels; of a ``Subset`` too."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    names = getattr(dataset, "classes", None)
+    told = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return list(names) if told and names is not None else []
 
 
 def _digest(pairs: Iterator[tuple[np.ndarray, int]]) -> tuple[str, list[int]]:

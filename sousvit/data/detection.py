@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from sousvit.data.source import ImageSet, Source, decode_image
+from sousvit.data.numbering import foreign_classes
+from sousvit.data.source import ImageSet, Source, decode_file
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash, files_hash
 from sousvit.models.preprocess import MODES, eight_bits
@@ -115,12 +116,7 @@ class DetectionSource:
             SharedInputError: it is corrupt, or of another size than its annotation says.
         """
         file = self.files[index]
-        try:
-            image = decode_image(file.read_bytes(), str(file))
-        except OSError as error:
-            raise SharedInputError(
-                "every image must be readable", f"{file}: {error.strerror}", "repair or remove it"
-            ) from error
+        image = decode_file(file)
         if image.size != self.sizes[index]:
             raise SharedInputError(
                 "boxes are measured on their image",
@@ -128,6 +124,10 @@ class DetectionSource:
                 "correct the annotation's size",
             )
         return image
+
+    def content(self, index: int) -> Path:
+        """File ``index``."""
+        return self.files[index]
 
 
 def numbered(classes: Sequence[str]) -> dict[str, int]:
@@ -219,3 +219,42 @@ def reboxed(images: ImageSet, objects: Sequence[Objects]) -> DetectionSet:
     """The same images with other objects: ``objects[i]`` in image i, in pixels of their size."""
     source = _Reboxed(images.source, images.indices, objects, images.size)
     return DetectionSet(source, images.indices, images.size, images.channels)
+
+
+class _Renamed:
+    """A source whose objects have other labels."""
+
+    def __init__(self, source: BoxSource, labels: Sequence[int], names: Sequence[str]) -> None:
+        self.name, self.class_names, self.labels = source.name, list(names), source.labels
+        table = torch.tensor(labels, dtype=torch.int64)
+        rows = range(len(source.labels))
+        self.objects: Sequence[Objects] | Mapping[int, Objects]
+        self.objects = [replace(source.objects[row], labels=table[source.objects[row].labels]) for row in rows]
+        self.sizes, self.notes = source.sizes, list(getattr(source, "notes", ()))
+        self.fingerprint = content_hash(source.fingerprint, list(labels), list(names))
+        self.read, self._source = source.read, source
+
+    def content(self, index: int) -> Path:
+        """File ``index``."""
+        return self._source.content(index)  # type: ignore[attr-defined]
+
+
+def relabelled_boxes(source: BoxSource, labels: Sequence[int], names: Sequence[str]) -> BoxSource:
+    """The same images with ``labels[i]`` in the place of label i, called ``names``."""
+    return _Renamed(source, labels, names)
+
+
+def boxes_numbered_alike(source: BoxSource, classes: Sequence[str]) -> BoxSource:
+    """A part of the data with the numbers that the training part gives to the names.
+
+    Raises:
+        UserError: the part has objects of a class that the training part does not have.
+    """
+    if not classes or not source.class_names or list(classes) == source.class_names:
+        return source
+    held = {int(label) for row in range(len(source.labels)) for label in source.objects[row].labels}
+    foreign = [source.class_names[label] for label in sorted(held) if source.class_names[label] not in classes]
+    if foreign:
+        raise foreign_classes(source, foreign)
+    places = {name: label for label, name in enumerate(classes)}
+    return relabelled_boxes(source, [places.get(name, 0) for name in source.class_names], classes)

@@ -11,6 +11,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -50,6 +51,9 @@ class Source(Protocol):
     ``name`` and ``fingerprint`` identify the content for caches; ``labels`` is int64 ``[N]``, a class an image (other
     targets stand in sources of their own, see :mod:`sousvit.data.detection`); ``class_names`` may be empty when
     the format has none.
+
+    A source may besides have ``content(index)``, the file of an image or its bytes, so that parts that share images
+    are found without decoding; ``files`` where all images are files; and ``notes`` of what was left out or assumed.
     """
 
     name: str
@@ -78,6 +82,21 @@ def decode_image(data: bytes, where: str) -> Image.Image:
     except _DECODE_ERRORS as error:
         raise SharedInputError("every image must be readable", f"{where}: {error}", "repair or remove it") from error
     return image
+
+
+def decode_file(file: Path) -> Image.Image:
+    """Decode an image file.
+
+    Raises:
+        SharedInputError: it is gone, or no readable image.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise SharedInputError(
+            "every image must be readable", f"{file}: {error.strerror}", "repair or remove it"
+        ) from error
+    return decode_image(data, str(file))
 
 
 class ImageSet:

@@ -1,4 +1,4 @@
-"""Base models: a timm name with arguments, weights from timm's hub or a local safetensors file."""
+"""Base models: a timm name with arguments, weights from timm's hub or a checkpoint of any form."""
 
 from __future__ import annotations
 
@@ -14,17 +14,13 @@ from torch import nn
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash, write_atomic
+from sousvit.models.checkpoints.checkpoint import Tensors
+from sousvit.models.checkpoints.forms import open_source
+from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES, METADATA_KEY
+from sousvit.models.class_and_mean import CLASS_AND_MEAN, attach_class_and_mean
 from sousvit.models.preprocess import DEFAULT_PREPROCESS, MODES, WHOLE_IMAGE, Preprocess
 from sousvit.models.preprocess_config import of_timm
-from sousvit.specs import (
-    MEMORY,
-    METADATA_KEY,
-    DetectorSpec,
-    ModelSpec,
-    open_checkpoint,
-    read_checkpoint_metadata,
-    read_class_names,
-)
+from sousvit.specs import MEMORY, DetectorSpec, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class LoadedModel:
         mean, std: per channel, of pixels in [0, 1].
         class_names: what each label means, where the checkpoint says so.
         preprocess: how images reach it.
-        notes: what was assumed of it, one line each.
+        notes: what was assumed of it, or decided as its checkpoint was read, one line each.
     """
 
     module: nn.Module
@@ -64,7 +60,11 @@ def normalise(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, .
 
 
 def create(spec: ModelSpec) -> nn.Module:
-    """``timm.create_model`` with our errors.
+    """``timm.create_model`` with our errors, and two arguments of our own.
+
+    ``layer_norm_eps`` is the epsilon of the layer norms, which timm fixes by the model's name: a number, or numbers by
+    the names of the modules that hold them (``""`` for all others). ``head: class_and_mean`` makes the classifier of
+    DINOv2, see :mod:`sousvit.models.class_and_mean`.
 
     Raises:
         UnknownNameError: timm has no such model.
@@ -80,18 +80,37 @@ def create(spec: ModelSpec) -> nn.Module:
     args = dict(spec.args)
     if spec.detector is not None:
         return _create_detector(spec, spec.detector)
+    eps, head = args.pop("layer_norm_eps", None), args.pop("head", None)
+    if head not in (None, CLASS_AND_MEAN):
+        raise UnknownNameError("model.args.head", head, [CLASS_AND_MEAN])
     try:
-        return timm.create_model(spec.name, pretrained=spec.pretrained, **args).eval()
+        args |= {"global_pool": ""} if head else {}
+        made = timm.create_model(spec.name, pretrained=spec.pretrained, **args)
+        if head:
+            attach_class_and_mean(made, made.num_classes)
+        _set_eps(made, eps)
+        return made.eval()
     except Exception as error:  # timm checks little: asserts, arithmetic and torch errors all mean wrong arguments
         if spec.pretrained and _builds(spec.name, args):
             raise UserError(
                 f"pretrained weights of {spec.name} must be reachable and fit model.args",
                 _brief(error),
-                "use the network, a filled hub cache, or model.checkpoint with a local safetensors file",
+                "use the network, a filled hub cache, or model.checkpoint with local weights",
             ) from error
         raise UserError(
             f"model.args must suit timm's {spec.name}", f"{args}: {_brief(error)}", "correct model.args"
         ) from error
+
+
+def _set_eps(module: nn.Module, eps: Any) -> None:
+    """See ``layer_norm_eps`` of :func:`create`."""
+    if eps is None:
+        return
+    by_name = eps if isinstance(eps, dict) else {"": eps}
+    for name, norm in module.named_modules():
+        if isinstance(norm, nn.LayerNorm):
+            held = next((part for part in by_name if part and part in name), "")
+            norm.eps = float(by_name.get(held, norm.eps))
 
 
 def _manufacture(spec: ModelSpec, factory: str) -> nn.Module:
@@ -149,23 +168,36 @@ def load(spec: ModelSpec) -> LoadedModel:
     Raises:
         UserError: see :func:`create`; or the checkpoint does not fit the model.
     """
+    if spec.checkpoint is None:
+        return loaded(create(spec), spec)
+    found = open_source(spec.checkpoint)
     module = create(spec)
-    names: tuple[str, ...] = ()
-    if spec.checkpoint is not None:
-        path = Path(spec.checkpoint)
-        load_weights(module, path)
-        names = read_class_names(path)
-        if spec.preprocess is None and read_checkpoint_metadata(path):  # "sousvit train" fed it whole images
-            spec = spec.model_copy(update={"preprocess": WHOLE_IMAGE})
-    return loaded(module, spec, names)
+    tensors, notes = found.tensors(), found.notes
+    if not found.classifier and spec.args.get("num_classes"):
+        tensors |= _new_classifier(module, tensors)
+        notes += ("its classifier is new: all zeros, to be trained",)
+    fill(module, tensors, Path(spec.checkpoint).name)
+    if spec.preprocess is None and found.is_ours:  # "sousvit train" fed it whole images
+        spec = spec.model_copy(update={"preprocess": WHOLE_IMAGE})
+    return loaded(module, spec, found.class_names, notes)
 
 
-def loaded(module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = ()) -> LoadedModel:
+def _new_classifier(module: nn.Module, tensors: Tensors) -> Tensors:
+    """Zeros for the weights of the classifier: the same in every process, unlike what timm draws."""
+    own = {id(weight) for weight in module.get_classifier().parameters()}  # type: ignore[operator]
+    named = module.named_parameters()
+    return {name: torch.zeros_like(weight) for name, weight in named if id(weight) in own and name not in tensors}
+
+
+def loaded(
+    module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = (), notes: tuple[str, ...] = ()
+) -> LoadedModel:
     """``module`` as the base that ``spec`` describes.
 
     Args:
         module: in eval mode on the CPU.
         class_names: what each label means, where that is known.
+        notes: what reading its checkpoint decided, a sentence each.
 
     Raises:
         UserError: nothing says how images reach it.
@@ -173,7 +205,7 @@ def loaded(module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = ()
     if spec.factory is not None:
         _require_described(module, spec)
     size, channels = input_size(module)
-    preprocess, notes = preprocessing(module, spec)
+    preprocess, assumed = preprocessing(module, spec)
     size = _require_size(module, preprocess, size)
     if channels not in MODES:
         rule = f"images have {', '.join(map(str, MODES))} channels"
@@ -187,9 +219,8 @@ def loaded(module: nn.Module, spec: ModelSpec, class_names: tuple[str, ...] = ()
     )
     head = () if spec.detector is None else (spec.detector.model_dump(mode="json"),)
     fingerprint = content_hash(spec.name, spec.args, mean, std, *head, *weights)
-    return LoadedModel(
-        module, spec, size, channels, mean, std, int(classes), fingerprint, class_names, preprocess, notes
-    )
+    known = (class_names, preprocess, tuple(dict.fromkeys((*notes, *assumed))))
+    return LoadedModel(module, spec, size, channels, mean, std, int(classes), fingerprint, *known)
 
 
 def preprocessing(module: nn.Module, spec: ModelSpec) -> tuple[Preprocess, tuple[str, ...]]:
@@ -267,14 +298,12 @@ def input_size(module: nn.Module) -> tuple[tuple[int, int], int]:
     return (int(size[0]), int(size[1])), int(channels)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into ``module``, all of it and nothing else.
+def fill(module: nn.Module, tensors: Tensors, where: str) -> None:
+    """Load ``tensors`` of the file ``where`` into ``module``, all of them and nothing else.
 
     Raises:
         UserError: missing, unexpected or mis-shaped tensors; the message names the first ones.
     """
-    with open_checkpoint(path, "pt") as checkpoint:
-        tensors = {name: checkpoint.get_tensor(name) for name in checkpoint.keys()}  # noqa: SIM118 - no mapping
     own = module.state_dict()
     wrong = [f"{name} is missing" for name in own if name not in tensors]
     wrong += [f"{name} is not in the model" for name in tensors if name not in own]
@@ -287,10 +316,19 @@ def load_weights(module: nn.Module, path: Path) -> None:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(
             "a checkpoint must fit the model",
-            f"{path.name}: {', '.join(wrong[:3])}{more}",
+            f"{where}: {', '.join(wrong[:3])}{more}",
             "correct model.name or model.args",
         )
     module.load_state_dict(tensors)
+
+
+def describe(base: LoadedModel) -> dict[str, Any]:
+    """What a checkpoint of ``base`` says of itself, see :mod:`sousvit.models.checkpoints.safetensors_file`."""
+    described: dict[str, Any] = {"name": base.spec.name, "args": base.spec.args, "mean": base.mean, "std": base.std}
+    if base.spec.detector is not None:
+        described["detector"] = base.spec.detector.model_dump(mode="json")
+    described["preprocess"] = base.preprocess.steps
+    return {**described, **({CLASS_NAMES: list(base.class_names)} if base.class_names else {}), "notes": base.notes}
 
 
 def save_checkpoint(path: Path, module: nn.Module, description: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ other module needs a function that makes it, or stays in its process.
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,18 @@ from torch import nn
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash
+from sousvit.models.class_and_mean import CLASS_AND_MEAN, ClassAndMean
 from sousvit.models.detector import head_of
-from sousvit.models.load import LoadedModel, create, input_size, loaded, preprocessing, save_checkpoint
+from sousvit.models.load import (
+    LoadedModel,
+    create,
+    describe,
+    input_size,
+    load,
+    loaded,
+    preprocessing,
+    save_checkpoint,
+)
 from sousvit.specs import MEMORY, ModelSpec
 
 #: Of the outputs of a module and of the one that was made again, relative and absolute: other kernels sum otherwise.
@@ -36,6 +47,8 @@ def adopt(module: nn.Module, folder: Path, factory: str | None = None) -> tuple[
     Raises:
         UserError: the factory makes another module, nothing says how images reach this one, or it is a detector.
     """
+    if _of_hugging_face(module):
+        return _converted(module, folder), None
     if head_of(module) is not None:
         rule = "a detector is given as its checkpoint"
         raise UserError(rule, type(module).__name__, "write it with sousvit train, and name the .safetensors file")
@@ -57,6 +70,22 @@ def adopt(module: nn.Module, folder: Path, factory: str | None = None) -> tuple[
     kind = type(module)
     spec = ModelSpec(name=f"{kind.__module__}.{kind.__qualname__}", factory=MEMORY)
     return spec, loaded(module, spec)
+
+
+def _of_hugging_face(module: nn.Module) -> bool:
+    """Whether a module is one of ``transformers`` or derived from one, told without importing it."""
+    return any(kind.__module__ == "transformers.modeling_utils" for kind in type(module).__mro__)
+
+
+def _converted(module: Any, folder: Path) -> ModelSpec:
+    """A model of ``transformers`` as timm's, see :mod:`sousvit.models.checkpoints.hugging_face`."""
+    with tempfile.TemporaryDirectory(prefix="sousvit-inputs-") as place:
+        module.save_pretrained(place)
+        base = load(ModelSpec(checkpoint=place).resolved(Path()))
+    path = folder / f"model-{base.fingerprint[:12]}.safetensors"
+    if not path.is_file():
+        save_checkpoint(path, base.module, describe(base))
+    return ModelSpec(checkpoint=str(path.resolve())).resolved(Path())
 
 
 def _written(module: nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
@@ -148,4 +177,6 @@ def _vit_args(module: Any) -> dict[str, Any]:
         "fc_norm": has(module.fc_norm),
         "pool_include_prefix": module.pool_include_prefix,
         "dynamic_img_size": module.dynamic_img_size,
+        "layer_norm_eps": block.norm1.eps,
+        "head": CLASS_AND_MEAN if isinstance(module.head, ClassAndMean) else None,
     }

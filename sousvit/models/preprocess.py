@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash
+from sousvit.schema import Checked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,7 @@ def _both_sides(value: object) -> object:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class Preprocess(BaseModel):
+class Preprocess(Checked):
     """The steps from an image file to a model's input, in this order.
 
     Attributes:
@@ -56,7 +57,6 @@ class Preprocess(BaseModel):
         UserError: ``crop_pct`` and ``resize_size`` together.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     exif: bool = False
     resize: Literal["short", "squash", "longest"] = "short"
     size: Annotated[Size | None, BeforeValidator(_both_sides)] = None

@@ -98,7 +98,7 @@ def _call_projections(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "qkv_bias_separate"):
-            module.qkv_bias_separate = True
+            setattr(module, "qkv_bias_separate", True)  # noqa: B010 - no attribute of nn.Module
 
 
 def _quantized(layer: nn.Linear, sample: InputSample, levels: int, clip: Clip) -> QuantLinear:

@@ -85,12 +85,12 @@ def _of_images_only(model: nn.Module) -> Iterator[None]:
     attention with timm's ``is_causal=False``.
     """
     forward, replaced = model.forward, "forward" in vars(model)
-    model.forward = lambda images: forward(images)  # type: ignore[method-assign]
+    model.forward = lambda images: forward(images)
     try:
         yield
     finally:
         if replaced:
-            model.forward = forward  # type: ignore[method-assign]
+            model.forward = forward
         else:
             del model.forward
 

@@ -65,7 +65,7 @@ def adaptive_avg_pool2d(x: torch.Tensor, output_size: Any) -> Any:
     sides = [side if want is None else int(want) for side, want in zip(inputs, wanted, strict=True)]
     if all(side % out == 0 for side, out in zip(inputs, sides, strict=True)):
         return NotImplemented
-    return _resampled(x, sides, F.adaptive_avg_pool2d)
+    return _resampled(x, sides, lambda part, size: F.adaptive_avg_pool2d(part, (size[0], size[1])))
 
 
 def interpolate(

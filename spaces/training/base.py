@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from sousvit.data import DataSpec, ImageSet, Splits
+from sousvit.data.classes import Match
+from sousvit.data.layout import resolve_data
 from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import Precision
+from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES
 from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
-from sousvit.schema import read_yaml, validated
-from sousvit.spaces.images import knows_all, require_classes, require_room
+from sousvit.schema import Checked, read_yaml, validated
+from sousvit.spaces.images import match_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.loop import fit, predict
 from sousvit.spaces.training.plan import Progress, TrainingPlan
-from sousvit.specs import CLASS_NAMES, OptimizerName, Policy, require_task
+from sousvit.specs import OptimizerName, Policy, require_task
 
 
-class TrainingSpec(BaseModel):
+class TrainingSpec(Checked):
     """The section ``training`` of the file (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
 
     Label smoothing is for classifiers: for a detector it is off by default, and an error where the file asks for it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-2, gt=0)
     optimizer: OptimizerName = "muon"
@@ -43,10 +46,9 @@ class TrainingSpec(BaseModel):
     seed: int = 0
 
 
-class TrainSpec(BaseModel):
+class TrainSpec(Checked):
     """A training file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec = TrainingSpec()
@@ -72,7 +74,7 @@ def train_base(
         say: takes lines for the user.
 
     Returns:
-        The description written into the checkpoint: name, args, mean, std, figures, a detector's class names.
+        The description written into the checkpoint: name, args, mean, std, figures, class names if the data has some.
 
     Raises:
         UserError: bad data or model, more classes in the data than the model has, or ``out`` cannot be written.
@@ -83,13 +85,13 @@ def train_base(
     torch.manual_seed(spec.training.seed)
     base = load(spec.model)
     require_task(spec.model, spec.data)
-    splits = Splits(spec.data, base.size, base.channels, preprocess=base.preprocess)
+    matcher = partial(_learned_or_new, base) if base.class_names else None  # a new head learns the data's own order
+    splits = Splits(spec.data, base.size, base.channels, matcher=matcher, preprocess=base.preprocess)
     parts = [splits.train, splits.validation, *([splits.look_at_test()] if spec.data.has_test else [])]
     for part in parts:
         require_room(base, part)
-    _compare_classes(base, splits.train, say)
     say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
-    for note in splits.notes:
+    for note in (*base.notes, *splits.notes):
         say(note)
     plan = TrainingPlan(**spec.training.model_dump())
     if spec.model.detector is not None and "label_smoothing" not in spec.training.model_fields_set:
@@ -106,6 +108,7 @@ def train_base(
     }
     if spec.model.detector is not None:
         description["detector"] = spec.model.detector.model_dump(mode="json")
+    if splits.train.class_names:
         description[CLASS_NAMES] = splits.train.class_names
     save_checkpoint(out, base.module, description)
     if spec.data.has_test:
@@ -114,16 +117,12 @@ def train_base(
     return description
 
 
-def _compare_classes(base: LoadedModel, data: ImageSet, say: Callable[[str], None]) -> None:
-    """Refuse the base's own classes in another order; fine-tuning to other classes is reported to the user.
-
-    Raises:
-        UserError: see :func:`require_classes`.
-    """
-    if knows_all(base, data):
-        require_classes(base, data)
-    elif base.class_names:
-        say(f"the checkpoint's classes ({', '.join(base.class_names)}) become {', '.join(data.class_names)}")
+def _learned_or_new(base: LoadedModel, names: Sequence[str], ordered: bool) -> Match:
+    """The base's labels for its own classes; other classes take their places, which is reported to the user."""
+    try:
+        return match_classes(base, names, ordered)
+    except UserError:
+        return Match(notes=[f"the checkpoint's classes ({', '.join(base.class_names)}) become {', '.join(names)}"])
 
 
 def _figures(part: str, base: LoadedModel, data: ImageSet, precision: Precision) -> dict[str, float]:
@@ -155,5 +154,5 @@ def read_training(path: Path, data_root: Path | None = None, epochs: int | None 
     training = spec.training
     if epochs is not None:
         training = validated(TrainingSpec, {**training.model_dump(exclude_unset=True), "epochs": epochs}, "the option")
-    resolved = {"model": spec.model.resolved(path.parent), "data": spec.data.resolved(data_root or path.parent)}
+    resolved = {"model": spec.model.resolved(path.parent), "data": resolve_data(spec.data, data_root or path.parent)}
     return spec.model_copy(update={**resolved, "training": training})

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sousvit.models.class_and_mean import ClassAndMean
 from sousvit.models.detector import head_of
 from sousvit.spaces.calibration.stream import captured_inputs
 
@@ -58,7 +59,8 @@ def represent(model: Any, images: torch.Tensor) -> Representation:
         map_ = detector.features(features)
         return Representation(detector.dense(map_), map_, strength)
     logits = model.forward_head(features)
-    pooled = model.forward_head(features, pre_logits=True)
+    head = getattr(model, "head", None)
+    pooled = head.pooled(features) if isinstance(head, ClassAndMean) else model.forward_head(features, pre_logits=True)
     if isinstance(pooled, tuple):  # class and distillation token
         pooled = (pooled[0] + pooled[1]) / 2
     return Representation(logits, pooled, strength)

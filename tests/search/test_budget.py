@@ -9,7 +9,7 @@ import yaml
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import Budget, make_budget
+from sousvit.search.budget import Budget, SearchLimits, make_budget
 from sousvit.search.limits import Limit, parse_duration
 
 GOOD = {
@@ -44,6 +44,7 @@ def test_budgets_round_trip_through_yaml(tmp_path):
 
 def test_more_trials_or_time_is_the_same_search():
     assert budget(search={"trials": 5}).identity == budget(search={"trials": 50, "time": "2h"}).identity
+    assert budget(search={"without": ["gates"]}).identity == budget().identity  # it decides what is tried
     assert budget(search={"seed": 1}).identity != budget().identity
     assert budget(limits={}).identity != budget().identity
 
@@ -101,7 +102,7 @@ def test_violations_are_signed_and_relative():
         ({"search": {"budget": 3}}, "known keys"),
         ({"model": {}}, "a model needs a name"),
         ({"model": {"checkpoint": "none.safetensors"}}, "checkpoint must exist"),
-        ({"data": {"format": "csv"}}, "format"),
+        ({"data": {"format": "cvs"}}, "format"),
         ({"plugins": {"objectives": ["nothing.py:Thing"]}}, "plug-in file must be"),
         ({"plugins": {"runtimes": ["no_such_module:Thing"]}}, "runtime plug-in must import"),
         ({"plugins": {"objective": ["a.py:A"]}}, "did you mean 'objectives'?"),
@@ -127,3 +128,8 @@ def test_a_repeated_key_is_refused(tmp_path):
     path.write_text(yaml.safe_dump(GOOD) + "optimize: [accuracy]\n")
     with pytest.raises(UserError, match="twice"):
         Budget.read(path)
+
+
+def test_a_search_can_only_do_without_what_it_has():
+    with pytest.raises(ValueError, match=r"what a search may do without.*did you mean 'gates'"):
+        SearchLimits(without=["gate"])

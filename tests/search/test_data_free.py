@@ -12,7 +12,7 @@ from PIL import Image
 
 import sousvit
 from sousvit.cache import TensorCache
-from sousvit.data.idx import read_idx
+from sousvit.data.formats.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.search.archive import EVENTS

@@ -520,3 +520,25 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(simulated, proposer,
     again.engine.run()
     told = [[(trial.key, trial.origin) for trial in one.archive] for one in (calm, again)]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("lever", "gone"),
+    [("starters", {"starter", "single"}), ("variants", {"variant", "unrecovered"}), ("unrecovered", {"unrecovered"})],
+)
+def test_a_lever_that_is_off_asks_for_nothing(simulated, lever, gone):
+    run = simulated(search={"trials": 30, "explore_fidelity": 0.0, "without": [lever]})
+    run.engine.run()
+    assert len(run.archive) and not gone & {trial.origin for trial in run.archive}
+
+
+def test_without_gates_no_trial_is_rejected_by_its_shape_or_by_what_beats_it(simulated):
+    asked = []
+    run = simulated(
+        search={"trials": 30, "without": ["gates"]},
+        limits={"params_ratio": 0.5},
+        trouble=lambda job: asked.append(job.rivals),
+    )
+    run.engine.run()
+    assert run.engine.counts.gated_analytic == 0 and run.engine.counts.gated_measured > 0  # limits stay hard
+    assert set(asked) == {()}

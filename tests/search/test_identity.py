@@ -76,3 +76,13 @@ def test_a_run_on_another_machine_and_one_of_an_earlier_version_open(budget, tmp
     shutil.rmtree(tmp_path / "train")
     assert changed_inputs(budget, tmp_path / "run") == []
     assert "data.train" in (tmp_path / "run" / INPUTS_FILE).read_text()
+
+
+def test_every_file_of_a_glob_and_of_a_list_is_compared(budget, tmp_path):
+    for name in ("a-0.parquet", "a-1.parquet", "b.parquet"):
+        (tmp_path / name).write_text(name)
+    paths = (str(tmp_path / "a-*.parquet"), str(tmp_path / "b.parquet"))
+    budget.data = DataSpec(format="parquet", train=paths, test=str(tmp_path / "test.parquet"))
+    note_inputs(budget, tmp_path / "run")
+    (tmp_path / "a-1.parquet").write_text("other")
+    assert changed_inputs(budget, tmp_path / "run") == [f"data.train 1: {tmp_path / 'a-1.parquet'}"]

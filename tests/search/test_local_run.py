@@ -69,7 +69,7 @@ def test_a_search_writes_its_run_folder_and_answers(finished):
     assert {"base", "recipe"} <= set(rows)
     assert rows["recipe"]["size_ratio"][0] < 0.9
     assert rows["recipe"]["latency_ratio"][1] is not None and rows["recipe"]["accuracy_drop"][1] is not None
-    assert answer["status"] == "feasible"
+    assert answer["status"] in ("holds", "not shown on the test split")
 
 
 def test_only_artifacts_on_the_front_are_kept(finished):

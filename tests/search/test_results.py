@@ -19,7 +19,7 @@ from sousvit.search.executors.executor import JobResult, MakeTable, Verify
 from sousvit.search.final import _notes_on_data, final_answer
 from sousvit.search.report.terminal import console, print_answer
 from sousvit.search.results import FinalTable, Row, choose
-from sousvit.search.run import _check_measured, claim_run
+from sousvit.search.run import check_measured, claim_run
 from sousvit.search.trial import BaseRecord
 from sousvit.specs import DataSpec
 
@@ -188,13 +188,13 @@ def test_numbers_of_a_plug_in_are_stored_as_plain_ones():
 def test_limits_in_another_unit_than_the_objective_s_are_told_with_the_base_s_figure(simulated, limits, told):
     run = simulated(limits=limits)
     with pytest.raises(UserError, match="a limit lies near the base's figure") as raised:
-        _check_measured(run.budget, BASE)
+        check_measured(run.budget, BASE)
     assert told in str(raised.value)
 
 
 def test_limits_within_reach_of_the_base_pass(simulated):
     limits = {"macs": 20, "size": 0.001, "latency_ratio": 0.02, "accuracy_drop": 0.5, "latency": 50}
-    _check_measured(simulated(limits=limits).budget, BASE)
+    check_measured(simulated(limits=limits).budget, BASE)
 
 
 @pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])
@@ -203,7 +203,7 @@ def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(simulate
     base = run.archive.base
     measured = replace(base, values={**base.values, **dict.fromkeys(limits, Measurement(1.0))})
     with pytest.raises(UserError, match="a limit must be reachable"):
-        _check_measured(run.budget, measured)
+        check_measured(run.budget, measured)
 
 
 def test_a_run_name_is_not_lost_to_a_typo(simulated, tmp_path):

@@ -15,7 +15,7 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import sousvit
-from sousvit.data.idx import read_idx
+from sousvit.data.formats.idx import read_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
 from sousvit.objectives.objective import Stage
@@ -133,6 +133,24 @@ def test_a_result_shows_itself_in_a_terminal_and_in_a_notebook(finished):
     page = result._repr_html_()
     assert "<table" in page and "size_ratio" in page and result.status in page
     assert result.plot().data and repr(result).startswith("<Result ")
+
+
+def test_the_table_comes_as_markdown_with_intervals(finished):
+    lines = finished[0].markdown().splitlines()
+    assert lines[0].startswith("| | top-1 % | drop, points |") and lines[0].endswith("| recipe |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {role}" for role in finished[0].table.index]
+    assert "[" in lines[2]
+
+
+def test_a_run_says_on_which_machine_it_was_made(finished):
+    assert sousvit.open_run(finished[0].folder).machine["cpu"] == sousvit.machine_facts()["cpu"]
+
+
+def test_a_preset_is_read_as_values_that_can_be_changed():
+    space = sousvit.read_space("all")
+    assert space["techniques"]["prune_mlp"] == {} and "crop_flip" in space["techniques"]["distill"]["augmentation"]
+    space["techniques"].clear()
+    assert sousvit.read_space("all")["techniques"]
 
 
 def test_trials_and_front_are_data_frames(finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from typer.main import get_command
 
-from sousvit.cli import _command
+from sousvit.cli import _command, _exit_code, app
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TOY_RUNTIME, TOY_TECHNIQUE, TOY_DEVICE = (
+    Path(__file__).parents[1] / f"toy_{kind}.py" for kind in ("runtime", "technique", "device")
+)
 
 
 @pytest.fixture
@@ -145,13 +150,65 @@ def test_unknown_listing(cli):
     assert code == 2 and "choose one of" in err
 
 
-def test_a_plug_in_objective_is_listed_with_its_budget(cli, tiny_project, tmp_path):
-    plugin = f"{EXAMPLES / 'worst_class.py'}:WorstClassAccuracy"
-    path = tiny_project.write_budget(
-        tmp_path / "b.yaml", plugins={"objectives": [plugin]}, limits={"worst_class_accuracy_drop": 0.1}
+def test_what_plug_ins_bring_is_listed_from_a_file_and_from_a_budget(cli, tiny_project, tmp_path):
+    plugin = EXAMPLES / "worst_class.py"
+    budget = tiny_project.write_budget(
+        tmp_path / "b.yaml", plugins={"objectives": [f"{plugin}:WorstClassAccuracy"]}, limits={"size": 1}
     )
-    code, out, _ = cli("list", "objectives", "--budget", path, "--json")
-    assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
+    for named in (plugin, f"{plugin}:WorstClassAccuracy", budget):
+        code, out, _ = cli("list", "objectives", "--plugins", named, "--json")
+        assert code == 0 and "worst_class_accuracy" in [row["name"] for row in json.loads(out)]
+    code, out, _ = cli("list", "techniques", "--plugins", plugin, "--plugins", TOY_TECHNIQUE, "--json")
+    assert code == 0 and "clip_weights" in [row["name"] for row in json.loads(out)]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "words"),
+    [
+        ("gone.py", "plug-in file must be an existing .py file"),
+        ("gone.yaml", "the file must exist"),
+        ("gone.package:Mine", "plug-in must import; received ModuleNotFoundError"),
+        ("mine", "is named file.py:ClassName or package.module:ClassName"),
+        (Path(__file__), "a plug-in derives from the contract of one of objectives, techniques, runtimes"),
+        (f"{Path(__file__)}:Nothing", "must hold its class; received 'Nothing'"),
+    ],
+)
+def test_plug_ins_that_are_none_are_one_clear_line(cli, plugins, words):
+    code, _, err = cli("list", "objectives", "--plugins", plugins)
+    assert code == 2 and words in err and len(err.splitlines()) == 1, err
+
+
+def test_a_device_of_the_users_own_is_checked_with_its_plug_ins(cli, tmp_path):
+    target = write(tmp_path / "t.yaml", {"device": "when_idle", "runtime": "reference"})
+    code, _, err = cli("device", "check", target)
+    assert code == 2 and "runtime must be a known name; received 'reference'" in err
+    code, out, _ = cli("device", "check", target, "--plugins", TOY_RUNTIME, "--plugins", TOY_DEVICE, "--json")
+    assert code == 0 and "reference" in json.loads(out)["runtimes"]
+
+
+def test_an_agent_serves_a_runtime_of_the_users_own():
+    command = [sys.executable, "-m", "sousvit", "device", "serve", "--port", "0", "--plugins", str(TOY_RUNTIME)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
+        try:
+            assert "listening" in agent.stdout.readline() and ", reference " in agent.stdout.readline()
+        finally:
+            agent.terminate()
+
+
+@pytest.mark.slow
+def test_a_recipe_with_plug_ins_is_applied_and_its_artifact_measured(cli, tiny_project, tmp_path):
+    recipe = {"runtime": "reference", "steps": [{"technique": "clip_weights"}]}
+    content = {"recipe": recipe, **{key: tiny_project.budget()[key] for key in ("model", "data")}}
+    path = write(tmp_path / "recipe.yaml", content)
+    plugins = ("--plugins", TOY_TECHNIQUE, "--plugins", TOY_RUNTIME)
+    code, _, err = cli("apply", path, "--out", tmp_path / "new")
+    assert code == 2 and "must be a known name" in err
+    code, _, err = cli("apply", path, "--out", tmp_path / "new", *plugins)
+    assert code == 0, err
+    code, _, err = cli("measure", tmp_path / "new")
+    assert code == 2 and "runtime must be a known name; received 'reference'" in err
+    code, out, err = cli("measure", tmp_path / "new", *plugins, "--json")
+    assert code == 0 and json.loads(out)["figures"]["runtime"] == "reference", err
 
 
 def test_what_libraries_print_does_not_stand_before_the_json(tiny_project, tmp_path):
@@ -164,7 +221,7 @@ def test_what_libraries_print_does_not_stand_before_the_json(tiny_project, tmp_p
         plugins={"objectives": [f"{plugin}:WorstClassAccuracy"]},
         limits={"worst_class_accuracy_drop": 0.1},
     )
-    command = [sys.executable, "-m", "sousvit.cli", "list", "objectives", "--budget", str(path), "--json"]
+    command = [sys.executable, "-m", "sousvit.cli", "list", "objectives", "--plugins", str(path), "--json"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "worst_class_accuracy" in [row["name"] for row in json.loads(found.stdout)]
@@ -195,6 +252,27 @@ def test_bad_artifacts_and_recipes(cli, tmp_path):
 def test_version_and_help(cli):
     assert cli("--version")[1].strip()
     assert "search" in cli("--help")[1]
+
+
+def helps(command, path="sousvit"):
+    """What ``--help`` prints at 80 columns, by command."""
+    context = command.context_class(command, info_name=path, terminal_width=80)
+    yield path, command, command.get_help(context)
+    for name, part in getattr(command, "commands", {}).items():
+        yield from helps(part, f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "text"), [pytest.param(*one, id=one[0]) for one in helps(get_command(app))]
+)
+def test_the_help_of_every_command_reads_well_at_80_columns(path, command, text):
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "..." not in text.replace("[ARGS]...", ""), "a line of the list of commands is cut short"
+    unnamed = [one.name for one in command.params if not getattr(one, "help", None)]
+    assert not unnamed, f"{unnamed} say nothing"
+    options = text.partition("Options:")[2].partition("Commands:")[0].strip("\n").splitlines()
+    assert all(line.startswith("  --") for line in options), "an option takes more than a line"
+    assert not re.search(r"--\S+ <", text), "what an option takes is named by a noun"
 
 
 def test_train_writes_a_checkpoint(cli, tiny_project, tmp_path):
@@ -263,7 +341,7 @@ def test_every_example_is_a_valid_budget_or_training_file(path):
 
 
 def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
-    from sousvit.data.idx import read_idx
+    from sousvit.data.formats.idx import read_idx
 
     data = EXAMPLES / "fashion-mnist" / "data"
     assert sum(path.stat().st_size for path in data.iterdir()) <= 8e6
@@ -279,3 +357,10 @@ def test_the_command_to_resume_keeps_every_option_that_was_given():
         "search b.yaml --trials 3 --time 60s --data-root data"
     )
     assert _command("survey", Path("b.yaml"), Path("/other"), {}) == "survey b.yaml --runs /other"
+
+
+@pytest.mark.parametrize(
+    ("status", "lenient", "strict"), [("holds", 0, 0), ("not shown on the test split", 0, 4), ("infeasible", 3, 3)]
+)
+def test_what_was_not_shown_is_an_error_only_where_that_is_asked(status, lenient, strict):
+    assert (_exit_code(status, strict=False), _exit_code(status, strict=True)) == (lenient, strict)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import pytest
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.registry import Registry, load_class
+from sousvit.registry import Registry, load_class, on_trial
 
 
 class Thing(ABC):
@@ -278,3 +278,38 @@ def test_a_repaired_file_loads_after_a_failure(tmp_path):
         load_class("mine.py:Mine", "objective", tmp_path)
     (tmp_path / "mine.py").write_text("class Mine: ...  # repaired\n")
     assert load_class("mine.py:Mine", "objective", tmp_path).__name__ == "Mine"
+
+
+def test_what_is_on_trial_is_registered_meanwhile_and_forgotten_afterwards(things):
+    with on_trial(Bell, things) as bell:
+        assert isinstance(bell, Bell) and things.get("bell") is bell
+    assert things.names() == []
+    with on_trial(mine := Bell(), things) as bell:
+        assert bell is mine is things.get("bell")
+    assert things.names() == []
+
+
+def test_what_is_registered_already_is_tried_as_it_is_and_stays(things):
+    first = things.register(Bell)
+    with on_trial(Bell, things) as bell:
+        assert bell is first
+    with on_trial(other := Bell(), things) as bell:
+        assert bell is other is things.get("bell")
+    assert things.get("bell") is first
+
+
+def test_ours_are_tried_as_they_are(listed):
+    things = Registry("thing", None, listed[0])
+    with on_trial(type(things.get("alpha")), things) as alpha:
+        assert alpha is things.get("alpha")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(type("Other", (Drum,), {"name": "bell"}), "thing names are unique"), (int, "derives from")],
+)
+def test_what_cannot_be_registered_fails_its_trial_and_leaves_no_trace(kind, words, things):
+    first = things.register(Bell)
+    with pytest.raises(AssertionError, match=words), on_trial(kind, things):
+        pass
+    assert list(things) == [first]

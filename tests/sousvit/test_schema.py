@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+import sousvit
 from sousvit.errors import UserError
-from sousvit.schema import parse_yaml, read_yaml, validated
+from sousvit.schema import Checked, parse_yaml, read_yaml, validated
 from sousvit.specs import DataSpec
 
 
@@ -133,3 +134,70 @@ def test_a_union_is_told_without_the_names_of_its_branches():
     message = refused(validated, DataSpec, {"format": "idx", "validation": 1.5}, "file")
     assert message.startswith("file: validation: ") and "constrained" not in message
     assert "less than 1" in message and "(and" not in message
+
+
+class Part(Checked):
+    epochs: int = Field(default=1, ge=1)
+
+
+class Whole(Checked):
+    name: str
+    part: Part = Part()
+
+    @field_validator("name")
+    @classmethod
+    def _no_shouting(cls, value):
+        if value.isupper():
+            raise UserError("a name is lower case", value, "write it small")
+        return value
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "Whole: name: a value is required; received nothing; add name"),
+        ({"name": "X"}, "Whole: a name is lower case; received X; write it small"),
+        (
+            {"name": "x", "prt": 1},
+            "Whole: prt: no such key; received 1; did you mean 'part'? known keys here: name, part",
+        ),
+        ({"name": "x", "part": {"epochs": 0}}, "Whole: part.epochs: Input should be greater than or equal to 1"),
+        ({"name": "x", "part": 3}, "Whole: part: Input should be keys and values; received 3"),
+    ],
+)
+def test_keywords_are_checked_as_files_are(values, message):
+    assert message in refused(lambda: Whole(**values))
+    assert message.partition(": ")[2] in refused(validated, Whole, values, "here")
+
+
+def test_values_without_a_name_are_told_how_to_be_given():
+    assert refused(Whole, "x") == "Whole takes keywords; received 'x'; write Whole(name=...)"
+
+
+def test_every_model_class_of_ours_is_checked():
+    for name in sousvit._PLACES:
+        getattr(sousvit, name)  # which loads them all
+    ours = [kind for kind in BaseModel.__subclasses__() if kind.__module__.startswith("sousvit.")]
+    assert ours == list(Checked.__bases__)
+    assert {"Budget", "Target", "ModelSpec", "DataSpec", "StepConfig"} <= {
+        kind.__name__ for kind in Checked.__subclasses__()
+    }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sousvit.Budget(limits={"size": 1}),
+        lambda: sousvit.Target(thread=1),
+        lambda: sousvit.Model(args=3),
+        lambda: sousvit.Data(train=4),
+        lambda: sousvit.techniques.PruneMlp(keep=3),
+        lambda: sousvit.Step.make("prune_mlp", kep=1),
+        lambda: sousvit.Recipe([sousvit.Step("prune_mlp", None)]),
+        lambda: sousvit.Recipe([3]),
+        lambda: sousvit.Search(3),
+        lambda: sousvit.Search({}),
+    ],
+)
+def test_what_is_made_wrongly_from_python_is_one_clear_line(make):
+    refused(make)

@@ -1,4 +1,4 @@
-"""Searches from scripts as people write them: with and without ``if __name__ == "__main__"``."""
+"""Searches and replays from scripts as people write them: with and without ``if __name__ == "__main__"``."""
 
 from __future__ import annotations
 
@@ -55,6 +55,53 @@ def test_a_script_without_a_main_guard_runs_inline_and_is_told_why_workers_need_
     assert last.startswith("sousvit.errors.UserError: a script that starts worker processes is imported by them")
     assert "if __name__ == '__main__'" in last and "executor='inline'" in last
     assert "bootstrapping" not in found.stderr and found.stderr.count("Traceback") == 1, found.stderr
+
+
+TABLE = """
+import random
+import sousvit
+from sousvit.search.proposers.proposer import Proposer, Suggestion
+
+print("imported", __name__, flush=True)
+
+class Mine(Proposer):
+    name, summary = "mine", "drawn evenly"
+
+    def ask(self, history, pending, seed):
+        return Suggestion(self.problem.space.draw(random.Random(seed), {})[0])
+
+sousvit.register_proposer(Mine)
+
+def compare():
+    return sousvit.replay("table.yaml", ["random", "mine"], evaluations=4, seeds=2, workers=2)
+"""
+
+
+def replay(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    (folder / "table.csv").write_text("width,accuracy,macs\n" + "".join(f"{w},{1 - 1 / w},{w}\n" for w in range(1, 9)))
+    objectives = {"accuracy": "maximize", "macs": "minimize"}
+    (folder / "table.yaml").write_text(
+        yaml.safe_dump({"file": "table.csv", "parameters": ["width"], "objectives": objectives})
+    )
+    (folder / "script.py").write_text(TABLE + body)
+    command = [sys.executable, "script.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+
+
+def test_a_replay_with_workers_from_a_script_without_a_main_guard_is_one_line_with_the_true_cause(tmp_path):
+    found = replay(tmp_path, "compare()\n")
+    last = found.stderr.strip().splitlines()[-1]
+    assert found.returncode == 1 and last.startswith(
+        "sousvit.errors.UserError: a script that starts worker processes is imported by them"
+    )
+    assert "if __name__ == '__main__'" in last and "workers=1" in last
+    assert "BrokenProcessPool" not in found.stderr and found.stderr.count("Traceback") == 1, found.stderr
+
+
+def test_the_workers_of_a_guarded_script_know_its_own_proposer(tmp_path):
+    found = replay(tmp_path, "if __name__ == '__main__':\n    print('policies', *compare().curves)\n")
+    assert found.returncode == 0 and "policies random mine" in found.stdout, found.stderr
+    assert "sousvit_plugin" not in found.stdout, "the script is not run a second time"
 
 
 @pytest.mark.slow

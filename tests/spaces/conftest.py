@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from torch import nn
 
 from sousvit.data import ImageSet
+from sousvit.models.load import create
 from sousvit.spaces.context import Context
+from sousvit.specs import ModelSpec
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 4, "num_classes": 5}
 
-#: Variants that every model technique must handle: (timm name, arguments besides TINY).
+#: Variants that every model technique must handle: (timm name, arguments besides TINY and of our own).
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "class_token": ("vit_tiny_patch16_224", {}),
     "average": ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg", "in_chans": 1}),
@@ -26,6 +27,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "distilled": ("deit_tiny_distilled_patch16_224", {}),
     "layer_scale": ("deit3_small_patch16_224", {"init_values": 0.1, "drop_path_rate": 0.1}),
     "qk_norm_no_bias": ("vit_tiny_patch16_224", {"qk_norm": True, "qkv_bias": False, "proj_bias": False}),
+    "class_and_mean": ("vit_small_patch14_reg4_dinov2", {"head": "class_and_mean", "init_values": 0.5}),
     "clip": ("vit_base_patch16_clip_224", {"img_size": (16, 24)}),
 }
 
@@ -54,7 +56,7 @@ def tiny_vit(variant: str = "class_token", seed: int = 0, **changes: Any) -> nn.
     """A tiny model whose random weights are large enough for every part to matter."""
     name, arguments = VARIANTS[variant]
     torch.manual_seed(seed)
-    model = timm.create_model(name, **{**TINY, **arguments, **changes}).eval()
+    model = create(ModelSpec(name=name, args={**TINY, **arguments, **changes}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:

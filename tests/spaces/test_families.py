@@ -36,9 +36,9 @@ def load_benchmark():
 
 
 bench = load_benchmark()
-#: What each of them needs: optional arguments and rotary positions; RMSNorm; biases apart from their projection; an MLP
-#: behind positions; attention pooling; antialiased positions; pooling to a size that does not divide;
-#: parallel branches.
+#: What each of them needs: optional arguments and rotary positions; RMSNorm; biases apart from their projection; an
+#: MLP behind positions; attention pooling; antialiased positions; pooling to a size that does not divide; parallel
+#: branches.
 KINDS = (
     "DINOv3", "EVA-02", "AIMv2", "BEiT", "Swin v2", "SigLIP so400m", "NaFlexViT", "PVT v2, linear", "LeViT",
 )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from sousvit.data import ImageSet
@@ -13,10 +15,16 @@ COLUMNS, ROWS, LEAST_PIXELS, MOST_PIXELS, GAP = 12, 4, 56, 96, 2
 
 
 def contact_sheet(images: ImageSet) -> bytes:
-    """At most 48 images, spread over the set, as PNG; small ones are enlarged by whole factors, large ones shrunk."""
+    """At most 48 images as a model sees them, spread over the set, as PNG.
+
+    Small ones are enlarged by whole factors, large ones shrunk.
+    """
     few, shrunk = images.spread(COLUMNS * ROWS), min(1.0, MOST_PIXELS / max(images.size))
     size = max(1, round(images.size[0] * shrunk)), max(1, round(images.size[1] * shrunk))
-    shown = ImageSet(few.source, few.indices, size, few.channels).images().permute(0, 2, 3, 1).numpy()
+    pixels = few.images()[:, :3]  # without alpha
+    if size != few.size:
+        pixels = F.interpolate(pixels.float(), size, mode="area").round().to(torch.uint8)
+    shown = pixels.permute(0, 2, 3, 1).numpy()
     factor = max(1, round(LEAST_PIXELS / max(size)))
     shown = shown.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = shown.shape[1] + GAP, shown.shape[2] + GAP

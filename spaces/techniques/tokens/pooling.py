@@ -12,6 +12,6 @@ def unsupported_pooling(shape: VitShape) -> str | None:
     """Why tokens cannot be reduced under this pooling (one phrase), or None."""
     if shape.pool == "":
         return "a model that returns all tokens"
-    if shape.pool == "avgmax":
-        return "avgmax pooling"
+    if shape.pool in ("avgmax", "class_and_mean"):
+        return f"{shape.pool} pooling"
     return "fewer than four patches" if shape.num_patches < 4 else None

@@ -16,6 +16,7 @@ from torch import nn
 from sousvit.errors import MissingPackageError, TrialError, UnknownNameError, UserError
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory import probe_artifact
+from sousvit.objectives.runtimes.conformance import check_sessions
 from sousvit.objectives.runtimes.parity import check_parity, parity
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.objectives.runtimes.runtime import Session, get_runtime, open_session
@@ -45,40 +46,10 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_logits_are_the_models(name: str, artifacts: dict[str, Artifact], images: np.ndarray, subject: Any) -> None:
-    with open_session(artifacts[name], 1) as any_batch, open_session(artifacts[name], 1, batch=1) as single:
-        assert check_parity(any_batch, subject.model, images, quantized=False).top1_match == 1.0
-        logits = any_batch.run(images)
-        assert logits.shape == (5, 4) and logits.dtype == np.float32
-        one_by_one = np.concatenate([single.run(image[None]) for image in images])
-    np.testing.assert_allclose(one_by_one, logits, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_results_are_not_overwritten_by_the_next_run(
-    name: str, artifacts: dict[str, Artifact], images: np.ndarray
+def test_every_runtime_runs_what_was_exported_as_pytorch_does_and_refuses_the_rest(
+    name: str, artifacts: dict[str, Artifact], subject: Any
 ) -> None:
-    with open_session(artifacts[name], 1) as session:
-        first = session.run(images)
-        kept = first.copy()
-        session.run(-images)
-    assert np.array_equal(first, kept)
-
-
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_versions_and_broken_files(name: str, artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    assert get_runtime(name).version()[0].isdigit()
-    artifact = replace(artifacts[name], folder=tmp_path)
-    artifact.path.write_bytes(b"nothing")
-    with pytest.raises(TrialError, match="could not open") as caught:
-        open_session(artifact, 1)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_wrong_images_are_a_failed_trial(name: str, artifacts: dict[str, Artifact]) -> None:
-    with open_session(artifacts[name], 1, batch=1) as session, pytest.raises(TrialError, match="failed"):
-        session.run(np.zeros((1, 3, 8, 8), np.float32))
+    check_sessions(get_runtime(name), artifacts[name], subject.model)
 
 
 def test_unknown_and_missing_runtimes(artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +119,7 @@ def test_a_wrong_model_is_caught(artifacts: dict[str, Artifact], images: np.ndar
 
 class Infinite(Session):
     def run(self, batch: np.ndarray) -> np.ndarray:
-        return np.full((len(batch), 4), np.inf, np.float32)
+        return np.full((len(batch), 5), np.inf, np.float32)
 
 
 def test_infinite_logits_are_caught_even_when_quantized(images: np.ndarray, subject: Any) -> None:

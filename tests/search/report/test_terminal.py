@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from sousvit.objectives.objective import Measurement
+import pytest
+from rich.console import Console
+
+from sousvit.objectives.objective import OBJECTIVES, Measurement, Objective, Stage
 from sousvit.search.callbacks import Counts
-from sousvit.search.report.terminal import console, print_applied, trial_line
+from sousvit.search.report.terminal import (
+    answer_table,
+    console,
+    headings,
+    print_applied,
+    print_limits,
+    row_cells,
+    trial_line,
+)
+from sousvit.search.results import Answer, Row
 from sousvit.search.trial import Trial
+from sousvit.search.verdict import JudgedLimit
 
 RECIPE = {"steps": [{"technique": "prune_depth", "drop": 1}], "runtime": "onnxruntime"}
 
@@ -36,3 +49,48 @@ def test_what_reading_the_data_changed_is_printed_with_an_applied_recipe():
     with out.capture() as captured:
         print_applied(out, result)
     assert captured.get().splitlines()[-1] == "note: 3 boxes [cut] in train"
+
+
+class Blocks(Objective):
+    name, unit, direction, stage = "blocks", "blocks", "minimize", Stage.STRUCTURE
+    summary = "number of transformer blocks"
+
+    def measure(self, subject):
+        return Measurement(float(len(subject.model.blocks)))
+
+
+USUAL = {
+    "accuracy": Measurement(0.8, 0.75, 0.85),
+    "accuracy_drop": Measurement(0.1, 0.05, 0.15),
+    **{name: Measurement(0.5) for name in ("latency", "latency_ratio", "size", "size_ratio", "params", "macs", "eer")},
+}
+
+
+def test_the_final_table_shows_what_a_budget_asks_beyond_the_usual_a_users_own_objective_too(simulated, forget_plugins):
+    OBJECTIVES.register(Blocks)
+    asked = {"limits": {"accuracy_drop": 0.1, "blocks_ratio": 0.9}, "optimize": ["latency", "blocks", "latency_p95"]}
+    budget = simulated(**asked).budget
+    values = {**USUAL, "blocks": Measurement(6.0), "blocks_ratio": Measurement(0.75, 0.7, 0.8)}
+    rows = [Row("base", RECIPE, values), Row("recipe", RECIPE, values)]
+    found = headings(budget, rows)
+    assert found[9:] == ["blocks", "latency_p95, ms", "blocks_ratio"]
+    assert row_cells(values, budget)[9:] == ["6", "-", "0.75 [0.7-0.8]"]
+    out = Console(width=300)
+    with out.capture() as captured:
+        out.print(answer_table(Answer(False, None, None, rows=tuple(rows)), budget))
+    assert "latency_p95, ms" in captured.get() and captured.get().count("0.75 [0.7-0.8]") == 2
+
+
+def test_the_final_table_names_nothing_twice(simulated):
+    budget = simulated(limits={"accuracy_drop": 0.1, "size": 4}, optimize=["latency", "size", "accuracy"]).budget
+    assert len(headings(budget, [Row("base", RECIPE, USUAL)])) == len(row_cells(USUAL, budget)) == 9
+
+
+@pytest.mark.parametrize(("verdict", "colour"), [("holds", "32"), ("not shown", "33"), ("broken", "31")])
+def test_only_what_holds_is_green(verdict, colour):
+    out = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=160)
+    limit = JudgedLimit("accuracy_drop", "<= 0.02", 0.018, 0.01, 0.026, 0.9, "the test split", verdict)
+    print_limits(out, [limit])
+    said = out.file.getvalue()
+    assert f"\x1b[{colour}m" in said and said.count("\x1b[32m") == (verdict == "holds")
+    assert f"accuracy_drop 0.018 [0.01-0.026] on the test split, limit <= 0.02 at 0.9 confidence: {verdict}" in said

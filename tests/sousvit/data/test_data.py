@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data import source as source_module
-from sousvit.data.folder import FolderSource
-from sousvit.data.idx import IdxSource, read_idx, write_idx
-from sousvit.data.parquet import ParquetSource
+from sousvit.data.formats.folder import FolderSource
+from sousvit.data.formats.idx import IdxSource, read_idx, write_idx
+from sousvit.data.formats.parquet import ParquetSource
+from sousvit.data.formats.torchvision_sets import TorchvisionSource
 from sousvit.data.source import decode_image, require_labels
-from sousvit.data.torchvision_sets import TorchvisionSource
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.models.preprocess import Preprocess
 from sousvit.schema import validated
@@ -85,12 +85,13 @@ def test_a_folder_of_parquet_files_is_read_in_name_order(tmp_path):
 def test_wrong_parquet_is_told_in_one_line(tmp_path):
     good = encoded(colours(1)[0])
     assert "columns image and label" in refused(
-        ParquetSource, write_parquet(tmp_path / "a", [good], [0], names=("img", "label"))
+        ParquetSource, write_parquet(tmp_path / "a", [good], [0], names=("img", "kind"))
     )
     assert "encoded image bytes" in refused(ParquetSource, write_parquet(tmp_path / "b", ["text"], [0]))
     table = pa.table({"image": [{"path": "x.png"}], "label": [0]})
     pq.write_table(table, tmp_path / "c")
-    assert "encoded image bytes" in refused(ParquetSource, tmp_path / "c")
+    assert "'x.png' in" in refused(ParquetSource, tmp_path / "c")
+    assert "encoded image bytes" in refused(ParquetSource, write_parquet(tmp_path / "h", [1.5], [0]))
     (tmp_path / "d").write_bytes(b"PAR1 no parquet")
     assert "must be readable" in refused(ParquetSource, tmp_path / "d")
     assert "must exist" in refused(ParquetSource, tmp_path / "absent")
@@ -212,9 +213,9 @@ def test_the_fingerprint_follows_the_content_and_not_the_copy(tmp_path):
 def test_parts_with_other_class_folders_are_refused(tmp_path):
     train, other = write_folder(tmp_path / "train", ["cat", "dog"]), write_folder(tmp_path / "val", ["dog", "emu"])
     spec = DataSpec(format="folder", train=str(train), validation=str(other))
-    assert "same classes in the same order; received cat, emu" in refused(Splits, spec, (8, 8), 3)
+    assert "same classes; received emu in" in refused(Splits, spec, (8, 8), 3)
     splits = Splits(spec.model_copy(update={"validation": 2, "test": str(other)}), (8, 8), 3)
-    assert "same classes" in refused(splits.open_test)
+    assert "same classes; received emu in" in refused(splits.open_test)
     assert splits.test_reads == 0
 
 
@@ -224,7 +225,7 @@ def test_nested_folders_share_images(tmp_path):
     spec = DataSpec(
         format="folder", train=str(tmp_path / "all"), test=str(tmp_path / "all" / "test"), labels=False, validation=2
     )
-    assert "share no image; received 6 images, 0.png" in refused(Splits(spec, (8, 8), 3).look_at_test)
+    assert "share no image; received 6 of the 6 images" in refused(Splits(spec, (8, 8), 3).look_at_test)
 
 
 def test_the_test_split_is_none_of_the_other_parts(tmp_path):
@@ -285,6 +286,7 @@ def rows(image_set):
     return set(image_set.indices.tolist())
 
 
+@settings(deadline=None)  # a busy machine
 @given(count=st.integers(1, 19), seed=st.integers(0, 3))
 def test_train_and_validation_share_nothing_and_miss_nothing(tmp_path_factory, count, seed):
     folder = tmp_path_factory.mktemp("splits")
@@ -342,7 +344,7 @@ def test_calibration_is_drawn_from_training_images(tmp_path):
 
 
 def test_the_test_split_is_opened_when_asked_and_counted(tmp_path):
-    test = write_pair(tmp_path, 7, "test-images.idx.gz")
+    test = write_pair(tmp_path, 7, "test-images.idx.gz", seed=9)
     saved = test.read_bytes()
     test.write_bytes(b"unreadable")
     splits = Splits(idx_spec(tmp_path, test=str(test)), (8, 8), 1)
@@ -364,7 +366,8 @@ def test_missing_paths_are_told_in_one_line(tmp_path):
     "values",
     [
         {"format": "idx", "name": "MNIST"},
-        {"format": "parquet", "root": "."},
+        {"format": "parquet", "images": "."},
+        {"format": "idx", "columns": {"label": "y"}},
         {"format": "torchvision", "train": "x"},
         {"format": "torchvision", "validation": "path"},
     ],

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sousvit.data.dataset import write_dataset
-from sousvit.data.parquet import ParquetSource
+from sousvit.data.formats.parquet import ParquetSource
 from sousvit.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)

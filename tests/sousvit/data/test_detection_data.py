@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -12,9 +13,9 @@ from PIL import Image
 
 from sousvit.data import DataSpec, Splits
 from sousvit.data.augment import MOVES_BOXES, View
-from sousvit.data.coco import CocoSource
 from sousvit.data.detection import DetectionSet, Objects, reboxed
-from sousvit.data.voc import VocSource
+from sousvit.data.formats.coco import CocoSource
+from sousvit.data.formats.voc import VocSource
 from sousvit.errors import SharedInputError, UnknownNameError, UserError
 
 SIZE = (40, 80)  # height, width
@@ -30,12 +31,17 @@ def annotation(objects, size=SIZE):
     return f"<annotation>{head}{found}</annotation>"
 
 
+def picture(name):
+    """An image of its own for each name."""
+    return Image.new("RGB", (SIZE[1], SIZE[0]), tuple(hashlib.sha256(name.encode()).digest()[:3]))
+
+
 def write_voc(root, images, part="train"):
     """``images``: name to objects in VOC's own pixels, or to the annotation's text."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name, objects in images.items():
-        Image.new("RGB", (SIZE[1], SIZE[0])).save(root / "JPEGImages" / f"{name}.jpg")
+        picture(name).save(root / "JPEGImages" / f"{name}.jpg")
         text = objects if isinstance(objects, str) else annotation(objects)
         (root / "Annotations" / f"{name}.xml").write_text(text)
     path = root / "ImageSets" / "Main" / f"{part}.txt"
@@ -46,7 +52,7 @@ def write_voc(root, images, part="train"):
 def write_coco(root, images, annotations, categories=((7, "b"), (3, "a"))):
     root.mkdir(parents=True, exist_ok=True)
     for entry in images:
-        Image.new("RGB", (SIZE[1], SIZE[0])).save(root / entry["file_name"])
+        picture(str(root / entry["file_name"])).save(root / entry["file_name"])
     content = {
         "images": images,
         "annotations": annotations,
@@ -324,10 +330,11 @@ def test_coco_parts_with_categories_in_another_order(tmp_path):
         "test": part("t", (3, "b"), (7, "a")),
     }
     spec = DataSpec(format="coco", **parts)
-    message = refused(Splits(spec, SIZE, 3).look_at_test)
-    assert "same order" in message and "name data.classes" in message
-    named = Splits(spec.model_copy(update={"classes": ("a", "b")}), SIZE, 3)
-    assert named.look_at_test().targets(torch.tensor([0]))[0].labels.tolist() == [1]
+    for named in (spec, spec.model_copy(update={"classes": ("a", "b")})):
+        test = Splits(named, SIZE, 3).look_at_test()
+        assert test.targets(torch.tensor([0]))[0].labels.tolist() == [1] and test.class_names == ["a", "b"]
+    foreign = spec.model_copy(update={"test": part("f", (3, "c"), (7, "a"))})
+    assert "same classes; received c in" in refused(Splits(foreign, SIZE, 3).look_at_test)
 
 
 @pytest.mark.parametrize("keys", [{"name": "CIFAR10"}, {"images": ["x"]}])

@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.models.load import create, load, load_weights, normalise, save_checkpoint
+from sousvit.models.checkpoints.safetensors_file import open_file, read_checkpoint_metadata
+from sousvit.models.load import create, fill, load, normalise, save_checkpoint
 from sousvit.models.preprocess import Preprocess
 from sousvit.schema import validated
-from sousvit.specs import ModelSpec, read_checkpoint_metadata
+from sousvit.specs import ModelSpec
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {
@@ -40,6 +41,10 @@ def refused(call, *args):
 def module():
     torch.manual_seed(0)
     return create(SPEC)
+
+
+def load_weights(module, path):
+    fill(module, open_file(path).tensors(), path.name)
 
 
 def same_weights(first, second):

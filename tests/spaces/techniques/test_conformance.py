@@ -35,7 +35,7 @@ from sousvit.spaces.techniques.students.student import HYBRIDS
 #: Random recipes in all; CI asks for more than a developer waits for.
 RECIPES = int(os.environ.get("SOUSVIT_RANDOM_RECIPES", "100"))
 PARTS = 10
-FAMILIES = ("class_token", "average", "distilled", "layer_scale", "clip")
+FAMILIES = ("class_token", "average", "distilled", "layer_scale", "clip", "class_and_mean")
 MODEL_TECHNIQUES = [technique.name for technique in techniques() if isinstance(technique, ModelTechnique)]
 DEPLOY_TECHNIQUES = [technique.name for technique in techniques() if isinstance(technique, DeployTechnique)]
 

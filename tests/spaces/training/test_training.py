@@ -14,14 +14,15 @@ from torch import nn
 
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data.augment import View
-from sousvit.data.idx import IdxSource, write_idx
+from sousvit.data.formats.idx import IdxSource, write_idx
 from sousvit.errors import TrainingDivergedError, TrialError, UserError
+from sousvit.models.checkpoints.safetensors_file import read_checkpoint_metadata
 from sousvit.models.load import create, load, normalise
 from sousvit.spaces.tasks.classification import distillation_loss
 from sousvit.spaces.training.base import TrainingSpec, TrainSpec, figures_of, read_training, train_base
 from sousvit.spaces.training.loop import fit, predict
 from sousvit.spaces.training.plan import TrainingPlan
-from sousvit.specs import ModelSpec, read_checkpoint_metadata
+from sousvit.specs import ModelSpec
 
 ARGS = {
     "img_size": 8,

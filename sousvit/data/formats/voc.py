@@ -12,10 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousvit.data.detection import Annotation, DetectionSource, image_dimensions, numbered
-from sousvit.data.folder import IMAGE_SUFFIXES
+from sousvit.data.formats.folder import IMAGE_SUFFIXES
+from sousvit.data.formats.format import Format, Part
 from sousvit.errors import UnknownNameError, UserError
 
 ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
+
+
+class Voc(Format):
+    """``format: voc``."""
+
+    name = "voc"
+
+    def open(self, part: Part) -> VocSource:
+        return VocSource(part.path, part.spec.classes or part.classes or None, part.labelled)
 
 
 class VocSource(DetectionSource):

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from sousvit.data.detection import Annotation, DetectionSource, image_dimensions, numbered
+from sousvit.data.formats.format import Format, Part
 from sousvit.errors import UnknownNameError, UserError
+
+
+class Coco(Format):
+    """``format: coco``."""
+
+    name = "coco"
+
+    def open(self, part: Part) -> CocoSource:
+        folders = None if part.spec.images is None else [Path(entry) for entry in part.spec.images]
+        return CocoSource(part.path, folders, part.labelled, part.spec.classes)
 
 
 class CocoSource(DetectionSource):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sousvit.data.formats.format import Format, Part
 from sousvit.data.source import require_labels
 from sousvit.errors import UserError
 from sousvit.files import file_hash, write_atomic
@@ -41,6 +42,18 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     """Write a uint8 array as gzip IDX (reproducible bytes: no time stamp)."""
     header = struct.pack(">HBB", 0, 0x08, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
     write_atomic(path, gzip.compress(header + array.astype(np.uint8).tobytes(), compresslevel=9, mtime=0))
+
+
+class Idx(Format):
+    """``format: idx``."""
+
+    name = "idx"
+
+    def suits(self, path: Path) -> bool:
+        return path.is_file() and (".idx" in path.name or "-idx" in path.name)
+
+    def open(self, part: Part) -> IdxSource:
+        return IdxSource(part.path, part.labelled)
 
 
 class IdxSource:
@@ -82,3 +95,7 @@ class IdxSource:
     def read(self, index: int) -> Image.Image:
         """Image ``index``."""
         return Image.fromarray(self._images[index])
+
+    def content(self, index: int) -> bytes:
+        """The pixels of image ``index``."""
+        return self._images[index].tobytes()

@@ -10,9 +10,23 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sousvit.data.formats.format import Format, Part
 from sousvit.data.source import require_labels
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
+
+
+class Torchvision(Format):
+    """``format: torchvision``."""
+
+    name = "torchvision"
+    has_paths = False
+
+    def open(self, part: Part) -> TorchvisionSource:
+        name, root = part.spec.name, part.spec.root
+        if not name or not root:
+            raise UserError("torchvision data needs name and root", f"name={name}, root={root}", "add them")
+        return TorchvisionSource(name, Path(root), part.name != "test")
 
 
 class TorchvisionSource:
@@ -47,6 +61,9 @@ class TorchvisionSource:
         self.labels = require_labels(np.asarray(labels), self.name)
         self.class_names = list(getattr(self._set, "classes", []))
         pixels = getattr(self._set, "data", None)
+        self._pixels = pixels if isinstance(pixels, np.ndarray | torch.Tensor) else None
+        files = getattr(self._set, "samples", None) or getattr(self._set, "_image_files", None) or []
+        self._files = [Path(entry[0] if isinstance(entry, tuple) else entry) for entry in files]
         content = np.ascontiguousarray(pixels).tobytes() if isinstance(pixels, np.ndarray | torch.Tensor) else None
         self.fingerprint = content_hash(name, train, self.labels.tobytes(), content or str(root.resolve()))
 
@@ -54,6 +71,12 @@ class TorchvisionSource:
         """Image ``index``."""
         image = self._set[index][0]
         return image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+
+    def content(self, index: int) -> bytes | Path:
+        """The pixels of image ``index``, or its file."""
+        if self._pixels is not None:
+            return np.ascontiguousarray(self._pixels[index]).tobytes()
+        return self._files[index] if len(self._files) == len(self.labels) else self.read(index).tobytes()
 
 
 def _open(kind: type, root: Path, train: bool) -> Any:

@@ -1,0 +1,92 @@
+"""Confirmation: the chosen recipe measured again, and judged on images that no trial was judged on.
+
+The best of many recipes is partly the luckiest: on the images that judged them all, the choice flatters it. So a part
+of the validation images is held back (``search: {confirm: 0.4}``), and the choice has to hold every limit there too;
+where it does not, the next one is tried. Trying several on the same images would again pick the luckiest, so each
+further one must hold the limits more surely: of the error probability that the budget allows (one minus its
+confidence), the first may spend a half, the next a quarter, and so on. Together they spend no more than all of it,
+which bounds how often an answer that breaks a limit is confirmed (Bonferroni's inequality with unequal shares, as in
+Wiens, Pharmaceutical Statistics 2, 2003). Which recipes are tried is decided by the search's own figures: always the
+best of those that hold the limits there as surely as they will have to on the images held back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sousvit.objectives.objective import Measurement
+from sousvit.search.archive import Archive
+from sousvit.search.callbacks import Callback
+from sousvit.search.executors.executor import Executor, Verify
+from sousvit.search.goals import Goals
+from sousvit.search.results import Answer, Confirmation, best, choose
+from sousvit.search.trial import Trial, encode
+from sousvit.search.verdict import HELD_BACK, hangs_on_images
+
+#: How often the best feasible recipe may fail to be confirmed before the search gives up.
+MOST_TRIED = 5
+
+
+def confidence_of(place: int, confidence: float) -> float:
+    """One-sided level for the recipe that is tried after ``place`` others; 0.5 asks for no margin, and stays so."""
+    return confidence if confidence <= 0.5 else 1 - (1 - confidence) / 2 ** (place + 1)
+
+
+def confirmed_answer(
+    archive: Archive, goals: Goals, confidence: float, executor: Executor, callback: Callback
+) -> Answer:
+    """The best recipe that holds the limits when it is measured again; the nearest miss where none does.
+
+    Where recipes cost what they may, but none was shown to be good enough on the images held back, it is the one that
+    missed it least there, with a confirmation that does not hold.
+    """
+    unconfirmed: list[tuple[float, Answer]] = []
+    last: Answer | None = None
+    for _ in range(MOST_TRIED):
+        level = confidence_of(archive.num_tried, confidence)
+        answer = _candidate(archive, goals, level)
+        if answer.chosen is None or not answer.feasible:
+            break
+        known = archive.confirmed.get(answer.chosen.key)
+        if known is not None:  # it was confirmed before this run was resumed
+            return replace(answer, confirmation=_confirmation(archive, answer.chosen, known, holds=True))
+        again = executor.call(Verify(answer.chosen.recipe, answer.chosen.fidelity))
+        asked = goals.at_least(level)
+        broken, said = asked.violations(again, measured_only=True), asked.explain(again, measured_only=True)
+        event = {"key": answer.chosen.key, "values": encode(again), "confidence": level}
+        if not broken:
+            archive.append("confirmed", **event)
+            return replace(answer, confirmation=_confirmation(archive, answer.chosen, again, holds=True))
+        archive.append("rejected", **event, broken=list(broken), said="; ".join(said))
+        costs = [name for name in broken if not hangs_on_images(name)]
+        if costs:
+            callback.on_message(f"the best recipe broke {', '.join(costs)} when measured again; taking the next")
+            last = replace(answer, feasible=False, violated=(f"measured again: {'; '.join(said)}",))
+        else:
+            callback.on_message(f"not confirmed on {HELD_BACK}: {'; '.join(said)}; taking the next")
+            found = _confirmation(archive, answer.chosen, again, holds=False)
+            unconfirmed.append((asked.miss(again), replace(answer, confirmation=found)))
+    else:
+        callback.on_message(f"{MOST_TRIED} recipes in a row were not confirmed when measured again; giving up")
+        answer = last or answer
+    if unconfirmed:
+        return min(unconfirmed, key=lambda entry: entry[0])[1]
+    return answer
+
+
+def _candidate(archive: Archive, goals: Goals, level: float) -> Answer:
+    """What to try next: the best recipe that holds the limits at ``level``, or just as surely as the budget asks.
+
+    A recipe that was confirmed in an earlier session is not tried again, and need not be any surer.
+    """
+    answer = choose(archive, goals)
+    pool = [trial for trial in archive if not archive.is_rejected(trial, goals)]
+    surer = best(pool, goals.at_least(level))
+    known = best((trial for trial in pool if trial.key in archive.confirmed), goals)
+    tried = best((trial for trial in (surer, known) if trial is not None), goals)
+    return answer if tried is None else replace(answer, chosen=tried)
+
+
+def _confirmation(archive: Archive, trial: Trial, values: dict[str, Measurement], holds: bool) -> Confirmation:
+    num_images = 0 if archive.base is None else archive.base.num_unseen
+    return Confirmation(values, archive.asked_confidence[trial.key], archive.num_tried, num_images, holds)
