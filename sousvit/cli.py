@@ -155,7 +155,7 @@ def check_command(
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Do all that a search does before its first trial; no run is begun."""
+    """Do what a search does before its first trial, and no more."""
     from sousvit.search.budget import Budget
     from sousvit.search.report.terminal import console, print_checked, spinner
     from sousvit.tools import check
@@ -171,7 +171,7 @@ def schema_command(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file to write instead")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the JSON schema of budgets, by which editors complete and check YAML."""
+    """Print the JSON schema of budgets, for editors."""
     from sousvit.files import write_atomic
     from sousvit.tools import schema
 
@@ -439,7 +439,7 @@ def import_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model of any form as one safetensors file that describes itself."""
+    """Write a model of any form as one safetensors file."""
     from sousvit.schema import parse_yaml
     from sousvit.search.report.terminal import spinner
     from sousvit.tools import import_model

@@ -7,6 +7,8 @@ import os
 # Before torch and the runtimes load: workers started by tests inherit it, and pytest-xdist fills the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Ray would have its workers yield to every other process of the machine: minutes where it is busy.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import io
 import subprocess
@@ -25,6 +27,7 @@ from PIL import Image
 
 from sousvit.data import DataSpec
 from sousvit.data.formats.idx import write_idx
+from sousvit.objectives.timing import TimingPlan
 from sousvit.registry import restored
 from sousvit.search.plugins import KINDS, load_plugins
 from sousvit.specs import ModelSpec
@@ -76,6 +79,19 @@ def scratch_registries() -> AbstractContextManager[None]:
 
 
 @pytest.fixture
+def measures_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artifacts are measured for a tenth of a second; for a user it is four, and up to twenty where it is noisy."""
+    monkeypatch.setattr("sousvit.search.judging.measure.CAREFUL", TimingPlan.of(0.1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins_of_other_files_are_forgotten() -> Iterator[None]:
+    """Files are run in any order, several in one process."""
+    with scratch_registries():
+        yield
+
+
+@pytest.fixture
 def forget_plugins() -> Iterator[None]:
     """What the test registers is gone after it."""
     with scratch_registries():
@@ -108,7 +124,8 @@ TINY_VIT: dict[str, Any] = {
 
 
 #: Files whose tests take longest: started first, so that no process is left alone with one of them at the end.
-LONGEST = ("test_executors", "test_ray_cluster", "test_local_run", "test_conformance", "test_data_free")
+LONGEST = ("test_ray_cluster", "test_other_families", "test_executors", "test_random_recipes", "test_conformance",
+           "test_local_run", "test_litert", "test_several_targets", "test_deploy", "test_data_free")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,10 +22,8 @@ tomllib = pytest.importorskip("tomllib")
 ROOT = Path(__file__).parent.parent
 ROOMS = ("spaces", "objectives", "search")
 #: Modules of ``sousvit/`` that stand on the rooms; the others are the ground floor that the rooms stand on.
-FRONT_DOOR = tuple(
-    f"sousvit.{name}"
-    for name in ("__main__", "cli", "api", "runs", "tools", "result", "inputs", "plugins", "techniques", "workshop")
-)
+DOORS = ("__main__", "cli", "api", "initial", "inputs", "plugins", "result", "runs", "techniques", "tools", "workshop")
+FRONT_DOOR = tuple(f"sousvit.{name}" for name in DOORS)
 #: The rooms that a room may import besides itself and the ground floor; lazy imports count.
 MAY_IMPORT = {
     "sousvit": set(),
@@ -45,6 +43,9 @@ PARTS = {
     "timing_aa/run.py": ("machine", "models", "objectives", "spaces", "specs"),
     "other_runtimes/run.py": ("objectives",),
     "noiseless_choice/run.py": ("search",),
+    "limits_hold/run.py": ("objectives", "search", "spaces"),
+    "limits_hold/pool.py": ("errors", "models", "search", "spaces"),
+    "families/run.py": ("data", "errors", "machine", "objectives", "spaces"),
 }
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 #: The packages that list the implementations of a contract.

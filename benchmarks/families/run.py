@@ -5,7 +5,8 @@
 
 Each model is tiny and has random weights: what is tried is whether it exports, quantizes, opens in the runtime and
 computes what PyTorch computes. Writes ``raw.csv``, whose rows are tried again only where they are asked for,
-``result.md``, and the table of docs/families.md. All of it takes about an hour on one core, half of it for LiteRT.
+``result.md``, and the table of docs/families.md. All of it takes about an hour on one core, half of it for LiteRT. It
+measures exporters and quantizers themselves, from inside.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 A small Vision Transformer (16 tokens, so that many of its kind can be judged on many images) is trained on the first
 20,000 images of Fashion-MNIST. Recipes of one to three pruning techniques, set so that most lose little, are built by
-the code that builds them in a search, repair included, and classify images that neither the base nor a repair met.
+the code that builds them in a search (taken from inside), repair included, and classify images that neither the base
+nor a repair met.
 """
 
 from __future__ import annotations

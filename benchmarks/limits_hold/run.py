@@ -4,7 +4,7 @@
 
 Searches are drawn from ``pool.npz`` (:mod:`pool`: real models, image by image): each has its own validation images and
 its own candidates, and its answer comes from the code that ends every search. It then reads all images that it was not
-given. Writes ``raw.csv`` (a row a search) and ``result.md``.
+given. Writes ``raw.csv`` (a row a search) and ``result.md``. It takes that code from inside.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def test_a_good_budget_is_typed_and_its_paths_absolute():
     made = budget()
     assert made.data.train == "/somewhere/train.parquet"
     assert made.optimize == {"latency": 1.0, "size": 1.0}
-    assert [str(limit) for limit in made.hard_limits] == ["accuracy_drop <= 0.01", "latency <= 2", "size <= 1.5"]
+    assert [str(limit) for limit in made.hard_limits] == ["accuracy_drop <= 0.01", "latency <= 2 ms", "size <= 1.5 MB"]
     assert made.target.runtimes == ("onnxruntime",)
 
 

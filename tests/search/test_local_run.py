@@ -228,7 +228,7 @@ def test_apply_reproduces_the_artifact_and_its_accuracy(finished, run_sousvit):
     assert figures["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
 
 
-def test_measure_compares_two_artifacts(finished, run_sousvit):
+def test_measure_compares_two_artifacts(finished, run_sousvit, measures_quickly):
     home, _ = finished
     result = run_sousvit(
         "measure", "runs/one/artifacts/recipe", "--baseline", "runs/one/artifacts/base", "--json", cwd=home

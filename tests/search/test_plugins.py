@@ -39,8 +39,8 @@ def test_a_search_uses_a_runtime_a_technique_and_a_device_of_the_users_files(tin
         targets={"device": "when_idle", "runtime": "reference", "patience": 0},
         optimize=["latency", "memory"],
         limits={"accuracy_drop": 0.5},
-        space={"techniques": {"clip_weights": {}, "prune_mlp": {"keep": [0.5, 1.0]}, "fp16": {}}},
-        search={"trials": 5, "seed": 0, "leave_one_out": False, "measure_time": 0.1},
+        space={"techniques": {"clip_weights": {}, "fp16": {}}},
+        search={"trials": 3, "seed": 0, "leave_one_out": False, "measure_time": 0.1},
     )
     command = [sys.executable, "-m", "sousvit", "search", "budget.yaml", "--run", "one", "--json"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)

@@ -197,7 +197,7 @@ def test_limits_within_reach_of_the_base_pass(simulated):
     check_measured(simulated(limits=limits).budget, BASE)
 
 
-@pytest.mark.parametrize("limits", [{"accuracy_ratio": 91}, {"accuracy_drop": -2}, {"size_drop": 500}])
+@pytest.mark.parametrize("limits", [{"accuracy_ratio": 1.9}, {"accuracy_drop": -2}, {"size_drop": 500}])
 def test_limits_that_no_model_can_reach_are_told_once_the_base_is_known(simulated, limits):
     run = simulated(limits=limits)
     base = run.archive.base

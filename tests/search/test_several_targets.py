@@ -84,7 +84,7 @@ def test_an_archive_answers_for_the_targets_it_measured(finished: Finished, run_
     assert wrong.returncode == 2 and "sousvit retarget" in wrong.stderr
 
 
-def test_measuring_on_a_device(finished: Finished, run_sousvit: Any) -> None:
+def test_measuring_on_a_device(finished: Finished, run_sousvit: Any, measures_quickly: None) -> None:
     home, _ = finished
     artifacts = home / "runs/one/artifacts"
     measured = run_sousvit(

@@ -228,12 +228,12 @@ def test_what_libraries_print_does_not_stand_before_the_json(tiny_project, tmp_p
     assert all(word in found.stderr for word in ("loaded", "compiled", "child"))
 
 
-@pytest.mark.parametrize("command", ["search", "study"])
+@pytest.mark.parametrize("command", [("search", "--executor", "inline"), ("study",)])
 def test_data_paths_start_at_the_data_root(cli, tiny_project, tmp_path, command):
     path = write(
         tmp_path / "b.yaml", {**tiny_project.budget(), "data": {"format": "folder", "train": "cats", "test": "dogs"}}
     )
-    code, _, err = cli(command, path, "--data-root", tmp_path / "elsewhere")
+    code, _, err = cli(*command, path, "--data-root", tmp_path / "elsewhere")
     assert code == 2 and "elsewhere/dogs" in err
 
 

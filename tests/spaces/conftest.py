@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import shutil
 from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,7 @@ from torch import nn
 from sousvit.data import ImageSet
 from sousvit.models.load import create
 from sousvit.spaces.context import Context
+from sousvit.spaces.export.exporter import get_exporter
 from sousvit.specs import ModelSpec
 
 TINY = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 4, "num_classes": 5}
@@ -97,3 +103,49 @@ def skeleton() -> Context:
 def variant(request: pytest.FixtureRequest) -> str:
     """Every kind of model in turn."""
     return str(request.param)
+
+
+class ContentPickler(pickle.Pickler):
+    """Writes a model alike wherever its tensors lie in memory."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return bytes, (f"{value.dtype}{list(value.shape)}".encode() + value.detach().double().numpy().tobytes(),)
+        return NotImplemented
+
+
+def content(model: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """What an exported graph depends on; None of a model with parts that cannot be pickled."""
+    written = BytesIO()
+    try:
+        ContentPickler(written).dump((model, shape))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+    return hashlib.sha256(written.getvalue()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def known_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where exported graphs lie, by what they were made from."""
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture
+def shared_graphs(known_graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One export for equal models: ten deployments of one model begin with the same graph."""
+
+    def sharing(export: Any, form: str) -> Any:
+        def graph(exporter: Any, model: nn.Module, shape: Any, folder: Path) -> Path:
+            key = content(model, shape)
+            if key is None:
+                return export(exporter, model, shape, folder)
+            known = known_graphs / f"{key}.{form}"
+            if not known.exists():
+                shutil.copy(export(exporter, model, shape, folder), known)
+            return Path(shutil.copy(known, folder / f"model.{form}"))
+
+        return graph
+
+    for runtime, form in (("onnxruntime", "onnx"), ("openvino", "onnx"), ("litert", "tflite")):
+        kind = type(get_exporter(runtime))
+        monkeypatch.setattr(kind, "graph", sharing(kind.graph, form))

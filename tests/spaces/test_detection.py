@@ -130,7 +130,7 @@ def test_every_model_technique_keeps_the_positions_and_is_counted_exactly(step, 
 
 
 @pytest.mark.parametrize(("runtime", "step"), DEPLOYMENTS, ids=str)
-def test_every_deployment_agrees(runtime, step, base, splits, context, tmp_path):
+def test_every_deployment_agrees(runtime, step, base, splits, context, tmp_path, shared_graphs):
     images = base.normalise(splits.validation.images(torch.arange(4))).numpy()
     artifact = make_artifact(base.module, (1, 3, 48, 64), base.mean, base.std, runtime, step, context, tmp_path / "a")
     with open_session(artifact, 1) as session:

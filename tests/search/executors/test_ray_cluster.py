@@ -24,18 +24,30 @@ pytestmark = pytest.mark.slow
 JUDGE = f"{Path(__file__).with_name('simulated_judge.py')}:SimulatedJudge"
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    """A head without workers, and two nodes of one core."""
-    import ray
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """A head without workers and two nodes of one core, started once for all tests of this module."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("SOUSVIT_TEST_SECONDS", "0.3")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.nodes = [made.add_node(num_cpus=1), made.add_node(num_cpus=1, resources={"device:board": 1})]
-    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUSVIT_TEST_SECONDS", "0.3")  # workers inherit it from their nodes
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        made.plain, made.board = made.add_node(), made.add_node(resources={"device:board": 1})
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def cluster(ray_cluster):
+    """The module's cluster; a test leaves it with its two nodes, whatever it killed or added."""
+    import ray
+
+    yield ray_cluster
     ray.shutdown()
-    made.shutdown()
+    for node in ray_cluster.worker_nodes - {ray_cluster.plain, ray_cluster.board}:
+        ray_cluster.remove_node(node, allow_graceful=False)
+    if ray_cluster.plain not in ray_cluster.worker_nodes:
+        ray_cluster.plain = ray_cluster.add_node()
 
 
 def budget(folder: Path, address: str | None, trials: int = 18, **ray_options) -> Budget:
@@ -68,9 +80,9 @@ def check(folder: Path, trials: int = 18) -> None:
     assert len(archive) == archive.own == len(keys) == trials
 
 
-def wait_for_trials(folder: Path, count: int) -> None:
+def wait_for_trials(folder: Path, count: int, driver: subprocess.Popen | None = None) -> None:
     deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and (driver is None or driver.poll() is None):
         path = folder / "events.jsonl"
         if path.is_file() and path.read_text().count('"event":"trial"') >= count:
             return
@@ -87,7 +99,7 @@ def in_thread(action) -> threading.Thread:
 def test_a_node_that_is_killed_in_the_middle_costs_no_result(cluster, tmp_path):
     def kill() -> None:
         wait_for_trials(tmp_path, 8)
-        cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+        cluster.remove_node(cluster.plain, allow_graceful=False)
 
     thread = in_thread(kill)
     answer = run(tmp_path, cluster)
@@ -101,7 +113,7 @@ def test_a_node_that_joins_late_works_too(cluster, tmp_path):
     with ThreadPoolExecutor(1) as pool:  # a node can be added from the main thread only
         answer = pool.submit(run, tmp_path, cluster)
         wait_for_trials(tmp_path, 4)
-        cluster.add_node(num_cpus=1, resources={"late": 1})
+        cluster.add_node()
         assert answer.result().feasible
     check(tmp_path)
 
@@ -194,7 +206,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, tmp_path):
     path.write_text(yaml.safe_dump(budget(tmp_path, cluster.address).model_dump(mode="json")))
     command = [sys.executable, "-c", DRIVER, str(path), str(folder), JUDGE]
     driver = subprocess.Popen(command, env={**os.environ}, start_new_session=True)
-    wait_for_trials(folder, 8)
+    wait_for_trials(folder, 8, driver)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     finished = {trial.key for trial in Archive(folder)}

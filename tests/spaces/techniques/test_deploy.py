@@ -114,6 +114,7 @@ def build(model: nn.Module, context: Context, tmp_path_factory: pytest.TempPathF
     return case
 
 
+@pytest.mark.usefixtures("shared_graphs")
 @pytest.mark.parametrize("number", range(len(CASES)), ids=IDS)
 def test_every_way_to_deploy(
     number: int, build: Callable[[int], Artifact], model: nn.Module, images: np.ndarray
@@ -134,6 +135,7 @@ def test_every_way_to_deploy(
     assert difference < (tolerance if rounds else 1e-3)
 
 
+@pytest.mark.usefixtures("shared_graphs")
 def test_quantized_files_are_smaller(build: Callable[[int], Artifact]) -> None:
     sizes = {name: build(number).size_bytes for number, name in enumerate(IDS)}
     for name, size in sizes.items():
@@ -143,6 +145,7 @@ def test_quantized_files_are_smaller(build: Callable[[int], Artifact]) -> None:
     assert sizes["onnxruntime-weight_only-4-16"] < sizes["onnxruntime-weight_only-8"]
 
 
+@pytest.mark.usefixtures("shared_graphs")
 def test_a_skeleton_needs_no_data(model: nn.Module, tmp_path: Path, images: np.ndarray) -> None:
     for technique in techniques():
         if isinstance(technique, DeployTechnique):
