@@ -8,11 +8,13 @@ from it and can be lost without harm. One writer: only the driver opens a run fo
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,10 @@ from sousvit.search.trial import BaseRecord, Trial, decode
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"\w[\w .-]*")
+
+
+#: What file systems without locks answer.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class Archive:
@@ -309,7 +315,10 @@ def _end_torn_line(path: Path, stream: IO[bytes]) -> None:
 
 
 def _lock(stream: IO[bytes], folder: Path) -> None:
-    """An advisory lock that dies with the process: a killed search leaves nothing stale."""
+    """An advisory lock that dies with the process: a killed search leaves nothing stale.
+
+    Where the file system knows no locks (some network mounts), a word says that two drivers are the user's own care.
+    """
     try:
         import fcntl
     except ImportError:  # Windows has no fcntl; there two drivers are the user's own care
@@ -317,6 +326,9 @@ def _lock(stream: IO[bytes], folder: Path) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            print(f"{folder} lies on a file system without locks: start no second search in it", file=sys.stderr)
+            return
         stream.close()
         raise UserError(
             "one search writes to a run at a time", f"{folder} is in use", "wait for it, or use another --run name"

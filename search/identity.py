@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sousvit.data.layout import expand
+from sousvit.data.layout import ANNOTATIONS, IMAGES, expand, labels_of
 from sousvit.errors import UserError
 from sousvit.files import files_hash, write_atomic
+from sousvit.models.checkpoints.hub import PREFIXES, cached_folder
 from sousvit.search.budget import Budget
-from sousvit.specs import NO_DATA, paths_of
+from sousvit.specs import NO_DATA, DataSpec, paths_of
 
 #: In the run folder: what each input was.
 INPUTS_FILE = "inputs.json"
@@ -31,18 +32,22 @@ def note_inputs(budget: Budget, folder: Path) -> None:
     """
     path = folder / INPUTS_FILE
     if not path.exists():
-        known = {role: {**_glance(where), "content": _content(where)} for role, where in _inputs(budget)}
+        known = {}
+        for role, places in _inputs(budget):
+            files = _files(places)
+            known[role] = {**_glance(files), "content": files_hash(files)}
         write_atomic(path, json.dumps(known, indent=1))
 
 
 def changed_inputs(budget: Budget, folder: Path) -> list[str]:
     """The inputs whose content is another than when the run measured its base, such as ``data.test: PATH``.
 
-    A file's content is read only where its size or time differ.
+    Files are read only where their number, sizes or times differ.
     """
     path = folder / INPUTS_FILE
     known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    return [f"{role}: {where}" for role, where in _inputs(budget) if role in known and _differs(where, known[role])]
+    found = ((role, places) for role, places in _inputs(budget) if role in known)
+    return [f"{role}: {places[0]}" for role, places in found if _differs(places, known[role])]
 
 
 def require_same_inputs(budget: Budget, folder: Path) -> None:
@@ -57,64 +62,98 @@ def require_same_inputs(budget: Budget, folder: Path) -> None:
         raise UserError(rule, f"other content of {', '.join(changed)}", "use another --run name")
 
 
-def _inputs(budget: Budget) -> Iterator[tuple[str, Path]]:
-    """Every input that lies on this machine, by the key that names it."""
+def _inputs(budget: Budget) -> Iterator[tuple[str, list[Path]]]:
+    """Every input that lies on this machine: the key that names it, and where it is."""
     data = budget.data
-    given: dict[str, object] = {"model.checkpoint": budget.model.checkpoint, "data.root": data.root}
+    if budget.model.checkpoint is not None:
+        yield from _there("model.checkpoint", _of_checkpoint(budget.model.checkpoint))
     for part in ("train", "test", "validation"):
-        given |= _part(f"data.{part}", getattr(data, part))
-    given |= {f"data.images {number}": entry for number, entry in enumerate(data.images or ())}
+        yield from _there(
+            f"data.{part}", [near for path in _paths(getattr(data, part)) for near in _beside(path, data)]
+        )
+    yield from _there("data.root", [Path(data.root)] if data.root and data.train is None else [])
+    yield from _there("data.images", [Path(entry) for entry in data.images or ()])
     for kind, references in budget.plugins.items():
-        given |= {f"plugins.{kind} {number}": entry for number, entry in enumerate(references)}
-    for role, entry in given.items():
-        if not isinstance(entry, str) or entry == NO_DATA:
+        for number, reference in enumerate(references):
+            yield from _there(f"plugins.{kind} {number}", _code(reference))
+
+
+def _there(role: str, places: list[Path]) -> Iterator[tuple[str, list[Path]]]:
+    found = [place for place in places if place.exists()]
+    if found:
+        yield role, found
+
+
+def _of_checkpoint(source: str) -> list[Path]:
+    """A checkpoint and what describes it: a file may have its description beside it."""
+    if source.startswith(PREFIXES):
+        cached = cached_folder(source)
+        return [] if cached is None else [cached]
+    path = Path(source)
+    if path.is_dir():
+        return [path]
+    return [path, path.with_suffix(".json"), path.with_name("config.json"), path.with_name("preprocessor_config.json")]
+
+
+def _paths(given: object) -> list[Path]:
+    """The paths of a part of the data, globs spelt out; none of those that lie on another machine."""
+    found: list[Path] = []
+    for entry in paths_of(given):
+        try:
+            found += expand(entry) if entry != NO_DATA else []
+        except UserError:
             continue
-        path = _code(entry) if role.startswith("plugins") else Path(entry)
-        if path is not None and path.exists():
-            yield role, path
+    return found
 
 
-def _part(role: str, given: object) -> dict[str, str]:
-    """The paths of a part of the data, globs spelt out; a single one has the part's own name."""
-    paths = [str(path) for entry in paths_of(given) if entry != NO_DATA for path in _there(entry)]
-    return {role: paths[0]} if len(paths) == 1 else {f"{role} {number}": path for number, path in enumerate(paths)}
+def _beside(path: Path, data: DataSpec) -> list[Path]:
+    """A path of the data and the files that belong to it: labels of IDX, annotations and images of boxes."""
+    if data.format == "idx":
+        return [path, labels_of(path)]
+    if data.format == "voc":
+        top = next((folder for folder in (path, *path.parents) if (folder / ANNOTATIONS).is_dir()), path)
+        return list(dict.fromkeys([path, top / ANNOTATIONS, top / IMAGES]))
+    if data.format == "coco" and not data.images:
+        return [path, path.parent]
+    return [path]
 
 
-def _there(given: str) -> list[Path]:
-    try:
-        return expand(given)
-    except UserError:  # it lies on another machine
-        return []
-
-
-def _code(reference: str) -> Path | None:
+def _code(reference: str) -> list[Path]:
     """The file of a plug-in, ``file.py:Class`` or ``package.module:Class``; loading a budget has imported it."""
     place, _, _ = reference.rpartition(":")
     if place.endswith(".py"):
-        return Path(place)
+        return [Path(place)]
     file = getattr(sys.modules.get(place), "__file__", None)
-    return None if file is None else Path(file)
+    return [] if file is None else [Path(file)]
 
 
-def _differs(where: Path, known: dict[str, Any]) -> bool:
-    seen = _glance(where)
-    return any(seen[key] != known[key] for key in seen) and _content(where) != known["content"]
+def _differs(places: list[Path], known: dict[str, Any]) -> bool:
+    files = _files(places)
+    seen = _glance(files)
+    return any(seen[key] != known[key] for key in seen) and files_hash(files) != known["content"]
 
 
-def _files(where: Path) -> dict[str, Path]:
-    """Files by name below a folder, or the file itself."""
-    if where.is_file():
-        return {where.name: where}
-    found = (Path(folder) / name for folder, _, names in os.walk(where) for name in names)
-    return {path.relative_to(where).as_posix(): path for path in sorted(found) if path.is_file()}
+def _files(places: list[Path]) -> dict[str, Path]:
+    """Files by a name that does not change when all of it is moved; links are followed, each folder once."""
+    found: dict[str, Path] = {}
+    for number, place in enumerate(places):
+        if place.is_file():
+            found[f"{number}/{place.name}"] = place
+            continue
+        seen: set[str] = set()
+        for folder, folders, names in os.walk(place, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            files = (Path(folder) / name for name in names)
+            found |= {f"{number}/{file.relative_to(place).as_posix()}": file for file in files if file.is_file()}
+    return dict(sorted(found.items()))
 
 
-def _glance(where: Path) -> dict[str, int]:
-    """What a look at the folder tells, without opening a file."""
-    states = [path.stat() for path in _files(where).values()]
+def _glance(files: dict[str, Path]) -> dict[str, int]:
+    """What a look at the folders tells, without opening a file."""
+    states = [path.stat() for path in files.values()]
     times = sum(state.st_mtime_ns for state in states)
     return {"files": len(states), "bytes": sum(state.st_size for state in states), "times": times}
-
-
-def _content(where: Path) -> str:
-    return files_hash(_files(where))

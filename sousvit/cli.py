@@ -69,6 +69,7 @@ T = TypeVar("T")
 
 def main() -> None:
     """Entry point: typer with our exit codes."""
+    sys.argv[1:] = [_at_home(argument) for argument in sys.argv[1:]]
     try:
         app()
     except UserError as error:
@@ -79,6 +80,14 @@ def main() -> None:
         sys.exit(BAD_INPUT)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _at_home(argument: str) -> str:
+    """``~`` as the user's home, also in ``--out=~/x`` and in quotes, where shells leave it as it is."""
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    if value != "~" and not value.startswith("~/"):
+        return argument
+    return f"{option}{equals}{Path(value).expanduser()}"
 
 
 @app.callback(invoke_without_command=True)

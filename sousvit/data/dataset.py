@@ -42,7 +42,7 @@ def write_dataset(dataset: Any, folder: Path, part: str) -> Path:
 
     Args:
         dataset: ``dataset[i]`` is (image, label). The image is a PIL image, uint8 ``[C, H, W]`` or ``[H, W]``, or float
-            of the same shapes in [0, 1] as torchvision's ``ToTensor`` gives it; C is 1 or 3.
+            of the same shapes in [0, 1] as torchvision's ``ToTensor`` gives it; C is 1, 3, or 4 with alpha.
         part: what it is for (train, validation, test), in messages and the file's name.
 
     Raises:
@@ -139,14 +139,15 @@ def _pixels(image: Any, where: str) -> np.ndarray:
         if image.mode not in GREY_MODES + COLOUR_MODES:
             action = "convert it to grey (L) or RGB"
             raise UserError("an image has 8 bits a channel", f"mode {image.mode} in {where}", action)
-        return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+        kept = "RGBA" if image.mode == "RGBA" else "RGB"  # a model may take four channels
+        return np.asarray(image.convert("L" if image.mode in GREY_MODES else kept))
     if not isinstance(image, torch.Tensor):
         kind = f"{type(image).__name__} in {where}"
         raise UserError("an image is a PIL image or a tensor", kind, "return one of these")
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
-    if image.ndim != 2 and (image.ndim != 3 or image.shape[0] != 3):
-        action = "channels come first, 1 or 3 of them"
+    if image.ndim != 2 and (image.ndim != 3 or image.shape[0] not in (3, 4)):
+        action = "channels come first, 1, 3 or 4 of them"
         raise UserError("an image's tensor is [C, H, W]", f"{list(image.shape)} in {where}", action)
     image = image if image.ndim == 2 else image.permute(1, 2, 0)
     return np.ascontiguousarray(_bytes(image, where).numpy())

@@ -33,6 +33,10 @@ SYSTEM_FOLDERS = frozenset(
 )  # fmt: skip
 
 
+#: Folders of VOC's layout.
+ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
+
+
 def is_system_folder(name: str) -> bool:
     """Whether a folder of this name holds no data of the user's."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
@@ -120,6 +124,11 @@ def _first_spelling(found: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, .
 
 def _holds_data(name: str) -> bool:
     return name.endswith(_DATA_FILES) or ("images" in name and "idx" in name)
+
+
+def labels_of(path: Path) -> Path:
+    """The IDX file of labels that belongs to one of images."""
+    return path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
 
 
 def expand(given: str) -> list[Path]:

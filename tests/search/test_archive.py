@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -234,3 +235,17 @@ def test_tables_hold_every_trial(tmp_path):
 def test_base_records_survive_json():
     base = BaseRecord({"accuracy": Measurement(0.9, 0.88, 0.92)}, {"x": 1}, {"cpu": "y"}, 1e-6)
     assert BaseRecord.from_dict(json.loads(json.dumps(base.to_dict()))) == base
+
+
+def test_a_file_system_without_locks_is_told_and_goes_on(tmp_path, monkeypatch, capsys):
+    import fcntl
+
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    archive = Archive(tmp_path / "run", writable=True)
+    archive.append("run", identity="x")
+    archive.close()
+    assert "without locks" in capsys.readouterr().err
+    assert Archive(tmp_path / "run").header["identity"] == "x"

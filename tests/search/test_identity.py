@@ -85,4 +85,29 @@ def test_every_file_of_a_glob_and_of_a_list_is_compared(budget, tmp_path):
     budget.data = DataSpec(format="parquet", train=paths, test=str(tmp_path / "test.parquet"))
     note_inputs(budget, tmp_path / "run")
     (tmp_path / "a-1.parquet").write_text("other")
-    assert changed_inputs(budget, tmp_path / "run") == [f"data.train 1: {tmp_path / 'a-1.parquet'}"]
+    assert changed_inputs(budget, tmp_path / "run") == [f"data.train: {tmp_path / 'a-0.parquet'}"]
+    (tmp_path / "a-1.parquet").write_text("a-1.parquet")
+    assert changed_inputs(budget, tmp_path / "run") == []
+    (tmp_path / "a-2.parquet").write_text("more")
+    assert len(changed_inputs(budget, tmp_path / "run")) == 1
+
+
+def test_files_that_belong_to_an_input_are_compared_with_it(budget, tmp_path):
+    for name in ("t-images.idx", "t-labels.idx", "w.json"):
+        (tmp_path / name).write_text(name)
+    budget.data = DataSpec(format="idx", train=str(tmp_path / "t-images.idx"))
+    note_inputs(budget, tmp_path / "run")
+    (tmp_path / "t-labels.idx").write_text("other")
+    (tmp_path / "w.json").write_text("other")
+    roles = [line.partition(":")[0] for line in changed_inputs(budget, tmp_path / "run")]
+    assert roles == ["model.checkpoint", "data.train"]
+
+
+def test_linked_folders_are_compared_and_circles_end(budget, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "2.png").write_text("bird")
+    (tmp_path / "train" / "bird").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "train")
+    note_inputs(budget, tmp_path / "run")
+    (tmp_path / "elsewhere" / "2.png").write_text("wasp")
+    assert changed_inputs(budget, tmp_path / "run") == [f"data.train: {tmp_path / 'train'}"]

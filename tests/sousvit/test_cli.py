@@ -13,7 +13,7 @@ import torch
 import yaml
 from typer.main import get_command
 
-from sousvit.cli import _command, _exit_code, app
+from sousvit.cli import _at_home, _command, _exit_code, app
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -364,3 +364,12 @@ def test_the_command_to_resume_keeps_every_option_that_was_given():
 )
 def test_what_was_not_shown_is_an_error_only_where_that_is_asked(status, lenient, strict):
     assert (_exit_code(status, strict=False), _exit_code(status, strict=True)) == (lenient, strict)
+
+
+def test_a_tilde_is_the_users_home_in_every_option_and_argument(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    told = ["search", "~/b.yaml", "--run", "~/r", "--runs=~/runs", "--data-root", "~", "a~b", "~other/x", "-h"]
+    assert [_at_home(argument) for argument in told] == [
+        "search", "/home/me/b.yaml", "--run", "/home/me/r", "--runs=/home/me/runs", "--data-root", "/home/me", "a~b",
+        "~other/x", "-h",
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sousvit.data.formats.format import Format, Part
+from sousvit.data.layout import labels_of
 from sousvit.data.source import require_labels
 from sousvit.errors import UserError
 from sousvit.files import file_hash, write_atomic
@@ -65,7 +66,7 @@ class IdxSource:
     """
 
     def __init__(self, path: Path, labelled: bool = True) -> None:
-        labels_path = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        labels_path = labels_of(path)
         rule = "IDX data names its images file, with the labels file beside it"
         if "images" not in path.name:
             raise UserError(rule, path, "name the file whose name says images")

@@ -14,9 +14,8 @@ from pathlib import Path
 from sousvit.data.detection import Annotation, DetectionSource, image_dimensions, numbered
 from sousvit.data.formats.folder import IMAGE_SUFFIXES
 from sousvit.data.formats.format import Format, Part
+from sousvit.data.layout import ANNOTATIONS, IMAGES
 from sousvit.errors import UnknownNameError, UserError
-
-ANNOTATIONS, IMAGES = "Annotations", "JPEGImages"
 
 
 class Voc(Format):

@@ -12,6 +12,17 @@ _DESCRIPTIONS = ["config.json", "preprocessor_config.json"]
 _WEIGHTS = (["model.safetensors", "model-*.safetensors", "*.safetensors.index.json"], ["pytorch_model*.bin*"])
 
 
+def cached_folder(source: str) -> Path | None:
+    """The folder of a model of the hub in the cache of this machine, or None; nothing is downloaded."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = source.partition(":")[2].partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except Exception:  # the hub's errors: not there, or no name
+        return None
+
+
 def fetched(source: str) -> Path:
     """The folder of a model of the hub; what is not in the cache is downloaded.
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sousvit.data.dataset import write_dataset
 from sousvit.data.formats.parquet import ParquetSource
+from sousvit.data.source import ImageSet
 from sousvit.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
@@ -48,7 +49,18 @@ def test_other_modes_of_pil_are_read_as_the_model_would_see_them(tmp_path):
     given = [Image.fromarray(PIXELS[0]).convert(mode) for mode in ("RGBA", "P", "CMYK", "LA", "1")]
     images, _ = stored(write_dataset(pairs(given), tmp_path, "train"))
     for image, one in zip(images, given, strict=True):
-        assert np.array_equal(image, np.asarray(one.convert("RGB" if image.ndim == 3 else "L")))
+        kept = {"RGBA": "RGBA", "LA": "L", "1": "L"}.get(one.mode, "RGB")
+        assert np.array_equal(image, np.asarray(one.convert(kept)))
+
+
+def test_four_channels_are_kept_for_a_model_that_takes_them(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 4), dtype=np.uint8)
+    tensors = [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in pixels]
+    source = ParquetSource(write_dataset(pairs(tensors), tmp_path, "train"))
+    images = ImageSet(source, np.arange(2), (6, 6), 4).images()
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), pixels)
+    colours = ImageSet(source, np.arange(2), (6, 6), 3).images()
+    assert np.array_equal(colours.permute(0, 2, 3, 1).numpy(), pixels[..., :3])
 
 
 def test_the_same_content_is_written_once_and_other_content_beside_it(tmp_path):
