@@ -44,6 +44,7 @@ PARTS = {
     "other_runtimes/run.py": ("objectives",),
     "noiseless_choice/run.py": ("search",),
     "limits_hold/run.py": ("objectives", "search", "spaces"),
+    "limits_hold/real.py": ("data", "objectives", "spaces"),
     "limits_hold/pool.py": ("errors", "models", "search", "spaces"),
     "families/run.py": ("data", "errors", "machine", "objectives", "spaces"),
 }

@@ -4,7 +4,7 @@
 
 The base is the one that :mod:`pool` trains (``--checkpoint`` keeps it). Every search has 3,000 validation images of its
 own; its answer's artifact then classifies all images that neither the base nor the search was given. Adds to
-``real.csv``.
+``real.csv``. The artifact is opened from inside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pool import TECHNIQUES, UNSEEN
 from torch.utils.data import TensorDataset
 
 import sousvit
-from sousvit.data.idx import read_idx
+from sousvit.data.formats.idx import read_idx
 from sousvit.objectives.runtimes.pool import open_pool
 from sousvit.spaces.export.artifact import Artifact
 

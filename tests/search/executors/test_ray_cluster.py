@@ -215,24 +215,37 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, tmp_path):
     check(folder)
 
 
-def test_a_device_node_is_measured_through_the_agent_that_ray_starts_there(cluster, monkeypatch):
+DEVICE = textwrap.dedent("""
+    import os, sys
     import ray
-
     from sousvit.errors import UserError
     from sousvit.objectives.devices.open import open_device
     from sousvit.objectives.targets.target import Target
     from sousvit.search.executors.ray import device as ray_device
 
-    ray.init(cluster.address)
+    def refused(call, target):
+        try:
+            call(target)
+        except UserError as error:
+            print(error)
+
+    ray.init(sys.argv[1])
     target = Target(device="board", agent="ray")
     node, reaching, environment = ray_device.place(target)
-    for name, token in environment.items():
-        monkeypatch.setenv(name, token)
+    os.environ.update(environment)
     reached = Target(device="board", **reaching)
     assert "onnxruntime" in open_device(reached).facts()["runtimes"]
-    monkeypatch.setattr(ray_device, "JOIN_SECONDS", 2.0)
-    with pytest.raises(UserError, match="device:board"):  # the one there is belongs to this search
-        ray_device.place(target)
+    ray_device.JOIN_SECONDS = 2.0
+    refused(ray_device.place, target)  # the one there is belongs to this search
     ray.get(node.close.remote())
-    with pytest.raises(UserError, match="executor ray"):
-        open_device(target)
+    refused(open_device, target)
+""")
+
+
+def test_a_device_node_is_measured_through_the_agent_that_ray_starts_there(cluster):
+    """In a process of its own: a driver that once used Ray's tokens cannot own actors of a cluster without them."""
+    command = [sys.executable, "-c", DEVICE, cluster.address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    free, closed = done.stdout.strip().splitlines()[-2:]
+    assert "device:board" in free and "executor ray" in closed
