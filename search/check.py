@@ -91,6 +91,8 @@ def check(budget: Budget, sheet: Path, progress: Progress) -> Checked:
             epoch_seconds = _epoch_seconds(subjects) if space.trains else None
             splits, model = subjects.splits, subjects.model
             images = {"train": len(splits.train), "validation": len(splits.validation)}
+            if splits.held_back is not None:
+                images["held back"] = len(splits.held_back)
             if budget.data.has_test:
                 images["test"] = len(splits.look_at_test())
             write_atomic(sheet, contact_sheet(splits.validation))

@@ -10,7 +10,7 @@ from functools import partial
 
 from sousvit.cache import TensorCache
 from sousvit.data import DataSpec, ImageSet, Splits, look_at_test
-from sousvit.data.classes import Match, are_wordnet, match
+from sousvit.data.classes import Match, are_wordnet, match, taken_as_numbers
 from sousvit.errors import UserError
 from sousvit.models.load import LoadedModel
 from sousvit.spaces.tasks.task import task_of
@@ -99,6 +99,8 @@ def match_classes(base: LoadedModel, names: Sequence[str], ordered: bool) -> Mat
         UserError: see :func:`match`.
     """
     learned = base.class_names
+    if not names:
+        return taken_as_numbers(learned)
     if are_wordnet(names) and not are_wordnet(learned):
         from timm.data import ImageNetInfo
 

@@ -64,6 +64,16 @@ def match(data: Sequence[str], learned: Sequence[str], outputs: int, ordered: bo
     return Match(tuple(learned), found, [f"labels were changed to those of the checkpoint's classes ({example})"])
 
 
+def taken_as_numbers(learned: Sequence[str]) -> Match:
+    """The match of labels that are numbers alone: they stand, with a word on what the checkpoint means by them."""
+    if not learned or _are_placeholders(learned):
+        return Match()
+    means = ", ".join(f"{label} is {name}" for label, name in enumerate(learned[:3]))
+    more = ", ..." if len(learned) > 3 else ""
+    told = f"the data's labels are numbers and were taken as the checkpoint's ({means}{more})"
+    return Match(notes=[f"{told}; if they mean other classes, write data.classes, their names in order"])
+
+
 def _unnamed(data: Sequence[str], outputs: int, ordered: bool) -> Match:
     """The data's labels as they stand, with a word where they may be meant otherwise.
 

@@ -207,7 +207,7 @@ def _counted_from_one(spec: DataSpec, source: Source) -> list[str]:
 
 
 def _match(spec: DataSpec, source: Source, matcher: Matcher | None) -> Match:
-    if matcher is None or not source.class_names:
+    if matcher is None or not (source.class_names or (spec.labels and spec.format not in DETECTION_FORMATS)):
         return Match()
     return matcher(source.class_names, spec.classes is not None)
 

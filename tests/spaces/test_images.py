@@ -15,7 +15,7 @@ from sousvit.data import DataSpec
 from sousvit.data.formats.idx import write_idx
 from sousvit.errors import UserError
 from sousvit.models.load import load
-from sousvit.spaces.images import open_final, open_splits
+from sousvit.spaces.images import match_classes, open_final, open_splits
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.specs import ModelSpec
 
@@ -212,3 +212,10 @@ def test_an_answer_is_judged_on_the_test_split_where_there_is_one(classifier, tm
     bare = DataSpec(format="idx", train=write_digits(tmp_path, "train", 3), labels=False, validation=2)
     splits = open_splits(bare, classifier)
     assert open_final(splits, synthesiser) is splits.validation
+
+
+def test_numbers_are_taken_as_the_checkpoints_with_a_word(classifier):
+    named = replace(classifier, class_names=("cat", "dog", "bird"))
+    match = match_classes(named, (), False)
+    assert match.names is None and "0 is cat, 1 is dog, 2 is bird" in match.notes[0]
+    assert match_classes(classifier, (), False).notes == []
