@@ -337,11 +337,9 @@ def print_checked(out: Console, checked: Checked, budget: Budget) -> None:
     figures = ", ".join(f"{name} {with_unit(name, base[name])}" for name in shown if name in base)
     how = dict(checked.preprocess)
     parts = [f"{count:,} {part}" for part, count in checked.images.items()]
-    epoch = (
-        "nothing in the space trains"
-        if checked.epoch_seconds is None
-        else (f"{checked.trial_seconds:.0f} s without training, {checked.epoch_seconds:.0f} s an epoch of the base")
-    )
+    training = "nothing in the space trains"
+    if checked.epoch_seconds is not None:
+        training = f"and {checked.epoch_seconds:.0f} s for each epoch of the base's size"
     pairs = {
         "base": f"{figures} (ONNX Runtime fp32, {budget.where})",
         "images": ", ".join(parts),
@@ -349,7 +347,7 @@ def print_checked(out: Console, checked: Checked, budget: Budget) -> None:
         "preprocess": ", ".join(f"{name} {_plain(value)}" for name, value in how.items() if value is not None),
         "limits": ", ".join(map(str, budget.hard_limits)) or "none",
         "space": f"{checked.combinations:,} combinations of {', '.join(checked.techniques)}",
-        "a trial": epoch,
+        "a trial": f"{checked.trial_seconds:.0f} s to export, time and judge; {training}",
         "memory": f"{checked.memory_mb:,.0f} MB so far",
         "sheet": str(checked.sheet),
     }
