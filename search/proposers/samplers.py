@@ -65,6 +65,13 @@ class QLogNehvi(SamplerProposer):
             except ImportError as error:
                 raise MissingPackageError(package, "the proposer qlognehvi", "botorch") from error
 
+    def ask(self, history: Sequence[Trial], pending: Sequence[Recipe], seed: int) -> Suggestion | None:
+        found = super().ask(history, pending, seed)
+        # Its best guess is often the one that is on its way already, whatever it is told of that.
+        if found is None or self.problem.recipe(found.parameters) in pending:
+            return Suggestion(self.problem.space.draw(random.Random(seed), {})[0])
+        return found
+
     def sampler(self, seed: int) -> BaseSampler:
         return qlognehvi_sampler(seed, len(self.problem.goals.directions))
 
