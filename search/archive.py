@@ -8,7 +8,6 @@ from it and can be lost without harm. One writer: only the driver opens a run fo
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from types import MappingProxyType
 from typing import IO, Any, Generic, TypeVar
 
 from sousvit.errors import UserError
-from sousvit.files import disk_errors_as_user_errors
+from sousvit.files import NO_LOCKS, disk_errors_as_user_errors
 from sousvit.objectives.objective import Measurement
 from sousvit.schema import read_yaml
 from sousvit.search.budget import Budget
@@ -32,10 +31,6 @@ from sousvit.search.trial import BaseRecord, Trial, decode
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"\w[\w .-]*")
-
-
-#: What file systems without locks answer.
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 class Archive:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sousvit.files import disk_errors_as_user_errors, write_atomic
+from sousvit.files import NO_LOCKS, disk_errors_as_user_errors, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -109,9 +109,14 @@ class TensorCache:
             stream = path.open("ab")
         with stream:
             while True:
-                with contextlib.suppress(BlockingIOError):
+                try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
+                except OSError as error:
+                    if error.errno in NO_LOCKS:  # there two processes may do the same work, too
+                        break
+                    if not isinstance(error, BlockingIOError):
+                        raise
                 waiting()
                 time.sleep(CLAIM_PERIOD)
             yield

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Files of a data set are read whole for its digest up to so many bytes (a second from a warm disk).
 HASHED_BYTES = 256 << 20
 
+#: What file systems without locks (some network mounts) answer to one who asks for a lock.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
 _DISK_ERRORS = {
     errno.ENOSPC: ("the disk must have free space", "free some space and run the same command again to resume"),
     errno.EDQUOT: ("the disk quota must leave free space", "free some space and run the same command again to resume"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -70,6 +71,17 @@ def test_the_least_recently_used_goes_first_and_the_newest_stays(tmp_path):
     assert [cache.read(key) is not None for key in ("part/0", "part/1", "part/2", "other")] == [True, False, True, True]
     cache.write("huge", {"x": torch.zeros(2 * size)})
     assert cache.read("huge") is not None and cache.read("other") is None
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    import fcntl
+
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with TensorCache(tmp_path).claim("models/x", lambda: None), TensorCache(tmp_path).claim("models/x", lambda: None):
+        pass
 
 
 def test_a_claim_is_waited_for_and_can_be_given_up(tmp_path):
