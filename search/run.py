@@ -141,10 +141,10 @@ def _explore(
 ) -> str:
     """Run the engine until its trials or time are spent; returns which."""
     base = executor.start(archive.base)
+    check_measured(budget, base)  # before anything is kept, so that the same run begins with a mended budget
     if archive.base is None:
         archive.append("base", base=base.to_dict())
         note_inputs(budget, archive.folder)
-    check_measured(budget, base)
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
     callback.on_start(base, space, left_out)
@@ -227,7 +227,7 @@ def _require_plausible(limit: Limit, base: BaseRecord) -> None:
     if not figure / BELOW <= limit.bound <= figure * above:
         unit = "" if objective.unit == "ratio" else f" {objective.unit}"
         what = f"a base of {figure:.4g}{unit}" if unit else "a base of 1"
-        action = f"give it in {objective.unit}, or with its unit" if unit else "write for instance 0.5, or 50%"
+        action = f"write for instance {figure / 2:.3g}{unit}" if unit else "write for instance 0.5, or 50%"
         raise UserError("a limit lies near the base's figure", f"{limit} for {what}", action)
 
 

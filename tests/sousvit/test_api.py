@@ -358,6 +358,7 @@ def test_a_module_that_nobody_can_make_again_stays_in_this_process(tiny_project,
         ({"techniques": [3]}, "a technique derives from sousvit.spaces.technique.Technique"),
         ({"factory": "os:getcwd"}, "a factory returns an nn.Module"),
         ({"test": None}, "data needs a test path"),
+        ({"limits": {"macs": 5e6}}, "a limit lies near the base's figure; received macs <= 5e+06 M for a base of"),
     ],
 )
 def test_what_is_wrong_with_a_call_is_one_clear_line(asked, tmp_path, change, words):
