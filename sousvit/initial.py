@@ -84,15 +84,19 @@ def _written(spec: ModelSpec | DataSpec, out: Path) -> list[str]:
     """What a specification says, a line a key, its paths as seen from the budget."""
     said = {name: value for name, value in spec.model_dump(mode="json", exclude_defaults=True).items() if value}
     for name in PATHS:
-        if isinstance(said.get(name), str) and Path(said[name]).is_absolute():
-            said[name] = _seen_from(out.absolute().parent, Path(said[name]))
+        given = said.get(name)
+        if isinstance(given, str | list):
+            seen = [_seen_from(out.absolute().parent, path) for path in ([given] if isinstance(given, str) else given)]
+            said[name] = seen[0] if isinstance(given, str) else seen
     return [f"  {name}: {_flow(value)}" for name, value in said.items()]
 
 
-def _seen_from(folder: Path, path: Path) -> str:
+def _seen_from(folder: Path, path: str) -> str:
     """Relative where it lies below the folder or beside it, so that both can be moved together."""
-    relative = Path(os.path.relpath(path, folder))
-    return str(path if relative.parts[:2] == ("..", "..") else relative)
+    if not Path(path).is_absolute():  # a name of the hub
+        return path
+    relative = os.path.relpath(path, folder)
+    return path if Path(relative).parts[:2] == ("..", "..") else relative
 
 
 def _steps(base: LoadedModel) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def parts_below(root: Path, alone: bool = False) -> dict[str, tuple[str, ...]]:
         if found:
             return {} if alone and sum(map(len, found.values())) < len(folders) else _first_spelling(found)
         hub = root / _HUB_FOLDER
-        if hub.is_dir() and not alone:
+        beside = [entry for entry in entries if entry != hub and (entry in folders or _holds_data(entry.name))]
+        if hub.is_dir() and not (alone and beside):
             entries = sorted(hub.iterdir())
         files = [entry for entry in entries if entry.is_file() and _holds_data(entry.name)]
         found = _by_part(files, exactly=False)

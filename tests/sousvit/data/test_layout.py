@@ -65,7 +65,10 @@ def test_the_layout_of_the_hub_is_a_root(tmp_path):
     (tmp_path / "README.md").write_text("a card")
     for name in ("train-0", "test-0"):
         write_table(tmp_path / "data", [encoded(one) for one in PIXELS], name=f"{name}.parquet")
-    assert set(parts_below(tmp_path)) == {"train", "test"}
+    assert set(parts_below(tmp_path)) == set(parts_below(tmp_path, alone=True)) == {"train", "test"}
+    assert len(Splits(resolve_data(DataSpec(train="."), tmp_path), (8, 8), 3).train) > 0
+    (tmp_path / "cats").mkdir()  # then data may be a class
+    assert parts_below(tmp_path, alone=True) == {}
 
 
 def test_a_root_without_parts_is_told_in_one_line(tmp_path):
