@@ -35,7 +35,7 @@ def note_inputs(budget: Budget, folder: Path) -> None:
         known = {}
         for role, places in _inputs(budget):
             files = _files(places)
-            known[role] = {**_glance(files), "content": files_hash(files)}
+            known[role] = {"places": list(map(str, places)), **_glance(files), "content": files_hash(files)}
         write_atomic(path, json.dumps(known, indent=1))
 
 
@@ -48,6 +48,26 @@ def changed_inputs(budget: Budget, folder: Path) -> list[str]:
     known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
     found = ((role, places) for role, places in _inputs(budget) if role in known)
     return [f"{role}: {places[0]}" for role, places in found if _differs(places, known[role])]
+
+
+def changed_beside(recipe: object) -> list[str]:
+    """What changed since the run that a recipe file lies in measured it; nothing for one that lies elsewhere.
+
+    The run's budget is not read: it may name code, and a recipe file is data.
+    """
+    if not isinstance(recipe, str | Path):
+        return []
+    path = Path(recipe).parent / INPUTS_FILE
+    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    found = {role: [place for place in map(Path, entry["places"]) if place.exists()] for role, entry in known.items()}
+    return [f"{role}: {places[0]}" for role, places in found.items() if places and _differs(places, known[role])]
+
+
+def told_of_changes(changed: list[str]) -> tuple[str, ...]:
+    """A note on what changed, if anything did."""
+    if not changed:
+        return ()
+    return (f"changed since the run measured it: {', '.join(changed)}; the run's figures are of what was there",)
 
 
 def require_same_inputs(budget: Budget, folder: Path) -> None:

@@ -18,7 +18,7 @@ from sousvit.result import Result
 from sousvit.search.archive import Archive, new_run_name, run_folder
 from sousvit.search.archive import open_run as open_archive
 from sousvit.search.budget import Budget
-from sousvit.search.identity import changed_inputs
+from sousvit.search.identity import changed_inputs, told_of_changes
 from sousvit.search.report.listing import run_rows
 from sousvit.search.results import Answer
 
@@ -153,9 +153,7 @@ class Run:
         return changed_inputs(self.budget, self.folder)
 
     def _result(self, answer: Answer, budget: Budget | None = None) -> Result:
-        if self.changed:
-            word = f"changed since this run measured it: {', '.join(self.changed)}; the figures are of what was there"
-            answer = replace(answer, notes=(*answer.notes, word))
+        answer = replace(answer, notes=(*answer.notes, *told_of_changes(self.changed)))
         return Result(budget or self.budget, self.folder, answer, lambda: _load_known(self.budget))
 
 

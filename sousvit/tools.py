@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def build(
         TrialError: the recipe cannot be built on this model.
     """
     from sousvit.models.load import load
+    from sousvit.search.identity import changed_beside, told_of_changes
     from sousvit.search.judging.build import RecipeFile, build_recipe, require_buildable
 
     if isinstance(recipe, str | Path):
@@ -78,7 +80,9 @@ def build(
         given = [train, validation, test] != [None] * 3
         data = data_input(train, validation, test, Path(inputs)) if given else file.data()
         fidelity = file.fidelity if fidelity is None else fidelity
-        return build_recipe(file.recipe, base, data, folder, fidelity, file.seed if seed is None else seed, progress)
+        seed = file.seed if seed is None else seed
+        built = build_recipe(file.recipe, base, data, folder, fidelity, seed, progress)
+    return replace(built, notes=[*built.notes, *told_of_changes(changed_beside(recipe))])
 
 
 def check(
@@ -182,12 +186,14 @@ def verify(
         TrialError: the recipe cannot be built on this model.
     """
     from sousvit.search.budget import read_budget
+    from sousvit.search.identity import changed_beside, told_of_changes
     from sousvit.search.judging.verification import verify_path
     from sousvit.search.report.junit import write_junit
 
     asked = read_budget(budget)
     with tempfile.TemporaryDirectory(prefix="sousvit-verify-") as work:
         found = verify_path(Path(what), asked, Path(work), progress or (lambda what, done, total: None))
+    found = replace(found, notes=(*found.notes, *told_of_changes(changed_beside(what))))
     if junit is not None:
         write_junit(found, Path(junit), strict)
     return found

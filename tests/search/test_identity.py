@@ -9,7 +9,14 @@ from types import SimpleNamespace
 import pytest
 
 from sousvit.errors import UserError
-from sousvit.search.identity import INPUTS_FILE, changed_inputs, note_inputs, require_same_inputs
+from sousvit.search.identity import (
+    INPUTS_FILE,
+    changed_beside,
+    changed_inputs,
+    note_inputs,
+    require_same_inputs,
+    told_of_changes,
+)
 from sousvit.specs import DataSpec, ModelSpec
 
 
@@ -111,3 +118,13 @@ def test_linked_folders_are_compared_and_circles_end(budget, tmp_path):
     note_inputs(budget, tmp_path / "run")
     (tmp_path / "elsewhere" / "2.png").write_text("wasp")
     assert changed_inputs(budget, tmp_path / "run") == [f"data.train: {tmp_path / 'train'}"]
+
+
+def test_a_recipe_file_in_a_run_knows_what_the_run_was_made_of(budget, tmp_path):
+    run = tmp_path / "run"
+    note_inputs(budget, run)
+    assert changed_beside(run / "recipe.yaml") == changed_beside(tmp_path / "recipe.yaml") == []
+    (tmp_path / "w.safetensors").write_text("other weights")
+    assert changed_beside(str(run / "recipe.yaml")) == [f"model.checkpoint: {tmp_path / 'w.safetensors'}"]
+    assert "the run's figures are of what was there" in told_of_changes(changed_beside(run / "recipe.yaml"))[0]
+    assert changed_beside(object()) == [] and told_of_changes([]) == ()
