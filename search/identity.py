@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sousvit.data.layout import ANNOTATIONS, IMAGES, expand, labels_of
+from sousvit.data.layout import ANNOTATIONS, IMAGES, expand, is_system_file, is_system_folder, labels_of
 from sousvit.errors import UserError
 from sousvit.files import files_hash, write_atomic
 from sousvit.models.checkpoints.hub import PREFIXES, cached_folder
@@ -154,7 +154,10 @@ def _differs(places: list[Path], known: dict[str, Any]) -> bool:
 
 
 def _files(places: list[Path]) -> dict[str, Path]:
-    """Files by a name that does not change when all of it is moved; links are followed, each folder once."""
+    """Files by a name that does not change when all of it is moved; links are followed, each folder once.
+
+    What systems leave in folders by themselves is passed over: a view of a folder must not end its runs.
+    """
     found: dict[str, Path] = {}
     for number, place in enumerate(places):
         if place.is_file():
@@ -162,12 +165,13 @@ def _files(places: list[Path]) -> dict[str, Path]:
             continue
         seen: set[str] = set()
         for folder, folders, names in os.walk(place, followlinks=True):
+            folders[:] = [name for name in folders if not is_system_folder(name)]
             real = os.path.realpath(folder)
             if real in seen:
                 folders.clear()
                 continue
             seen.add(real)
-            files = (Path(folder) / name for name in names)
+            files = (Path(folder) / name for name in names if not is_system_file(name))
             found |= {f"{number}/{file.relative_to(place).as_posix()}": file for file in files if file.is_file()}
     return dict(sorted(found.items()))
 

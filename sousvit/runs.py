@@ -153,7 +153,8 @@ class Run:
         return changed_inputs(self.budget, self.folder)
 
     def _result(self, answer: Answer, budget: Budget | None = None) -> Result:
-        answer = replace(answer, notes=(*answer.notes, *told_of_changes(self.changed)))
+        if answer.chosen is not None:
+            answer = replace(answer, notes=(*answer.notes, *told_of_changes(self.changed)))
         return Result(budget or self.budget, self.folder, answer, lambda: _load_known(self.budget))
 
 

@@ -42,6 +42,11 @@ def is_system_folder(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
+def is_system_file(name: str) -> bool:
+    """Whether a file of this name was left by a system and not by the user."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
 def resolve_data(spec: DataSpec, folder: Path) -> DataSpec:
     """The same with absolute paths, and with the parts that lie below one root named.
 

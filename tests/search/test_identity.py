@@ -99,6 +99,14 @@ def test_every_file_of_a_glob_and_of_a_list_is_compared(budget, tmp_path):
     assert len(changed_inputs(budget, tmp_path / "run")) == 1
 
 
+def test_what_systems_leave_in_a_folder_ends_no_run(budget, tmp_path):
+    note_inputs(budget, tmp_path / "run")
+    for name in (".DS_Store", "cat/Thumbs.db", ".git/index", "@eaDir/1.png"):
+        (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / name).write_text("by itself")
+    assert changed_inputs(budget, tmp_path / "run") == []
+
+
 def test_files_that_belong_to_an_input_are_compared_with_it(budget, tmp_path):
     for name in ("t-images.idx", "t-labels.idx", "w.json"):
         (tmp_path / name).write_text(name)

@@ -80,8 +80,10 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
+    held = []
     with TensorCache(tmp_path).claim("models/x", lambda: None), TensorCache(tmp_path).claim("models/x", lambda: None):
-        pass
+        held.append("both")
+    assert held == ["both"]
 
 
 def test_a_claim_is_waited_for_and_can_be_given_up(tmp_path):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 import sousvit
 from sousvit.errors import UserError
@@ -15,18 +17,20 @@ class Inner(BaseModel):
     rate: float = 0.1
 
 
+def no_shouting(value):
+    if value.isupper():
+        raise UserError("a name is lower case", value, "write it small")
+    return value
+
+
+Quiet = Annotated[str, AfterValidator(no_shouting)]
+
+
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    name: str
+    name: Quiet
     inner: Inner = Inner()
     several: list[Inner] = []
-
-    @field_validator("name")
-    @classmethod
-    def _no_shouting(cls, value):
-        if value.isupper():
-            raise UserError("a name is lower case", value, "write it small")
-        return value
 
 
 def refused(call, *args):
@@ -141,15 +145,8 @@ class Part(Checked):
 
 
 class Whole(Checked):
-    name: str
+    name: Quiet
     part: Part = Part()
-
-    @field_validator("name")
-    @classmethod
-    def _no_shouting(cls, value):
-        if value.isupper():
-            raise UserError("a name is lower case", value, "write it small")
-        return value
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sousvit.spaces.space import make_space, read_space
 
 FAMILIES = ("class_token", "average", "distilled", "layer_scale", "clip")
 #: Random recipes in all, a sample; `make test-deep` asks for ten times as many.
-RECIPES = int(os.environ.get("SOUSVIT_RANDOM_RECIPES", "50"))
+RECIPES = int(os.environ.get("SOUSVIT_RANDOM_RECIPES", "100"))
 PARTS = 10
 
 
