@@ -32,7 +32,8 @@ from sousvit.spaces.tasks.task import task_of
 
 #: What the base is judged in; every other candidate is held against it in speed.
 PLAIN, INT8, TORCH_BF16 = "onnxruntime fp32", "openvino int8", "torch bf16"
-#: Images a run: large enough for one stream on all cores, small enough for their caches.
+#: Images a run, always so many (OpenVINO was measured 10% faster for it): enough for one stream on all cores, and few
+#: enough for their caches.
 BATCH = 32
 #: Temperature of the predictions that are compared, the usual one of distillation.
 TEMPERATURE = 2.0
@@ -140,9 +141,14 @@ class TeacherRuntime:
         return _predicted(session, images)
 
     @property
+    def choice(self) -> Choice:
+        """What was chosen, and what it was chosen from; made now where it was not before."""
+        return self._open()[0]
+
+    @property
     def name(self) -> str:
         """What was chosen, such as ``openvino int8``."""
-        return self._open()[0].name
+        return self.choice.name
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -194,14 +200,14 @@ class TeacherRuntime:
         try:
             if recipe is None:
                 return ModuleSession(_Autocast(self._base.module.eval()), available_cores())
-            return open_pool(self._make(recipe), available_cores())
+            return open_pool(self._make(recipe), available_cores(), BATCH)
         except TrialError:
             return None
 
     def _choose(self) -> tuple[Choice, Session]:
         assert self._context.train is not None
         train, best = self._context.train, PLAIN
-        session: Session = open_pool(self._make(Recipe((), "onnxruntime")), available_cores())
+        session: Session = open_pool(self._make(Recipe((), "onnxruntime")), available_cores(), BATCH)
         images = self._sample(FEWEST_IMAGES)
         rate = _timed(session, images)[1]
         # A detector's predictions are no distribution over classes, so there is no agreement to state.
@@ -210,14 +216,14 @@ class TeacherRuntime:
         self._progress("choosing the teacher's runtime", 0, 0)
         images = self._sample(min(MOST_IMAGES, max(FEWEST_IMAGES, len(train) // 64)))
         wanted = _predicted(ModuleSession(self._base.module.eval(), available_cores()), images)
-        tried = {best: tested(session, images, wanted)}
+        tried = {best: compared(session, images, wanted)}
         for name in candidates(self._context.calibration is not None):
             if name == PLAIN or (name == INT8 and not int8_pays(len(train), tried[PLAIN], tried[best])):
                 continue
             other = self._session_of(name)
             if other is None:
                 continue
-            tried[name] = tested(other, images, wanted)
+            tried[name] = compared(other, images, wanted)
             if tried[name].agrees and tried[name].images_per_second > tried[best].images_per_second:
                 best, session, other = name, other, session
             other.close()
@@ -235,7 +241,7 @@ def int8_pays(num_images: int, plain: Tried, best: Tried) -> bool:
     return 2 * num_images / best.images_per_second / 3 > cost
 
 
-def tested(session: Session, images: torch.Tensor, wanted: torch.Tensor) -> Tried:
+def compared(session: Session, images: torch.Tensor, wanted: torch.Tensor) -> Tried:
     """A candidate's throughput and agreement.
 
     Args:
@@ -252,15 +258,17 @@ def tested(session: Session, images: torch.Tensor, wanted: torch.Tensor) -> Trie
 
 def _timed(session: Session, images: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Predictions, and images a second after a batch to warm up."""
-    session.run(images[:BATCH].numpy())
+    _predicted(session, images[:BATCH])
     begun = time.monotonic()
     found = _predicted(session, images)
     return found, len(images) / max(1e-9, time.monotonic() - begun)
 
 
 def _predicted(session: Session, images: torch.Tensor) -> torch.Tensor:
-    parts = (part.numpy() for part in images.split(BATCH))
-    return torch.from_numpy(np.concatenate(list(session.run_all(parts))))
+    """Predictions of ``images``; the last run is filled up with the first image, whose further copies are left out."""
+    filled = torch.cat([images, images[:1].expand(-len(images) % BATCH, *images.shape[1:])])
+    parts = (part.numpy() for part in filled.split(BATCH))
+    return torch.from_numpy(np.concatenate(list(session.run_all(parts)))[: len(images)])
 
 
 class _Autocast(nn.Module):

@@ -12,7 +12,7 @@ from sousvit.data import Splits
 from sousvit.models.load import load
 from sousvit.objectives.runtimes.torch_ import ModuleSession
 from sousvit.search.judging import teacher_runtime as module
-from sousvit.search.judging.teacher_runtime import INT8, PLAIN, TeacherRuntime, Tried, candidates, int8_pays, tested
+from sousvit.search.judging.teacher_runtime import INT8, PLAIN, TeacherRuntime, Tried, candidates, compared, int8_pays
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.training.teacher import Teacher
@@ -51,7 +51,7 @@ def test_what_is_chosen_is_the_fastest_that_agrees_and_gives_the_bases_predictio
         wanted = base.module(images)
     assert found.shape == wanted.shape and found.dtype == torch.float32
     assert (found.argmax(1) == wanted.argmax(1)).float().mean() > 0.9
-    choice = runtime._open()[0]
+    choice = runtime.choice
     assert set(choice.tried) == set(candidates()) and choice.tried[choice.name].agrees
     assert choice.tried[PLAIN].divergence < 1e-5
     agreeing = {name: each.images_per_second for name, each in choice.tried.items() if each.agrees}
@@ -85,10 +85,9 @@ def test_few_images_are_read_as_they_always_were(tiny_project, tmp_path):
 
 
 def test_a_detectors_predictions_come_from_the_plain_runtime(tiny_detection, tmp_path, all_tried):
-    from sousvit.data import Splits as _Splits
 
     base = load(tiny_detection.model_spec())
-    splits = _Splits(tiny_detection.data_spec(), base.size, base.channels, None, True)
+    splits = Splits(tiny_detection.data_spec(), base.size, base.channels, None, True)
     context = Context(base.normalise, splits.calibration(), splits.train)
     runtime = TeacherRuntime(base, TensorCache(tmp_path / "cache"), lambda *_: None)
     shape = (1, base.channels, *base.size)
@@ -109,13 +108,13 @@ def test_a_candidate_that_answers_otherwise_does_not_agree(tiny_project):
     images = torch.randn(64, base.channels, *base.size)
     with torch.inference_mode():
         wanted = base.module(images)
-    assert tested(ModuleSession(base.module, 1), images, wanted).agrees
+    assert compared(ModuleSession(base.module, 1), images, wanted).agrees
     for factor, bias in ((-1.0, 0.0), (1.0, float("nan")), (0.1, 0.0)):  # another class; no numbers; too unsure
         wrong = copy.deepcopy(base.module)
         with torch.no_grad():
             wrong.head.weight.mul_(factor)
             wrong.head.bias.mul_(factor).add_(bias)
-        assert not tested(ModuleSession(wrong, 1), images, wanted).agrees
+        assert not compared(ModuleSession(wrong, 1), images, wanted).agrees
 
 
 def test_int8_is_built_where_it_saves_more_than_it_costs():
