@@ -60,7 +60,8 @@ def main() -> None:
     table = pd.DataFrame(rows)
     table.to_csv(HERE / "raw.csv", index=False)
     command = f"python benchmarks/teacher/run.py --data DIR --model {given.model.name} --images {given.images}"
-    text = "\n".join([*provenance(command), *written(rows)]) + "\n"
+    about = "What was chosen is bold; a view is one pass over the training images, augmentation included."
+    text = "\n".join(["# What the base teaches in", "", *provenance(command), about, "", *written(rows)]) + "\n"
     write_result(HERE / "result.md", text)
     print(text)
 

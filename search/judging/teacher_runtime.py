@@ -1,12 +1,13 @@
 """The runtime that the base's predictions for a teacher are read in: the fastest one here that agrees with the base.
 
 Views of the training images are read once for all trials, so what counts is throughput on all cores, and small
-differences only matter in so far as a student would learn something else. Rounded candidates were measured at up to
-3.5 times the throughput of ONNX Runtime in fp32 (``benchmarks/teacher/result.md``).
+differences only matter in so far as a student would learn something else. OpenVINO's int8 was measured at 3 times the
+throughput of ONNX Runtime in fp32, on a CPU with VNNI (``benchmarks/teacher/result.md``).
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -125,6 +126,7 @@ class TeacherRuntime:
         self._context: Context
         self._make: Callable[[Recipe], Artifact]
         self._opened: tuple[Choice, Session] | None = None
+        self._built: dict[str, Artifact] = {}
 
     def begin(self, context: Context, make: Callable[[Recipe], Artifact]) -> None:
         """Be ready for calls.
@@ -200,7 +202,8 @@ class TeacherRuntime:
         try:
             if recipe is None:
                 return ModuleSession(_Autocast(self._base.module.eval()), available_cores())
-            return open_pool(self._make(recipe), available_cores(), BATCH)
+            self._built[name] = self._make(recipe)
+            return open_pool(self._built[name], available_cores(), BATCH)
         except TrialError:
             return None
 
@@ -227,6 +230,8 @@ class TeacherRuntime:
             if tried[name].agrees and tried[name].images_per_second > tried[best].images_per_second:
                 best, session, other = name, other, session
             other.close()
+        for name in self._built.keys() - {best, PLAIN}:  # a run keeps what it goes on with
+            shutil.rmtree(self._built.pop(name).folder, ignore_errors=True)
         return Choice(best, tried), session
 
     def _sample(self, count: int) -> torch.Tensor:

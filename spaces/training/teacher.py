@@ -112,12 +112,12 @@ class Teacher:
     def _compute(self, key: str, kind: str, augmentation: str, seed: int, view: int) -> dict[str, torch.Tensor]:
         drawn = View.draw(augmentation, len(self._train), self._train.size, seed, view)  # type: ignore[arg-type]
         begun = time.monotonic()
+        forward = None if kind == "features" else self._forward
+        runtime = f"torch {training_device()}" if forward is None else forward.name
         found = {name: value.half() for name, value in self._predict(drawn, kind).items()}
         self.seconds += time.monotonic() - begun
         if self._cache is not None:
-            forward = None if kind == "features" else self._forward
-            name = f"torch {training_device()}" if forward is None else forward.name
-            self._cache.write(f"teacher/{key}", found, {"runtime": name})
+            self._cache.write(f"teacher/{key}", found, {"runtime": runtime})
         return found
 
     def _predict(self, view: View, kind: str) -> dict[str, torch.Tensor]:
