@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CLAIM_PERIOD = 0.2
 #: Age in seconds from which a half-written file counts as left behind by a killed process.
 ABANDONED = 3600.0
+#: Bytes up to which an entry stays whatever its age: a decision that others follow makes no room.
+SMALL = 4096
 _CHECKSUM, _NOTES = "checksum", "notes"
 
 
@@ -36,7 +38,7 @@ class TensorCache:
 
     Args:
         folder: of the entries; created with the first one.
-        max_bytes: of all entries; the least recently used go first, the newest stays.
+        max_bytes: of all entries; the least recently used go first; the newest, and those of a few kB, stay.
         shared: storage that other machines use too: read where the folder has no entry, and given every new one.
     """
 
@@ -140,7 +142,7 @@ class TensorCache:
         for _, size, path in sorted(entries):
             if left <= self._max_bytes:
                 break
-            if path != newest and _remove(path):
+            if path != newest and size > SMALL and _remove(path):
                 left -= size
 
 

@@ -46,6 +46,7 @@ PARTS = {
     "limits_hold/run.py": ("objectives", "search", "spaces"),
     "limits_hold/real.py": ("data", "objectives", "spaces"),
     "limits_hold/pool.py": ("errors", "models", "search", "spaces"),
+    "teacher/run.py": ("cache", "data", "machine", "models", "search", "spaces"),
     "families/run.py": ("data", "errors", "machine", "objectives", "spaces"),
 }
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))

@@ -67,8 +67,8 @@ class SessionPool(Session):
             session.close()
 
 
-def open_pool(artifact: Artifact, cores: int) -> SessionPool:
-    """Sessions that take any batch and share ``cores``.
+def open_pool(artifact: Artifact, cores: int, batch: int | None = None) -> SessionPool:
+    """Sessions that share ``cores``, and take any batch, or ``batch`` images alone.
 
     Raises:
         MissingPackageError: the runtime is not installed.
@@ -79,7 +79,7 @@ def open_pool(artifact: Artifact, cores: int) -> SessionPool:
     opened: list[Session] = []
     try:
         for _ in range(count):
-            opened.append(runtime.open(artifact, max(1, cores // count)))
+            opened.append(runtime.open(artifact, max(1, cores // count), batch))
     except BaseException:
         for session in opened:
             session.close()

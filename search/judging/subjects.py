@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sousvit.cache import TensorCache
@@ -24,19 +23,20 @@ from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
 from sousvit.objectives.objective import Measurement, Objective, Stage
 from sousvit.objectives.runtimes.parity import check_parity
-from sousvit.objectives.runtimes.pool import open_pool
-from sousvit.objectives.runtimes.runtime import Session, open_session
-from sousvit.objectives.subject import JUDGING_BATCH, MeasuredSubject, measure
+from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.objectives.subject import MeasuredSubject, measure
 from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.base_check import check_base
+from sousvit.search.judging.teacher_runtime import TeacherRuntime
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.trial import BaseRecord
 from sousvit.search.verdict import HELD_BACK
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.context import Context
+from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
 from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
@@ -87,7 +87,8 @@ class Subjects:
         self._model: LoadedModel = setup.get("base") or load(self.budget.model)
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self.folder / "cache", self.budget.search.cache_gb * 1e9, shared)
-        forward = self._teacher_forward if training_device().name == "cpu" else None
+        self._runtime = TeacherRuntime(self._model, cache, self.progress)
+        forward = self._runtime if training_device().name == "cpu" else None
         data, seed = self.budget.data, self.budget.search.seed
         if data.kind == "labelled" or data.has_test:
             require_test(data)
@@ -113,7 +114,7 @@ class Subjects:
         self.base: MeasuredSubject
         self.quick_base: MeasuredSubject
         self.unseen_base: MeasuredSubject | None = None
-        self._teacher_session: Session | None = None
+        self._runtime.begin(self._context, self._teacher_artifact)
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
         """Export the base and open its session; measure it unless it is ``known``.
@@ -162,8 +163,7 @@ class Subjects:
         """Free the devices and sessions."""
         for device in self.devices.values():
             device.close()
-        if self._teacher_session is not None:
-            self._teacher_session.close()
+        self._runtime.close()
 
     @cached_property
     def shape(self) -> VitShape | OtherShape:
@@ -183,8 +183,8 @@ class Subjects:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the base and the data so far decided, dropped or changed."""
-        return (*self._model.notes, *self._splits.notes)
+        """What reading the base and the data so far decided, dropped or changed, and what the base taught in."""
+        return (*self._model.notes, *self._splits.notes, *self._runtime.notes)
 
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""
@@ -264,7 +264,7 @@ class Subjects:
     def _sheet(self, images: ImageSet | None) -> bytes | None:
         return contact_sheet(images) if images is not None and self.budget.data.kind == "none" else None
 
-    def _artifact(self, model: torch.nn.Module, recipe: Recipe, folder: Path, context: Context) -> Any:
+    def _artifact(self, model: torch.nn.Module, recipe: Recipe, folder: Path, context: Context) -> Artifact:
         base = self._model
         shape = (1, base.channels, *base.size)
         self.progress("exporting", 0, 0)
@@ -288,12 +288,15 @@ class Subjects:
         images = self._splits.validation.head(16).images()
         return self._model.normalise(images).numpy()
 
-    def _teacher_forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The base's logits through ONNX Runtime on all cores, in batches that stay in the caches."""
-        if self._teacher_session is None:
-            self._teacher_session = open_pool(self.base.artifact, available_cores())
-        parts = (part.numpy() for part in images.split(JUDGING_BATCH))
-        return torch.from_numpy(np.concatenate(list(self._teacher_session.run_all(parts))))
+    def _teacher_artifact(self, recipe: Recipe) -> Artifact:
+        """The base's own artifact, or one that is kept in the cache for as long as the run."""
+        if recipe == BASE_RECIPE:
+            return self.base.artifact
+        folder = self.folder / "cache" / "teacher" / recipe.hash
+        try:
+            return Artifact.open(folder)
+        except UserError:  # none there, or not whole
+            return self._artifact(self._model.module, recipe, folder, self._context)
 
 
 def _quick_count(count: int) -> int:

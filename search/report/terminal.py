@@ -40,6 +40,8 @@ def console(stderr: bool = False) -> Console:
 SLOW_PARTS = frozenset(
     {"loading model and data", "teacher", "synthesising images", "training a generator", "timing all rows, interleaved"}
 )
+#: Beginnings of progress that says what cannot be known before.
+TOLD = ("building: ", "teacher: ")
 
 
 class SearchView(Callback):
@@ -90,7 +92,7 @@ class SearchView(Callback):
         )
         if what != self._what and not self._console.is_terminal and what in SLOW_PARTS:
             self.on_message(f"  ... {what}")
-        if what.startswith("building: ") and what != self._what:
+        if what.startswith(TOLD) and what != self._what:
             self.on_message(f"  ... {what}")
         self._what = what
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -21,14 +22,27 @@ _IN_MEMORY = 16
 _CHUNK = 256
 
 
+class Forward(Protocol):
+    """The base's predictions from something faster than the PyTorch model."""
+
+    @property
+    def name(self) -> str:
+        """What computes them, such as ``openvino int8``; kept beside each stored view."""
+        ...
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Predictions ``[B, ...]`` of normalised images ``[B, C, H, W]``."""
+        ...
+
+
 class Teacher:
     """Predictions ``[N, ...]``, and features where they are asked for, of ``base`` on views of ``train``; kept as fp16.
 
     Args:
         cache: where views are stored by content, or None to keep them in memory only.
         progress: called with ("teacher", images done, images) while a view is computed.
-        forward: normalised images ``[B, C, H, W]`` to predictions, where something is faster than the PyTorch model
-            (ONNX Runtime was measured about twice as fast on CPUs).
+        forward: what computes predictions, where something is faster than the PyTorch model. A stored view is read
+            whatever computed it: all that may teach agree with the base.
     """
 
     def __init__(
@@ -37,7 +51,7 @@ class Teacher:
         train: ImageSet,
         cache: TensorCache | None = None,
         progress: Callable[[str, int, int], None] | None = None,
-        forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        forward: Forward | None = None,
     ) -> None:
         self._base, self._train, self._cache, self._progress = base, train, cache, progress
         self._forward = forward
@@ -98,10 +112,12 @@ class Teacher:
     def _compute(self, key: str, kind: str, augmentation: str, seed: int, view: int) -> dict[str, torch.Tensor]:
         drawn = View.draw(augmentation, len(self._train), self._train.size, seed, view)  # type: ignore[arg-type]
         begun = time.monotonic()
+        forward = None if kind == "features" else self._forward
+        runtime = f"torch {training_device()}" if forward is None else forward.name
         found = {name: value.half() for name, value in self._predict(drawn, kind).items()}
         self.seconds += time.monotonic() - begun
         if self._cache is not None:
-            self._cache.write(f"teacher/{key}", found)
+            self._cache.write(f"teacher/{key}", found, {"runtime": runtime})
         return found
 
     def _predict(self, view: View, kind: str) -> dict[str, torch.Tensor]:

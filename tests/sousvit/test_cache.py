@@ -73,6 +73,14 @@ def test_the_least_recently_used_goes_first_and_the_newest_stays(tmp_path):
     assert cache.read("huge") is not None and cache.read("other") is None
 
 
+def test_a_small_entry_stays_whatever_its_age(tmp_path):
+    cache = TensorCache(tmp_path, max_bytes=1000)
+    cache.write("decision", {}, {"chosen": "this"})
+    os.utime(tmp_path / "decision.safetensors", (0, 0))
+    cache.write("large", {"x": torch.zeros(10_000)})
+    assert cache.read("decision") == ({}, {"chosen": "this"})
+
+
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     import fcntl
 

@@ -55,10 +55,14 @@ def test_teacher_runs_once_per_view_and_damaged_files_are_rebuilt(world, tmp_pat
     base, splits = world
     calls = []
 
-    def forward(images):
-        calls.append(len(images))
-        return base.module(images).detach()
+    class Counted:
+        name = "counted"
 
+        def __call__(self, images):
+            calls.append(len(images))
+            return base.module(images).detach()
+
+    forward = Counted()
     first = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)("none", 0, 0)
     paid = sum(calls)
     assert paid == len(splits.train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,7 @@ from sousvit.spaces.techniques.synthesis.config import SynthesisConfig
 from sousvit.spaces.techniques.synthesis.generator import generate
 from sousvit.spaces.techniques.synthesis.inversion import Progress, invert
 from sousvit.spaces.techniques.synthesis.select import chosen_scenes, truth_of
-from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.training.teacher import Forward, Teacher
 
 #: Version of the code that makes images, a part of each set's key: raised when equal parameters give other images.
 VERSION = 2
@@ -38,7 +38,7 @@ class Synthesiser:
         calibration: number of a set's images that scores and repair use.
         cache: where sets and the teacher's predictions are stored, or None.
         progress: called with (what, done, total).
-        forward: see :class:`~sousvit.spaces.training.teacher.Teacher`.
+        forward: what the base's predictions come from, see :class:`~sousvit.spaces.training.teacher.Teacher`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Synthesiser:
         calibration: int = 512,
         cache: TensorCache | None = None,
         progress: Progress | None = None,
-        forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        forward: Forward | None = None,
     ) -> None:
         self._base, self._seed, self._calibration = base, seed, calibration
         self._cache, self._progress, self._forward = cache, progress, forward

@@ -10,6 +10,7 @@ from rich.console import Console
 from sousvit.objectives.objective import OBJECTIVES, Measurement, Objective, Stage
 from sousvit.search.callbacks import Counts
 from sousvit.search.report.terminal import (
+    SearchView,
     answer_table,
     console,
     headings,
@@ -41,6 +42,14 @@ def test_a_trial_is_one_line_that_says_why(status, fidelity, message, drop, word
     record = Trial("key", RECIPE, fidelity, 0, status, values, {"judge": 2.0}, message=message)
     line = trial_line(record, Counts(finished=7), budget)
     assert line.startswith("#7") and words in line and "prune_depth(1)" in line and "\n" not in line
+
+
+def test_the_teachers_runtime_is_told_once(simulated, tmp_path, capsys):
+    with SearchView(simulated().budget, tmp_path) as view:
+        for what in ("choosing the teacher's runtime", "teacher: openvino int8, 3,000 images/s", "recover", "recover"):
+            view.on_progress(what, 0, 0)
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert lines.count("... teacher: openvino int8, 3,000 images/s") == 1 and "... recover" not in lines
 
 
 def test_what_reading_the_data_changed_is_printed_with_an_applied_recipe():
