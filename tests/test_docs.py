@@ -20,6 +20,8 @@ OTHERS = sorted([*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "examples").rglo
 #: A block that begins with ```python run is executed; the blocks of a page share their names.
 RUN = re.compile(r"^```python run\n(.*?)^```$", re.S | re.M)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+#: Folders of one machine: somebody's home, or where packages lie there.
+PLACE = re.compile(r"(?<![\w.~])/(?:home|root|work|Users)/\S*|\S*/site-packages/\S*")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.S | re.M)
 
 
@@ -48,6 +50,12 @@ def test_every_link_leads_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{link} is not there"
         assert not anchor or anchor in anchors(target), f"no heading for {link}"
+
+
+@pytest.mark.parametrize("page", **named([*PAGES, *OTHERS]))
+def test_no_page_names_a_place_on_the_machine_that_made_it(page):
+    found = PLACE.findall(page.read_text())
+    assert not found, f"made on one machine, read on others: {found}"
 
 
 @pytest.mark.parametrize("page", **named([page for page in PAGES if RUN.search(page.read_text())]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import re
 import sys
 import tempfile
 import time
@@ -64,6 +65,8 @@ IMAGES = 24
 #: The relative error from which on an artifact computes something else, also one that rounds: these models have random
 #: weights, which forgive less than trained ones.
 ROUNDED = 1.0
+#: Where packages lie on this machine, which converters name in their messages.
+INSTALLED = re.compile(r"\S*/site-packages/")
 DOCUMENT = HERE.parents[1] / "docs" / "families.md"
 BEGIN, END = "<!-- made by benchmarks/families/run.py -->\n", "<!-- end -->\n"
 
@@ -97,7 +100,7 @@ def attempt(name: str, way: str, folder: Path) -> Outcome:
             return Outcome(name, way, line=line, left_out=True)
         error = relative_error(FAMILIES[name], way, folder)
     except (TrialError, UserError) as refused:
-        return Outcome(name, way, line=str(refused))
+        return Outcome(name, way, line=INSTALLED.sub("", str(refused)))
     line = f"far from the PyTorch model: relative error {error:.2g}" if error > ROUNDED else ""
     return Outcome(name, way, f"{error:.1e}", line)
 

@@ -85,7 +85,6 @@ def test_few_images_are_read_as_they_always_were(tiny_project, tmp_path):
 
 
 def test_a_detectors_predictions_come_from_the_plain_runtime(tiny_detection, tmp_path, all_tried):
-
     base = load(tiny_detection.model_spec())
     splits = Splits(tiny_detection.data_spec(), base.size, base.channels, None, True)
     context = Context(base.normalise, splits.calibration(), splits.train)
