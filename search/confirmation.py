@@ -70,7 +70,9 @@ def confirmed_answer(
         callback.on_message(f"{MOST_TRIED} recipes in a row were not confirmed when measured again; giving up")
         answer = last or answer
     if unconfirmed:
-        return min(unconfirmed, key=lambda entry: entry[0])[1]
+        least = min(unconfirmed, key=lambda entry: entry[0])[1]
+        assert least.confirmation is not None
+        return replace(least, confirmation=replace(least.confirmation, tried=archive.num_tried))
     return answer
 
 

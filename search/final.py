@@ -64,7 +64,8 @@ def _notes_on_confirmation(answer: Answer, archive: Archive, budget: Budget) -> 
         return ()
     broken = budget.goals().at_least(found.confidence).explain(found.values, measured_only=True)
     where = f"the {found.num_images} {HELD_BACK}"
-    return (f"not confirmed on {where}, nor was any other of {found.tried} tried: {'; '.join(broken)}",)
+    others = f", nor was any other of the {found.tried} recipes tried there" if found.tried > 1 else ""
+    return (f"not confirmed on {where}{others}: {'; '.join(broken)}",)
 
 
 def _notes_on_data(data: DataSpec, images: str = "") -> tuple[str, ...]:

@@ -88,6 +88,13 @@ def test_where_none_is_confirmed_the_least_miss_is_returned_and_not_shown(search
     assert any("not confirmed on the 500 images held back" in note for note in final.notes)
 
 
+def test_the_note_on_an_answer_that_was_not_confirmed_counts_all_that_were_tried(searched):
+    run, asked = searched(lambda count: drop(0.03 + 0.004 * count))  # the first one misses least
+    final = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
+    assert len(asked) == 5 and final.chosen.recipe == asked[0] and final.confirmation.tried == 5
+    assert any("nor was any other of the 5 recipes tried there" in note for note in final.notes)
+
+
 def test_a_confirmed_recipe_is_not_tried_again_when_the_run_goes_on(searched):
     run, asked = searched(lambda count: drop(0.0))
     first, again = confirmed(run), confirmed(run)
