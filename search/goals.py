@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from sousvit.objectives.objective import Direction, Measurement, get_objective
-from sousvit.search.gains import Original, log_gain
 from sousvit.search.limits import Limit
+from sousvit.search.preference.gains import Original, log_gain
 
 #: Figures by objective name.
 Values = Mapping[str, Measurement]
@@ -117,7 +117,7 @@ class Goals:
         )
 
     def gains(self, values: Values) -> dict[str, float]:
-        """The log gain over the base in everything that is optimised (:mod:`.gains`); NaN where it was not measured.
+        """The log gain over the base in everything that is optimised (:mod:`.preference.gains`); NaN where it was not measured.
 
         0 is the base, more is better.
         """
@@ -130,7 +130,7 @@ class Goals:
         """The weighted sum of the log gains: what the budget prefers; minus infinity where a figure is missing.
 
         Costs gain by their ratio to the base, qualities by the share of the slack that their limit leaves, see
-        :mod:`.gains`. With one objective it is simply its order.
+        :mod:`.preference.gains`. With one objective it is simply its order.
         """
         total = sum(self.weights[name] * gain for name, gain in self.gains(values).items())
         return -math.inf if math.isnan(total) else total

@@ -14,10 +14,10 @@ import yaml
 
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import Measurement
-from sousvit.search.alternatives import Alternative, find_alternatives, find_reason
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
+from sousvit.search.preference.alternatives import Alternative, find_alternatives, find_reason
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.search.verdict import HELD_BACK, JudgedLimit, Status, judge_limits, status_of
 
@@ -108,7 +108,8 @@ class Answer:
         images: what the rows were judged on.
         limits: every limit with its figure and whether it was shown to hold, see :mod:`.verdict`.
         reason: why this one was chosen, in one sentence.
-        alternatives: it, the ends of the front and its knee, by the search's figures; see :mod:`.alternatives`.
+        alternatives: it, the ends of the front and its knee, by the search's figures: see
+            :mod:`.preference.alternatives`.
     """
 
     feasible: bool

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.files import write_atomic
-from sousvit.search.alternatives import ANSWER, Alternative
 from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
+from sousvit.search.preference.alternatives import ANSWER, Alternative
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 from sousvit.search.results import Answer, judged
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sousvit.objectives.objective import Measurement, get_objective
-from sousvit.search.alternatives import ANSWER
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.preference.alternatives import ANSWER
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 from sousvit.search.verdict import JudgedLimit

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from sousvit.search.archive import Front
-from sousvit.search.gains import Original
 from sousvit.search.goals import Goals
+from sousvit.search.preference.gains import Original
 from sousvit.search.trial import Trial, quality_of
 
 ANSWER, KNEE = "answer", "knee"
@@ -60,7 +60,7 @@ def find_alternatives(chosen: Trial, held: Sequence[Trial], goals: Goals) -> tup
     """
     named = {ANSWER: chosen}
     for name in _shown(chosen, goals):
-        named[_Words.of(name).best] = _end(name, [chosen, *held], goals)
+        named[_Words.of(name).best] = _end(name, chosen, held, goals)
     found = _knee(held, goals)
     if found is not None:
         named[KNEE] = found
@@ -85,12 +85,15 @@ def find_reason(chosen: Trial, held: Sequence[Trial], goals: Goals) -> str:
         return "it is the only one that holds every limit" if goals.limits else "it is the only one judged in full"
     own, *others = find_alternatives(chosen, held, goals)
     of = f"of {count} {'that hold every limit' if goals.limits else 'judged in full'}"
-    parts = [f"it is the {_listed(own.names[1:])} {of}" if own.names[1:] else f"{of} it gains most in {_asked(goals)}"]
+    ends = [name for name in own.names[1:] if name != KNEE]
+    is_knee = ", and is the knee of the front" if KNEE in own.names else ""
+    is_asked = not {_Words.of(Original.of(name).name).best for name in goals.weights}.isdisjoint(ends)
+    parts = [f"it is the {_listed(ends)} {of}" if is_asked else f"{of} it gains most in {_asked(goals)}{is_knee}"]
     better = sum(goals.score(trial.values) > goals.score(chosen.values) for trial in held)
     if better:
         parts.append(f"{better} would gain more, but held the limits less surely")
-    ends = [(other, [name for name in other.names if name != KNEE]) for other in others]
-    compared = [f"the {_listed(names)} is {_difference(other.trial, chosen, goals)}" for other, names in ends if names]
+    rest = [(other, [name for name in other.names if name != KNEE]) for other in others]
+    compared = [f"the {_listed(names)} is {_difference(other.trial, chosen, goals)}" for other, names in rest if names]
     return "; ".join([*parts, *compared[:MOST_COMPARED]])
 
 
@@ -113,11 +116,11 @@ def _shown(trial: Trial, goals: Goals) -> list[str]:
     return [name for name in dict.fromkeys(names) if name in trial.values]
 
 
-def _end(name: str, trials: Iterable[Trial], goals: Goals) -> Trial:
-    """The trial that is best in objective ``name``; of equals the first that the budget prefers."""
+def _end(name: str, chosen: Trial, held: Sequence[Trial], goals: Goals) -> Trial:
+    """The trial that is best in objective ``name``; of equals the answer, or else what the budget prefers."""
     sign = Original.of(name).sign
-    measured = (trial for trial in trials if not math.isnan(trial.get(name)))
-    return max(measured, key=lambda trial: (sign * trial.get(name), goals.score(trial.values)))
+    measured = [chosen, *(trial for trial in held if not math.isnan(trial.get(name)))]
+    return max(measured, key=lambda trial: (sign * trial.get(name), trial is chosen, goals.score(trial.values)))
 
 
 def _knee(held: Iterable[Trial], goals: Goals) -> Trial | None:
