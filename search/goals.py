@@ -117,9 +117,9 @@ class Goals:
         )
 
     def gains(self, values: Values) -> dict[str, float]:
-        """The log gain over the base in everything that is optimised (:mod:`.preference.gains`); NaN where it was not measured.
+        """The log gain over the base in everything that is optimised, see :mod:`.preference.gains`.
 
-        0 is the base, more is better.
+        0 is the base, more is better, NaN was not measured.
         """
         figures = self.figures(values)
         return {

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -175,7 +176,8 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
 
 def alternatives_table(answer: Answer, budget: Budget) -> Table:
     """The answer and what else could have been chosen, by the search's figures; readable at 80 columns."""
-    table = Table(title=f"by the search's figures on {budget.data.validation_name}", title_justify="left")
+    title = f"what could have been chosen, on {budget.data.validation_name}"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
     trials = [one.trial for one in answer.alternatives]
     quality = quality_of(trials[0].values)
     asked = dict.fromkeys([quality, "latency", "size", *budget.optimize])
@@ -183,8 +185,8 @@ def alternatives_table(answer: Answer, budget: Budget) -> Table:
     table.add_column("", max_width=14)
     for name in names:
         unit = get_objective(name).unit
-        table.add_column(f"{name}, {'%' if unit == 'share' else unit}", justify="right", max_width=10)
-    table.add_column("recipe", overflow="fold", min_width=20)
+        table.add_column(f"{name}\n{'%' if unit == 'share' else unit}", justify="right", no_wrap=True)
+    table.add_column("recipe", overflow="fold", min_width=16)
     for one in answer.alternatives:
         cells = [_plain_figure(name, one.trial) for name in names]
         style = "bold" if one.names[0] == ANSWER else ""
