@@ -64,12 +64,10 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE", help="plug-ins: file.py, file.py:Class, or a budget; repeatable"),
 ]
-OtherBudget = Annotated[
-    Path | None, typer.Argument(metavar="BUDGET", help="another budget: limits, optimize, prefer; of retarget, targets")
-]
+OtherBudget = Annotated[Path | None, typer.Argument(metavar="BUDGET", help="another budget, if no --prefer")]
 Prefer = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="prefer latency, or latency=2, instead of another budget; repeatable"),
+    typer.Option(metavar="NAME", help="what counts: latency, or latency=2; repeatable"),
 ]
 T = TypeVar("T")
 

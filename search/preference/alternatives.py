@@ -152,7 +152,7 @@ class _Words:
         original = Original.of(name)
         plain, _, target = original.name.partition("@")
         if plain == "agreement":
-            words = ("closest to the base", "closer to the base", "farther from the base")
+            words = ("most faithful", "more faithful", "less faithful")
         elif plain in ("accuracy", "map", "map50"):
             words = ("most accurate", "more accurate", "less accurate")
         else:
