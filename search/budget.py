@@ -37,6 +37,8 @@ _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without tra
 
 #: Share of the validation images that is held back from the trials.
 CONFIRM = 0.5
+#: Weight of what is optimised and not preferred, as a share of the least preferred one's.
+OTHERS_SHARE = 0.1
 
 
 class SearchLimits(Checked):
@@ -54,7 +56,8 @@ class SearchLimits(Checked):
     exporting and judging take longer than training, is left out. At 0 a model that was cut and repaired is judged
     before its recovery, and other recipes begin at ``1 / eta`` of the epochs. ``explore_share`` is the share of trials
     and time that explores, the rest trains hopeful recipes in full: both from the start, and when so much is spent all
-    that is left goes to promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought.
+    that is left goes to promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought, in
+    at most a quarter of the time that the search took.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
@@ -127,8 +130,9 @@ class Budget(Checked):
     runtime, which all targets must allow. ``plugins`` names a user's own classes by kind, as ``file.py:ClassName`` or
     ``package.module:ClassName``.
     ``limits`` maps an objective (or its ``_ratio`` / ``_drop`` form) to a number, with or without the unit.
-    ``optimize`` is a list of objectives, or a mapping to weights for the choice among equally good recipes. ``task``
-    need not be said, the model knows it; said, it is checked.
+    ``optimize`` is a list of objectives, whose front the search looks for. ``prefer`` says which recipe of the front is
+    the answer: a name or a list of what counts most, or weights, see :meth:`weights`. ``task`` need not be said, the
+    model knows it; said, it is checked.
     """
 
     model: ModelSpec
@@ -136,7 +140,8 @@ class Budget(Checked):
     task: Task | None = None
     targets: tuple[Target, ...] = Field(default=(Target(),), min_length=1)
     limits: dict[str, float | str] = Field(default={})
-    optimize: dict[str, float]
+    optimize: tuple[str, ...]
+    prefer: dict[str, float] = Field(default={})
     space: str | dict[str, Any] = "default"
     search: SearchLimits = SearchLimits()
     ray: RayOptions | None = None
@@ -164,31 +169,42 @@ class Budget(Checked):
     def _no_switches(cls, value: Any) -> Any:
         return refuse_switches(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_in_one_place(cls, value: Any) -> Any:
+        """Earlier versions wrote weights as ``optimize: {latency: 2, size: 1}``."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("optimize"), Mapping):
+            return value
+        optimize, prefer = value["optimize"], value.get("prefer")
+        if prefer:
+            raise UserError("weights stand in prefer", f"{dict(optimize)} in optimize, too", "list names in optimize")
+        is_default = all(weight == 1 for weight in optimize.values())
+        return {**value, "optimize": list(optimize), "prefer": {} if is_default else dict(optimize)}
+
     @field_validator("optimize", mode="before")
     @classmethod
-    def _optimize_weights(cls, value: Any) -> Any:
+    def _names(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
-        if isinstance(names, list | tuple):
-            if len(set(map(str, names))) != len(names):
-                raise UserError("optimize names an objective once", names, "remove the repetition")
-            if not all(isinstance(name, str) for name in names):
-                raise UserError("optimize lists names, or maps them to weights", value, "write optimize: {latency: 2}")
-            names = dict.fromkeys(names, 1.0)
         if not names:
             raise UserError("optimize names at least one objective", value, "add for instance optimize: [latency]")
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise UserError("optimize lists names", value, "write optimize: [latency], and weights in prefer")
+        if len(set(names)) != len(names):
+            raise UserError("optimize names an objective once", names, "remove the repetition")
         return names
 
-    @field_validator("optimize")
+    @field_validator("prefer", mode="before")
     @classmethod
-    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
-        for name, weight in value.items():
-            if not weight > 0 or math.isinf(weight):
-                raise UserError("an optimize weight is a positive number", f"{name}: {weight}", "correct or remove it")
-        return value
+    def _preference(cls, value: Any) -> Any:
+        return read_preference(value)
 
     @model_validator(mode="after")
     def _known_limits(self) -> Budget:
         labels = [target.label for target in self.targets]
+        for name in self.prefer:
+            if name not in self.optimize:
+                optimize = f"add it to optimize: [{', '.join(self.optimize)}]"
+                raise UserError("prefer names what is optimised", name, optimize)
         for name in (*self.optimize, *self.limits):
             get_objective(name)
             target = name.partition("@")[2]
@@ -254,9 +270,19 @@ class Budget(Checked):
         """What is optimised, in the user's order."""
         return [get_objective(name) for name in self.optimize]
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each optimised objective in the choice of the answer.
+
+        By default all weigh 1. What ``prefer`` names weighs what it says there, 1 where it says no number; the others
+        weigh a tenth of the least of these, so that they decide between recipes that are nearly alike otherwise.
+        """
+        others = OTHERS_SHARE * min(self.prefer.values()) if self.prefer else 1.0
+        return {name: self.prefer.get(name, others) for name in self.optimize}
+
     def goals(self, base: Mapping[str, Measurement] | None = None) -> Goals:
         """What results are held against; preferences count gains over the ``base``'s figures."""
-        return Goals(self.hard_limits, self.optimize, base)
+        return Goals(self.hard_limits, self.weights, base)
 
     @property
     def identity(self) -> str:
@@ -264,13 +290,37 @@ class Budget(Checked):
         earlier = set() if self.search.confirm else {"confirm"}  # runs of earlier versions held nothing back
         left_out: Any = {
             "ray": True,
+            "prefer": True,  # it is part of the weights
             "search": {"trials", "time", "leave_one_out", "explore_share", "without"} | earlier,
             "targets": {"__all__": REACHING},
             # Runs of earlier versions knew none of these.
             "model": {"expected_accuracy"}
             | {name for name in ("factory", "preprocess") if getattr(self.model, name) is None},
         }
-        return content_hash(self.model_dump(mode="json", exclude=left_out))
+        plain = self.model_dump(mode="json", exclude=left_out)
+        return content_hash({**plain, "optimize": self.weights})
+
+
+def read_preference(value: Any) -> dict[str, float]:
+    """The weights that a written preference gives: ``latency``, ``[latency, size]`` or ``{latency: 2, size: 1}``.
+
+    Raises:
+        UserError: neither a name, nor a list of names, nor weights above 0.
+    """
+    if value is None:
+        return {}
+    weights = dict.fromkeys([value], 1.0) if isinstance(value, str) else value
+    if isinstance(weights, list | tuple):
+        if not all(isinstance(name, str) for name in weights) or len(set(weights)) != len(weights):
+            raise UserError("prefer lists names, each once", value, "write prefer: latency, or [latency, size]")
+        weights = dict.fromkeys(weights, 1.0)
+    if not isinstance(weights, Mapping):
+        raise UserError("prefer is a name, a list or weights", value, "write for instance prefer: latency")
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            action = "write for instance prefer: {latency: 2, size: 1}"
+            raise UserError("a weight of prefer is a positive number", f"{name}: {weight}", action)
+    return {str(name): float(weight) for name, weight in weights.items()}
 
 
 def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]]:

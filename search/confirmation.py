@@ -19,7 +19,7 @@ from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import Executor, Verify
 from sousvit.search.goals import Goals
-from sousvit.search.results import Answer, Confirmation, best, choose
+from sousvit.search.results import Answer, Confirmation, best, candidates, choose
 from sousvit.search.trial import Trial, encode
 from sousvit.search.verdict import HELD_BACK, hangs_on_images
 
@@ -82,7 +82,7 @@ def _candidate(archive: Archive, goals: Goals, level: float) -> Answer:
     A recipe that was confirmed in an earlier session is not tried again, and need not be any surer.
     """
     answer = choose(archive, goals)
-    pool = [trial for trial in archive if not archive.is_rejected(trial, goals)]
+    pool = candidates(archive, goals)
     surer = best(pool, goals.at_least(level))
     known = best((trial for trial in pool if trial.key in archive.confirmed), goals)
     tried = best((trial for trial in (surer, known) if trial is not None), goals)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from sousvit.files import write_atomic
 from sousvit.objectives.tasks.task import task_measured
@@ -12,27 +14,37 @@ from sousvit.search.callbacks import Callback
 from sousvit.search.confirmation import confirmed_answer
 from sousvit.search.executors.executor import Executor, MakeTable
 from sousvit.search.goals import Goals
-from sousvit.search.results import Answer, judged
+from sousvit.search.results import Answer, best, candidates, explained, judged, nearest_miss
 from sousvit.search.trial import Trial
 from sousvit.search.verdict import HELD_BACK, hangs_on_images
+from sousvit.spaces.technique import Stage
 from sousvit.specs import LEAST_PART, DataSpec
+
+#: Share of the time that a search took which the rows without one technique each may take together.
+PARTS_SHARE = 0.25
 
 
 def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, callback: Callback) -> Answer:
     """Choose, confirm the choice, then judge it (and its parts) on the test split."""
     answer = confirmed_answer(archive, goals, budget.search.confidence, executor, callback)
-    if answer.chosen is None:
+    chosen = answer.chosen
+    if chosen is None:
         return judged(answer, budget)
+    pool = candidates(archive, goals)
+    answer = explained(answer, pool, goals)
     before = archive.test_answers
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
-        archive.append("test_read", recipe=answer.chosen.recipe)
+        archive.append("test_read", recipe=chosen.recipe)
+    with_parts = budget.search.leave_one_out and answer.feasible
     table = executor.call(
         MakeTable(
-            answer.chosen.recipe,
-            answer.chosen.fidelity,
+            chosen.recipe,
+            chosen.fidelity,
             single=None if answer.single is None else answer.single.recipe,
-            leave_one_out=budget.search.leave_one_out and answer.feasible,
-            retrain_base=_seems_better(answer.chosen),
+            retrain_base=_seems_better(chosen),
+            parts_seconds=PARTS_SHARE * archive.spent_seconds if with_parts else 0.0,
+            training_seconds=_training_seconds(chosen, archive),
+            instead=_instead(chosen, pool, goals),
         )
     )
     if budget.data.has_test:  # an answer that was cut short before told nobody anything
@@ -45,8 +57,31 @@ def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Execu
     if before:
         notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)
     if table.skipped:
-        notes += (f"building the parts took as long as the search was given; left out: {', '.join(table.skipped)}",)
+        notes += (
+            "leaving out one technique at a time may take a quarter of the time that the search took; "
+            f"not made: {', '.join(table.skipped)}",
+        )
     return replace(answer, notes=notes)
+
+
+def _training_seconds(chosen: Trial, archive: Archive) -> float:
+    """What the answer's training took; its other deployments found the weights ready."""
+    same = (trial for trial in archive if trial.model_key == chosen.model_key)
+    return max((trial.seconds.get("recover", 0.0) for trial in same), default=0.0)
+
+
+def _instead(chosen: Trial, pool: Sequence[Trial], goals: Goals) -> dict[str, dict[str, Any] | None]:
+    """By technique that gives another network (a student), the best recipe of the search that does without it.
+
+    The recipe without that step would be the base, treated as the student was: not what a user would get without it.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for step in chosen.parsed.steps:
+        if step.handler.stage is Stage.ARCHITECTURE:
+            others = [trial for trial in pool if trial.is_final and step.technique not in trial.techniques]
+            answer = best(others, goals) or nearest_miss(others, goals)
+            found[step.technique] = None if answer is None else answer.recipe
+    return found
 
 
 def _notes_on_confirmation(answer: Answer, archive: Archive, budget: Budget) -> tuple[str, ...]:

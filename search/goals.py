@@ -22,11 +22,10 @@ from dataclasses import replace
 
 from sousvit.objectives.objective import Direction, Measurement, get_objective
 from sousvit.search.limits import Limit
+from sousvit.search.preference.gains import Original, log_gain
 
 #: Figures by objective name.
 Values = Mapping[str, Measurement]
-#: Errors below this are one: a split cannot tell them apart.
-ERROR_FLOOR = 2e-3
 
 
 class Goals:
@@ -45,7 +44,9 @@ class Goals:
                  base: Values | None = None) -> None:  # fmt: skip
         self.limits, self.weights, self.base = tuple(limits), dict(weights or {}), dict(base or {})
         self.directions: dict[str, Direction] = {name: get_objective(name).direction for name in self.weights}
-        self._gains = [(name, weight, _gain_of(name, self.base.get(name))) for name, weight in self.weights.items()]
+        self._gains: dict[str, Callable[[float], float]] = {}
+        for name in self.weights:
+            self._gains[name] = log_gain(name, self.base.get(Original.of(name).name), self.limits)
 
     def only(self, wanted: Callable[[str], bool]) -> Goals:
         """The same goals with the limits on ``wanted`` objectives alone."""
@@ -115,36 +116,27 @@ class Goals:
             for name, direction in self.directions.items()
         )
 
-    def score(self, values: Values) -> float:
-        """The weighted log gain over the base: 0 is the base, more is better, minus infinity where a figure is missing.
+    def gains(self, values: Values) -> dict[str, float]:
+        """The log gain over the base in everything that is optimised, see :mod:`.preference.gains`.
 
-        ``sum_i w_i log(gain_i)`` with gain ``base / value`` for what is minimised, ``value / base`` for what is
-        maximised; for shares such as accuracy the ratio of the errors ``(1 - base) / (1 - value)``, because near 1
-        only the error tells results apart. With one objective it is simply its order.
+        0 is the base, more is better, NaN was not measured.
         """
-        total = 0.0
-        for name, weight, gain in self._gains:
-            if name not in values or math.isnan(values[name].value):
-                return -math.inf
-            total += weight * gain(values[name].value)
-        return total
+        figures = self.figures(values)
+        return {
+            name: math.nan if math.isnan(figures[name]) else gain(figures[name]) for name, gain in self._gains.items()
+        }
+
+    def score(self, values: Values) -> float:
+        """The weighted sum of the log gains: what the budget prefers; minus infinity where a figure is missing.
+
+        Costs gain by their ratio to the base, qualities by the share of the slack that their limit leaves, see
+        :mod:`.preference.gains`. With one objective it is simply its order.
+        """
+        total = sum(self.weights[name] * gain for name, gain in self.gains(values).items())
+        return -math.inf if math.isnan(total) else total
 
 
 def _is_better(figure: float, value: Measurement, direction: Direction) -> bool:
     if direction == "maximize":
         return figure > (value.value if value.high is None else value.high)
     return figure < (value.value if value.low is None else value.low)
-
-
-def _gain_of(name: str, base: Measurement | None) -> Callable[[float], float]:
-    """Log gain by the value of objective ``name``."""
-    objective = get_objective(name)
-    reference = 1.0 if base is None else base.value
-    sign = 1.0 if objective.direction == "maximize" else -1.0
-    if name.partition("@")[0].endswith("_drop"):
-        return lambda value: sign * value
-    if objective.direction == "maximize" and objective.unit == "share":
-        base_error = max(1 - reference, ERROR_FLOOR)
-        return lambda value: math.log(base_error / max(1 - value, ERROR_FLOOR))
-    floored = max(reference, 1e-12)
-    return lambda value: sign * math.log(max(value, 1e-12) / floored)

@@ -17,6 +17,7 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
+from sousvit.search.preference.alternatives import Alternative, find_alternatives, find_reason
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.search.verdict import HELD_BACK, JudgedLimit, Status, judge_limits, status_of
 
@@ -50,7 +51,7 @@ class FinalTable:
     """The rows of an answer, as a worker measured them.
 
     Attributes:
-        skipped: rows left out because building the others took as long as the search was given.
+        skipped: rows that were not made, because their time was over or there is nothing to show.
         contact_sheet: a PNG of the images that the recipe was built from, where they are synthesised.
         notes: what reading the data dropped or changed.
         images: what the rows were judged on.
@@ -106,6 +107,9 @@ class Answer:
         confirmation: what was found when it was measured again.
         images: what the rows were judged on.
         limits: every limit with its figure and whether it was shown to hold, see :mod:`.verdict`.
+        reason: why this one was chosen, in one sentence.
+        alternatives: it, the ends of the front and its knee, by the search's figures: see
+            :mod:`.preference.alternatives`.
     """
 
     feasible: bool
@@ -118,6 +122,8 @@ class Answer:
     confirmation: Confirmation | None = None
     images: str = ""
     limits: tuple[JudgedLimit, ...] = ()
+    reason: str = ""
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def row(self) -> Row | None:
@@ -142,6 +148,8 @@ class Answer:
             "confirmation": None if self.confirmation is None else self.confirmation.to_dict(),
             "images": self.images,
             "recipe": None if self.chosen is None else self.chosen.to_dict(),
+            "reason": self.reason,
+            "alternatives": [one.to_dict() for one in self.alternatives],
             "single": None if self.single is None else self.single.to_dict(),
             "violated": list(self.violated),
             "rows": [row.to_dict() for row in self.rows],
@@ -168,6 +176,8 @@ class Answer:
             None if confirmation is None else Confirmation.from_dict(confirmation),
             plain.get("images", ""),
             tuple(JudgedLimit.from_dict(limit) for limit in plain.get("limits", ())),
+            plain.get("reason", ""),
+            tuple(Alternative.from_dict(one) for one in plain.get("alternatives", ())),
         )
 
 
@@ -188,7 +198,12 @@ def judged(answer: Answer, budget: Budget) -> Answer:
 
 def choose(archive: Archive, goals: Goals) -> Answer:
     """Answer from the archive alone; what broke a limit when it was measured again is no answer."""
-    return choose_among([trial for trial in archive if not archive.is_rejected(trial, goals)], goals)
+    return choose_among(candidates(archive, goals), goals)
+
+
+def candidates(archive: Archive, goals: Goals) -> list[Trial]:
+    """The trials that an answer may come from: those that did not break a limit when they were measured again."""
+    return [trial for trial in archive if not archive.is_rejected(trial, goals)]
 
 
 def choose_among(pool: Sequence[Trial], goals: Goals) -> Answer:
@@ -202,6 +217,20 @@ def choose_among(pool: Sequence[Trial], goals: Goals) -> Answer:
     return Answer(
         False, miss, single, () if miss is None else phrases(miss, goals), notes=() if failed is None else (failed,)
     )
+
+
+def explained(answer: Answer, pool: Iterable[Trial], goals: Goals) -> Answer:
+    """The answer with the sentence that says why it was chosen from ``pool``, and with what else could have been."""
+    chosen = answer.chosen
+    if chosen is None:
+        return answer
+    trials = list(pool)
+    if not answer.feasible:
+        count = sum(trial.is_final for trial in trials)
+        reason = f"none of {count} judged in full holds every limit; it misses them least" if chosen.is_final else ""
+        return replace(answer, reason=reason)
+    held = feasible(trials, goals)
+    return replace(answer, reason=find_reason(chosen, held, goals), alternatives=find_alternatives(chosen, held, goals))
 
 
 def every_failure(pool: Sequence[Trial]) -> str | None:

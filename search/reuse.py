@@ -21,7 +21,7 @@ from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
-from sousvit.search.results import Answer, choose, choose_among, judged
+from sousvit.search.results import Answer, candidates, choose, choose_among, explained, judged
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
@@ -44,7 +44,8 @@ def answer_other_budget(folder: Path, asked: Path | Mapping[str, Any]) -> tuple[
     other = read_other(own, asked, FIXED)
     assert archive.base is not None
     require_measured([*other.optimize, *other.limits], archive.base.values)
-    return judged(choose(archive, other.goals(archive.base.values)), other), other
+    goals = other.goals(archive.base.values)
+    return judged(explained(choose(archive, goals), candidates(archive, goals), goals), other), other
 
 
 def read_other(own: Budget, asked: Path | Mapping[str, Any], fixed: Sequence[str]) -> Budget:
@@ -148,7 +149,8 @@ def _measured(
 
 
 def _answer(trials: list[Trial], base: BaseRecord, budget: Budget) -> Answer:
-    return judged(choose_among(trials, budget.goals(base.values)), budget)
+    goals = budget.goals(base.values)
+    return judged(explained(choose_among(trials, goals), trials, goals), budget)
 
 
 def _moved(trial: Trial, folder: Path, base: PlacedSubject, plan: TimingPlan, budget: Budget) -> Trial:

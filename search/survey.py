@@ -190,7 +190,7 @@ def run_survey(
     with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, f"study {budget.identity}")
         # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.
-        optimised = {**budget.optimize, "size_compressed": 1.0}
+        optimised = tuple(dict.fromkeys([*budget.optimize, "size_compressed"]))
         with make_executor(budget.model_copy(update={"limits": {}, "optimize": optimised}), folder) as executor:
             base = executor.start(archive.base)
             if archive.base is None:

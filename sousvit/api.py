@@ -38,7 +38,8 @@ def compress(
     expected_accuracy: float | None = None,
     target: str | Path | Target | Mapping[str, Any] | Sequence[Any] = "local-1-thread",
     limits: Mapping[str, float | str] | None = None,
-    optimize: Sequence[str] | Mapping[str, float] = ("latency", "size"),
+    optimize: str | Sequence[str] = ("latency", "size"),
+    prefer: str | Sequence[str] | Mapping[str, float] | None = None,
     objectives: Sequence[str | type[Objective] | Objective] = (),
     techniques: Sequence[str | type[Technique] | Technique] = (),
     space: str | Path | Mapping[str, Any] | Sequence[str] = "default",
@@ -75,7 +76,9 @@ def compress(
             search stops before its first trial.
         target: a shipped profile, a YAML file, ``sousvit.Target(...)``, or several.
         limits: by objective, or its ``_drop`` or ``_ratio`` form relative to the base: ``{"size": "2 MB"}``.
-        optimize: objectives, or a mapping to weights for the choice among equally good recipes.
+        optimize: objectives, whose front is looked for.
+        prefer: which of them the choice of the answer counts most: a name, a list, or weights such as
+            ``{"latency": 2, "size": 1}``; by default all count alike.
         objectives: of your own: classes derived from ``sousvit.Objective``.
         techniques: of your own, to be added to the space.
         space: what may be combined: a preset, a YAML file, a mapping, or names of techniques.
@@ -109,18 +112,19 @@ def compress(
         if expected_accuracy is not None:
             known = {**spec.model_dump(), "expected_accuracy": expected_accuracy}
             spec = validated(ModelSpec, known, "compress")
-        limits = dict(limits or {})
+        limits, optimized = dict(limits or {}), [optimize] if isinstance(optimize, str) else list(optimize)
         names, references = techniques_input(techniques, executor)
         values = {
             "model": spec,
             "data": data,
             "targets": target_input(target),
             "limits": limits,
-            "optimize": optimize if isinstance(optimize, str | Mapping) else list(optimize),
+            "optimize": optimized,
+            "prefer": prefer or {},
             "space": space_input(space, names),
             "search": {"trials": trials, "time": time, "seed": seed, **options},
             "plugins": {
-                "objectives": objectives_input(objectives, [*optimize, *limits], executor),
+                "objectives": objectives_input(objectives, [*optimized, *limits], executor),
                 "techniques": references,
             },
         }

@@ -64,6 +64,11 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE", help="plug-ins: file.py, file.py:Class, or a budget; repeatable"),
 ]
+OtherBudget = Annotated[Path | None, typer.Argument(metavar="BUDGET", help="another budget, if no --prefer")]
+Prefer = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="what counts: latency, or latency=2; repeatable"),
+]
 T = TypeVar("T")
 
 
@@ -261,7 +266,8 @@ def replay_command(
 @app.command("recipe")
 def recipe_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a finished or interrupted run")],
-    budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="another budget: limits, optimize")],
+    budget: OtherBudget = None,
+    prefer: Prefer = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
     strict: Strict = False,
@@ -270,13 +276,15 @@ def recipe_command(
     """Answer another budget from a run, without a new search."""
     from sousvit.runs import open_run
 
-    _give_archive_answer(open_run(_folder(runs, run)).answer(budget), out, strict, as_json)
+    found = open_run(_folder(runs, run)).answer(_other_budget(budget, prefer), prefer=_preference(prefer))
+    _give_archive_answer(found, out, strict, as_json)
 
 
 @app.command("retarget")
 def retarget_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a finished or interrupted run")],
-    budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="another budget: targets, limits, optimize")],
+    budget: OtherBudget = None,
+    prefer: Prefer = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
     strict: Strict = False,
@@ -290,7 +298,8 @@ def retarget_command(
     from sousvit.search.report.terminal import spinner
 
     with spinner("asking the devices", quiet=as_json) as progress:
-        result = open_run(_folder(runs, run)).retarget(budget, progress=progress)
+        asked = _other_budget(budget, prefer)
+        result = open_run(_folder(runs, run)).retarget(asked, prefer=_preference(prefer), progress=progress)
     _give_archive_answer(result, out, strict, as_json)
 
 
@@ -545,6 +554,26 @@ def _exit_code(status: Status, strict: bool) -> int:
     if status == "infeasible":
         return INFEASIBLE
     return NOT_SHOWN if strict and status != "holds" else 0
+
+
+def _other_budget(budget: Path | None, prefer: list[str] | None) -> Path | None:
+    if budget is None and not prefer:
+        rule = "a run is asked with another budget or preference"
+        raise UserError(rule, "neither", "give a budget YAML, or --prefer latency")
+    return budget
+
+
+def _preference(given: list[str] | None) -> dict[str, float] | None:
+    """``latency=2`` as weights; a name alone weighs 1."""
+    pairs = [entry.partition("=") for entry in given or ()]
+    return {name: _number(text) if equals else 1.0 for name, equals, text in pairs} or None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError("a weight is a number", repr(text), "write for instance --prefer latency=2") from None
 
 
 def _give_archive_answer(result: Result, out: Path | None, strict: bool, as_json: bool) -> None:

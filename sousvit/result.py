@@ -88,6 +88,30 @@ class Result:
         return None if self.answer.chosen is None else Recipe.from_dict(self.answer.chosen.recipe)
 
     @property
+    def reason(self) -> str:
+        """Why this recipe was chosen, in one sentence; "" for a run of an earlier version."""
+        return self.answer.reason
+
+    @property
+    def alternatives(self) -> pd.DataFrame:
+        """The recipe beside the fastest, smallest and most accurate that hold every limit, and the knee of the front.
+
+        Indexed by their names (``answer, fastest``); recipes that coincide have one row. Figures are the search's, in
+        the objectives' units; ``recipe`` is in plain values, as ``sousvit.Recipe.from_dict`` takes it.
+        """
+        import pandas as pd
+
+        found = self.answer.alternatives
+        quality = quality_of(self.figures)
+        usual = [quality, f"{quality}_drop", "latency", "latency_ratio", "size", "size_ratio"]
+        names = list(dict.fromkeys([*usual, *self.budget.limits, *self.budget.optimize]))
+        rows = {
+            ", ".join(one.names): {**{name: one.trial.get(name) for name in names}, "recipe": one.trial.recipe}
+            for one in found
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "recipe"])
+
+    @property
     def table(self) -> pd.DataFrame:
         """What was measured in one session, by role: base, best single technique, recipe, recipe without each part."""
         import pandas as pd
@@ -228,6 +252,7 @@ class Result:
             from sousvit.search.report.terminal import short_recipe, show
 
             figures = [f"{name} {show(self.figures[name])}" for name in self.budget.optimize if name in self.figures]
+            lines += [f"why     {self.reason}"] * bool(self.reason)
             lines += [f"recipe  {short_recipe(self.answer.chosen.recipe)}", f"        {', '.join(figures)}"]
         return "\n".join([*lines, f"run     {self.folder}"])
 
@@ -242,5 +267,8 @@ class Result:
         ]
         if self.answer.rows:
             parts.append(self.table.to_html())
+        parts.insert(1, f"<p>{html.escape(self.reason)}</p>")
+        if len(self.answer.alternatives) > 1:
+            parts.append(self.alternatives.drop(columns="recipe").to_html())
         parts += [f"<p>{html.escape(note)}</p>" for note in self.answer.notes]
         return "\n".join(parts)

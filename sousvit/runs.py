@@ -87,7 +87,8 @@ class Run:
         budget: str | Path | Mapping[str, Any] | None = None,
         *,
         limits: Mapping[str, float | str] | None = None,
-        optimize: Sequence[str] | Mapping[str, float] | None = None,
+        optimize: str | Sequence[str] | None = None,
+        prefer: str | Sequence[str] | Mapping[str, float] | None = None,
     ) -> Result:
         """The best recipe of the archive for other limits or preferences, at once.
 
@@ -97,13 +98,15 @@ class Run:
             budget: a YAML file or its values, instead of the keywords.
             limits: instead of the run's own.
             optimize: instead of the run's own.
+            prefer: instead of the run's own: a name, a list or weights of what is optimised.
 
         Raises:
             UserError: it asks for another model, data, target or space, or for what the run did not measure.
         """
         from sousvit.search.reuse import answer_other_budget
 
-        answer, other = answer_other_budget(self.folder, self._asked(budget, limits=limits, optimize=optimize))
+        asked = self._asked(budget, limits=limits, optimize=optimize, prefer=prefer)
+        answer, other = answer_other_budget(self.folder, asked)
         return self._result(answer, other)
 
     def retarget(
@@ -112,7 +115,8 @@ class Run:
         *,
         target: Any = None,
         limits: Mapping[str, float | str] | None = None,
-        optimize: Sequence[str] | Mapping[str, float] | None = None,
+        optimize: str | Sequence[str] | None = None,
+        prefer: str | Sequence[str] | Mapping[str, float] | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """The best recipe on other targets, by measuring there the artifacts that the run kept.
@@ -122,6 +126,7 @@ class Run:
             target: instead of the run's own; one or several.
             limits: instead of the run's own.
             optimize: instead of the run's own.
+            prefer: instead of the run's own: a name, a list or weights of what is optimised.
             progress: told what is measured, how many are done, and of how many.
 
         Raises:
@@ -130,7 +135,7 @@ class Run:
         from sousvit.search.reuse import retarget
 
         targets = None if target is None else target_input(target)
-        asked = self._asked(budget, targets=targets, limits=limits, optimize=optimize)
+        asked = self._asked(budget, targets=targets, limits=limits, optimize=optimize, prefer=prefer)
         answer, other = retarget(self.folder, asked, progress or (lambda what, done, total: None))
         return self._result(answer, other)
 
@@ -142,7 +147,8 @@ class Run:
         given = {name: part for name, part in parts.items() if part is not None}
         if budget is None:
             own = self.budget.model_dump(mode="json")
-            return {**{name: own[name] for name in ("limits", "optimize", "search")}, **given}
+            names = ["limits", "optimize", "search"] + ["prefer"] * ("optimize" not in given)
+            return {**{name: own[name] for name in names}, **given}
         if given:
             raise UserError("a budget holds all its parts", f"{', '.join(given)} beside it", "write it there")
         return budget if isinstance(budget, Mapping) else Path(budget)

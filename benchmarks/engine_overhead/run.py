@@ -118,7 +118,8 @@ def answered(shape: VitShape, base: BaseRecord, space: Space) -> str:
 def other_budget(share: float) -> Budget:
     """Other limits and another objective; small shares leave nothing feasible, so that the nearest miss is found."""
     limits = {"accuracy_drop": 0.2 * share, "latency_ratio": share}
-    return budget(ARCHIVED).model_copy(update={"limits": limits, "optimize": {"size": 1.0, "accuracy": share}})
+    asked = {"limits": limits, "optimize": ("size", "accuracy"), "prefer": {"size": 1.0, "accuracy": share}}
+    return budget(ARCHIVED).model_copy(update=asked)
 
 
 def seconds_for(archive: Archive, other: Budget) -> float:

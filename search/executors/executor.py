@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -95,16 +95,21 @@ class MakeTable(Request[FinalTable]):
 
     Attributes:
         single: the recipe of the best single technique.
-        leave_one_out: add the recipe without each of its techniques.
         retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
+        parts_seconds: what the rows of the recipe without each of its techniques may take together; 0 asks for none.
+        training_seconds: what the recipe's own training took; a row that must be trained anew takes about as long.
+        instead: by technique the recipe that stands for the recipe without it, where that would be something else
+            altogether; None where there is none.
     """
 
     doing = "measuring the final table"
     recipe: dict[str, Any]
     fidelity: float
     single: dict[str, Any] | None
-    leave_one_out: bool
     retrain_base: bool
+    parts_seconds: float = 0.0
+    training_seconds: float = 0.0
+    instead: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)
 
 
 def make_job(trial: Trial, limits: SearchLimits, rivals: tuple[dict[str, float], ...] = ()) -> Job:

@@ -18,7 +18,7 @@ from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.judging.subjects import BASE_RECIPE, Subjects
 from sousvit.search.results import FinalTable, Row
-from sousvit.spaces.recipe import Recipe
+from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import Role
 
 #: Rows of the final table that say what one technique bought.
@@ -40,47 +40,95 @@ def verify(subjects: Subjects, request: Verify) -> dict[str, Measurement]:
 
 
 def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
-    """The rows that are asked for; the recipe's parts may take as long to build as the search was given.
+    """The rows that are asked for; those of the recipe without a technique as far as their time goes.
 
     Raises:
         TrialError: the recipe itself cannot be built.
     """
     built: dict[str, MeasuredSubject] = {"base": subjects.base}
-    recipes, skipped = {"base": BASE_RECIPE}, []
-    begun = time.monotonic()
-    for role, recipe, fidelity in _wanted(subjects, request):
-        if role.startswith(WITHOUT) and time.monotonic() - begun > (subjects.budget.search.time or math.inf):
-            skipped.append(role)
-            continue
-        subjects.progress(f"building: {role}", 0, 0)
-        deadline = time.monotonic() + subjects.budget.search.trial_timeout
-        folder = subjects.folder / "artifacts" / role.replace(", ", "-").replace(" ", "-")
+    recipes: dict[str, Recipe] = {"base": BASE_RECIPE}
+    for role, recipe, fidelity in _wanted(request):
         try:
-            built[role] = subjects.trained(recipe, fidelity, folder, {}, deadline)
+            built[role] = _built(subjects, role, recipe, fidelity)
         except TrialError:
             if role == "recipe":
                 raise
-            continue  # a part that cannot stand alone has no row
+            continue  # what cannot stand alone has no row
         recipes[role] = recipe
+    skipped = _add_parts(subjects, request, built, recipes)
     rows = tuple(_rows(subjects, built, recipes))
     sheet = subjects.contact_sheet(Recipe.from_dict(request.recipe))
-    return FinalTable(rows, tuple(skipped), sheet, subjects.notes, subjects.final_name)
+    return FinalTable(rows, skipped, sheet, subjects.notes, subjects.final_name)
 
 
-def _wanted(subjects: Subjects, request: MakeTable) -> list[tuple[str, Recipe, float]]:
-    """Role, recipe and fidelity of the rows besides the base's."""
+def _built(
+    subjects: Subjects, role: str, recipe: Recipe, fidelity: float, deadline: float = math.inf
+) -> MeasuredSubject:
+    subjects.progress(f"building: {role}", 0, 0)
+    deadline = min(deadline, time.monotonic() + subjects.budget.search.trial_timeout)
+    folder = subjects.folder / "artifacts" / role.replace(", ", "-").replace(" ", "-")
+    return subjects.trained(recipe, fidelity, folder, {}, deadline)
+
+
+def _wanted(request: MakeTable) -> list[tuple[str, Recipe, float]]:
+    """Role, recipe and fidelity of the rows besides the base's and those without a technique."""
     chosen = Recipe.from_dict(request.recipe)
     wanted = [("recipe", chosen, request.fidelity)]
     if request.single is not None and request.single != request.recipe:
         wanted.append(("best single", Recipe.from_dict(request.single), FULL))
-    recovery = tuple(step for step in chosen.steps if step.role in (Role.REPAIR, Role.PREPARE))
+    recovery = _recovery(chosen)
     if request.retrain_base and recovery:
         wanted.append(("base, trained as long", Recipe(recovery, BASE_RECIPE.runtime), request.fidelity))
-    parts = [step.technique for step in chosen.steps if step.role is not Role.SUPPLY]
-    if request.leave_one_out and len(parts) - len(recovery) > 1:
-        rests = ((name, _rest(subjects, chosen, name)) for name in parts)
-        wanted += [(WITHOUT + name, rest, request.fidelity) for name, rest in rests if rest is not None]
     return wanted
+
+
+def _recovery(recipe: Recipe) -> tuple[Step, ...]:
+    return tuple(step for step in recipe.steps if step.role in (Role.REPAIR, Role.PREPARE))
+
+
+def _add_parts(
+    subjects: Subjects, request: MakeTable, built: dict[str, MeasuredSubject], recipes: dict[str, Recipe]
+) -> tuple[str, ...]:
+    """Build the recipe without each of its techniques, what makes it cheapest first; returns the rows not made.
+
+    A training that would not end in time is not begun; what needs none may still be made.
+    """
+    chosen, skipped = Recipe.from_dict(request.recipe), []
+    end = time.monotonic() + request.parts_seconds
+    for name, rest in _parts(subjects, chosen, request):
+        role = WITHOUT + name
+        is_new = rest is not None and name not in request.instead and rest.model_steps != chosen.model_steps
+        needed = request.training_seconds if rest is not None and is_new and rest.trains else 0.0
+        if rest is None or time.monotonic() + needed >= end:
+            skipped.append(role)
+            continue
+        try:
+            built[role] = _built(subjects, role, rest, request.fidelity, end)
+        except TrialError:
+            if time.monotonic() >= end:
+                skipped.append(role)
+            continue  # a part that cannot stand alone has no row
+        recipes[role] = rest
+    return tuple(skipped)
+
+
+def _parts(subjects: Subjects, chosen: Recipe, request: MakeTable) -> list[tuple[str, Recipe | None]]:
+    """Techniques and the recipe without them; None where the search has nothing that stands for it."""
+    names = [step.technique for step in chosen.steps if step.role is not Role.SUPPLY]
+    if not request.parts_seconds or len(names) - len(_recovery(chosen)) < 2:
+        return []
+    rests = {name: _rest(subjects, chosen, name) for name in names if name not in request.instead}
+    found = {name: rest for name, rest in rests.items() if rest is not None}
+    order = sorted(found, key=lambda name: -_worth(subjects, chosen, found[name]))
+    instead = [(name, None if plain is None else Recipe.from_dict(plain)) for name, plain in request.instead.items()]
+    return [*instead, *((name, found[name]) for name in order)]
+
+
+def _worth(subjects: Subjects, chosen: Recipe, rest: Recipe) -> float:
+    """How much a technique makes the recipe cheaper by its shape: the log of the factor of MACs times that of size."""
+    own, without = (one.reshape(subjects.shape).figures(one.bytes_per_weight) for one in (chosen, rest))
+    known = (name for name in ("macs", "size") if own.get(name) and without.get(name))
+    return sum(math.log(without[name] / own[name]) for name in known)
 
 
 def _rest(subjects: Subjects, recipe: Recipe, technique: str) -> Recipe | None:

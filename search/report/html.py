@@ -12,6 +12,7 @@ from sousvit.files import write_atomic
 from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
+from sousvit.search.preference.alternatives import ANSWER, Alternative
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 from sousvit.search.results import Answer, judged
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
@@ -63,6 +64,9 @@ def render(budget: Budget, archive: Archive, answer: Answer | None, name: str, c
         rows=[{"role": r.role, "cells": row_cells(r.values, budget), "recipe": short_recipe(r.recipe)} for r in rows],
         judged_on=(answer and answer.images) or budget.data.final_name,
         contact_sheet=contact_sheet,
+        alternative_headings=names,
+        alternatives=[] if answer is None else [_alternative(one, names) for one in answer.alternatives],
+        validation_name=budget.data.validation_name,
         parts=[] if answer is None else leave_one_out(answer),
         scatter=scatter(archive, budget).to_html(full_html=False, include_plotlyjs=True),
         cost=_cost(archive, answer),
@@ -79,7 +83,7 @@ def _facts(budget: Budget, archive: Archive) -> dict[str, str]:
         "Base": f"{budget.model.name}: {_of_base(archive.base, budget)} in ONNX Runtime fp32",
         "Target": budget.where,
         "Hard limits": ", ".join(map(str, budget.hard_limits)) or "none",
-        "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.optimize.items()),
+        "Optimise": ", ".join(f"{name} x {weight:g}" for name, weight in budget.weights.items()),
         "Machine": f"{machine.get('cpu')}, {machine.get('cores')} cores, {', '.join(machine.get('flags', []))}",
         "Versions": ", ".join(versions),
         "Started": str(archive.header.get("started", "")),
@@ -150,6 +154,15 @@ def _points(trials: Sequence[Trial], quality: str) -> dict[str, list[float]]:
     return {
         "x": [trial.get("latency_ratio") for trial in trials],
         "y": [100 * trial.get(quality) for trial in trials],
+    }
+
+
+def _alternative(one: Alternative, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "names": ", ".join(one.names),
+        "is_answer": one.names[0] == ANSWER,
+        "cells": [show(one.trial.values[name]) if name in one.trial.values else "" for name in names],
+        "recipe": short_recipe(one.trial.recipe),
     }
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -15,6 +16,7 @@ from rich.table import Table
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.preference.alternatives import ANSWER
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 from sousvit.search.verdict import JudgedLimit
@@ -62,7 +64,7 @@ class SearchView(Callback):
         self._bar.start()
         limits = ", ".join(map(str, self._budget.hard_limits)) or "none"
         self.on_message(f"run {self._folder}; target {self._budget.where}")
-        self.on_message(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}")
+        self.on_message(f"limits: {limits}; optimise {', '.join(self._budget.optimize)}{_preferred(self._budget)}")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -119,6 +121,12 @@ def _result(record: Trial, budget: Budget) -> str:
     return f"{mark}{rung}: " + " ".join(f"{name} {show(record.values[name])}" for name in names)
 
 
+def _preferred(budget: Budget) -> str:
+    """``; prefer latency x 2, size x 1``, or nothing."""
+    weights = ", ".join(f"{name} x {weight:g}" for name, weight in budget.prefer.items())
+    return f"; prefer {weights}" if weights else ""
+
+
 #: The parameters of a step that matter, where it has them.
 TELLING = ("method", "patch", "keep", "drop", "ratio", "epochs", "bits", "hint")
 
@@ -148,6 +156,7 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
         return
     out.print(answer_table(answer, budget))
     _print_verdict(out, answer)
+    _print_choice(out, answer, budget)
     _print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
     out.print(f"recipe   {folder / name}", highlight=False)
@@ -163,6 +172,33 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
         if saved:
             gated = f"{cost['gated']:.0f} trials were never trained or judged"
             out.print(f"gates    {gated}: about {saved:.1f} min saved", highlight=False)
+
+
+def alternatives_table(answer: Answer, budget: Budget) -> Table:
+    """The answer and what else could have been chosen, by the search's figures; readable at 80 columns."""
+    title = f"what could have been chosen, on {budget.data.validation_name}"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    trials = [one.trial for one in answer.alternatives]
+    quality = quality_of(trials[0].values)
+    asked = dict.fromkeys([quality, "latency", "size", *budget.optimize])
+    names = [name for name in asked if any(name in trial.values for trial in trials)]
+    table.add_column("", max_width=14)
+    for name in names:
+        unit = get_objective(name).unit
+        table.add_column(f"{name}\n{'%' if unit == 'share' else unit}", justify="right", no_wrap=True)
+    table.add_column("recipe", overflow="fold", min_width=16)
+    for one in answer.alternatives:
+        cells = [_plain_figure(name, one.trial) for name in names]
+        style = "bold" if one.names[0] == ANSWER else ""
+        table.add_row(", ".join(one.names), *cells, short_recipe(one.trial.recipe), style=style)
+    return table
+
+
+def _plain_figure(name: str, trial: Trial) -> str:
+    if name not in trial.values:
+        return "-"
+    value = trial.values[name].value
+    return f"{100 * value:.2f}" if get_objective(name).unit == "share" else f"{value:.4g}"
 
 
 def answer_table(answer: Answer, budget: Budget) -> Table:
@@ -254,6 +290,14 @@ def _print_verdict(out: Console, answer: Answer) -> None:
     print_limits(out, answer.limits)
 
 
+def _print_choice(out: Console, answer: Answer, budget: Budget) -> None:
+    """Why this one, and the others where there are any."""
+    if answer.reason:
+        out.print(f"why      {answer.reason}", highlight=False, markup=False)
+    if len(answer.alternatives) > 1:
+        out.print(alternatives_table(answer, budget))
+
+
 def print_limits(out: Console, limits: Sequence[JudgedLimit]) -> None:
     """A line a limit: its figure, on which images, the bound, and whether it was shown to hold."""
     for limit in limits:
@@ -287,6 +331,7 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
             table.add_row(role, *figures, short_recipe(trial.recipe))
     out.print(table)
     _print_verdict(out, answer)
+    _print_choice(out, answer, budget)
     _print_notes(out, answer.notes)
 
 

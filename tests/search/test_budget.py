@@ -27,19 +27,45 @@ def budget(**changes):
 def test_a_good_budget_is_typed_and_its_paths_absolute():
     made = budget()
     assert made.data.train == "/somewhere/train.parquet"
-    assert made.optimize == {"latency": 1.0, "size": 1.0}
+    assert made.optimize == ("latency", "size") and made.weights == {"latency": 1.0, "size": 1.0}
     assert [str(limit) for limit in made.hard_limits] == ["accuracy_drop <= 0.01", "latency <= 2 ms", "size <= 1.5 MB"]
     assert made.target.runtimes == ("onnxruntime",)
 
 
 def test_budgets_round_trip_through_yaml(tmp_path):
     made = budget(
-        optimize={"eer": 2.0}, targets=["local-1-thread"], space={"techniques": {"prune_mlp": {"keep": [0.5, 1.0]}}}
+        optimize=["eer", "size"],
+        prefer={"eer": 2.0},
+        targets=["local-1-thread"],
+        space={"techniques": {"prune_mlp": {"keep": [0.5, 1.0]}}},
     )
     path = tmp_path / "budget.yaml"
     path.write_text(yaml.safe_dump(made.model_dump(mode="json")))
     assert Budget.read(path) == made
     assert Budget.read(path).identity == made.identity
+
+
+@pytest.mark.parametrize(
+    ("prefer", "weights"),
+    [
+        ("latency", {"latency": 1.0, "size": 0.1}),
+        (["size"], {"latency": 0.1, "size": 1.0}),
+        (["size", "latency"], {"latency": 1.0, "size": 1.0}),
+        ({"latency": 2, "size": 1}, {"latency": 2.0, "size": 1.0}),
+        ({"latency": 3}, {"latency": 3.0, "size": pytest.approx(0.3)}),
+        (None, {"latency": 1.0, "size": 1.0}),
+    ],
+)
+def test_what_is_preferred_weighs_more_and_the_rest_a_tenth(prefer, weights):
+    made = budget(prefer=prefer)
+    assert made.weights == weights and list(made.weights) == ["latency", "size"]
+    assert made.goals().weights == weights
+
+
+def test_weights_as_earlier_versions_wrote_them_are_the_same_search():
+    old, new = budget(optimize={"latency": 2, "size": 1}), budget(prefer={"latency": 2, "size": 1})
+    assert old == new and old.identity == new.identity != budget().identity
+    assert budget(optimize={"latency": 1.0, "size": 1.0}) == budget()
 
 
 def test_more_trials_or_time_is_the_same_search():
@@ -87,6 +113,14 @@ def test_violations_are_signed_and_relative():
         ({"optimize": []}, "at least one objective"),
         ({"optimize": ["latency", "latency"]}, "names an objective once"),
         ({"optimize": {"latency": -1}}, "positive number"),
+        ({"optimize": {"latency": 2}, "prefer": "latency"}, "weights stand in prefer"),
+        ({"optimize": [3]}, "optimize lists names"),
+        ({"prefer": "accuracy"}, "prefer names what is optimised; received accuracy; add it to optimize"),
+        ({"prefer": ["latency", "latency"]}, "prefer lists names, each once"),
+        ({"prefer": 2}, "prefer is a name, a list or weights"),
+        ({"prefer": {"latency": 0}}, "a weight of prefer is a positive number; received latency: 0"),
+        ({"prefer": {"latency": "much"}}, "a weight of prefer is a positive number"),
+        ({"prefer": {"latency": True}}, "a weight of prefer is a positive number"),
         ({"optimize": ["speed"]}, "objective must be a known name"),
         ({"targets": ["local-1-thread", "local-1-thread"]}, "different names"),
         ({"targets": ["local/openvino", {"name": "other", "runtime": "onnxruntime"}]}, "share a runtime"),

@@ -54,7 +54,9 @@ SHORT = {"model": "base.safetensors", "data": "none", "optimize": "latency"}
         {"targets": ["local-1-thread", {"runtime": ["openvino"]}]},
         {"search": {"time": "1h30m", "measure_time": 0.5}},
         {"limits": {"size": "2 MB", "latency_ratio": 0.5}},
-        {"optimize": {"latency": 2, "size": 1}},
+        {"optimize": ["latency", "size"], "prefer": {"latency": 2, "size": 1}},
+        {"prefer": "latency"},
+        {"prefer": ["latency"]},
         {"model": {"name": "vit", "preprocess": {"size": 224, "resize_size": [256, 256]}}},
     ],
 )

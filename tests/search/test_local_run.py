@@ -194,16 +194,49 @@ def test_an_elastic_base_is_prepared_once_and_its_cuts_are_read(tiny_project, tm
     assert json.loads(result.stdout)["figures"]["test_top1"][0] == pytest.approx(row["accuracy"][0], abs=0.02)
 
 
-def test_parts_of_the_recipe_take_no_longer_than_the_search_was_given(tiny_project, tmp_path):
-    budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search={**SEARCH, "time": 0.001})
-    recipe = Recipe((Step.make("prune_depth", drop=1), Step.make("int8_dynamic")))
-    asked = MakeTable(recipe.to_dict(), 1.0, single=None, leave_one_out=True, retrain_base=False)
+STEPS = (Step.make("prune_depth", drop=1), Step.make("distill", epochs=1), Step.make("int8_dynamic"))
+PLAIN = Recipe(STEPS).to_dict()
+SINGLE = Recipe(STEPS[:1]).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "skipped"),
+    [
+        ({}, [], []),
+        ({"parts_seconds": 600.0}, ["int8_dynamic", "prune_depth", "distill"], []),
+        ({"parts_seconds": 1e-9}, [], ["int8_dynamic", "prune_depth", "distill"]),
+        # Without the pruning int8 alone is left, which trains nothing.
+        ({"parts_seconds": 600.0, "training_seconds": 1e6}, ["int8_dynamic", "prune_depth", "distill"], []),
+        ({"parts_seconds": 600.0, "instead": {"prune_depth": SINGLE}}, ["prune_depth", "int8_dynamic", "distill"], []),
+        ({"parts_seconds": 600.0, "instead": {"prune_depth": None}}, ["int8_dynamic", "distill"], ["prune_depth"]),
+    ],
+)
+def test_parts_of_the_recipe_are_made_by_their_worth_as_far_as_their_time_goes(
+    asked, made, skipped, tiny_project, tmp_path
+):
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
+    request = MakeTable(PLAIN, 1.0, single=None, retrain_base=False, **asked)
     (tmp_path / "run").mkdir()
     with inline_executor(Budget.read(budget), tmp_path / "run") as executor:
         executor.start(None)
-        table = executor.call(asked)
-    assert [row.role for row in table.rows] == ["base", "recipe"]
-    assert table.skipped == ("without prune_depth", "without int8_dynamic")
+        table = executor.call(request)
+    assert [row.role for row in table.rows] == ["base", "recipe", *(f"without {name}" for name in made)]
+    assert table.skipped == tuple(f"without {name}" for name in skipped)
+    rows = {row.role: row.recipe for row in table.rows}
+    if asked.get("instead", {}).get("prune_depth"):
+        assert rows["without prune_depth"] == SINGLE, "the row is what stands for it"
+
+
+def test_a_part_that_must_be_trained_is_not_begun_where_it_would_not_end_in_time(tiny_project, tmp_path):
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
+    pruned_twice = Recipe((STEPS[0], Step.make("prune_mlp", keep=0.5), *STEPS[1:])).to_dict()
+    request = MakeTable(pruned_twice, 1.0, None, False, parts_seconds=600.0, training_seconds=1e6)
+    (tmp_path / "run").mkdir()
+    with inline_executor(Budget.read(budget), tmp_path / "run") as executor:
+        executor.start(None)
+        table = executor.call(request)
+    assert set(table.skipped) == {"without prune_depth", "without prune_mlp"}
+    assert [row.role for row in table.rows] == ["base", "recipe", "without int8_dynamic", "without distill"]
 
 
 def test_the_answer_needs_neither_torch_nor_optuna(finished):

@@ -16,11 +16,12 @@ from sousvit.objectives.subject import measure
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import JobResult, MakeTable, Verify
-from sousvit.search.final import _notes_on_data, final_answer
+from sousvit.search.final import _instead, _notes_on_data, final_answer
 from sousvit.search.report.terminal import console, print_answer
 from sousvit.search.results import FinalTable, Row, choose
 from sousvit.search.run import check_measured, claim_run
-from sousvit.search.trial import BaseRecord
+from sousvit.search.trial import BaseRecord, Trial
+from sousvit.spaces.recipe import Recipe, Step
 from sousvit.specs import DataSpec
 
 #: A small base's figures.
@@ -65,8 +66,42 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
     assert answer.feasible and not run.archive.rejected
     assert [row.role for row in answer.rows] == ["base", "recipe", "best single"]
     assert any("the machine was busy while recipe was timed" in note for note in answer.notes)
-    assert any("left out: without tome" in note for note in answer.notes)
+    assert any("a quarter of the time that the search took; not made: without tome" in note for note in answer.notes)
     assert "3 boxes dropped in train" in answer.notes, "what reading the data changed"
+
+
+def test_the_parts_get_a_quarter_of_the_time_that_the_search_took(simulated):
+    asked = []
+
+    def table(request):
+        asked.append(request)
+        return FinalTable(())
+
+    for leave_one_out in (True, False):
+        run = simulated(str(leave_one_out), search={"leave_one_out": leave_one_out})
+        run.engine.run()
+        run.executor._answers.update({Verify: holds, MakeTable: table})
+        answer = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
+        spent = run.archive.spent_seconds
+        assert asked[-1].parts_seconds == pytest.approx(spent / 4 if leave_one_out else 0.0) and spent > 0
+        same = [trial for trial in run.archive if trial.model_key == answer.chosen.model_key]
+        assert asked[-1].training_seconds == max(trial.seconds.get("recover", 0.0) for trial in same)
+        assert asked[-1].instead == {} and answer.reason and answer.alternatives[0].trial == answer.chosen
+
+
+def test_without_its_student_an_answer_is_the_best_of_the_search_that_has_none(simulated):
+    run = simulated()
+    run.engine.run()
+    goals = run.engine.goals
+    best_known = choose(run.archive, goals).chosen
+    steps = (Step.make("student", model="vit_192x4"), Step.make("distill"))
+    values = {**best_known.values, "latency": Measurement(0.01), "size": Measurement(0.01)}
+    pending = Trial.pending(Recipe(steps), 1.0, 0)
+    student = replace(pending, status="complete", values=values)
+    pool = [*run.archive, student]
+    assert _instead(student, pool, goals) == {"student": best_known.recipe}
+    assert _instead(student, [student], goals) == {"student": None}
+    assert _instead(best_known, pool, goals) == {}
 
 
 def test_a_second_answer_says_that_the_test_split_was_read(simulated):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sousvit.errors import UserError
+from sousvit.runs import open_run as open_run_of_a_user
 from sousvit.search.archive import Archive, open_run
 from sousvit.search.budget import open_space
 from sousvit.search.callbacks import Callback
@@ -77,3 +79,32 @@ def test_it_is_taken_up_again_and_its_old_study_stays_as_it_was(run):
     assert len(archive) == 14 and list(archive.trials)[: len(known)] == list(known.trials)
     assert min(trial.number for trial in archive.records[len(known) :] if trial.number is not None) > max(told)
     assert (run / "study.db").read_bytes() == study and (run / "study.journal").stat().st_size > 0
+
+
+def test_another_preference_needs_no_new_search(run):
+    asked = open_run_of_a_user(run)
+    small, fast = asked.answer(prefer="size"), asked.answer(prefer={"latency": 1})
+    assert set(small.alternatives.index) and small.alternatives.index[0].startswith("answer")
+    assert small.answer.chosen.get("size") <= fast.answer.chosen.get("size")
+    assert fast.answer.chosen.get("latency") <= small.answer.chosen.get("latency")
+    assert small.reason and small.reason in str(small)
+    with pytest.raises(UserError, match="prefer names what is optimised; received macs"):
+        asked.answer(prefer="macs")
+    with pytest.raises(UserError, match="a budget holds all its parts; received prefer beside it"):
+        asked.answer({"optimize": ["size"]}, prefer="size")
+    page = write_report(run, None).read_text()
+    assert "Why this one" not in page, "the stored answer is of an earlier version"
+    (run / "answer.json").write_text(json.dumps(small.answer.to_dict()))
+    page = write_report(run, None).read_text()
+    assert "Why this one" in page
+
+
+def test_the_command_takes_a_preference_instead_of_a_budget(run, run_sousvit):
+    def ask(*options):
+        return run_sousvit("recipe", run.name, *options, "--runs", str(run.parent), "--json", cwd=run.parent)
+
+    found = ask("--prefer", "size=2", "--prefer", "latency")
+    assert found.returncode in (0, 3), found.stderr
+    assert json.loads(found.stdout)["reason"]
+    assert "a run is asked with another budget or preference; received neither" in ask().stderr
+    assert "a weight is a number; received 'much'" in ask("--prefer", "size=much").stderr

@@ -94,6 +94,7 @@ def asked(tiny_project):
         "target": "local-1-thread",
         "limits": {"accuracy_drop": 0.4, "size_ratio": 0.9},
         "optimize": ["size", "block_count"],
+        "prefer": "size",
         "objectives": [BlockCount],
         "space": SPACE,
         "trials": 4,
@@ -125,6 +126,18 @@ def test_a_result_says_what_holds_on_which_images(finished):
     assert (result.status == "holds") == bool(limits["holds"].all())
     with pytest.raises(UserError, match="did you mean 'latency'"):
         result["latencyy"]
+
+
+def test_a_result_says_why_it_was_chosen_and_what_else_could_have_been(finished):
+    result, _ = finished
+    assert result.budget.weights == {"size": 1.0, "block_count": 0.1}
+    assert result.reason and result.reason in str(result) and result.reason in result._repr_html_()
+    beside = result.alternatives
+    assert beside.index[0].startswith("answer") and beside.iloc[0]["size"] == result.answer.chosen.get("size")
+    assert sousvit.Recipe.from_dict(beside.iloc[0]["recipe"]) == result.recipe
+    words = ", ".join(beside.index).split(", ")
+    assert {"fastest", "smallest", "most accurate", "lowest block_count"} <= set(words)
+    assert len(words) == len(set(words))
 
 
 def test_a_result_shows_itself_in_a_terminal_and_in_a_notebook(finished):
@@ -235,8 +248,10 @@ def test_a_run_answers_other_limits_at_once(finished):
 
 def test_a_run_is_asked_for_another_target(finished):
     result, _ = finished
-    moved = sousvit.open_run(result.folder).retarget(target={"batch": 2, "runtime": "onnxruntime"}, limits={})
+    asked = {"target": {"batch": 2, "runtime": "onnxruntime"}, "limits": {}, "prefer": {"block_count": 3}}
+    moved = sousvit.open_run(result.folder).retarget(**asked)
     assert moved.budget.target.batch == 2 and moved["latency"].value > 0
+    assert moved.budget.prefer == {"block_count": 3.0} and moved.reason
 
 
 def test_artifacts_are_measured_beside_a_baseline(finished, measures_quickly):
@@ -324,7 +339,12 @@ def test_a_module_that_nobody_can_make_again_stays_in_this_process(tiny_project,
             return self.head(self.second(self.first(images).relu()).relu().mean((2, 3)))
 
     values = {**asked, "model": Scaled(), "space": ["low_rank", "int8_dynamic"], "trials": 1, "objectives": []}
-    values |= {"optimize": ["size"], "limits": {"accuracy_drop": 0.9}, "expected_accuracy": 0.3}  # it knows nothing
+    values |= {
+        "optimize": "size",
+        "prefer": None,
+        "limits": {"accuracy_drop": 0.9},
+        "expected_accuracy": 0.3,
+    }  # it knows nothing
     with pytest.raises(UserError, match=r"says how images reach it; received .*Scaled without input_size, mean, std"):
         sousvit.compress(**values, run=tmp_path / "r")
     values["model"].pretrained_cfg = {"input_size": (1, 16, 16), "mean": (0.5,), "std": (0.27,)}
@@ -342,7 +362,8 @@ def test_a_module_that_nobody_can_make_again_stays_in_this_process(tiny_project,
         ({"executor": "moon"}, "executor must be a known name"),
         ({"trails": 3}, "argument of compress must be a known name; received 'trails'; did you mean 'trials'"),
         ({"limits": {"latency": "soon"}}, "a limit is a number"),
-        ({"optimize": ["latencyy"]}, "objective must be a known name"),
+        ({"prefer": "latency"}, "prefer names what is optimised; received latency; add it to optimize"),
+        ({"optimize": ["latencyy"], "prefer": None}, "objective must be a known name"),
         ({"target": "moon"}, "target must be a known name"),
         ({"model": 3}, "a model is a module, or names one"),
         ({"model": "vit_tinny_patch16_224"}, "timm model must be a known name"),

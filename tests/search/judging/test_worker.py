@@ -12,7 +12,7 @@ from sousvit.search.results import FinalTable
 from sousvit.search.trial import BaseRecord
 
 JOB = Job("a", {}, 1.0, 0, 60.0)
-TABLE = MakeTable({}, 1.0, single=None, leave_one_out=False, retrain_base=False)
+TABLE = MakeTable({}, 1.0, single=None, retrain_base=False)
 
 
 class Recorder:

@@ -9,12 +9,14 @@ from rich.console import Console
 
 from sousvit.objectives.objective import OBJECTIVES, Measurement, Objective, Stage
 from sousvit.search.callbacks import Counts
+from sousvit.search.preference.alternatives import Alternative
 from sousvit.search.report.terminal import (
     SearchView,
     answer_table,
     console,
     headings,
     print_applied,
+    print_archive_answer,
     print_limits,
     row_cells,
     trial_line,
@@ -93,6 +95,34 @@ def test_the_final_table_shows_what_a_budget_asks_beyond_the_usual_a_users_own_o
 def test_the_final_table_names_nothing_twice(simulated):
     budget = simulated(limits={"accuracy_drop": 0.1, "size": 4}, optimize=["latency", "size", "accuracy"]).budget
     assert len(headings(budget, [Row("base", RECIPE, USUAL)])) == len(row_cells(USUAL, budget)) == 9
+
+
+LONG = {
+    "steps": [
+        {"technique": "student", "model": "convnet_24x2"},
+        {"technique": "prune_mlp", "keep": 0.5},
+        {"technique": "distill", "epochs": 40},
+        {"technique": "static_int8"},
+    ],
+    "runtime": "onnxruntime",
+}
+
+
+def test_what_else_could_have_been_chosen_is_readable_at_80_columns(simulated):
+    budget = simulated(limits={}, optimize=["latency", "size", "energy"]).budget
+    values = {**USUAL, "energy": Measurement(123.456)}
+    names = ("answer", "most accurate"), ("fastest", "lowest energy"), ("smallest", "knee")
+    trials = [Trial(f"key {place}", LONG, 1.0, 0, "complete", values) for place in range(3)]
+    found = tuple(Alternative(one, trial) for one, trial in zip(names, trials, strict=True))
+    answer = Answer(True, trials[0], None, alternatives=found, reason="it is the most accurate of 3")
+    for width in (80, 160):
+        out = Console(file=io.StringIO(), width=width, soft_wrap=True)
+        print_archive_answer(out, answer, budget)
+        lines = out.file.getvalue().split("could have been chosen")[1].splitlines()
+        assert max(map(len, lines)) <= width
+        text = " ".join(" ".join(lines).split())
+        assert all(figure in text for figure in ("80.00", "0.5", "123.5", "energy", "student"))
+        assert "why      it is the most accurate of 3" in out.file.getvalue()
 
 
 @pytest.mark.parametrize(("verdict", "colour"), [("holds", "32"), ("not shown", "33"), ("broken", "31")])
