@@ -42,7 +42,7 @@ class CompressedSize(Objective):
 
 
 class Params(Objective):
-    """Parameters in millions."""
+    """Parameters in millions; branches that are folded before export count as what they become."""
 
     name: ClassVar[str] = "params"
     unit: ClassVar[str] = "M"
@@ -51,7 +51,9 @@ class Params(Objective):
     summary: ClassVar[str] = "parameters"
 
     def measure(self, subject: Subject) -> Measurement:
-        return Measurement(sum(parameter.numel() for parameter in subject.model.parameters()) / 1e6)
+        from sousvit.spaces.layers.merging import merged
+
+        return Measurement(sum(parameter.numel() for parameter in merged(subject.model).parameters()) / 1e6)
 
 
 class Macs(Objective):
@@ -64,6 +66,7 @@ class Macs(Objective):
     summary: ClassVar[str] = "multiply-accumulates of one image"
 
     def measure(self, subject: Subject) -> Measurement:
+        from sousvit.spaces.layers.merging import merged
         from sousvit.spaces.module_shape import macs_of
 
-        return Measurement(macs_of(subject.model, subject.input_shape[1:]) / 1e6)
+        return Measurement(macs_of(merged(subject.model), subject.input_shape[1:]) / 1e6)

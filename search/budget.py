@@ -21,6 +21,7 @@ from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
 from sousvit.search.plugins import load_plugins
 from sousvit.search.proposers.proposer import PROPOSERS
+from sousvit.spaces.sources import located
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task
 
@@ -344,6 +345,7 @@ def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", d
     space = budget.space
     if isinstance(space, str) and space.endswith((".yaml", ".yml")):
         space = read_yaml(folder / space)
+    space = located(space, folder) if isinstance(space, dict) else space
     data = resolve_data(budget.data, data_root or folder)
     resolved = {"model": budget.model.resolved(folder), "data": data, "space": space}
     budget = budget.model_copy(update=resolved)

@@ -4,7 +4,6 @@ them, the space counted, and what a trial will cost on this machine.
 
 from __future__ import annotations
 
-import copy
 import sys
 import tempfile
 import time
@@ -23,11 +22,6 @@ from sousvit.search.trial import encode
 from sousvit.spaces.shape import read_shape
 from sousvit.spaces.space import read_space
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
-from sousvit.spaces.training.loop import fit
-from sousvit.spaces.training.plan import TrainingPlan
-
-#: Training steps that are timed, after a first one.
-STEPS, BATCH = 3, 64
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,7 @@ def check(budget: Budget, sheet: Path, progress: Progress) -> Checked:
             trial_seconds = time.monotonic() - begun
             check_measured(budget, base)
             space, left_out = open_space(budget, read_shape(base.shape))
-            progress("timing a training step", 0, 0)
-            epoch_seconds = _epoch_seconds(subjects) if space.trains else None
+            epoch_seconds = subjects.epoch_seconds() if space.trains else None
             splits, model = subjects.splits, subjects.model
             images = {"train": len(splits.train), "validation": len(splits.validation)}
             if splits.held_back is not None:
@@ -105,17 +98,6 @@ def check(budget: Budget, sheet: Path, progress: Progress) -> Checked:
             )  # fmt: skip
         finally:
             subjects.close()
-
-
-def _epoch_seconds(subjects: Subjects) -> float:
-    """Seconds of an epoch of the base, from a few steps."""
-    model, data = copy.deepcopy(subjects.model.module), subjects.splits.train
-    batch = max(1, min(BATCH, len(data) // (STEPS + 1)))
-    plan = TrainingPlan(epochs=1, batch_size=batch, augmentation="none")
-    ended: list[float] = []
-    few = data.head(batch * (STEPS + 1))
-    fit(model, few, subjects.model.normalise, plan, progress=lambda *_: ended.append(time.monotonic()))
-    return (ended[-1] - ended[0]) / max(1, len(ended) - 1) / batch * len(data)
 
 
 def _peak_memory_mb() -> float:

@@ -10,10 +10,12 @@ archive first and to the proposer second. A recovered model's other deployments 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from sousvit.errors import UserError
@@ -29,7 +31,7 @@ from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
-from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
+from sousvit.search.proposers.starters import hybrid_recipes, single_recipes, student_recipes
 from sousvit.search.results import every_failure
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
@@ -45,6 +47,8 @@ DUPLICATES_BEFORE_END = 60
 RETRIES = 1
 #: Recipes that wait for weights in training; while so many do, and more than jobs run, no other is asked.
 MOST_HELD = 8
+#: Share of a search's time that the full training of one starter should take at most.
+TRAINING_SHARE = 1 / 10
 #: One trial in this many may be a further setting of a single technique.
 LATER_PERIOD = 4
 
@@ -319,8 +323,8 @@ class Engine:
         """
         if "starters" in self._without:
             return
-        space, trials = self._proposals.space, self._budget.search.trials
-        deploys, singles, more = single_recipes(space, self._shape)
+        space, trials, longest = self._proposals.space, self._budget.search.trials, self._longest_training()
+        deploys, singles, more = single_recipes(space, self._shape, longest)
         # A third of a small budget at most: the search itself must have its share.
         singles = [*deploys, *singles][: trials // 3]
         self._later.extend(more[: max(0, trials // 3 - len(singles))])
@@ -328,9 +332,15 @@ class Engine:
             return  # resumed: what was not asked for yet still waits
         # Known ones are replayed, so that the proposer learns them.
         earlier = [("earlier", trial.parsed) for trial in self._archive.front(self.goals)]
-        hybrids = [("starter", recipe) for recipe in hybrid_recipes(space, self._shape)]
+        ladders = student_recipes(space, self._shape, longest), hybrid_recipes(space, self._shape, longest)
+        hybrids = [("starter", recipe) for rung in zip_longest(*ladders) for recipe in rung if recipe is not None]
         known = [("single", recipe) for recipe in singles]
         self._proposals.enqueue([*earlier, *known[: len(deploys)], *hybrids, *known[len(deploys) :]])
+
+    def _longest_training(self) -> float:
+        """Epochs of the base that the training of a starter should cost at most."""
+        time_limit, epoch = self._budget.search.time, self._base.epoch_seconds
+        return math.inf if time_limit is None or not epoch else time_limit * TRAINING_SHARE / epoch
 
     def _enqueue_later(self) -> None:
         """Ask next for a further setting of a single technique, where it is its turn."""

@@ -18,6 +18,7 @@ from sousvit.errors import UserError
 from sousvit.files import files_hash, write_atomic
 from sousvit.models.checkpoints.hub import PREFIXES, cached_folder
 from sousvit.search.budget import Budget
+from sousvit.spaces.sources import checkpoints
 from sousvit.specs import NO_DATA, DataSpec, paths_of
 
 #: In the run folder: what each input was.
@@ -87,6 +88,8 @@ def _inputs(budget: Budget) -> Iterator[tuple[str, list[Path]]]:
     data = budget.data
     if budget.model.checkpoint is not None:
         yield from _there("model.checkpoint", _of_checkpoint(budget.model.checkpoint))
+    for key, sources in checkpoints(budget.space).items():
+        yield from _there(key, [place for source in sources for place in _of_checkpoint(source)])
     for part in ("train", "test", "validation"):
         yield from _there(
             f"data.{part}", [near for path in _paths(getattr(data, part)) for near in _beside(path, data)]

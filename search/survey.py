@@ -43,9 +43,11 @@ COMBINATIONS = {
     "patches + int8": ("patch_size", "int8_dynamic"),
     "mlp + static int8": ("prune_mlp", "static_int8"),
     "mlp + QAT": ("prune_mlp", "qat"),
-    "student + int8": ("student", "int8_dynamic"),
+    "student + int8": ("student", "ptq_int8"),
 }
 
+#: Parameters that say how long a recovery lasts.
+DURATIONS = ("passes", "epochs")
 
 #: The technique or combination that a recipe stands for, and the recipe.
 Named = tuple[str, Recipe]
@@ -108,8 +110,8 @@ def variants(option: Option, shape: ModelShape) -> list[Step]:
         return []
     middle = steps[0].config.model_dump(mode="json")
     for name, values in option.values.items():
-        others = [Step.make(option.technique, **{**middle, name: value}) for value in values if value != middle[name]]
-        is_scale = name == "epochs" or any(option.handler.is_identity(step.config, shape) for step in others)
+        others = [option.step({**middle, name: value}) for value in values if value != middle[name]]
+        is_scale = name in DURATIONS or any(option.handler.is_identity(step.config, shape) for step in others)
         steps += [step for step in others if not is_scale or isinstance(getattr(step.config, name), str)]
     return [step for step in dict.fromkeys(steps) if not option.handler.is_identity(step.config, shape)]
 
@@ -127,9 +129,9 @@ def _recoveries(space: Space, shape: ModelShape) -> Iterator[Named]:
         if handler.role is Role.REPAIR and option.technique == usual[0].technique:
             given = usual[0].config.model_dump(mode="json")
             for name, values in option.values.items():
-                for value in values if name != "epochs" else ():
+                for value in values if name not in DURATIONS else ():
                     with suppress(UserError):  # shares of the loss beyond 1
-                        step = Step.make(option.technique, **{**given, name: value})
+                        step = option.step({**given, name: value})
                         yield f"recovery, {name} {value}", Recipe((carrier, step), runtime)
         elif not handler.role.compresses and not handler.role.trains:
             for step in option.samples(shape)[:1]:

@@ -76,8 +76,12 @@ class Trial:
         return cls(trial_key(plain, fidelity, seed), plain, fidelity, seed, "pending", origin=origin)
 
     def promoted(self, fidelity: float) -> Trial:
-        """The pending trial of the same recipe at a higher fidelity."""
-        return Trial.pending(self.parsed, fidelity, self.seed, "promoted")
+        """The pending trial of the same recipe at a higher fidelity.
+
+        As it stands in the archive: one of an earlier version may lack parameters that have come since.
+        """
+        key = trial_key(self.recipe, fidelity, self.seed)
+        return Trial(key, self.recipe, fidelity, self.seed, "pending", origin="promoted")
 
     @cached_property
     def parsed(self) -> Recipe:
@@ -152,7 +156,7 @@ class BaseRecord:
     the exported predictions; ``fingerprint`` is of its weights and of the data that the search sees; ``timings`` are
     the plain forms of its :class:`sousvit.objectives.timing.Timing` by target. ``machine`` are the facts of the first
     target's device, with those of all by target under ``devices``. ``num_unseen`` is how many validation images no
-    trial is judged on.
+    trial is judged on. ``epoch_seconds`` is what a training epoch of the base takes here, 0 where nobody asked.
     """
 
     values: dict[str, Measurement]
@@ -162,6 +166,7 @@ class BaseRecord:
     fingerprint: str = ""
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_unseen: int = 0
+    epoch_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -173,6 +178,7 @@ class BaseRecord:
             "fingerprint": self.fingerprint,
             "timings": self.timings,
             "num_unseen": self.num_unseen,
+            "epoch_seconds": self.epoch_seconds,
         }
 
     @classmethod

@@ -12,6 +12,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from sousvit.files import content_hash
 from sousvit.models.load import LoadedModel
 from sousvit.spaces.calibration.stream import check_deadline
 from sousvit.spaces.context import Context
+from sousvit.spaces.module_shape import macs_of
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import ModelTechnique, Role, Stage
 from sousvit.spaces.techniques.elastic.elastic import order
@@ -111,13 +113,18 @@ class ModelBuilder:
 
         At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
         """
-        context = replace(self.context_of(recipe), fidelity=fidelity, deadline=deadline, seconds=seconds, decisions={})
+        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions={})
+        context = replace(context, fidelity=fidelity, deadline=deadline, seconds=seconds)
         changing = (step for step in recipe.model_steps if step.role is not Role.SUPPLY)
         steps = tuple(step for step in changing if fidelity > 0 or step.role is not Role.REPAIR)
         done, model = self._longest_beginning(steps, context)
         if done == 0 and self._cache is not None and steps and steps[0].role is Role.PREPARE:
             done, model = self._prepared(self._cache, steps, context)
         return self._carried_on(model, steps, done, context)
+
+    @cached_property
+    def _base_macs(self) -> int:
+        return macs_of(self._base.module, (self._base.channels, *self._base.size))
 
     def _prepared(self, cache: TensorCache, steps: Sequence[Step], context: Context) -> tuple[int, nn.Module]:
         """Like :meth:`_longest_beginning`, but a missing prepared base, which recipes share, is made by one process."""

@@ -24,7 +24,8 @@ from sousvit.spaces.builder import apply_steps
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
-from sousvit.spaces.module_shape import macs_of, vit_shape
+from sousvit.spaces.layers.merging import merged
+from sousvit.spaces.module_shape import macs_of, shape_of, vit_shape
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import Option
@@ -135,12 +136,13 @@ def check_model_technique(technique: Technique, make: Callable[[], nn.Module], c
     bare = technique.apply(make(), step.config, Context(context.normalise, decisions=context.decisions))
     for one, data in ((changed, "with"), (bare, "without")):
         assert not one.training, f"{step}: the model must be in eval mode ({data} data)"
-        found = vit_shape(one)
+        name = getattr(expected, "name", "")
+        found = shape_of(one, name, shape.image, shape.channels, shape.num_classes)
         assert found == expected or technique.shapes_by_data(step.config), (
             f"{step}: reshape announced another shape than apply left {data} data: {expected}, {found}"
         )
     assert _sizes(changed) == _sizes(bare), f"{step}: without data other names or sizes of weights than with"
-    assert expected.macs() == macs_of(changed, (shape.channels, *shape.image)) or technique.shapes_by_data(
+    assert expected.macs() == macs_of(merged(changed), (shape.channels, *shape.image)) or technique.shapes_by_data(
         step.config
     ), f"{step}: reshape counts other MACs than the model takes"
     assert context.calibration is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -11,6 +12,14 @@ if TYPE_CHECKING:
 
     from sousvit.data import ImageSet
     from sousvit.spaces.training.checkpoint import Checkpoint
+
+
+class Start(Enum):
+    """What the weights of a recipe's model are before its training."""
+
+    BASE = "base"  #: those of the base that are left
+    PRETRAINED = "pretrained"  #: another network's, trained on other images
+    RANDOM = "random"  #: nothing worth keeping
 
 
 class Teaching(Protocol):
@@ -71,6 +80,8 @@ class Context:
             skeleton.
         input_shape: ``(C, H, W)`` of what the model takes, where there are no calibration images to tell; None if
             nobody knows.
+        start: of the model's weights.
+        base_macs: multiply-accumulates of the base for one image, 0 if nobody knows; training is counted in them.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -87,6 +98,8 @@ class Context:
     checkpoint: Checkpoint | None = None
     synthesise: Callable[[Any], StepImages] | None = None
     input_shape: tuple[int, int, int] | None = None
+    start: Start = Start.BASE
+    base_macs: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 def shape_of(
     model: nn.Module, name: str, image: tuple[int, int], channels: int, num_classes: int
 ) -> VitShape | OtherShape:
-    """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once."""
+    """The shape of any network that takes ``[B, channels, *image]``; one that is no plain ViT is run once.
+
+    Branches that are folded before export count as what they become.
+    """
     from sousvit.spaces.layers.merging import merged
     from sousvit.spaces.layers.quantized import image_readers
 
     if unsupported_reason(model) is None:
         return read_vit_shape(model)
+    model = merged(model)
     macs = macs_of(model, (channels, *image))
     sizes = [(parameter.numel(), parameter.ndim > 1) for parameter in model.parameters()]
     weights = sum(size for size, is_matrix in sizes if is_matrix)
-    linear = len(image_readers(merged(model), (channels, *image)))
+    linear = len(image_readers(model, (channels, *image)))
     return OtherShape(name, image, channels, num_classes, sum(size for size, _ in sizes), macs, weights, linear)
 
 

@@ -13,7 +13,9 @@ from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.registry import Registry
 from sousvit.schema import parse_yaml, validated
+from sousvit.spaces.context import Start
 from sousvit.spaces.export.exporter import get_exporter
+from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import (
     DeployTechnique,
@@ -138,6 +140,17 @@ class Recipe:
         return any(step.role.trains for step in self.steps)
 
     @property
+    def start(self) -> Start:
+        """What the model's weights are before training."""
+        starts = (step.handler.start_of(step.config) for step in self.steps)
+        return next((start for start in starts if start is not Start.BASE), Start.BASE)
+
+    @property
+    def family(self) -> str:
+        """The kind of network that takes the base's place; "" where that stays."""
+        return next((found for step in self.steps if (found := step.handler.family_of(step.config))), "")
+
+    @property
     def is_prepared(self) -> bool:
         """Whether it begins with a base trained for all such recipes, so that untrained cuts tell something."""
         return any(step.role is Role.PREPARE for step in self.steps)
@@ -194,15 +207,24 @@ class Recipe:
         """The shape of the compressed model.
 
         Raises:
-            UserError: a step's parameters or needs do not fit.
+            UserError: a step's parameters or needs do not fit, or nothing trains a student.
         """
+        if self.start is not Start.BASE and not self.trains:
+            rule = "a student must be trained"
+            raise UserError(rule, str(self), "add a recovery, such as distill")
         current, by_data = shape, False
         for step in self.steps:
             current, by_data = _taken(current, by_data, step)
+        last = self.steps[-1].handler if self.steps else None
+        if isinstance(last, DeployTechnique) and self.runtime in last.linear_only:
+            reason = Needs(plain_vit=False, linear=True).misfit(current)
+            if reason is not None:
+                rule = f"{last.name} acts on linear layers in {self.runtime}"
+                raise UserError(rule, reason, "leave the technique out")
         return current
 
     def fitting(self, shape: ModelShape) -> Recipe:
-        """The recipe without the steps that do not fit the model in their place."""
+        """The recipe without the steps that do not fit the model in their place, or a student that nothing trains."""
         kept: list[Step] = []
         current, by_data = shape, False
         for step in self.steps:
@@ -211,6 +233,8 @@ class Recipe:
             except UserError:
                 continue
             kept.append(step)
+        if not any(step.role.trains for step in kept):
+            kept = [step for step in kept if step.handler.start_of(step.config) is Start.BASE]
         return replace(self, steps=tuple(kept))
 
     @property

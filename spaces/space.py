@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.schema import parse_yaml, read_yaml
+from sousvit.spaces.context import Start
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Role, Technique, get_technique, place
 
@@ -47,14 +48,29 @@ class Option:
     values: Mapping[str, tuple[Any, ...]]
 
     def suggest(self, trial: Suggester) -> Step:
-        """One step; parameters with a single value are not asked."""
-        chosen = {name: choose(trial, f"{self.technique}.{name}", values) for name, values in self.values.items()}
+        """One step; parameters with a single value, and those without effect beside the others, are not asked."""
+        chosen: dict[str, Any] = {}
+        for name, values in self.values.items():
+            if self.handler.is_asked(name, chosen):
+                chosen[name] = choose(trial, f"{self.technique}.{name}", values)
         return Step.make(self.technique, **chosen)
 
-    def parameters(self, step: Step) -> dict[str, Any]:
-        """The Optuna parameters that give ``step``."""
-        config = step.config.model_dump(mode="json")
-        return {f"{self.technique}.{name}": config[name] for name, values in self.values.items() if len(values) > 1}
+    def step(self, parameters: Mapping[str, Any]) -> Step:
+        """The setting with ``parameters``, without those that have no effect beside the ones before them."""
+        kept: dict[str, Any] = {}
+        for name, value in parameters.items():
+            if self.handler.is_asked(name, kept):
+                kept[name] = value
+        return Step.make(self.technique, **kept)
+
+    def trained(self, step: Step) -> Step:
+        """``step``, for a student: where it would not train, the first setting besides that does."""
+        handler = self.handler
+        if not handler.role.trains or handler.epochs_of(step.config, 1.0) > 0:
+            return step
+        kept = step.config.model_dump(mode="json")
+        others = (self.step({**kept, name: value}) for name in self.values for value in self.values[name])
+        return next((other for other in others if handler.epochs_of(other.config, 1.0) > 0), step)
 
     @property
     def handler(self) -> Technique:
@@ -68,7 +84,7 @@ class Option:
             name: defaults[name] if defaults[name] in values else values[len(values) // 2]
             for name, values in self.values.items()
         }
-        step = Step.make(self.technique, **chosen)
+        step = self.step(chosen)
         if shape is None or not self.handler.is_identity(step.config, shape):
             return step
         samples = self.samples(shape)
@@ -76,12 +92,12 @@ class Option:
 
     def samples(self, shape: ModelShape) -> list[Step]:
         """At most two settings that change something, the others at their first values: a middle and the last one."""
-        active = self._active(shape)
+        active = self.settings(shape)
         return [active[(len(active) - 1) // 2], active[-1]] if len(active) > 1 else active
 
     def at_level(self, level: float, shape: ModelShape) -> Step | None:
         """The setting at ``level`` in [0, 1], from what saves least to what saves most; None where nothing does."""
-        handler, active = self.handler, self._active(shape)
+        handler, active = self.handler, self.settings(shape)
         assert isinstance(handler, ModelTechnique)
 
         def cost(step: Step) -> tuple[int, int]:
@@ -91,15 +107,22 @@ class Option:
         ordered = sorted(active, key=cost, reverse=True)
         return ordered[round(level * (len(ordered) - 1))] if ordered else None
 
-    def _active(self, shape: ModelShape) -> list[Step]:
-        """Settings that change something, along the parameter that can also change nothing; others at their first."""
+    def settings(self, shape: ModelShape) -> list[Step]:
+        """Settings that change something, along the parameter that says how much; others at the first that do."""
         first = {name: values[0] for name, values in self.values.items()}
         for name, values in self.values.items():
-            steps = [Step.make(self.technique, **{**first, name: value}) for value in values]
+            steps = [self.step({**first, name: value}) for value in values]
             active = [step for step in steps if not self.handler.is_identity(step.config, shape)]
             if len(active) < len(steps) and active:
-                return active
-        return [Step.make(self.technique, **first)]
+                return self._along_scale(active)
+        return self._along_scale([self.step(first)])
+
+    def _along_scale(self, active: list[Step]) -> list[Step]:
+        scale = self.values.get(self.handler.scale)
+        if scale is None:
+            return active
+        kept = active[0].config.model_dump(mode="json")
+        return [self.step({**kept, self.handler.scale: value}) for value in scale]
 
     @property
     def size(self) -> int:
@@ -134,6 +157,8 @@ class Space:
                     continue
                 option = next(entry for entry in group if entry.technique == chosen)
             step = option.suggest(trial)
+            if any(other.handler.start_of(other.config) is not Start.BASE for other in steps):
+                step = option.trained(step)
             steps.append(step)
             plain = plain and isinstance(step.handler, ModelTechnique) and step.handler.leaves_plain(step.config)
         steps = self._ordered(sorted(steps, key=lambda step: place(step.handler)), trial)
@@ -153,13 +178,16 @@ class Space:
         return steps
 
     def deploys_of(self, steps: Iterable[Step]) -> Mapping[str, tuple[str, Option | None]]:
-        """The deployments that no step excludes."""
+        """The deployments that no step excludes, or leaves nothing to act on."""
+        steps = list(steps)
+        has_linear = all(step.handler.leaves_linear(step.config) for step in steps)
         handlers = [step.handler for step in steps if isinstance(step.handler, ModelTechnique)]
         return {
             name: (runtime, option)
             for name, (runtime, option) in self.deploys.items()
             if all(handler.suits(runtime) for handler in handlers)
             and (option is None or not any(option.handler.excludes(handler) for handler in handlers))
+            and (has_linear or option is None or not _is_linear_only(option.handler, runtime))
         }
 
     def first_runtime(self, *steps: Step) -> str:
@@ -269,7 +297,7 @@ class _Recorder:
             return first
         for name, values in option.values.items():
             for value in values:
-                step = Step.make(technique, **{**first, name: value})
+                step = option.step({**first, name: value})
                 if handler.is_identity(step.config, self._shape):
                     return {**first, name: value}
         raise LookupError(technique)
@@ -309,6 +337,10 @@ def _following(path: list[int], widths: Sequence[int]) -> list[int] | None:
     if not path:
         return None
     return [*path[:-1], path[-1] + 1]
+
+
+def _is_linear_only(handler: Technique, runtime: str) -> bool:
+    return handler.needs.linear or (isinstance(handler, DeployTechnique) and runtime in handler.linear_only)
 
 
 def preset_names() -> list[str]:
@@ -391,18 +423,22 @@ def _why_not(handler: Technique, shape: ModelShape, runtimes: Sequence[str]) -> 
 
 
 def _option(handler: Technique, given: Mapping[str, Any], shape: ModelShape) -> Option:
-    declared = dict(handler.choices(shape))
+    instead = {old: new for new, old in handler.instead_of.items() if new in given}
+    declared = {instead.get(name, name): values for name, values in handler.choices(shape).items()}
     values: dict[str, tuple[Any, ...]] = {}
     for name in [*declared, *(key for key in given if key not in declared)]:
         listed = given.get(name, declared.get(name))
         values[name] = tuple(listed) if isinstance(listed, list | tuple) else (listed,)
         if not values[name]:
             raise UserError("a searched parameter has values", f"{handler.name}.{name}: none", "list at least one")
+    option = Option(handler.name, values)
     first = {name: listed[0] for name, listed in values.items()}
+    beside = [first, *({**first, name: value} for name, listed in values.items() for value in listed)]
     for name, listed in values.items():
+        acting = next((others for others in beside if handler.is_asked(name, others)), first)
         for value in listed:
-            Step.make(handler.name, **{**first, name: value})
-    return Option(handler.name, values)
+            option.step({**acting, name: value})
+    return option
 
 
 def _groups(options: Sequence[Option]) -> tuple[tuple[Option, ...], ...]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sousvit.errors import UserError
 from sousvit.registry import Registry
 from sousvit.schema import Checked
-from sousvit.spaces.context import Context
+from sousvit.spaces.context import Context, Start
 from sousvit.spaces.export.exporter import EXPORTERS, Deployment, get_exporter
 from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape
@@ -99,6 +99,9 @@ class Technique(ABC):
         source: the paper or tool the method comes from.
         rank: place among the techniques of its stage in a search; names decide between equals.
         movable_past: techniques of its stage that a search may also let act before it.
+        scale: the parameter that says how much, where another one says what or nothing at all.
+        sources: parameters that name checkpoints, in any form; relative paths in a budget start in its folder.
+        instead_of: parameters that, where a space lists them, take the place of another one.
     """
 
     name: ClassVar[str]
@@ -110,6 +113,9 @@ class Technique(ABC):
     source: ClassVar[str]
     rank: ClassVar[int] = 0
     movable_past: ClassVar[frozenset[str]] = frozenset()
+    scale: ClassVar[str] = ""
+    sources: ClassVar[frozenset[str]] = frozenset()
+    instead_of: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def choices(self, shape: Any) -> Choices:
@@ -141,6 +147,26 @@ class Technique(ABC):
     def bytes_per_weight(self, config: Any) -> float:
         """Average bytes that a matrix weight takes in the file; a lower bound, for the analytic gate."""
         return 4.0
+
+    def is_asked(self, parameter: str, chosen: Mapping[str, Any]) -> bool:
+        """Whether a search asks for ``parameter`` beside those that are ``chosen`` already, in the order of choices."""
+        return True
+
+    def epochs_of(self, config: Any, share: float) -> float:
+        """Epochs of its training in full, of a model that costs ``share`` of the base's multiply-accumulates."""
+        return 0.0
+
+    def leaves_linear(self, config: Any) -> bool:
+        """Whether the result may have linear layers besides the classifier."""
+        return True
+
+    def start_of(self, config: Any) -> Start:
+        """Of the weights that a model has after the step."""
+        return Start.BASE
+
+    def family_of(self, config: Any) -> str:
+        """The kind of network that takes the base's place; "" where that stays."""
+        return ""
 
     def nested(self, config: Any) -> Any | None:
         """``config`` as it acts on an elastic base; None where the technique needs a plain base.
@@ -203,9 +229,11 @@ class DeployTechnique(Technique):
 
     Class attributes:
         deployments: how it does so, by runtime; an :class:`Exporter` may add its own runtime to them.
+        linear_only: runtimes for which it acts on linear layers besides the classifier, and on nothing else.
     """
 
     deployments: ClassVar[Mapping[str, Deployment]]
+    linear_only: ClassVar[frozenset[str]] = frozenset()
     stage: ClassVar[Stage] = Stage.DEPLOY
     needs: ClassVar[Needs] = Needs(plain_vit=False)
 

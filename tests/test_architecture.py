@@ -45,6 +45,8 @@ PARTS = {
     "noiseless_choice/run.py": ("search",),
     "limits_hold/run.py": ("objectives", "search", "spaces"),
     "limits_hold/real.py": ("data", "objectives", "spaces"),
+    "limits_hold/costs.py": ("models", "spaces"),
+    "training/run.py": ("data", "spaces"),
     "limits_hold/pool.py": ("errors", "models", "search", "spaces"),
     "teacher/run.py": ("cache", "data", "machine", "models", "search", "spaces"),
     "families/run.py": ("data", "errors", "machine", "objectives", "spaces"),

@@ -115,7 +115,7 @@ def drawn(space: Space, shape: ModelShape, chance: random.Random) -> Recipe | No
     steps: list[Step] = []
     count = chance.choice((1, 1, 2, 2, 3))
     for option in chance.sample(options, count):
-        step = chance.choice(option._active(shape)) if count == 1 else option.at_level(chance.uniform(0, 0.5), shape)
+        step = chance.choice(option.settings(shape)) if count == 1 else option.at_level(chance.uniform(0, 0.5), shape)
         steps += [] if step is None else [step]
     try:
         recipe = Recipe(tuple(steps), "onnxruntime").canonical(shape)

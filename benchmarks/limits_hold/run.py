@@ -50,12 +50,16 @@ CONFIDENCE = SearchLimits().confidence
 
 @dataclass(frozen=True)
 class Pool:
-    """Whether each image is classified rightly: ``base [images]``, ``correct [recipes, images]``; what each costs."""
+    """Whether each image is classified rightly: ``base [images]``, ``correct [recipes, images]``; what each costs.
+
+    ``latency`` is each recipe's, relative to the base's (:mod:`costs`).
+    """
 
     base: Correct
     correct: Correct
     costs: list[dict[str, Any]]
     provenance: str
+    latency: list[float]
 
     @classmethod
     def read(cls, path: Path) -> Pool:
@@ -64,7 +68,9 @@ class Pool:
             count, facts = int(stored["count"]), json.loads(str(stored["facts"]))
             base = np.unpackbits(stored["base"])[:count].astype(bool)
             correct = np.unpackbits(stored["correct"], axis=1)[:, :count].astype(bool)
-        return cls(base, correct, facts["figures"], facts["provenance"])
+        timed = pd.read_csv(path.with_name("costs.csv")).set_index("recipe").ratio
+        latency = [float(timed[Recipe.from_dict(costs["recipe"]).hash]) for costs in facts["figures"][1:]]
+        return cls(base, correct, facts["figures"], facts["provenance"], latency)
 
     def figures(self, recipe: int, images: npt.NDArray[np.int64]) -> dict[str, Measurement]:
         """What a trial of ``recipe`` gives that is judged on ``images``."""
@@ -143,6 +149,7 @@ def searched(
         "fresh_drop": drop,
         "fresh_holds": drop <= limit,
         "macs_ratio": answer.chosen.get("macs_ratio"),
+        "latency_ratio": pool.latency[place],
     }
 
 
@@ -154,11 +161,12 @@ def summary(frame: pd.DataFrame, pool: Pool) -> list[str]:
         "",
         f"One-sided confidence {CONFIDENCE:g}. *Hold*: answers whose loss on images that nobody used is within the",
         "limit; of searches that hold images back, the confirmed ones. *Others*: the unconfirmed that hold it. *MACs*:",
-        "geometric mean, relative to the base. *Paid*: MACs of the confirmed answers, relative to what the same",
-        "searches answer when they hold nothing back. *Tried*: recipes, on the images held back.",
+        "geometric mean, relative to the base. *Paid*: MACs and latency of the confirmed answers, relative to what the",
+        "same searches answer when they hold nothing back. *Tried*: recipes, on the images held back.",
         "",
-        "| held back | validation | limit | searches | answers that hold | confirmed | others | MACs | paid | tried |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| held back | validation | limit | searches | answers that hold | confirmed | others | MACs | paid in MACs "
+        "| in latency | tried |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     groups: list[tuple[Any, Any, pd.DataFrame]] = [("all", "all", frame)]
     groups += [(size, "all", part) for size, part in frame.groupby("validation")]
@@ -166,25 +174,30 @@ def summary(frame: pd.DataFrame, pool: Pool) -> list[str]:
     groups += [("all", f"below {100 * middle:g} points", frame[frame.limit < middle])]
     groups += [("all", f"above {100 * middle:g} points", frame[frame.limit >= middle])]
     for size, limit, part in groups:
-        plain = part[part.confirm == 0].set_index(["limit", "validation", "seed"]).macs_ratio
+        plain = part[part.confirm == 0].set_index(["limit", "validation", "seed"])
         for share, rows in part.groupby("confirm"):
             lines.append(f"| {share:g} | {size} | {limit} | {' | '.join(_cells(rows, plain, share > 0))} |")
     return lines
 
 
-def _cells(rows: pd.DataFrame, plain: pd.Series, confirmed: bool) -> list[str]:
+def _cells(rows: pd.DataFrame, plain: pd.DataFrame, confirmed: bool) -> list[str]:
     counted = rows[rows.answer == ("confirmed" if confirmed else "not confirmed")]
     holding, count = int(counted.fresh_holds.astype(bool).sum()), len(counted)
     low, high = wilson(holding, count) if count else (0.0, 1.0)
     interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
     share = f"{holding} of {count}: **{100 * holding / max(1, count):.1f}%** {interval}"
-    before = plain.reindex(pd.MultiIndex.from_frame(counted[["limit", "validation", "seed"]])).to_numpy(float)
+    before = plain.reindex(pd.MultiIndex.from_frame(counted[["limit", "validation", "seed"]]))
     own = counted.macs_ratio.to_numpy(float)
-    paid = f"{np.exp(np.nanmean(np.log(own / before))):.3f}x" if confirmed else "-"
+    paid = " | ".join(_paid(counted, before, name) if confirmed else "-" for name in ("macs_ratio", "latency_ratio"))
     part = f"{100 * count / len(rows):.0f}%" if confirmed else "-"
     others = rows[rows.answer == "not confirmed"].fresh_holds
     part += f" | {int(others.astype(bool).sum())} of {len(others)}" if confirmed else " | -"
     return [str(len(rows)), share, part, f"{np.exp(np.log(own).mean()):.3f}", paid, f"{rows.tried.mean():.2f}"]
+
+
+def _paid(counted: pd.DataFrame, before: pd.DataFrame, name: str) -> str:
+    ratios = counted[name].to_numpy(float) / before[name].to_numpy(float)
+    return f"{np.exp(np.nanmean(np.log(ratios))):.3f}x"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sousvit.search.fidelity.training_cost import paying_rungs, seconds_in_full
 from sousvit.search.goals import Goals
 from sousvit.search.ranking import constrained_order, points_of
 from sousvit.search.trial import Trial
+from sousvit.spaces.context import Start
 from sousvit.spaces.recipe import Recipe
 
 
@@ -106,8 +107,15 @@ class Halving:
         return None
 
     def survivors(self, rung: float) -> list[Trial]:
-        """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order."""
+        """The trials of ``rung`` that may rise, best first: its first ``ceil(n / eta)`` in constrained order.
+
+        Models that start with other weights than the base's are behind at first, so each kind has its own order.
+        """
         there = [trial for trial in self._trials if trial.fidelity == rung and self._standings.can_rise(trial)]
+        kinds = [[trial for trial in there if trial.parsed.start is start] for start in Start]
+        return [trial for kind in kinds for trial in self._first_of(kind)]
+
+    def _first_of(self, there: list[Trial]) -> list[Trial]:
         misses = np.array([self.goals.miss(trial.values) for trial in there])
         order = constrained_order(points_of(there, self.goals), misses)
         return [there[place] for place in order[: math.ceil(len(there) / self._eta)]]
@@ -186,4 +194,5 @@ class Halving:
 
 
 def _seconds(trial: Trial, standings: Standings) -> float:
-    return seconds_in_full(trial, standings.by_model.get(trial.model_key, ()), standings.trained)
+    base_macs = standings.base_macs
+    return seconds_in_full(trial, standings.by_model.get(trial.model_key, ()), standings.trained, base_macs)

@@ -3,6 +3,8 @@
 It is learned from recipes that were judged at several rungs; a loss is the distance from the base's figure. For
 instance: where others kept half of their loss, a recipe that is 4 points below the base after a tenth of the epochs
 should end 2 points below it. A recipe that was not trained in full stands in by its highest rung, continued so.
+
+Models that begin with the base's weights, with pretrained and with random ones learn differently: each by its own kind.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from functools import cache
 
 from sousvit.objectives.objective import Measurement, Stage, get_objective
 from sousvit.search.trial import Trial
+from sousvit.spaces.context import Start
 
 FULL = 1.0
 #: Fidelity of a recipe that is judged untrained: cut and repaired, its recovery left out.
@@ -22,6 +25,8 @@ UNTRAINED = 0.0
 UNTRAINED_SHARE = 0.8
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
 LOSS_POWER = 1 / 3
+#: The same where training began with other weights than the base's: there is more to learn, and it comes faster.
+OTHER_LOSS_POWER = 1.0
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
 SHOWN = 0.02
 #: How far the share of one recipe lies from the usual one (a standard deviation), and how many recipes outweigh that.
@@ -46,8 +51,8 @@ class LearningCurve:
 
     def __init__(self, base: Mapping[str, Measurement], records: Iterable[Trial]) -> None:
         self._base = base
-        self._shares: dict[tuple[str, float], float] = {}
-        self._spreads: dict[tuple[str, float], float] = {}
+        self._shares: dict[tuple[Start, str, float], float] = {}
+        self._spreads: dict[tuple[Start, str, float], float] = {}
         by_recipe: dict[tuple[str, int], list[Trial]] = defaultdict(list)
         for record in records:
             if record.status == "complete":
@@ -55,42 +60,45 @@ class LearningCurve:
         climbed = [sorted(steps, key=lambda r: r.fidelity) for steps in by_recipe.values() if len(steps) > 1]
         rungs = {record.fidelity for steps in climbed for record in steps if record.fidelity < FULL}
         for rung in sorted(rungs, reverse=True):  # what follows from a rung must be known before those below it
-            self._learn(rung, [(one, steps[-1]) for steps in climbed for one in steps[:-1] if one.fidelity == rung])
+            pairs = [(one, steps[-1]) for steps in climbed for one in steps[:-1] if one.fidelity == rung]
+            for start in Start:
+                self._learn(start, rung, [(low, high) for low, high in pairs if low.parsed.start is start])
 
-    def _learn(self, rung: float, pairs: list[tuple[Trial, Trial]]) -> None:
-        """From results of ``rung`` and the highest ones of the same recipes."""
+    def _learn(self, start: Start, rung: float, pairs: list[tuple[Trial, Trial]]) -> None:
+        """From results of ``rung`` and the highest ones of the same recipes, whose weights had one ``start``."""
         losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for low, high in pairs:
             for name in filter(self._is_comparable, low.values.keys() & high.values.keys()):
                 reference = self._base[name].value
-                after = (high.get(name) - reference) * self.share(name, high.fidelity)
+                after = (high.get(name) - reference) * self.share(name, high.fidelity, start)
                 losses[name].append((low.get(name) - reference, after))
         for name, found in losses.items():
             before, after = map(sum, zip(*found, strict=True))
-            share = _share(after, before, SHOWN, _usual_share(rung))
+            share = _share(after, before, SHOWN, _usual_share(rung, start))
             apart = [(end / start - share) ** 2 for start, end in found if abs(start) > SHOWN / 2]
             variance = (SPREAD_WEIGHT * SPREAD**2 + sum(apart)) / (SPREAD_WEIGHT + len(apart))
-            self._shares[name, rung], self._spreads[name, rung] = share, variance**0.5
+            self._shares[start, name, rung], self._spreads[start, name, rung] = share, variance**0.5
 
-    def share(self, name: str, fidelity: float) -> float:
+    def share(self, name: str, fidelity: float, start: Start = Start.BASE) -> float:
         """Share of the loss at ``fidelity`` that full training leaves; 1 of a full training."""
-        return 1.0 if fidelity >= FULL else self._shares.get((name, fidelity), _usual_share(fidelity))
+        return 1.0 if fidelity >= FULL else self._shares.get((start, name, fidelity), _usual_share(fidelity, start))
 
-    def spread(self, name: str, fidelity: float) -> float:
+    def spread(self, name: str, fidelity: float, start: Start = Start.BASE) -> float:
         """Standard deviation of that share among recipes."""
-        return 0.0 if fidelity >= FULL else self._spreads.get((name, fidelity), SPREAD)
+        return 0.0 if fidelity >= FULL else self._spreads.get((start, name, fidelity), SPREAD)
 
     def expected(self, trial: Trial, optimistic: bool = False) -> Trial:
         """``trial`` as it should come out of its full training; ``optimistic``: by a standard deviation better."""
         if trial.fidelity >= FULL:
             return trial
-        values = dict(trial.values)
+        values, start = dict(trial.values), trial.parsed.start
         for name, value in trial.values.items():
             if self._is_comparable(name):
                 change = value.value - self._base[name].value
                 is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
                 if is_loss:  # training more takes none of a gain away
-                    left = self.share(name, trial.fidelity) - optimistic * self.spread(name, trial.fidelity)
+                    left = self.share(name, trial.fidelity, start)
+                    left -= optimistic * self.spread(name, trial.fidelity, start)
                     values[name] = _moved(value, -change * (1 - max(0.0, left)))
         return replace(trial, values=values)
 
@@ -98,8 +106,10 @@ class LearningCurve:
         return name in self._base and is_trained(name)
 
 
-def _usual_share(fidelity: float) -> float:
-    return UNTRAINED_SHARE if fidelity == UNTRAINED else fidelity**LOSS_POWER
+def _usual_share(fidelity: float, start: Start) -> float:
+    if fidelity == UNTRAINED:
+        return UNTRAINED_SHARE
+    return fidelity ** (LOSS_POWER if start is Start.BASE else OTHER_LOSS_POWER)
 
 
 def _share(after: float, before: float, doubt: float, usual: float) -> float:

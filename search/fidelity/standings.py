@@ -46,10 +46,12 @@ class Standings:
         trained: results whose trainings tell what training costs.
         promoted: full trainings of what was explored, without their other deployments.
         singles: results of single techniques.
+        base_macs: the base's multiply-accumulates (millions), 0 where they are not known.
     """
 
     def __init__(self, trials: Sequence[Trial], goals: Goals) -> None:
         self._trials, self._goals = trials, goals
+        self.base_macs = goals.base["macs"].value if "macs" in goals.base else 0.0
         self._lasting = goals.only(lambda name: not is_trained(name))
         self._read = 0
         self._done: set[str] = set()

@@ -8,7 +8,6 @@ from statistics import median
 
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.trial import Trial
-from sousvit.spaces.technique import Role, role_of
 
 #: Parts of a trial's time that its own full training does not repeat as they were.
 TRAINING_PARTS = frozenset({"recover", "teacher", "prepare"})
@@ -18,15 +17,23 @@ SLACK = 1.25
 TELLING = 20
 
 
-def seconds_in_full(trial: Trial, same_model: Iterable[Trial], trained: Sequence[Trial]) -> float:
-    """Expected cost of training ``trial`` in full, by those of its own model, or else by all that were ``trained``."""
+def seconds_in_full(
+    trial: Trial, same_model: Iterable[Trial], trained: Sequence[Trial], base_macs: float = 0.0
+) -> float:
+    """Expected cost of training ``trial`` in full.
+
+    By trainings of its own model, else of its family of networks, else by all that were ``trained``.
+
+    Args:
+        base_macs: the base's multiply-accumulates (millions), 0 where they are not known.
+    """
     paces = []
     for record in same_model:  # siblings share recovered weights, so theirs count once
         if record.fidelity >= FULL:
             return _rest(trial)
         if record.fidelity > UNTRAINED:
             paces.append(_pace(record))
-    return _rest(trial) + (max(paces) if paces else _usual_training(trial, trained[-TELLING:]))
+    return _rest(trial) + (max(paces) if paces else _usual_training(trial, trained, base_macs))
 
 
 def paying_rungs(rungs: tuple[float, ...], eta: float, records: Iterable[Trial]) -> tuple[float, ...]:
@@ -61,17 +68,22 @@ def _pace(trial: Trial) -> float:
     return trial.seconds.get("recover", 0.0) / trial.fidelity
 
 
-def _usual_training(trial: Trial, trained: Sequence[Trial]) -> float:
+def _usual_training(trial: Trial, trained: Sequence[Trial], base_macs: float) -> float:
     """Seconds that ``trained`` took, scaled to the trial's compute where that is known; 0 where nothing was trained."""
-    compute = _compute(trial)
-    by_compute = [_pace(record) / _compute(record) for record in trained if compute and _compute(record)]
-    if by_compute:
+    alike = [record for record in trained if record.parsed.family == trial.parsed.family]
+    latest = (alike or trained)[-TELLING:]
+    compute = _compute(trial, base_macs)
+    known = [(_pace(record), _compute(record, base_macs)) for record in latest]
+    by_compute = [pace / own for pace, own in known if own]
+    if compute and by_compute:
         return compute * median(by_compute)
-    return median(map(_pace, trained)) if trained else 0.0
+    return median(pace for pace, _ in known) if known else 0.0
 
 
-def _compute(trial: Trial) -> float:
+def _compute(trial: Trial, base_macs: float) -> float:
     """The compute of its full training, in epochs times MACs; 0 where that is not known."""
-    recoveries = (step for step in trial.recipe["steps"] if role_of(step["technique"]) is Role.REPAIR)
-    epochs = sum(step.get("epochs", 0) for step in recoveries)
-    return epochs * trial.values["macs"].value if "macs" in trial.values else 0.0
+    if "macs" not in trial.values:
+        return 0.0
+    macs = trial.values["macs"].value
+    share = macs / base_macs if base_macs else 1.0
+    return macs * sum(step.handler.epochs_of(step.config, share) for step in trial.parsed.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Iterator
@@ -42,13 +43,19 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.space import read_space
+from sousvit.spaces.technique import get_technique
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
+from sousvit.spaces.training.loop import fit
+from sousvit.spaces.training.plan import TrainingPlan
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.store import Store
 
 BASE_RECIPE = Recipe((), "onnxruntime")
 QUICK_IMAGES = 1000
+#: A training step's time is taken from so many steps of so many images.
+STEPS, BATCH = 3, 64
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,14 @@ class Subjects:
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
-        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen)
+        epoch = self.epoch_seconds() if self._trains_against_time else 0.0
+        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch)
+
+    @property
+    def _trains_against_time(self) -> bool:
+        """Whether the search trains, and has no longer than it is given."""
+        techniques = read_space(self.budget.space)["techniques"]
+        return self.budget.search.time is not None and any(get_technique(name).role.trains for name in techniques)
 
     def close(self) -> None:
         """Free the devices and sessions."""
@@ -189,6 +203,17 @@ class Subjects:
     def at(self, *stages: Stage) -> list[Objective]:
         """The objectives that are measured at some stages."""
         return [objective for objective in self.objectives if objective.stage in stages]
+
+    def epoch_seconds(self) -> float:
+        """Seconds of a training epoch of the base, from a few steps."""
+        self.progress("timing a training step", 0, 0)
+        model, data = copy.deepcopy(self._model.module), self._splits.train
+        batch = max(1, min(BATCH, len(data) // (STEPS + 1)))
+        plan = TrainingPlan(epochs=1, batch_size=batch, augmentation="none")
+        ended: list[float] = []
+        few = data.head(batch * (STEPS + 1))
+        fit(model, few, self._model.normalise, plan, progress=lambda *_: ended.append(time.monotonic()))
+        return (ended[-1] - ended[0]) / max(1, len(ended) - 1) / batch * len(data)
 
     def structure(self, recipe: Recipe) -> Structure:
         """What the untrained artifact costs; the same structure is exported and timed once."""

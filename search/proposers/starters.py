@@ -1,10 +1,17 @@
-"""Starters: recipes worth a trial before a proposer knows anything: every technique alone, and a ladder of hybrids."""
+"""Starters: recipes worth a trial before a proposer knows anything.
+
+Every technique alone, a ladder of hybrids, and one of students that spans the sizes.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from math import inf, log
 from typing import TYPE_CHECKING
 
+from sousvit.errors import UserError
 from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import NetworkShape
 from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Role, Stage, place
 
 if TYPE_CHECKING:
@@ -13,11 +20,18 @@ if TYPE_CHECKING:
 
 #: Steps of the ladder of structural hybrids, as shares of each technique's own scale.
 STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
+#: Steps of the ladder of students, as shares of the base's multiply-accumulates: the likeliest first.
+STUDENT_SHARES = (1 / 30, 1 / 100, 1 / 10, 1 / 3)
 
 
-def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
-    """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings."""
-    images, head, tail = _images(space, shape), _preparation(space, shape), _recovery(space, shape)
+def single_recipes(
+    space: Space, shape: ModelShape, longest: float = inf
+) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
+    """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings.
+
+    ``longest``, here and below: epochs of the base that a recovery should cost at most, where the space has a choice.
+    """
+    images, head, tail = _images(space, shape), _preparation(space, shape), _recovery(space, shape, longest)
 
     def alone(step: Step) -> Recipe:
         """One technique and the training around it; one that trains needs no other."""
@@ -31,9 +45,9 @@ def single_recipes(space: Space, shape: ModelShape) -> tuple[list[Recipe], list[
     return [Recipe((*images, step), name) for name, step in last], middle, more
 
 
-def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
+def hybrid_recipes(space: Space, shape: ModelShape, longest: float = inf) -> list[Recipe]:
     """Combinations that tend to work, quantized: all structure together, mild to strong, then patches, then both."""
-    head, tail = (*_images(space, shape), *_preparation(space, shape)), _recovery(space, shape)
+    head, tail = (*_images(space, shape), *_preparation(space, shape)), _recovery(space, shape, longest)
     runtime, last = _quantized(space, tail)
     ladder = [({Stage.STRUCTURE}, level) for level in STRUCTURE_LEVELS]
     found = []
@@ -44,6 +58,40 @@ def hybrid_recipes(space: Space, shape: ModelShape) -> list[Recipe]:
         if steps:
             found.append(Recipe((*head, *steps, *tail, *last), runtime))
     return found
+
+
+def student_recipes(space: Space, shape: ModelShape, longest: float = inf) -> list[Recipe]:
+    """Networks in the base's place, from small to nearly as large, trained and quantized."""
+    head, tail = _images(space, shape), _recovery(space, shape, longest)
+    if not isinstance(shape, NetworkShape):
+        return []
+    options = [option for option in space.options() if option.handler.stage is Stage.ARCHITECTURE]
+    found: dict[Recipe, None] = {}
+    for option in options:
+        costs = {step: log(_macs(step, shape) / shape.macs()) for step in option.settings(shape)}
+        for share in STUDENT_SHARES:
+            step = min(costs, key=lambda step: abs(costs[step] - log(share)))
+            found[_statically_quantized(space, (*head, step, *tail), shape)] = None
+    return list(found)
+
+
+def _macs(step: Step, shape: NetworkShape) -> int:
+    handler = step.handler
+    assert isinstance(handler, ModelTechnique)
+    changed: NetworkShape = handler.reshape(shape, step.config)
+    return changed.macs()
+
+
+def _statically_quantized(space: Space, steps: tuple[Step, ...], shape: ModelShape) -> Recipe:
+    """In the first deployment with at most one byte a weight that fits, best one with ranges from images."""
+    options = list(space.deploys_of(steps).values())
+    for runtime, option in sorted(options, key=lambda entry: entry[1] is None or not entry[1].handler.needs.images):
+        if option is not None and option.handler.bytes_per_weight(option.default_step().config) <= 1:
+            recipe = Recipe((*steps, option.default_step()), runtime)
+            with suppress(UserError):
+                recipe.reshape(shape)
+                return recipe
+    return Recipe(steps, space.first_runtime(*steps))
 
 
 def _quantized(space: Space, recovery: tuple[Step, ...]) -> tuple[str, tuple[Step, ...]]:
@@ -70,5 +118,20 @@ def _preparation(space: Space, shape: ModelShape) -> tuple[Step, ...]:
     return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.PREPARE)[:1]
 
 
-def _recovery(space: Space, shape: ModelShape) -> tuple[Step, ...]:
-    return tuple(option.default_step(shape) for option in space.options() if option.handler.role is Role.REPAIR)[:1]
+def _recovery(space: Space, shape: ModelShape, longest: float) -> tuple[Step, ...]:
+    """The first option's default, or a setting that costs ``longest`` epochs of the base at most."""
+    option = next((option for option in space.options() if option.handler.role is Role.REPAIR), None)
+    if option is None:
+        return ()
+    step = option.default_step(shape)
+    kept = step.config.model_dump(mode="json")
+    others = [option.step({**kept, name: value}) for name in option.values for value in option.values[name]]
+    costs = {other: option.handler.epochs_of(other.config, 1.0) for other in (step, *others)}
+    if costs[step] <= longest:
+        return (step,)
+    fitting = [other for other in costs if 0 < costs[other] <= longest]
+    return (
+        (max(fitting, key=costs.__getitem__),)
+        if fitting
+        else (min((o for o in costs if costs[o]), key=costs.__getitem__),)
+    )

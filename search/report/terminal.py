@@ -128,7 +128,7 @@ def _preferred(budget: Budget) -> str:
 
 
 #: The parameters of a step that matter, where it has them.
-TELLING = ("method", "patch", "keep", "drop", "ratio", "epochs", "bits", "hint")
+TELLING = ("method", "patch", "keep", "drop", "ratio", "model", "width", "depth", "passes", "epochs", "bits", "hint")
 
 
 def short_recipe(plain: Mapping[str, Any]) -> str:
@@ -138,7 +138,7 @@ def short_recipe(plain: Mapping[str, Any]) -> str:
 
 def short_step(step: Mapping[str, Any]) -> str:
     """A step with the parameters that matter, such as ``prune_mlp(0.5)``."""
-    telling = [str(step[key]) for key in TELLING if key in step]
+    telling = [str(step[key]) for key in TELLING if step.get(key) is not None]
     return step["technique"] + (f"({', '.join(telling)})" if telling else "")
 
 

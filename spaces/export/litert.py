@@ -56,7 +56,7 @@ def export_litert(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
         raise TrialError("the model's weights exceed the 2 GB of one LiteRT file")
     converter = _import("litert_torch")
     with _silent("the LiteRT conversion"), torch.no_grad(), without_scatter():
-        plain = _contiguous(merged(model).eval())
+        plain = _unfused(_contiguous(merged(model).eval()))
         converter.convert(plain, (torch.zeros(input_shape),)).export(str(folder / FILE))
     return folder / FILE
 
@@ -70,6 +70,19 @@ def _contiguous(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.contiguous()
+    return model
+
+
+def _unfused(model: nn.Module) -> nn.Module:
+    """``model`` with its multi-query attention as matrix products.
+
+    litert-torch 0.10 converts fused attention with fewer heads of keys than of queries to something else.
+    """
+    from timm.layers.attention2d import MultiQueryAttention2d
+
+    for part in model.modules():
+        if isinstance(part, MultiQueryAttention2d):
+            part.fused_attn = False
     return model
 
 

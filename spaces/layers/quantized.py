@@ -133,7 +133,7 @@ def has_quantized(model: nn.Module) -> bool:
 
 def linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     """(parent, attribute name, layer) of every linear layer but the classifiers, in the order of definition."""
-    skipped = {id(getattr(model, name, None)) for name in ("head", "head_dist")}
+    skipped = {id(getattr(model, name, None)) for name in ("head", "head_dist", "classifier")}
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and id(child) not in skipped and not _is_inside_head(model, child):

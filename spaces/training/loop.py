@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,13 +73,13 @@ def fit(
     try:
         with torch.random.fork_rng(devices=cuda):  # dropout and stochastic depth draw from the global generator
             torch.manual_seed(plan.seed)
-            with distilled_training(model):
+            with distilled_training(model), _strided_in_float(model):
                 model.to(device.name).train()
                 _train(
                     model, data, normalise, plan, device, teacher, progress, deadline, transfer, networks, checkpoint
                 )
     finally:
-        model.to("cpu").eval()
+        model.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
 def _train(
@@ -94,6 +96,8 @@ def _train(
     checkpoint: Checkpoint | None,
 ) -> None:
     learner = model if transfer is None else nn.ModuleList([model, transfer.to(device.name).train()])
+    layout = _layout(model)
+    learner.to(memory_format=layout)
     optimizers = make_optimizers(learner, plan.optimizer, plan.learning_rate, plan.weight_decay)
     steps = max(1, len(data) // plan.batch_size)
     total = max(1, round(plan.epochs * steps))
@@ -108,7 +112,8 @@ def _train(
             if deadline is not None and time.monotonic() > deadline:
                 raise TrialError(f"training ran past its time limit in epoch {epoch + 1} of {plan.epochs:g}")
             rows = order[step * distinct : (step + 1) * distinct]
-            images = normalise(torch.cat([view.pixels.read(data, rows) for view in views])).to(device.name)
+            images = normalise(torch.cat([view.pixels.read(data, rows) for view in views]))
+            images = images.to(device.name, memory_format=layout)
             learner.zero_grad(set_to_none=True)
             together = (model,) if networks is None else networks(done)
             taught, value = _taught(views, rows, device.name), 0.0
@@ -137,6 +142,35 @@ def _train(
                 checkpoint.keep(done, learner, optimizers)
             if progress is not None:
                 progress(epoch, step, steps, value)
+
+
+@contextmanager
+def _strided_in_float(model: nn.Module) -> Iterator[None]:
+    """Compute depthwise convolutions with a stride in float32 inside the block.
+
+    CPUs have no fast kernel for their gradient in bf16: measured, 60 ms instead of 4 for 96 channels at 16 pixels.
+    """
+    found = [
+        part for part in model.modules() if isinstance(part, nn.Conv2d) and part.groups > 1 and max(part.stride) > 1
+    ]
+    for part in found:
+        part.forward = partial(_in_float, part.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for part in found:
+            del part.forward
+
+
+def _in_float(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return forward(x.float())
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    """Channels last for networks of convolutions, which compute twice as fast on it."""
+    is_convolutional = any(isinstance(part, nn.BatchNorm2d) for part in model.modules())
+    return torch.channels_last if is_convolutional else torch.contiguous_format
 
 
 def _update(optimizers: Sequence[torch.optim.Optimizer], share: float) -> None:

@@ -1,4 +1,4 @@
-"""The optimiser of every training here: Muon on the blocks' matrices, AdamW on everything else.
+"""The optimiser of every training here: Muon on matrices of blocks and kernels of convolutions, AdamW on the rest.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
 semi-orthogonal matrix, found by Newton-Schulz iterations; scaled to AdamW's usual step size (Liu et al., "Muon is
@@ -43,7 +43,10 @@ def orthogonalised(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices ``[M, N]`` with decoupled weight decay; equal shapes are orthogonalised together."""
+    """Muon for matrices ``[M, N]`` with decoupled weight decay; equal shapes are orthogonalised together.
+
+    Kernels ``[M, N, h, w]`` count as matrices ``[M, N * h * w]``.
+    """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
@@ -58,12 +61,14 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for shape, parameters in by_shape.items():
-                updates = orthogonalised(torch.stack([self._nesterov(p, group["momentum"]) for p in parameters]))
+            for parameters in by_shape.values():
+                averages = torch.stack([self._nesterov(p, group["momentum"]) for p in parameters])
+                updates = orthogonalised(averages.flatten(2))
                 # An entry's root mean square becomes 0.2, that of AdamW's updates.
-                step_size = group["lr"] * 0.2 * math.sqrt(max(shape))
+                step_size = group["lr"] * 0.2 * math.sqrt(max(updates.shape[1:]))
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-step_size)
+                    decay = 1 - group["lr"] * group["weight_decay"]
+                    parameter.mul_(decay).add_(update.view(parameter.shape), alpha=-step_size)
 
     def _nesterov(self, parameter: nn.Parameter, momentum: float) -> torch.Tensor:
         assert parameter.grad is not None
@@ -92,7 +97,7 @@ def make_optimizers(
             steps.append(parameter)
         elif parameter.ndim < 2 or "pos_embed" in name or "token" in name:
             plain.append(parameter)
-        elif kind == "muon" and parameter.ndim == 2 and "blocks." in name:
+        elif kind == "muon" and _suits_muon(name, parameter):
             matrices.append(parameter)
         else:
             decayed.append(parameter)
@@ -106,3 +111,10 @@ def make_optimizers(
     if matrices:
         optimizers.append(Muon(matrices, learning_rate, weight_decay))
     return optimizers
+
+
+def _suits_muon(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is a matrix of a block, or the kernels of a convolution that mixes channels."""
+    if parameter.ndim == 2:
+        return "blocks." in name
+    return parameter.ndim == 4 and parameter.shape[1] > 1 and "patch_embed" not in name

@@ -32,7 +32,7 @@ def budget(tmp_path):
     plugins = {"objectives": (f"{tmp_path}/mine.py:Mine", f"{__name__}:Other"), "techniques": ()}
     model = ModelSpec(name="m", checkpoint=str(tmp_path / "w.safetensors"))
     (tmp_path / "run").mkdir()
-    return SimpleNamespace(model=model, data=data, plugins=plugins)
+    return SimpleNamespace(model=model, data=data, plugins=plugins, space="default")
 
 
 CHANGES = {

@@ -70,6 +70,9 @@ def test_a_recipe_that_holds_is_returned_with_its_rows(simulated):
     assert "3 boxes dropped in train" in answer.notes, "what reading the data changed"
 
 
+WITHOUT_STUDENT = {"techniques": {"prune_mlp": {}, "prune_depth": {}, "distill": {}, "int8_dynamic": {}}}
+
+
 def test_the_parts_get_a_quarter_of_the_time_that_the_search_took(simulated):
     asked = []
 
@@ -78,7 +81,7 @@ def test_the_parts_get_a_quarter_of_the_time_that_the_search_took(simulated):
         return FinalTable(())
 
     for leave_one_out in (True, False):
-        run = simulated(str(leave_one_out), search={"leave_one_out": leave_one_out})
+        run = simulated(str(leave_one_out), space=WITHOUT_STUDENT, search={"leave_one_out": leave_one_out})
         run.engine.run()
         run.executor._answers.update({Verify: holds, MakeTable: table})
         answer = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
@@ -90,7 +93,7 @@ def test_the_parts_get_a_quarter_of_the_time_that_the_search_took(simulated):
 
 
 def test_without_its_student_an_answer_is_the_best_of_the_search_that_has_none(simulated):
-    run = simulated()
+    run = simulated(space=WITHOUT_STUDENT)
     run.engine.run()
     goals = run.engine.goals
     best_known = choose(run.archive, goals).chosen

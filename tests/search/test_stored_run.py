@@ -64,7 +64,7 @@ def test_it_is_reported(run):
 
 def test_it_is_taken_up_again_and_its_old_study_stays_as_it_was(run):
     budget, known = open_run(run)
-    more = budget.model_copy(update={"search": budget.search.model_copy(update={"trials": 14})})
+    more = budget.model_copy(update={"search": budget.search.model_copy(update={"trials": 24})})
     values = next(trial.values for trial in known if trial.status == "complete")
     shape, study = read_shape(known.base.shape), (run / "study.db").read_bytes()
     archive, clock = Archive(run, writable=True), SimulatedClock()
@@ -73,10 +73,11 @@ def test_it_is_taken_up_again_and_its_old_study_stays_as_it_was(run):
     engine = make_engine(more, archive, executor, known.base, shape, space, Callback(), clock)
     told = {trial.number for trial in known if trial.number is not None}
     finished = [trial.number for trial in engine._proposals.proposer.sampler.study.trials if trial.state.is_finished()]
-    assert len(finished) == len(told) == 3 and engine._proposals.is_new
+    # One of them was trained by epochs, for which the space no longer asks.
+    assert len(finished) == 2 < len(told) == 3 and engine._proposals.is_new
     engine.run()
     archive.close()
-    assert len(archive) == 14 and list(archive.trials)[: len(known)] == list(known.trials)
+    assert len(archive) == 24 and list(archive.trials)[: len(known)] == list(known.trials)
     assert min(trial.number for trial in archive.records[len(known) :] if trial.number is not None) > max(told)
     assert (run / "study.db").read_bytes() == study and (run / "study.journal").stat().st_size > 0
 

@@ -31,6 +31,7 @@ class ElasticConfig(RecoveryConfig):
     step: the smallest part, random ones of a ``pool``, and with ``whole`` the whole.
     """
 
+    epochs: int = Field(default=4, ge=0)
     mlp: float = Field(default=0.25, gt=0, le=1)
     heads: float = Field(default=0.25, gt=0, le=1)
     depth: float = Field(default=0.5, gt=0, le=1)

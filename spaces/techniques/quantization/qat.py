@@ -12,13 +12,13 @@ from sousvit.spaces.export.exporter import get_exporter
 from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape
 from sousvit.spaces.technique import Choices, Role, Stage, StepConfig
-from sousvit.spaces.techniques.recovery.distill import Distill, DistillConfig
+from sousvit.spaces.techniques.recovery.distill import Distill, TransferConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class QatConfig(DistillConfig):
+class QatConfig(TransferConfig):
     """Recovery parameters as for ``distill``; ``weights`` and ``clip`` as for ``static_int8``."""
 
     epochs: int = Field(default=2, ge=1)
@@ -45,6 +45,12 @@ class Qat(Distill):
     )
     summary: ClassVar[str] = "int8 layers whose step sizes and weights are trained (LSQ), taught by the base model"
     source: ClassVar[str] = "LSQ (arXiv 1902.08153), LSQ+ (2004.09576); with distillation as in OFQ (2302.02210)"
+
+    def epochs_of(self, config: Any, share: float) -> float:
+        return float(config.epochs)
+
+    def is_identity(self, config: Any, shape: ModelShape) -> bool:
+        return False
 
     def choices(self, shape: ModelShape) -> Choices:
         return {"epochs": (2, 4, 8), "weights": ("int7",) if int8_saturates() else ("int8",)}

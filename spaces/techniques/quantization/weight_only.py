@@ -57,6 +57,7 @@ class WeightOnly(DeployTechnique):
     name: ClassVar[str] = "weight_only"
     config: ClassVar[type[StepConfig]] = WeightOnlyConfig
     needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
+    linear_only: ClassVar[frozenset[str]] = frozenset({"onnxruntime"})
     summary: ClassVar[str] = "8- or 4-bit weights with float activations (for size; needs no data)"
     source: ClassVar[str] = "nncf.compress_weights; onnxruntime MatMulNBits"
     deployments: ClassVar[Mapping[str, Deployment]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}

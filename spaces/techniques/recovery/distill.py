@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from sousvit.errors import UserError
-from sousvit.spaces.context import Context
+from sousvit.spaces.context import Context, Start
 from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, StepConfig
@@ -21,16 +22,27 @@ if TYPE_CHECKING:
     from sousvit.spaces.training.transfer import Transfer
 
 
+#: A network with fewer multiply-accumulates trains faster by this power of them: smaller layers use a core less well.
+#: Measured with 3 to 180 million; a count of seconds would make of one recipe many.
+SPEED_UP = 0.75
+#: Epochs beyond which a small model gains little by more.
+MOST_EPOCHS = 60
+#: Learning rate of random weights, in units of that for weights that have learned.
+RANDOM_RATE = 20.0
+#: Weight decay of random weights, which have further to go.
+RANDOM_DECAY = 0.2
+
+
 class RecoveryConfig(StepConfig):
-    """How weights learn from the base and from true labels. ``epochs`` at full fidelity. ``soft_weight`` and
-    ``hard_weight`` are shares of the loss, the rest is the true label's cross entropy. ``repeats``: views of an image
-    in one batch (repeated augmentation).
+    """How weights learn from the base and from true labels. ``soft_weight`` and ``hard_weight`` are shares of the
+    loss, the rest is the true label's cross entropy. ``repeats``: views of an image in one batch (repeated
+    augmentation). ``optimizer: auto`` is AdamW; random weights learn by Muon, at :data:`RANDOM_RATE` times the learning
+    rate.
     """
 
-    epochs: int = Field(default=4, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
-    optimizer: OptimizerName = "adamw"
-    soft_weight: float = Field(default=0.7, ge=0, le=1)
+    optimizer: OptimizerName | Literal["auto"] = "auto"
+    soft_weight: float = Field(default=0.5, ge=0, le=1)
     hard_weight: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=2.0, gt=0)
     augmentation: Policy = "crop_flip"
@@ -49,14 +61,35 @@ class RecoveryConfig(StepConfig):
         return self
 
 
-class DistillConfig(RecoveryConfig):
+class TransferConfig(RecoveryConfig):
     """Besides, ``feature_weight`` and ``attention_weight`` add transfer losses. ``interpolate``: at the end, keep the
-    weights between start and end that are closest to the base (:mod:`.interpolation`).
+    weights between start and end that are closest to the base (:mod:`.interpolation`); not of another network's.
     """
 
     feature_weight: float = Field(default=0.0, ge=0)
     attention_weight: float = Field(default=0.0, ge=0)
     interpolate: bool = True
+
+
+class DistillConfig(TransferConfig):
+    """``passes``: what the training costs, in passes of the base over the training images: a model with a tenth of the
+    base's multiply-accumulates learns for 5.6 epochs in each (see :data:`SPEED_UP`), up to :data:`MOST_EPOCHS`
+    altogether. ``epochs`` says instead how many epochs, whatever the model costs. Both are at full fidelity.
+    """
+
+    epochs: int | None = Field(default=None, ge=0)
+    passes: float = Field(default=4.0, ge=0)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is any training."""
+        return bool(self.passes if self.epochs is None else self.epochs)
+
+    def epochs_of(self, share: float) -> float:
+        """Epochs of a model that costs ``share`` of the base's multiply-accumulates."""
+        if self.epochs is not None:
+            return self.epochs
+        return min(self.passes / share**SPEED_UP, max(self.passes, MOST_EPOCHS))
 
 
 class Distill(ModelTechnique):
@@ -67,6 +100,7 @@ class Distill(ModelTechnique):
     role: ClassVar[Role] = Role.REPAIR
     config: ClassVar[type[StepConfig]] = DistillConfig
     needs: ClassVar[Needs] = Needs(plain_vit=False, conflicts=frozenset({"qat"}))
+    instead_of: ClassVar[Mapping[str, str]] = {"epochs": "passes"}
     summary: ClassVar[str] = "recovery training: soft and hard labels of the base model, with augmentation"
     source: ClassVar[str] = (
         "Hinton et al. 2015 (arXiv 1503.02531); DeiT (2012.12877); stored logits: TinyViT (2207.10666); "
@@ -78,7 +112,7 @@ class Distill(ModelTechnique):
 
     def choices(self, shape: ModelShape) -> Choices:
         found: dict[str, tuple[Any, ...]] = {
-            "epochs": (0, 4, 8),
+            "passes": (0, 1, 2, 4),
             "learning_rate": (5e-4, 1e-3, 2e-3),
             "soft_weight": (0.5, 0.9),
         }
@@ -87,14 +121,16 @@ class Distill(ModelTechnique):
         return {**found, **detection} if _detects(shape) else found
 
     def is_identity(self, config: Any, shape: ModelShape) -> bool:
-        return bool(config.epochs == 0)
+        return not config.trains
 
     def normalised(self, config: Any, shape: ModelShape) -> Any:
         """Attention is transferred where student and teacher have the same grid of patches; a detector's classes have
-        no temperature.
+        no temperature; epochs take the place of passes.
         """
         has_grid = isinstance(shape, VitShape) and not shape.reduces_tokens
         unused: dict[str, float] = {} if has_grid else {"attention_weight": 0.0}
+        if config.epochs is not None and "passes" in type(config).model_fields:
+            unused["passes"] = type(config)().passes
         if _detects(shape):
             unused["temperature"] = type(config)().temperature
         return config.model_copy(update=unused) if unused else config
@@ -110,17 +146,31 @@ class Distill(ModelTechnique):
         """Cuts of an elastic base are trained as any other model is."""
         return config
 
+    def epochs_of(self, config: Any, share: float) -> float:
+        return float(config.epochs_of(share))
+
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         from sousvit.spaces.techniques.recovery.interpolation import settle, weights_of
 
         if context.train is not None:
             weights = config.feature_weight, config.attention_weight
             teacher = _taught(config, context, *weights)
-            start = weights_of(model) if config.interpolate else {}
-            train(model, config, config.epochs * context.fidelity, context, _transfer(model, config, context, teacher))
-            if config.interpolate:
+            settles = config.interpolate and context.start is Start.BASE
+            start = weights_of(model) if settles else {}
+            epochs = self.epochs_of(config, _share(model, context)) * context.fidelity
+            train(model, config, epochs, context, _transfer(model, config, context, teacher))
+            if settles:
                 settle(model, start, context)
         return model
+
+
+def _share(model: nn.Module, context: Context) -> float:
+    """What ``model`` costs of the base's multiply-accumulates; 1 where that is not known."""
+    from sousvit.spaces.module_shape import macs_of
+
+    if not context.base_macs or context.image_shape is None:
+        return 1.0
+    return macs_of(model, context.image_shape) / context.base_macs
 
 
 def _detects(shape: ModelShape) -> bool:
@@ -153,10 +203,12 @@ def train(
     from sousvit.spaces.training.plan import TrainingPlan
 
     assert context.train is not None
+    is_random = config.optimizer == "auto" and context.start is Start.RANDOM
+    decay = {"weight_decay": RANDOM_DECAY} if is_random else {}
     plan = TrainingPlan(
         epochs=epochs,
-        learning_rate=config.learning_rate,
-        optimizer=config.optimizer,
+        learning_rate=config.learning_rate * (RANDOM_RATE if is_random else 1),
+        optimizer=("muon" if is_random else "adamw") if config.optimizer == "auto" else config.optimizer,
         batch_size=config.batch_size,
         soft_weight=config.soft_weight,
         hard_weight=config.hard_weight,
@@ -166,6 +218,7 @@ def train(
         repeats=config.repeats,
         seed=context.seed,
         precision=context.precision,  # type: ignore[arg-type]
+        **decay,
     )
     teacher, report = _taught(config, context), context.progress
 
@@ -200,8 +253,8 @@ def _taught(config: RecoveryConfig, context: Context, *more: float) -> Teaching 
     return context.teacher if weights else None
 
 
-def _transfer(model: nn.Module, config: DistillConfig, context: Context, teacher: Teaching | None) -> Transfer | None:
-    if teacher is None or config.feature_weight + config.attention_weight == 0 or config.epochs == 0:
+def _transfer(model: nn.Module, config: TransferConfig, context: Context, teacher: Teaching | None) -> Transfer | None:
+    if teacher is None or config.feature_weight + config.attention_weight == 0:
         return None
     from sousvit.spaces.training.transfer import Transfer
 

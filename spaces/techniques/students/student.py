@@ -2,144 +2,208 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import field_validator
+from pydantic import Field, model_validator
 
-from sousvit.errors import TrialError, UnknownNameError, UserError
-from sousvit.spaces.context import Context
-from sousvit.spaces.module_shape import shape_of, vit_shape
-from sousvit.spaces.shape import ModelShape, VitShape
+from sousvit.errors import TrialError, UserError
+from sousvit.spaces.context import Context, Start
+from sousvit.spaces.module_shape import shape_of, unsupported_reason, vit_shape
+from sousvit.spaces.needs import Needs
+from sousvit.spaces.shape import ModelShape, NetworkShape, OtherShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
+from sousvit.spaces.techniques.students import convolutional, named
+from sousvit.spaces.techniques.students.convolutional import FAMILIES, Network
+from sousvit.spaces.techniques.students.named import HYBRIDS, PLAIN
 
 if TYPE_CHECKING:
     from torch import nn
 
 NONE = "none"
-#: Plain ViTs of other shapes, on the base's patches: (embedding, depth, heads).
-PLAIN = {"vit_64x4": (64, 4, 2), "vit_96x6": (96, 6, 3), "vit_128x6": (128, 6, 4), "vit_192x4": (192, 4, 3)}
-#: timm's compact hybrids, and the smallest side of an image that their strides divide without leaving nothing.
-HYBRIDS = {
-    "tiny_vit_5m_224": 64,
-    "efficientvit_b0": 32,
-    "efficientvit_m0": 128,
-    "levit_128s": 64,
-    "mobilevit_xxs": 64,
-    "mobilevitv2_050": 64,
-    "efficientformerv2_s0": 64,
-    "repvit_m0_9": 32,
-    "edgenext_xx_small": 32,
-}
+WIDTH, DEPTH = 24, 1
+#: Widths that a search chooses from, as far as the MACs of their networks lie within these shares of the base's.
+WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SMALLEST_SHARE, LARGEST_SHARE = 1 / 300, 1.0
 
 
 class StudentConfig(StepConfig):
-    """``model``: a plain shape such as ``vit_96x6`` (embedding x depth), or any timm model by name; ``none`` keeps the
-    base. Weights start at random: give the recipe a recovery.
+    """``model``: a family of convolutional networks that fit any image (``residual``, ``repvgg``, ``inverted``,
+    ``hybrid``) with ``width`` channels in its first stage (24) and ``depth`` blocks a stage (1); a plain Vision
+    Transformer such as ``vit_96x6`` (embedding x depth); any timm model by name; ``none`` keeps the base.
+
+    Weights start at random; those of a timm model are its own with ``pretrained: true`` (from the hub, or its cache),
+    and a ``checkpoint`` of any form gives a network its weights. A new classifier is learned in any case: give the
+    recipe a recovery.
     """
 
     model: str = NONE
+    width: int | None = Field(default=None, ge=convolutional.WIDTH_UNIT, multiple_of=convolutional.WIDTH_UNIT)
+    depth: int | None = Field(default=None, ge=1, le=16)
+    pretrained: bool = False
+    checkpoint: str | None = None
 
-    @field_validator("model")
-    @classmethod
-    def _known(cls, model: str) -> str:
-        if model != NONE and model not in PLAIN and model not in HYBRIDS:
-            _module_of(model)  # timm's others: known names never wait for its import
-        return model
+    @model_validator(mode="after")
+    def _known(self) -> StudentConfig:
+        named.require_one_source(self.model, self.pretrained, self.checkpoint)
+        if self.model != NONE and not any(self.model in known for known in (FAMILIES, PLAIN, HYBRIDS)):
+            named.module_of(self.model)  # timm's others: known names never wait for its import
+        return self
 
 
 class Student(ModelTechnique):
-    """Another network for the base's images and classes, with random weights.
+    """Another network for the base's images and classes.
 
-    After a hybrid, techniques that need a plain Vision Transformer do not fit; quantization and distillation do.
+    After one that is no plain Vision Transformer, techniques that need one do not fit; quantization and distillation
+    do.
     """
 
     name: ClassVar[str] = "student"
     stage: ClassVar[Stage] = Stage.ARCHITECTURE
     config: ClassVar[type[StepConfig]] = StudentConfig
-    summary: ClassVar[str] = "a compact architecture from timm, trained by distillation from the base"
+    needs: ClassVar[Needs] = Needs(plain_vit=False, images=False)
+    scale: ClassVar[str] = "width"
+    sources: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    summary: ClassVar[str] = "a compact network in place of the base, trained by distillation from it"
     source: ClassVar[str] = (
-        "TinyViT (arXiv 2207.10666), EfficientViT (2205.14756, 2305.07027), LeViT (2104.01136), "
+        "ResNet (arXiv 1512.03385), RepVGG (2101.03697), MobileNetV2 (1801.04381), MobileNetV4 (2404.10518), "
+        "TinyViT (2207.10666), EfficientViT (2205.14756, 2305.07027), LeViT (2104.01136), "
         "MobileViT (2110.02178), "
         "EfficientFormerV2 (2212.08059), RepViT (2307.09283), EdgeNeXt (2206.10589)"
     )
 
-    def choices(self, shape: VitShape) -> Choices:
-        """Plain shapes smaller than the base, and hybrids that the image is large enough for."""
-        smaller = [
-            name for name, (width, depth, _) in PLAIN.items() if width <= shape.embed_dim and depth <= shape.depth
-        ]
+    def choices(self, shape: Any) -> Choices:
+        """The convolutional families in sizes up to the base's; plain shapes smaller than the base, and timm's compact
+        networks, that the image is large enough for.
+        """
+        smaller = []
+        if isinstance(shape, VitShape):
+            smaller = [
+                name for name, (width, depth, _) in PLAIN.items() if width <= shape.embed_dim and depth <= shape.depth
+            ]
         fitting = [name for name, side in HYBRIDS.items() if min(shape.image) >= side]
-        return {"model": (NONE, *smaller, *fitting)}
+        families = FAMILIES if min(shape.image) >= convolutional.SMALLEST_IMAGE else ()
+        return {"model": (NONE, *families, *smaller, *fitting), "width": _widths(shape), "depth": (1, 2)}
 
     def unmet_need(self, shape: ModelShape) -> str | None:
         return "a detection head, which reads its own backbone" if getattr(shape, "detects", False) else None
 
-    def is_identity(self, config: Any, shape: VitShape) -> bool:
+    def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.model == NONE)
 
-    def leaves_plain(self, config: Any) -> bool:
-        return (
-            config.model == NONE or config.model in PLAIN or _module_of(config.model) in ("vision_transformer", "deit")
-        )
+    def is_asked(self, parameter: str, chosen: Mapping[str, Any]) -> bool:
+        model = chosen.get("model", NONE)
+        if parameter == "pretrained":
+            return model not in (NONE, *FAMILIES, *PLAIN)
+        return parameter == "model" or (model != NONE if parameter == "checkpoint" else model in FAMILIES)
 
-    def reshape(self, shape: VitShape, config: Any) -> Any:
-        """The student's shape; the first time, a model is built and run once."""
+    def normalised(self, config: Any, shape: ModelShape) -> Any:
+        if config.model == NONE:
+            return StudentConfig()
+        if config.model not in FAMILIES:
+            return config.model_copy(update={"width": None, "depth": None})
+        return config.model_copy(update={"width": config.width or WIDTH, "depth": config.depth or DEPTH})
+
+    def start_of(self, config: Any) -> Start:
+        if config.model == NONE:
+            return Start.BASE
+        return Start.PRETRAINED if config.pretrained or config.checkpoint else Start.RANDOM
+
+    def family_of(self, config: Any) -> str:
+        return "" if config.model == NONE else str(config.model)
+
+    def leaves_linear(self, config: Any) -> bool:
+        return config.model not in FAMILIES
+
+    def leaves_plain(self, config: Any) -> bool:
+        if config.model in (NONE, *PLAIN):
+            return True
+        return config.model not in FAMILIES and named.module_of(config.model) in ("vision_transformer", "deit")
+
+    def reshape(self, shape: Any, config: Any) -> Any:
+        """The student's shape; of a timm model, the first time, it is built and run once."""
         if config.model == NONE:
             return shape
-        return _shape_of(config.model, shape.image, shape.patch, shape.channels, shape.num_classes)
+        if config.model in FAMILIES:
+            return _network(config, shape).shape()
+        return _shape_of(config.model, shape.image, _patch(config, shape), shape.channels, shape.num_classes)
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
         if config.model == NONE:
             return model.eval()
-        shape = vit_shape(model)
-        return build(config.model, shape.image, shape.patch, shape.channels, shape.num_classes).eval()
+        shape = _read(model, context)
+        weights = context.calibration is not None  # a skeleton needs none
+        if config.model in FAMILIES:
+            student = _network(config, shape).build()
+        else:
+            size = shape.image, _patch(config, shape), shape.channels, shape.num_classes
+            student = named.build(config.model, *size, pretrained=config.pretrained and weights)
+        if config.checkpoint is not None and weights:
+            named.fill_from(student, config.checkpoint)
+        return student.eval()
 
 
-def _module_of(name: str) -> str:
-    import timm
+def _read(model: nn.Module, context: Context) -> VitShape | OtherShape:
+    """What the base reads and tells apart; of one that is no plain Vision Transformer, no more than that."""
+    if unsupported_reason(model) is None:
+        return vit_shape(model)
+    assert context.image_shape is not None
+    channels, *image = context.image_shape
+    classes: Any = model.num_classes
+    return OtherShape("the base", (image[0], image[1]), channels, classes, 0, 0, 0, 0)
 
-    if not timm.is_model(name):
-        raise UnknownNameError("student", name, [*PLAIN, *timm.list_models()])
-    return str(timm.models.model_entrypoint(name).__module__).rsplit(".", 1)[-1]
 
-
-def build(name: str, image: tuple[int, int], patch: tuple[int, int], channels: int, classes: int) -> nn.Module:
-    """The student with random weights from torch's generator.
+def _patch(config: StudentConfig, shape: VitShape | OtherShape) -> tuple[int, int]:
+    """Of a plain Vision Transformer: the base's.
 
     Raises:
-        UnknownNameError: no such student.
-        TrialError: timm cannot build it for this image.
+        UserError: the base has none.
     """
-    import timm
-
-    if name in PLAIN:
-        width, depth, heads = PLAIN[name]
-        return timm.create_model(
-            "vit_tiny_patch16_224", img_size=image, patch_size=patch, in_chans=channels, num_classes=classes,
-            embed_dim=width, depth=depth, num_heads=heads, class_token=False, global_pool="avg",
-        )  # fmt: skip
-    module = _module_of(name)
-    extra: dict[str, Any] = {"img_size": image} if module in SIZED else {}
-    try:
-        return timm.create_model(name, in_chans=channels, num_classes=classes, **extra)
-    except Exception as error:  # timm checks little: asserts and arithmetic errors mean that the image does not suit
-        raise TrialError(f"{name} cannot be built for {image[0]}x{image[1]} px: {type(error).__name__}") from error
+    if isinstance(shape, VitShape):
+        return shape.patch
+    if config.model in PLAIN:
+        rule = f"a student {config.model} has its base's patches"
+        raise UserError(rule, f"{shape.name} is no plain Vision Transformer", "choose another student")
+    return shape.image
 
 
-#: Families whose constructor wants the image size.
-SIZED = frozenset(
-    {"vision_transformer", "deit", "levit", "swin_transformer", "efficientvit_msra", "efficientformer_v2"}
-)
+def _network(config: StudentConfig, shape: VitShape | OtherShape) -> Network:
+    """The convolutional network for the base's images and classes.
+
+    Raises:
+        UserError: the images are too small.
+    """
+    if min(shape.image) < convolutional.SMALLEST_IMAGE:
+        rule = f"a student of convolutions needs images of at least {convolutional.SMALLEST_IMAGE} px"
+        raise UserError(rule, f"{shape.image[0]}x{shape.image[1]} px", "choose another student")
+    width, depth = config.width or WIDTH, config.depth or DEPTH
+    return Network(config.model, width, depth, shape.image, shape.channels, shape.num_classes)
+
+
+def _widths(shape: VitShape | OtherShape) -> tuple[int, ...]:
+    """Those of :data:`WIDTHS` whose plainest networks are worth a trial beside a base of ``shape``."""
+    if min(shape.image) < convolutional.SMALLEST_IMAGE:
+        return WIDTHS[:1]
+    networks = [
+        Network("residual", width, 1, shape.image, shape.channels, shape.num_classes).shape() for width in WIDTHS
+    ]
+    shares = [network.macs() / shape.macs() for network in networks]
+    fitting = [width for width, share in zip(WIDTHS, shares, strict=True) if SMALLEST_SHARE <= share <= LARGEST_SHARE]
+    if fitting:
+        return tuple(fitting)
+    nearest = min(range(len(WIDTHS)), key=lambda place: abs(math.log(shares[place])))
+    return (WIDTHS[nearest],)
 
 
 @lru_cache(maxsize=64)
-def _shape_of(name: str, image: tuple[int, int], patch: tuple[int, int], channels: int, classes: int) -> ModelShape:
+def _shape_of(name: str, image: tuple[int, int], patch: tuple[int, int], channels: int, classes: int) -> NetworkShape:
     import torch
 
     with torch.random.fork_rng(devices=[]):
         try:
-            return shape_of(build(name, image, patch, channels, classes).eval(), name, image, channels, classes)
+            return shape_of(named.build(name, image, patch, channels, classes).eval(), name, image, channels, classes)
         except TrialError as error:
             raise UserError("a student must suit the images", str(error), "choose another student") from error
         except Exception as error:  # a network whose strides leave nothing of a small image

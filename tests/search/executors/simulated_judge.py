@@ -92,7 +92,7 @@ class SimulatedJudge:
         names = [step.technique for step in recipe.steps]
         weight = 1.0 if "int8_dynamic" in names else 4.0
         size, base_size = small.params() * weight / 1e6, SHAPE.params() * 4.0 / 1e6
-        epochs = next((step.config.epochs for step in recipe.steps if step.technique == "distill"), 0)
+        epochs = sum(step.handler.epochs_of(step.config, cost) for step in recipe.steps)
         loss = 0.25 * (1 - cost) ** 2 + 0.02 * (weight < 4)
         drop = loss * 0.25 / (1 + 2 * fidelity) if epochs and fidelity else loss
         ratio = 0.1 + 0.9 * cost * (0.7 if "int8_dynamic" in names else 1.0)

@@ -14,6 +14,7 @@ from sousvit.search.goals import Goals
 from sousvit.search.limits import Limit
 from sousvit.search.trial import Trial, trial_key
 from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.techniques.recovery.distill import SPEED_UP
 
 SETTINGS = {"prune_mlp": {"keep": 0.5}, "student": {"model": "vit_192x4"}}
 LIMITS = (Limit("accuracy_drop", 0.02, False), Limit("latency_ratio", 0.5, False))
@@ -40,6 +41,15 @@ def trial(
     }
     seconds = {"recover": recover, "judge": 1.0}
     return Trial(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values, seconds=seconds)
+
+
+def student(name: str, drop: float, latency: float, fidelity: float = 0.25, model: str = "residual", **known) -> Trial:
+    """As :func:`trial`, of a network with random weights in the base's place."""
+    made = trial(name, drop, latency, fidelity, **known)
+    width = 8 * (1 + zlib.crc32(name.encode()) % 1000)
+    steps = Step.make("student", model=model, width=width), Step.make("distill", passes=2)
+    plain = Recipe(steps).to_dict()
+    return replace(made, key=trial_key(plain, fidelity, 0), recipe=plain)
 
 
 def recipe(*techniques: str) -> Recipe:
@@ -233,3 +243,43 @@ def test_untrained_evaluations_are_promoted_beside_low_rungs():
     known += [untrained("early", 0.10, 4.0), trial("early", 0.01, 4.0, fidelity=1.0)]
     low, early = trial("low", 0.03, 1.0), untrained("other", 0.09, 3.5)
     assert after(*known, low, early).next(1e9) == early
+
+
+def test_students_are_ranked_among_themselves_at_a_low_rung():
+    cut = [trial(f"cut {place}", 0.01 + place / 1000, 5.0 - place / 10, 1 / 16) for place in range(8)]
+    grown = [student(f"grown {place}", 0.30 + place / 100, 1.0, 1 / 16) for place in range(4)]
+    policy = after(*cut, *grown, rungs=(1 / 16, 1 / 4, 1.0))
+    policy.standings()
+    assert [one.key for one in policy.survivors(1 / 16)] == [*(one.key for one in policy._first_of(cut)), grown[0].key]
+    assert len(policy._first_of(cut)) == 2
+
+
+def test_each_kind_of_start_has_its_own_learning_curve():
+    cut = [trial("cut", 0.10, 4.0), trial("cut", 0.05, 4.0, fidelity=1.0)]
+    grown = [student("grown", 0.30, 1.0), student("grown", 0.01, 1.0, fidelity=1.0)]
+    policy = after(*cut, *grown)
+    left = (0.05 + 0.02 * 0.25 ** (1 / 3)) / (0.10 + 0.02)
+    assert policy.expected(trial("other", 0.08, 2.0)).get("accuracy_drop") == pytest.approx(0.08 * left)
+    left = (0.01 + 0.02 * 0.25) / (0.30 + 0.02)
+    assert policy.expected(student("another", 0.20, 2.0)).get("accuracy_drop") == pytest.approx(0.20 * left)
+    assert after().expected(student("first", 0.20, 2.0)).get("accuracy_drop") == pytest.approx(0.20 * 0.25)
+
+
+def test_a_training_should_cost_what_others_of_its_family_cost():
+    known = [
+        trial("cut", 0.03, 4.0, recover=100.0, macs=50.0),
+        student("plain", 0.03, 1.0, recover=10.0, macs=5.0),
+        student("deep", 0.03, 1.0, recover=40.0, macs=5.0, model="inverted"),
+    ]
+    policy = after(*known, goals=Goals(LIMITS, {"latency": 1.0}, {**BASE, "macs": Measurement(100.0)}))
+    # Two passes of the base each, in which twice the student takes little longer; 4 epochs of 25 where 50 took 400 s.
+    found = [
+        policy.seconds_in_full(replace(made, fidelity=0.0))
+        for made in (
+            student("a", 0.0, 1.0, macs=10.0),
+            student("b", 0.0, 1.0, macs=10.0, model="inverted"),
+            trial("c", 0.0, 1.0, macs=25.0),
+        )
+    ]
+    longer = 2 ** (1 - SPEED_UP)
+    assert found == [pytest.approx(40 * longer + 1), pytest.approx(160 * longer + 1), pytest.approx(200 + 1)]

@@ -12,7 +12,7 @@ BASE = {"accuracy": Measurement(0.9), "accuracy_drop": Measurement(0.0), "latenc
 
 
 def trial(name: str, drop: float, fidelity: float, status: str = "complete") -> Trial:
-    recipe = {"runtime": "onnxruntime", "steps": [{"technique": "prune_mlp", "id": name}]}
+    recipe = {"runtime": "onnxruntime", "steps": [{"technique": "prune_mlp", "keep": 1 / (1 + int(name, 36))}]}
     values = {"accuracy": Measurement(0.9 - drop), "accuracy_drop": Measurement(drop), "latency": Measurement(5.0)}
     return Trial(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, status, values)
 
@@ -28,7 +28,7 @@ def test_before_any_promotion_a_loss_is_expected_to_fall_with_training():
 
 
 def test_the_order_of_results_does_not_matter():
-    records = [trial(str(place), 0.1 + place / 50, level) for place in range(5) for level in (0.0, 0.25, 1.0)]
+    records = [trial(str(place + 1), 0.1 + place / 50, level) for place in range(5) for level in (0.0, 0.25, 1.0)]
     curve, reverse = LearningCurve(BASE, records), LearningCurve(BASE, records[::-1])
     for level in (0.0, 0.25):
         assert curve.share("accuracy", level) == pytest.approx(reverse.share("accuracy", level))

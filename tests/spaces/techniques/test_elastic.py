@@ -331,7 +331,7 @@ def test_a_space_with_an_elastic_base_holds_both_kinds_of_recipes(shape):
     techniques = {"elastic": {"epochs": [4]}, "prune_mlp": {}, "low_rank": {}, "distill": {}, "int8_dynamic": {}}
     space, _ = make_space(read_space({"techniques": techniques}), shape, ("onnxruntime",))
     elastic = Step.make("elastic", epochs=4)
-    tail = Step.make("distill", epochs=4, learning_rate=1e-3, soft_weight=0.5)
+    tail = Step.make("distill", passes=4, learning_rate=1e-3, soft_weight=0.5)
     served = Recipe((elastic, Step.make("prune_mlp", keep=0.5), tail))
     other = Recipe((Step.make("low_rank", keep=0.6, layers="all"), tail))
     assert space.parameters(served, shape) is not None and space.parameters(other, shape) is not None

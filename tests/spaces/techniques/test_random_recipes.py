@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from sousvit.errors import TrialError, UserError
-from sousvit.spaces.module_shape import vit_shape
+from sousvit.spaces.module_shape import shape_of, vit_shape
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
 
@@ -28,7 +28,7 @@ class RandomTrial:
 
 
 def random_space(shape: VitShape):
-    """Every technique; the slow quantizer has tests of its own, as have the students that are no plain ViTs."""
+    """Every technique; the slow quantizer has tests of its own."""
     definition = read_space("all")
     chosen = {name: dict(values) for name, values in definition["techniques"].items() if name != "ptq_int8"}
     for name in ("prune_heads", "prune_mlp"):
@@ -62,7 +62,7 @@ def test_random_recipes_build_export_and_run(
         assert {key: value.shape for key, value in model.state_dict().items()} == {
             key: value.shape for key, value in bare.state_dict().items()
         }, str(recipe)
-        real = vit_shape(model)
+        real = shape_of(model, "", shape.image, shape.channels, shape.num_classes)
         if not recipe.shapes_by_data:
             assert (real.macs(), real.params()) == (expected.macs(), expected.params()), str(recipe)
         try:
