@@ -68,8 +68,11 @@ def student_recipes(space: Space, shape: ModelShape, longest: float = inf) -> li
     options = [option for option in space.options() if option.handler.stage is Stage.ARCHITECTURE]
     found: dict[Recipe, None] = {}
     for option in options:
-        costs = {step: log(_macs(step, shape) / shape.macs()) for step in option.settings(shape)}
-        for share in STUDENT_SHARES:
+        costs: dict[Step, float] = {}
+        for step in option.settings(shape):
+            with suppress(UserError):  # a network that does not suit the images
+                costs[step] = log(_macs(step, shape) / shape.macs())
+        for share in STUDENT_SHARES if costs else ():
             step = min(costs, key=lambda step: abs(costs[step] - log(share)))
             found[_statically_quantized(space, (*head, step, *tail), shape)] = None
     return list(found)
@@ -129,9 +132,6 @@ def _recovery(space: Space, shape: ModelShape, longest: float) -> tuple[Step, ..
     costs = {other: option.handler.epochs_of(other.config, 1.0) for other in (step, *others)}
     if costs[step] <= longest:
         return (step,)
-    fitting = [other for other in costs if 0 < costs[other] <= longest]
-    return (
-        (max(fitting, key=costs.__getitem__),)
-        if fitting
-        else (min((o for o in costs if costs[o]), key=costs.__getitem__),)
-    )
+    trained = sorted((other for other in costs if costs[other] > 0), key=costs.__getitem__)
+    fitting = [other for other in trained if costs[other] <= longest]
+    return (fitting[-1] if fitting else trained[0],)

@@ -59,3 +59,9 @@ def test_starters_take_the_epochs_that_a_space_lists(shape):
     for longest, epochs in ((100.0, 3), (2.0, 3)):  # the middle value; and where nothing fits, the shortest
         _, middle, _ = single_recipes(space, shape, longest)
         assert [recipe.steps[-1].config.epochs for recipe in middle] == [epochs]
+
+
+def test_a_student_that_does_not_suit_the_images_is_no_starter(shape):
+    given = {"student": {"model": ["none", "levit_128s"]}, "distill": {}, "prune_mlp": {}}
+    space, _ = make_space({"techniques": given}, shape, RUNTIMES)
+    assert student_recipes(space, shape) == []
