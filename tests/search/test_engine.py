@@ -389,7 +389,7 @@ def test_a_large_space_keeps_many_workers_busy_until_the_trials_are_spent(simula
     run = simulated(search={"trials": 150}, space="all", workers=60)
     run.engine.run()
     assert len(run.archive) == 150 and run.engine.stopped_because == "150 trials"
-    assert run.engine.counts.unfit == 0
+    assert run.engine.counts.unfit < 150 // 20  # students that nothing would train
 
 
 def test_equal_weights_are_trained_once_at_a_time(simulated):

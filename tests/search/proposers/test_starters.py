@@ -62,6 +62,6 @@ def test_starters_take_the_epochs_that_a_space_lists(shape):
 
 
 def test_a_student_that_does_not_suit_the_images_is_no_starter(shape):
-    given = {"student": {"model": ["none", "levit_128s"]}, "distill": {}, "prune_mlp": {}}
+    given = {"student": {"model": ["none", "mixer_b16_224"]}, "distill": {}, "prune_mlp": {}}
     space, _ = make_space({"techniques": given}, shape, RUNTIMES)
     assert student_recipes(space, shape) == []
