@@ -47,7 +47,7 @@ def main() -> None:
         baseline = artifact(plain, "base")
         for number, recipe in enumerate(recipes):
             found = sousvit.measure(artifact(recipe, str(number)), baseline=baseline)
-            ratio = found["latency_ratio"]
+            ratio = found["ratio"]
             rows.append({"recipe": recipe.hash, "ratio": ratio.value, "low": ratio.low, "high": ratio.high})
             print(f"{number} {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] {recipe}", flush=True)
     with (here / "costs.csv").open("w", newline="") as stream:

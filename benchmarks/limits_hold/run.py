@@ -52,7 +52,7 @@ CONFIDENCE = SearchLimits().confidence
 class Pool:
     """Whether each image is classified rightly: ``base [images]``, ``correct [recipes, images]``; what each costs.
 
-    ``latency`` is each recipe's, relative to the base's (:mod:`costs`).
+    ``latency`` is each recipe's, relative to the base's (:mod:`costs`), NaN where that was not measured.
     """
 
     base: Correct
@@ -68,8 +68,10 @@ class Pool:
             count, facts = int(stored["count"]), json.loads(str(stored["facts"]))
             base = np.unpackbits(stored["base"])[:count].astype(bool)
             correct = np.unpackbits(stored["correct"], axis=1)[:, :count].astype(bool)
-        timed = pd.read_csv(path.with_name("costs.csv")).set_index("recipe").ratio
-        latency = [float(timed[Recipe.from_dict(costs["recipe"]).hash]) for costs in facts["figures"][1:]]
+        hashes = [Recipe.from_dict(costs["recipe"]).hash for costs in facts["figures"][1:]]
+        timed = path.with_name("costs.csv")
+        ratios = pd.read_csv(timed).set_index("recipe").ratio if timed.is_file() else pd.Series(np.nan, hashes)
+        latency = [float(ratios[name]) for name in hashes]
         return cls(base, correct, facts["figures"], facts["provenance"], latency)
 
     def figures(self, recipe: int, images: npt.NDArray[np.int64]) -> dict[str, Measurement]:
@@ -197,7 +199,7 @@ def _cells(rows: pd.DataFrame, plain: pd.DataFrame, confirmed: bool) -> list[str
 
 def _paid(counted: pd.DataFrame, before: pd.DataFrame, name: str) -> str:
     ratios = counted[name].to_numpy(float) / before[name].to_numpy(float)
-    return f"{np.exp(np.nanmean(np.log(ratios))):.3f}x"
+    return f"{np.exp(np.nanmean(np.log(ratios))):.3f}x" if np.isfinite(ratios).any() else "-"
 
 
 if __name__ == "__main__":
