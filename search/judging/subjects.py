@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
+from sousvit.models.checkpoints.forms import open_source
 from sousvit.models.load import LoadedModel, load
 from sousvit.objectives.devices.open import open_device
 from sousvit.objectives.memory_probe import Probe
@@ -43,6 +45,7 @@ from sousvit.spaces.images import open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
+from sousvit.spaces.sources import checkpoints
 from sousvit.spaces.space import read_space
 from sousvit.spaces.technique import get_technique
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
@@ -56,6 +59,8 @@ BASE_RECIPE = Recipe((), "onnxruntime")
 QUICK_IMAGES = 1000
 #: A training step's time is taken from so many steps of so many images.
 STEPS, BATCH = 3, 64
+#: In so many seconds the base should read the images of one: ViT-B at 224 px trains on a handful.
+STEP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Subjects:
         self.task = JUDGING_TASKS.get(self.budget.model.task)
         self.plan = TimingPlan.of(self.budget.search.measure_time)
         self.objectives = trial_objectives(self.budget)
+        for source in chain.from_iterable(checkpoints(self.budget.space).values()):
+            open_source(source)  # raises now what every trial would run into
         self.progress("loading model and data", 0, 0)
         self._model: LoadedModel = setup.get("base") or load(self.budget.model)
         shared = Store(setup["storage"]) if setup.get("storage") else None
@@ -164,7 +171,7 @@ class Subjects:
         values = measure(self.base, self.objectives)
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
-        epoch = self.epoch_seconds() if self._trains_against_time else 0.0
+        epoch = self.epoch_seconds(values) if self._trains_against_time else 0.0
         return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch)
 
     @property
@@ -204,11 +211,13 @@ class Subjects:
         """The objectives that are measured at some stages."""
         return [objective for objective in self.objectives if objective.stage in stages]
 
-    def epoch_seconds(self) -> float:
-        """Seconds of a training epoch of the base, from a few steps."""
+    def epoch_seconds(self, base: Mapping[str, Measurement]) -> float:
+        """Seconds of a training epoch of the base, from a few steps; of a slow base ``base`` tells that few must do."""
         self.progress("timing a training step", 0, 0)
         model, data = copy.deepcopy(self._model.module), self._splits.train
-        batch = max(1, min(BATCH, len(data) // (STEPS + 1)))
+        seconds = base["latency"].value / 1000 if "latency" in base else 0.0
+        affordable = round(STEP_SECONDS / seconds) if seconds else BATCH
+        batch = max(1, min(BATCH, affordable, len(data) // (STEPS + 1)))
         plan = TrainingPlan(epochs=1, batch_size=batch, augmentation="none")
         ended: list[float] = []
         few = data.head(batch * (STEPS + 1))

@@ -50,3 +50,10 @@ def test_what_would_stop_a_search_stops_a_check(tiny_project, tmp_path):
     with pytest.raises(UserError, match="expected_accuracy"):
         sousvit.check(values, sheet=tmp_path / "check.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_students_checkpoint_that_is_not_there_stops_a_search_before_its_first_trial(tiny_project, tmp_path):
+    student = {"model": ["none", "residual"], "checkpoint": [None, str(tmp_path / "gone.pth")]}
+    values = tiny_project.budget(space={"techniques": {"student": student, "distill": {}}})
+    with pytest.raises(UserError, match=r"a checkpoint must exist; received .*gone\.pth"):
+        sousvit.check(values, sheet=tmp_path / "check.png")

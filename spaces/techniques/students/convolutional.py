@@ -1,6 +1,6 @@
 """Convolutional networks of any size for any image: stages whose strides follow from the image.
 
-A stem halves the image, and stages halve it on until the last map is 4 to 7 pixels wide; each stage is twice as wide as
+A stem halves the image, and stages halve it on until the last map is 4 to 8 pixels wide; each stage is twice as wide as
 the one before it, up to eight times the first. For instance ``residual`` of width 24 on 32 x 32 pixels: a stem to 16
 pixels, then stages of 24, 48 and 96 channels at 16, 8 and 4 pixels. The blocks are timm's; what a network costs is
 counted here without building it.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FAMILIES = ("residual", "repvgg", "inverted", "hybrid")
-#: The last map is at least so many pixels wide, and less than twice as many.
+#: The last map is at least so many pixels wide, and at most twice as many.
 LAST_MAP = 4
 #: The smaller side of an image that can be halved once before that.
 SMALLEST_IMAGE = 2 * LAST_MAP
