@@ -28,6 +28,7 @@ from sousvit.schema import read_yaml
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.trial import BaseRecord, Trial, decode
+from sousvit.search.verdict import hangs_on_images
 
 EVENTS = "events.jsonl"
 _NAME = re.compile(r"\w[\w .-]*")
@@ -56,8 +57,10 @@ class Archive:
         #: Likewise of those that held every limit; and the confidence at which either was asked.
         self.confirmed: dict[str, dict[str, Measurement]] = {}
         self.asked_confidence: dict[str, float] = {}
-        #: Recipes that were tried on the images held back, those of earlier runs that this one continues included.
+        #: Recipes that were kept or turned down by the images held back, those of earlier runs included.
         self.num_tried = 0
+        #: Keys of this run's that they turned down.
+        self.turned_down: set[str] = set()
         #: Answers that told figures of the test split, those of earlier runs that this one continues included.
         self.test_answers = 0
         #: How well costs were predicted: median relative error and number of structures, by objective.
@@ -142,7 +145,10 @@ class Archive:
             found = self.rejected if kind == "rejected" else self.confirmed
             found[event["key"]] = decode(event.get("values", {}))
             self.asked_confidence[event["key"]] = float(event.get("confidence", 0.5))
-            self.num_tried += 1
+            # What costs too much is turned down whatever the images say, so it picks no luckiest one on them.
+            if all(map(hangs_on_images, event.get("broken", ()))):
+                self.num_tried += 1
+                self.turned_down |= {event["key"]} if kind == "rejected" else set()
             self._fronts.clear()
         elif kind == "tried":
             self.num_tried += int(event["recipes"])

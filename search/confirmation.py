@@ -6,7 +6,8 @@ where it does not, the next one is tried. Trying several on the same images woul
 further one must hold the limits more surely: of the error probability that the budget allows (one minus its
 confidence), the first may spend a half, the next a quarter, and so on. Together they spend no more than all of it,
 which bounds how often an answer that breaks a limit is confirmed (Bonferroni's inequality with unequal shares, as in
-Wiens, Pharmaceutical Statistics 2, 2003). Which recipes are tried is decided by the search's own figures: always the
+Wiens, Pharmaceutical Statistics 2, 2003). Where a model failed there, its other deployments would, too, so other models
+are tried first. Which recipes are tried is decided by the search's own figures: always the
 best of those that hold the limits there as surely as they will have to on the images held back.
 """
 
@@ -82,11 +83,17 @@ def _candidate(archive: Archive, goals: Goals, level: float) -> Answer:
     A recipe that was confirmed in an earlier session is not tried again, and need not be any surer.
     """
     answer = choose(archive, goals)
-    pool = candidates(archive, goals)
+    pool = _others(candidates(archive, goals), archive)
     surer = best(pool, goals.at_least(level))
     known = best((trial for trial in pool if trial.key in archive.confirmed), goals)
     tried = best((trial for trial in (surer, known) if trial is not None), goals)
     return answer if tried is None else replace(answer, chosen=tried)
+
+
+def _others(pool: list[Trial], archive: Archive) -> list[Trial]:
+    """``pool`` without other deployments of models that the images turned down: their predictions hardly differ."""
+    failed = {archive.trials[key].model_key for key in archive.turned_down & archive.trials.keys()}
+    return [trial for trial in pool if trial.model_key not in failed or trial.key in archive.confirmed] or pool
 
 
 def _confirmation(archive: Archive, trial: Trial, values: dict[str, Measurement], holds: bool) -> Confirmation:

@@ -5,6 +5,9 @@ instance: where others kept half of their loss, a recipe that is 4 points below 
 should end 2 points below it. A recipe that was not trained in full stands in by its highest rung, continued so.
 
 Models that begin with the base's weights, with pretrained and with random ones learn differently: each by its own kind.
+A network with other weights than the base's does not end at the base, but where its size lets it; the loss of a share
+such as the accuracy is then the distance from 1. For instance students at 76 and 60% after a quarter of the training
+ended at 81.5 and 71%: they kept 0.77 and 0.73 of their errors, but nothing and 0.45 of the distance to a base of 80%.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import replace
 from functools import cache
 
 from sousvit.objectives.objective import Measurement, Stage, get_objective
+from sousvit.search.preference.gains import Original
 from sousvit.search.trial import Trial
 from sousvit.spaces.context import Start
 
@@ -25,12 +29,10 @@ UNTRAINED = 0.0
 UNTRAINED_SHARE = 0.8
 #: What is lost is taken to fall with this power of the training: a guess, until promotions show better.
 LOSS_POWER = 1 / 3
-#: The same where training began with other weights than the base's: there is more to learn, and it comes faster.
-OTHER_LOSS_POWER = 1.0
 #: Loss at the low rung (of figures around 1) that promotions must have shown to weigh as much as that expectation.
 SHOWN = 0.02
 #: How far the share of one recipe lies from the usual one (a standard deviation), and how many recipes outweigh that.
-SPREAD, SPREAD_WEIGHT = 0.35, 4
+SPREAD, SPREAD_WEIGHT = {Start.BASE: 0.35, Start.PRETRAINED: 0.15, Start.RANDOM: 0.15}, 4
 #: Width of an interval from all validation images, relative to that of the low rung's quarter.
 NARROWER = 0.5
 
@@ -69,23 +71,23 @@ class LearningCurve:
         losses: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for low, high in pairs:
             for name in filter(self._is_comparable, low.values.keys() & high.values.keys()):
-                reference = self._base[name].value
+                reference = self._reference(name, start)
                 after = (high.get(name) - reference) * self.share(name, high.fidelity, start)
                 losses[name].append((low.get(name) - reference, after))
         for name, found in losses.items():
             before, after = map(sum, zip(*found, strict=True))
-            share = _share(after, before, SHOWN, _usual_share(rung, start))
-            apart = [(end / start - share) ** 2 for start, end in found if abs(start) > SHOWN / 2]
-            variance = (SPREAD_WEIGHT * SPREAD**2 + sum(apart)) / (SPREAD_WEIGHT + len(apart))
+            share = _share(after, before, SHOWN, _usual_share(rung))
+            apart = [(end / begun - share) ** 2 for begun, end in found if abs(begun) > SHOWN / 2]
+            variance = (SPREAD_WEIGHT * SPREAD[start] ** 2 + sum(apart)) / (SPREAD_WEIGHT + len(apart))
             self._shares[start, name, rung], self._spreads[start, name, rung] = share, variance**0.5
 
     def share(self, name: str, fidelity: float, start: Start = Start.BASE) -> float:
         """Share of the loss at ``fidelity`` that full training leaves; 1 of a full training."""
-        return 1.0 if fidelity >= FULL else self._shares.get((start, name, fidelity), _usual_share(fidelity, start))
+        return 1.0 if fidelity >= FULL else self._shares.get((start, name, fidelity), _usual_share(fidelity))
 
     def spread(self, name: str, fidelity: float, start: Start = Start.BASE) -> float:
         """Standard deviation of that share among recipes."""
-        return 0.0 if fidelity >= FULL else self._spreads.get((start, name, fidelity), SPREAD)
+        return 0.0 if fidelity >= FULL else self._spreads.get((start, name, fidelity), SPREAD[start])
 
     def expected(self, trial: Trial, optimistic: bool = False) -> Trial:
         """``trial`` as it should come out of its full training; ``optimistic``: by a standard deviation better."""
@@ -94,7 +96,7 @@ class LearningCurve:
         values, start = dict(trial.values), trial.parsed.start
         for name, value in trial.values.items():
             if self._is_comparable(name):
-                change = value.value - self._base[name].value
+                change = value.value - self._reference(name, start)
                 is_loss = change < 0 if get_objective(name).direction == "maximize" else change > 0
                 if is_loss:  # training more takes none of a gain away
                     left = self.share(name, trial.fidelity, start)
@@ -102,14 +104,20 @@ class LearningCurve:
                     values[name] = _moved(value, -change * (1 - max(0.0, left)))
         return replace(trial, values=values)
 
+    def _reference(self, name: str, start: Start) -> float:
+        """The figure that losses are measured from: the base's, or without its weights the best there can be."""
+        original = Original.of(name)
+        if start is Start.BASE or not original.is_quality or original.name not in self._base:
+            return self._base[name].value
+        best = 1.0 if original.objective.direction == "maximize" else 0.0
+        return original.figure(best, self._base[original.name].value)
+
     def _is_comparable(self, name: str) -> bool:
         return name in self._base and is_trained(name)
 
 
-def _usual_share(fidelity: float, start: Start) -> float:
-    if fidelity == UNTRAINED:
-        return UNTRAINED_SHARE
-    return fidelity ** (LOSS_POWER if start is Start.BASE else OTHER_LOSS_POWER)
+def _usual_share(fidelity: float) -> float:
+    return UNTRAINED_SHARE if fidelity == UNTRAINED else fidelity**LOSS_POWER
 
 
 def _share(after: float, before: float, doubt: float, usual: float) -> float:

@@ -76,6 +76,10 @@ class Original:
         """The original's value by a ``figure`` of this form."""
         return {"": figure, "ratio": base * figure, "drop": base - figure}[self.form]
 
+    def figure(self, value: float, base: float) -> float:
+        """The figure of this form by a ``value`` of the original: the inverse of :meth:`value`."""
+        return {"": value, "ratio": value / (base or TINY), "drop": base - value}[self.form]
+
     def loss(self, figure: float, base: float) -> float:
         """How much worse than the base that is, in the original's unit; below 0 where it is better."""
         return self.sign * (base - self.value(figure, base))

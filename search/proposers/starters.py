@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 STRUCTURE_LEVELS = (0.0, 0.25, 0.5)
 #: Steps of the ladder of students, as shares of the base's multiply-accumulates: the likeliest first.
 STUDENT_SHARES = (1 / 30, 1 / 100, 1 / 10, 1 / 3)
+#: Students whose costs differ by this factor at most cost about the same.
+ABOUT_EQUAL = 1.15
+#: A student, which has everything to learn, may be trained so many times as long as a base that was cut.
+STUDENT_PATIENCE = 2.0
 
 
 def single_recipes(
@@ -29,12 +33,15 @@ def single_recipes(
 ) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
     """Every technique alone: deployments, a middle setting of each other one (with recovery), further settings.
 
-    ``longest``, here and below: epochs of the base that a recovery should cost at most, where the space has a choice.
+    ``longest``, here and below: epochs of the base that the recovery of a cut base should cost at most, where the space
+    has a choice.
     """
-    images, head, tail = _images(space, shape), _preparation(space, shape), _recovery(space, shape, longest)
+    images, head = _images(space, shape), _preparation(space, shape)
 
     def alone(step: Step) -> Recipe:
         """One technique and the training around it; one that trains needs no other."""
+        is_student = step.handler.stage is Stage.ARCHITECTURE
+        tail = _recovery(space, shape, longest * (STUDENT_PATIENCE if is_student else 1))
         steps = (*images, step) if step.role.trains else (*images, *head, step, *tail)
         return Recipe(steps, space.first_runtime(*steps))
 
@@ -62,20 +69,38 @@ def hybrid_recipes(space: Space, shape: ModelShape, longest: float = inf) -> lis
 
 def student_recipes(space: Space, shape: ModelShape, longest: float = inf) -> list[Recipe]:
     """Networks in the base's place, from small to nearly as large, trained and quantized."""
-    head, tail = _images(space, shape), _recovery(space, shape, longest)
+    head, tail = _images(space, shape), _recovery(space, shape, STUDENT_PATIENCE * longest)
     if not isinstance(shape, NetworkShape):
         return []
     options = [option for option in space.options() if option.handler.stage is Stage.ARCHITECTURE]
     found: dict[Recipe, None] = {}
     for option in options:
         costs: dict[Step, float] = {}
-        for step in option.settings(shape):
+        for step in _networks(option, shape):
             with suppress(UserError):  # a network that does not suit the images
                 costs[step] = log(_macs(step, shape) / shape.macs())
-        for share in STUDENT_SHARES if costs else ():
-            step = min(costs, key=lambda step: abs(costs[step] - log(share)))
+        for place, share in enumerate(STUDENT_SHARES if costs else ()):
+            off = {step: abs(cost - log(share)) for step, cost in costs.items()}
+            near = [step for step in costs if off[step] <= min(off.values()) + log(ABOUT_EQUAL)]
+            # Deep or wide: which of two that cost about the same learns more differs from data to data; both are seen.
+            deep = (max if place % 2 == 0 else min)(_depth(step) for step in near)
+            step = min((step for step in near if _depth(step) == deep), key=off.__getitem__)
             found[_statically_quantized(space, (*head, step, *tail), shape)] = None
     return list(found)
+
+
+def _networks(option: Option, shape: ModelShape) -> list[Step]:
+    """Students of every size, in each depth that the space has."""
+    found = []
+    for step in option.settings(shape):
+        kept = step.config.model_dump(mode="json")
+        depths = option.values.get("depth", ())
+        found += [option.step({**kept, "depth": depth}) for depth in depths] if _depth(step) and depths else [step]
+    return found
+
+
+def _depth(step: Step) -> int:
+    return getattr(step.config, "depth", None) or 0
 
 
 def _macs(step: Step, shape: NetworkShape) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,20 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from sousvit.cache import TensorCache
 from sousvit.data import DataSpec, ImageSet, Splits
+from sousvit.data.augment import View
 from sousvit.data.classes import Match
 from sousvit.data.layout import resolve_data
 from sousvit.errors import UserError
-from sousvit.files import disk_errors_as_user_errors
+from sousvit.files import content_hash, disk_errors_as_user_errors
 from sousvit.machine import Precision
 from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES
 from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
 from sousvit.schema import Checked, read_yaml, validated
 from sousvit.spaces.images import match_classes, require_room
 from sousvit.spaces.tasks.task import task_of
+from sousvit.spaces.training.checkpoint import Checkpoint
 from sousvit.spaces.training.loop import fit, predict
 from sousvit.spaces.training.plan import Progress, TrainingPlan
 from sousvit.specs import OptimizerName, Policy, require_task
@@ -33,6 +36,9 @@ class TrainingSpec(Checked):
     """The section ``training`` of the file (see :class:`sousvit.spaces.training.plan.TrainingPlan`).
 
     Label smoothing is for classifiers: for a detector it is off by default, and an error where the file asks for it.
+    ``teacher`` is another trained model to learn from beside the labels, such as a network of convolutions, which
+    learns more from few images (DeiT, arXiv 2012.12877): its predictions on each augmented view are ``soft_weight`` of
+    the loss, at ``temperature``.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -44,6 +50,16 @@ class TrainingSpec(Checked):
     augmentation: Policy = "crop_flip"
     precision: Precision = "auto"
     seed: int = 0
+    teacher: ModelSpec | None = None
+    soft_weight: float = Field(default=0.5, gt=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+
+    def plan(self, detects: bool) -> TrainingPlan:
+        """What the loop does."""
+        unlabelled = {} if self.teacher is None else {"soft_weight": self.soft_weight}
+        unsmoothed = {"label_smoothing": 0.0} if detects and "label_smoothing" not in self.model_fields_set else {}
+        common = self.model_dump(exclude={"teacher", "soft_weight"})
+        return TrainingPlan(**{**common, **unlabelled, **unsmoothed})
 
 
 class TrainSpec(Checked):
@@ -66,6 +82,8 @@ def train_base(
     spec: TrainSpec, out: Path, progress: Progress | None = None, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Train, judge on validation and (once) on test, and write the checkpoint with its description.
+
+    The state is kept in a folder beside ``out`` on the way: the same call after a kill goes on where it was.
 
     Args:
         spec: model, data (paths resolved) and training.
@@ -93,17 +111,20 @@ def train_base(
     say(f"{len(splits.train)} training and {len(splits.validation)} validation images")
     for note in (*base.notes, *splits.notes):
         say(note)
-    plan = TrainingPlan(**spec.training.model_dump())
-    if spec.model.detector is not None and "label_smoothing" not in spec.training.model_fields_set:
-        plan = replace(plan, label_smoothing=0.0)
-    fit(base.module, splits.train, base.normalise, plan, progress=progress)
+    plan = spec.training.plan(detects=spec.model.detector is not None)
+    teacher = None if spec.training.teacher is None else _Teacher(load(spec.training.teacher), base, splits.train, plan)
+    learns_from = [] if teacher is None else [teacher.fingerprint]
+    kept = out.with_name(out.name + ".training")
+    key = content_hash(base.fingerprint, splits.train.fingerprint, repr(plan), *learns_from)
+    checkpoint = Checkpoint(TensorCache(kept), key)
+    fit(base.module, splits.train, base.normalise, plan, teacher, progress, checkpoint=checkpoint)
     description: dict[str, Any] = {
         "name": spec.model.name,
         "args": spec.model.args,
         "mean": base.mean,
         "std": base.std,
         "preprocess": base.preprocess.steps,
-        "training": {**spec.training.model_dump(), "label_smoothing": plan.label_smoothing},
+        "training": {**spec.training.model_dump(mode="json"), "label_smoothing": plan.label_smoothing},
         **_figures("validation", base, splits.validation, plan.precision),
     }
     if spec.model.detector is not None:
@@ -114,7 +135,37 @@ def train_base(
     if spec.data.has_test:
         description.update(_figures("test", base, splits.open_test(), plan.precision))
         save_checkpoint(out, base.module, description)
+    shutil.rmtree(kept, ignore_errors=True)
     return description
+
+
+class _Teacher:
+    """A trained model's predictions on the augmented views that a base learns from.
+
+    Raises:
+        UserError: it does not read the base's images, or tells other classes.
+    """
+
+    def __init__(self, model: LoadedModel, base: LoadedModel, data: ImageSet, plan: TrainingPlan) -> None:
+        given, asked = (model.channels, *model.size), (base.channels, *base.size)
+        if given != asked or model.num_classes != base.num_classes:
+            raise UserError(
+                "a teacher reads the images of its student and tells the same classes",
+                f"{given} and {model.num_classes} classes beside {asked} and {base.num_classes}",
+                "train a teacher on the same data at the same size",
+            )
+        if model.class_names and data.class_names and list(model.class_names) != list(data.class_names):
+            raise UserError(
+                "a teacher knows the classes in the order that its student learns",
+                f"{', '.join(model.class_names)} beside {', '.join(data.class_names)}",
+                "name them in its order in data.classes",
+            )
+        self._model, self._data, self._plan, self.fingerprint = model, data, plan, model.fingerprint
+
+    def __call__(self, view: int) -> torch.Tensor:
+        plan, model = self._plan, self._model
+        pixels = View.draw(plan.augmentation, len(self._data), self._data.size, plan.seed, view)
+        return predict(model.module, self._data, model.normalise, view=pixels, precision=plan.precision)
 
 
 def _learned_or_new(base: LoadedModel, names: Sequence[str], ordered: bool) -> Match:
@@ -152,6 +203,8 @@ def read_training(path: Path, data_root: Path | None = None, epochs: int | None 
     """
     spec = validated(TrainSpec, read_yaml(path), str(path))
     training = spec.training
+    if training.teacher is not None:
+        training = training.model_copy(update={"teacher": training.teacher.resolved(path.parent)})
     if epochs is not None:
         training = validated(TrainingSpec, {**training.model_dump(exclude_unset=True), "epochs": epochs}, "the option")
     resolved = {"model": spec.model.resolved(path.parent), "data": resolve_data(spec.data, data_root or path.parent)}

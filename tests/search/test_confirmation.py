@@ -18,8 +18,10 @@ from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.final import final_answer
 from sousvit.search.goals import Goals
 from sousvit.search.limits import parse_limits
-from sousvit.search.results import Answer, FinalTable, Row, recipe_yaml, write_answer
+from sousvit.search.results import Answer, FinalTable, Row, choose, recipe_yaml, write_answer
 from sousvit.search.reuse import take_over
+from sousvit.search.trial import Trial
+from sousvit.spaces.recipe import Recipe
 
 LIMITS = {"accuracy_drop": 0.03, "size": 2.5}
 
@@ -76,6 +78,27 @@ def test_the_next_recipe_is_tried_and_must_hold_more_surely(searched):
     answer = confirmed(run)
     assert len(asked) == 3 and answer.confirmation.holds and answer.confirmation.tried == 3
     assert answer.chosen.recipe == asked[2] and len(run.archive.rejected) == 2
+
+
+def test_one_that_costs_too_much_when_measured_again_leaves_the_images_unused(searched):
+    broken = {**drop(0.0), "size": Measurement(9.0)}
+    run, asked = searched(lambda count: broken if count == 1 else drop(0.0))
+    answer = confirmed(run)
+    assert len(asked) == 2 and answer.confirmation.holds
+    assert (answer.confirmation.tried, answer.confirmation.confidence) == (1, 0.95)
+    assert Archive(run.archive.folder).num_tried == 1 and len(run.archive.rejected) == 1
+
+
+def test_other_models_are_tried_before_other_deployments_of_one_that_failed(searched):
+    run, asked = searched(lambda count: drop(0.05) if count == 1 else drop(0.0))
+    first = choose(run.archive, run.engine.goals).chosen
+    better = {**first.values, "size": Measurement(first.get("size") * 0.99)}
+    other = Recipe(first.parsed.model_steps, "openvino")
+    run.archive.add(replace(Trial.pending(other, 1.0, 0), status="complete", values=better))
+    answer = confirmed(run)
+    tried = [Recipe.from_dict(recipe) for recipe in asked]
+    assert tried[0] == other and tried[1].model_steps != other.model_steps
+    assert answer.confirmation.holds and answer.chosen.model_key != first.model_key
 
 
 def test_where_none_is_confirmed_the_least_miss_is_returned_and_not_shown(searched):

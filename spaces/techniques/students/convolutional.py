@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from sousvit.errors import UnknownNameError, UserError
 from sousvit.spaces.shape import OtherShape
 
 if TYPE_CHECKING:
@@ -86,6 +87,31 @@ class Network:
     def shape(self) -> OtherShape:
         """What it costs once it is deployed, as :func:`sousvit.spaces.module_shape.shape_of` would read it."""
         return _count(self)
+
+
+def network(
+    family: str = "residual",
+    width: int = 64,
+    depth: int = 1,
+    img_size: int | tuple[int, int] = 32,
+    in_chans: int = 3,
+    num_classes: int = 10,
+) -> nn.Module:
+    """A network of the family as a model of its own, to train and compress or to teach: ``model: {factory:
+    "sousvit.spaces.techniques.students.convolutional:network", args: {width: 64}}``.
+
+    Raises:
+        UserError: no such family, a width that is no multiple of 8, or an image that is too small.
+    """
+    if family not in FAMILIES:
+        raise UnknownNameError("family of convolutional networks", family, FAMILIES)
+    image = (img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1])
+    if width % WIDTH_UNIT or min(image) < SMALLEST_IMAGE:
+        rule = f"width is a multiple of {WIDTH_UNIT}, and img_size at least {SMALLEST_IMAGE}"
+        raise UserError(rule, f"width {width}, img_size {img_size}", "correct model.args")
+    module = Network(family, width, depth, image, in_chans, num_classes).build()
+    module.pretrained_cfg = {"input_size": (in_chans, *image)}  # type: ignore[assignment]
+    return module
 
 
 def _build_byob(network: Network) -> nn.Module:

@@ -257,12 +257,15 @@ def test_students_are_ranked_among_themselves_at_a_low_rung():
 def test_each_kind_of_start_has_its_own_learning_curve():
     cut = [trial("cut", 0.10, 4.0), trial("cut", 0.05, 4.0, fidelity=1.0)]
     grown = [student("grown", 0.30, 1.0), student("grown", 0.01, 1.0, fidelity=1.0)]
-    policy = after(*cut, *grown)
-    left = (0.05 + 0.02 * 0.25 ** (1 / 3)) / (0.10 + 0.02)
+    goals = Goals(LIMITS, {"latency": 1.0}, {**BASE, "accuracy": Measurement(0.8)})
+    policy = after(*cut, *grown, goals=goals)
+    usual = 0.25 ** (1 / 3)
+    left = (0.05 + 0.02 * usual) / (0.10 + 0.02)
     assert policy.expected(trial("other", 0.08, 2.0)).get("accuracy_drop") == pytest.approx(0.08 * left)
-    left = (0.01 + 0.02 * 0.25) / (0.30 + 0.02)
-    assert policy.expected(student("another", 0.20, 2.0)).get("accuracy_drop") == pytest.approx(0.20 * left)
-    assert after().expected(student("first", 0.20, 2.0)).get("accuracy_drop") == pytest.approx(0.20 * 0.25)
+    left = (0.21 + 0.02 * usual) / (0.50 + 0.02)  # of the errors, which are 0.2 more than the drop
+    assert policy.expected(student("another", 0.20, 2.0)).get("accuracy_drop") == pytest.approx(0.40 * left - 0.2)
+    first = after(goals=goals).expected(student("first", 0.20, 2.0))
+    assert first.get("accuracy_drop") == pytest.approx(0.40 * usual - 0.2)
 
 
 def test_a_training_should_cost_what_others_of_its_family_cost():

@@ -7,6 +7,7 @@ import pytest
 from sousvit.objectives.objective import Measurement
 from sousvit.search.fidelity.learning_curve import LOSS_POWER, SHOWN, SPREAD, UNTRAINED_SHARE, LearningCurve
 from sousvit.search.trial import Trial, trial_key
+from sousvit.spaces.context import Start
 
 BASE = {"accuracy": Measurement(0.9), "accuracy_drop": Measurement(0.0), "latency": Measurement(10.0)}
 
@@ -21,7 +22,7 @@ def test_before_any_promotion_a_loss_is_expected_to_fall_with_training():
     curve = LearningCurve(BASE, [trial("a", 0.1, 0.25)])
     assert curve.share("accuracy", 0.25) == pytest.approx(0.25**LOSS_POWER)
     assert curve.share("accuracy", 0.0) == UNTRAINED_SHARE and curve.share("accuracy", 1.0) == 1.0
-    assert curve.spread("accuracy", 0.25) == SPREAD and curve.spread("accuracy", 1.0) == 0.0
+    assert curve.spread("accuracy", 0.25) == SPREAD[Start.BASE] and curve.spread("accuracy", 1.0) == 0.0
     expected = curve.expected(trial("a", 0.1, 0.25))
     assert expected.get("accuracy_drop") == pytest.approx(0.1 * 0.25**LOSS_POWER)
     assert expected.get("latency") == 5.0
@@ -49,9 +50,31 @@ def test_recipes_that_differ_widen_the_spread_and_alike_ones_narrow_it():
         pairs = [(trial(str(place), 0.2, 0.25), trial(str(place), end, 1.0)) for place, end in enumerate(ends)]
         return LearningCurve(BASE, [record for pair in pairs for record in pair]).spread("accuracy", 0.25)
 
-    assert promoted([0.1] * 12) < SPREAD / 1.5 < SPREAD < promoted([0.0, 0.2] * 12)
+    usual = SPREAD[Start.BASE]
+    assert promoted([0.1] * 12) < usual / 1.5 < usual < promoted([0.0, 0.2] * 12)
 
 
 def test_what_failed_or_was_gated_teaches_nothing():
     records = [trial("a", 0.4, 0.25, "gated"), trial("a", 0.1, 1.0)]
     assert LearningCurve(BASE, records).share("accuracy", 0.25) == pytest.approx(0.25**LOSS_POWER)
+
+
+def student(width: int, accuracy: float, fidelity: float) -> Trial:
+    steps = [{"technique": "student", "model": "residual", "width": width}, {"technique": "distill"}]
+    recipe = {"runtime": "onnxruntime", "steps": steps}
+    values = {"accuracy": Measurement(accuracy), "accuracy_drop": Measurement(0.8 - accuracy)}
+    return Trial(trial_key(recipe, fidelity, 0), recipe, fidelity, 0, "complete", values)
+
+
+def test_a_small_student_is_not_expected_to_reach_the_base_because_a_large_one_passed_it():
+    base = {"accuracy": Measurement(0.8), "accuracy_drop": Measurement(0.0)}
+    climbed = [student(24, 0.76, 0.25), student(24, 0.815, 1.0), student(32, 0.77, 0.25), student(32, 0.82, 1.0)]
+    curve = LearningCurve(base, climbed)
+    assert curve.share("accuracy", 0.25, Start.RANDOM) == pytest.approx(0.77, abs=0.03)
+    small = curve.expected(student(8, 0.6, 0.25))
+    assert small.get("accuracy") == pytest.approx(0.69, abs=0.02) and small.get("accuracy_drop") > 0.09
+    assert small.get("accuracy_drop") == pytest.approx(0.8 - small.get("accuracy"), abs=0.01)
+    optimistic = curve.expected(student(8, 0.6, 0.25), optimistic=True)
+    assert small.get("accuracy") < optimistic.get("accuracy") < 0.78
+    large = curve.expected(student(48, 0.79, 0.25))
+    assert large.get("accuracy") > 0.82, "and a gain over the base grows on"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from sousvit.search.proposers.starters import STUDENT_SHARES, single_recipes, student_recipes
+from sousvit.search.proposers.starters import (
+    STUDENT_PATIENCE,
+    STUDENT_SHARES,
+    hybrid_recipes,
+    single_recipes,
+    student_recipes,
+)
 from sousvit.spaces.context import Start
 from sousvit.spaces.shape import OtherShape
 from sousvit.spaces.space import make_space, read_space
@@ -50,7 +56,10 @@ def test_the_student_alone_is_one_of_a_middle_size(space, shape):
 
 @pytest.mark.parametrize(("longest", "passes"), [(100.0, 4), (4.0, 4), (3.0, 2), (1.0, 1), (0.1, 1)])
 def test_starters_train_as_long_as_time_allows(longest, passes, space, shape):
-    for recipe in student_recipes(space, shape, longest):
+    singles = [one for one in single_recipes(space, shape, longest)[1] if one.start is Start.BASE and one.trains]
+    students = student_recipes(space, shape, longest / STUDENT_PATIENCE)
+    assert singles and students
+    for recipe in (*singles, *students, *hybrid_recipes(space, shape, longest)):
         assert next(step for step in recipe.steps if step.technique == "distill").config.passes == passes
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from sousvit.data import DataSpec, ImageSet, Splits
@@ -409,3 +411,85 @@ def test_a_classifier_keeps_the_names_of_its_classes_and_knows_them_in_another_o
     tuned = tuned.model_copy(update={"training": TrainingSpec(epochs=1)})
     assert train_base(tuned, tmp_path / "tuned.safetensors", say=lines.append)["class_names"] == ["x", "y", "z"]
     assert "the checkpoint's classes (a nothing, b columns, c rows) become x, y, z" in lines
+
+
+COMPACT = "sousvit.spaces.techniques.students.convolutional:network"
+COMPACT_ARGS = {"family": "residual", "width": 8, "img_size": 8, "in_chans": 1, "num_classes": 3}
+
+
+def compact_teacher(train_spec, out, epochs=12):
+    """A network of convolutions trained on the toy, and how to load it."""
+    model = ModelSpec(factory=COMPACT, args=COMPACT_ARGS, mean=(0.4,), std=(0.3,))
+    training = train_spec.training.model_copy(update={"epochs": epochs, "optimizer": "adamw"})
+    description = train_base(TrainSpec(model=model, data=train_spec.data, training=training), out, say=quiet)
+    return model.model_copy(update={"checkpoint": str(out)}), description
+
+
+def quiet(line):
+    """Nothing is said."""
+
+
+def test_a_base_learns_from_a_teacher_of_convolutions_alone(train_spec, tmp_path):
+    teacher, description = compact_teacher(train_spec, tmp_path / "teacher.safetensors")
+    assert description["test_top1"] > 0.85
+    images = Path(train_spec.data.train)
+    shuffled = np.roll(IdxSource(images).labels, 1)  # they tell nothing: what is learned comes from the teacher
+    write_idx(images.with_name("train-labels.idx.gz"), shuffled.astype(np.uint8))
+    training = train_spec.training.model_copy(update={"epochs": 12, "teacher": teacher, "soft_weight": 1.0})
+    learned = train_base(train_spec.model_copy(update={"training": training}), tmp_path / "base.safetensors", say=quiet)
+    assert learned["test_top1"] > 0.8 and learned["validation_top1"] < 0.6
+    assert learned["training"]["teacher"]["factory"] == COMPACT
+
+
+def test_a_teacher_of_other_images_or_classes_is_refused(train_spec, tmp_path):
+    for args in ({**COMPACT_ARGS, "img_size": 16}, {**COMPACT_ARGS, "num_classes": 4}):
+        teacher = ModelSpec(factory=COMPACT, args=args, mean=(0.4,), std=(0.3,))
+        training = train_spec.training.model_copy(update={"teacher": teacher})
+        with pytest.raises(UserError, match="a teacher reads the images of its student"):
+            train_base(train_spec.model_copy(update={"training": training}), tmp_path / "base.safetensors", say=quiet)
+
+
+def test_a_teacher_with_another_order_of_classes_is_refused(train_spec, tmp_path):
+    named = write_toy_folders(tmp_path, ("a", "b", "c"), 5)
+    out = tmp_path / "teacher.safetensors"
+    training = train_spec.training.model_copy(update={"epochs": 1})
+    spec = TrainSpec(
+        model=train_spec.model,
+        data=DataSpec(train=named, validation=30, classes=("c", "a", "b")),
+        training=training,
+    )
+    train_base(spec, out, say=quiet)
+    taught = training.model_copy(update={"teacher": ModelSpec(checkpoint=str(out)).resolved(tmp_path)})
+    other = TrainSpec(model=spec.model, data=DataSpec(train=named, validation=30), training=taught)
+    with pytest.raises(UserError, match="a teacher knows the classes in the order"):
+        train_base(other, tmp_path / "base.safetensors", say=quiet)
+
+
+def test_a_killed_training_of_a_base_goes_on_where_it_was(train_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr("sousvit.spaces.training.checkpoint.PERIOD", 0.0)
+    whole = train_base(train_spec, tmp_path / "whole.safetensors", say=quiet)
+    out, steps = tmp_path / "base.safetensors", []
+
+    def killed(epoch, step, *rest):
+        if epoch == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_base(train_spec, out, killed, quiet)
+    again = train_base(train_spec, out, lambda *entry: steps.append(entry), quiet)
+    assert steps[0][:2] == (5, 1) and again == whole
+    stored, other = load_file(out), load_file(tmp_path / "whole.safetensors")
+    assert all(torch.equal(stored[name], other[name]) for name in other)
+    assert sorted(path.name for path in tmp_path.glob("*.training")) == []
+
+
+def test_a_compact_network_is_a_model_of_its_own_or_one_line(tmp_path):
+    base = load(ModelSpec(factory=COMPACT, args=COMPACT_ARGS, mean=(0.4,), std=(0.3,)))
+    assert base.size == (8, 8) and base.channels == 1 and base.num_classes == 3
+    for args, line in (
+        ({"family": "residal"}, "did you mean 'residual'"),
+        ({"width": 20}, "multiple of 8"),
+        ({"img_size": 6}, "at least 8"),
+    ):
+        with pytest.raises(UserError, match=line):
+            load(ModelSpec(factory=COMPACT, args={**COMPACT_ARGS, **args}, mean=(0.4,), std=(0.3,)))
