@@ -320,6 +320,7 @@ class OtherShape(NetworkShape):
         num_macs: multiply-accumulates of one image.
         num_matrix_weights: weights of linear layers and convolutions.
         num_linear: linear layers besides the classifier that read something of the image, as they are deployed.
+        detects: whether a detection head reads its last map.
     """
 
     name: str
@@ -330,6 +331,7 @@ class OtherShape(NetworkShape):
     num_macs: int
     num_matrix_weights: int
     num_linear: int
+    detects: bool = False
 
     def params(self) -> int:
         """Number of parameters."""

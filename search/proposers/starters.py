@@ -79,11 +79,11 @@ def student_recipes(space: Space, shape: ModelShape, longest: float = inf) -> li
         for step in _networks(option, shape):
             with suppress(UserError):  # a network that does not suit the images
                 costs[step] = log(_macs(step, shape) / shape.macs())
-        for place, share in enumerate(STUDENT_SHARES if costs else ()):
+        for rank, share in enumerate(STUDENT_SHARES if costs else ()):
             off = {step: abs(cost - log(share)) for step, cost in costs.items()}
             near = [step for step in costs if off[step] <= min(off.values()) + log(ABOUT_EQUAL)]
             # Deep or wide: which of two that cost about the same learns more differs from data to data; both are seen.
-            deep = (max if place % 2 == 0 else min)(_depth(step) for step in near)
+            deep = (max if rank % 2 == 0 else min)(_depth(step) for step in near)
             step = min((step for step in near if _depth(step) == deep), key=off.__getitem__)
             found[_statically_quantized(space, (*head, step, *tail), shape)] = None
     return list(found)

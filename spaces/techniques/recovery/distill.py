@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from sousvit.errors import UserError
 from sousvit.spaces.context import Context, Start
 from sousvit.spaces.needs import Needs
-from sousvit.spaces.shape import ModelShape, VitShape
+from sousvit.spaces.shape import ModelShape, OtherShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Role, Stage, StepConfig
 from sousvit.specs import OptimizerName, Policy
 
@@ -175,7 +175,7 @@ def _share(model: nn.Module, context: Context) -> float:
 
 
 def _detects(shape: ModelShape) -> bool:
-    return isinstance(shape, VitShape) and shape.detects
+    return isinstance(shape, VitShape | OtherShape) and shape.detects
 
 
 def train(

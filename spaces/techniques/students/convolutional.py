@@ -51,7 +51,8 @@ class Network:
         depth: blocks of every stage.
         image: (height, width) in pixels, at least :data:`SMALLEST_IMAGE`.
         channels: of the image.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; 0 where another head reads the last map.
+        reach: stride of the last map, a power of two from 4 on; by default it follows from the image.
     """
 
     family: str
@@ -60,11 +61,12 @@ class Network:
     image: tuple[int, int]
     channels: int
     num_classes: int
+    reach: int | None = None
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Of the stages; the stem has 2 besides."""
-        halvings = int(math.log2(min(self.image) // LAST_MAP))
+        halvings = int(math.log2(min(self.image) // LAST_MAP if self.reach is None else self.reach))
         if halvings == 1:
             return (1, 1)
         # The first stage works at half the resolution; of large images at a quarter.

@@ -115,6 +115,21 @@ def _last_map(model: Any, image: tuple[int, int], channels: int) -> int:
     return min(found.shape[2:]) if found.ndim == 4 else LAST_MAP
 
 
+def fill_backbone(model: nn.Module, source: str) -> None:
+    """Load the weights of a checkpoint of the whole network into ``model``, which has its first layers only.
+
+    Raises:
+        UserError: nothing there, or weights of another network.
+    """
+    from sousvit.models.checkpoints.forms import open_source
+    from sousvit.models.load import fill
+
+    own = model.state_dict()
+    fill(
+        model, {name: value for name, value in open_source(source).tensors().items() if name in own}, Path(source).name
+    )
+
+
 def fill_from(model: nn.Module, source: str) -> None:
     """Load the weights of a checkpoint of any form; a classifier of other classes stays as it is.
 

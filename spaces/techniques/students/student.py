@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from sousvit.spaces.needs import Needs
 from sousvit.spaces.shape import ModelShape, NetworkShape, OtherShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 from sousvit.spaces.techniques.students import convolutional, named
-from sousvit.spaces.techniques.students.convolutional import FAMILIES, Network
+from sousvit.spaces.techniques.students.convolutional import FAMILIES, LAST_MAP, Network
 from sousvit.spaces.techniques.students.named import HYBRIDS, PLAIN
 
 if TYPE_CHECKING:
@@ -78,17 +79,15 @@ class Student(ModelTechnique):
         """The convolutional families in sizes up to the base's; plain shapes smaller than the base, and timm's compact
         networks, that the image is large enough for.
         """
-        smaller = []
-        if isinstance(shape, VitShape):
+        smaller, fitting = [], []
+        if isinstance(shape, VitShape) and not shape.detects:
             smaller = [
                 name for name, (width, depth, _) in PLAIN.items() if width <= shape.embed_dim and depth <= shape.depth
             ]
-        fitting = [name for name, side in HYBRIDS.items() if min(shape.image) >= side]
+        if not shape.detects:
+            fitting = [name for name, side in HYBRIDS.items() if min(shape.image) >= side]
         families = FAMILIES if min(shape.image) >= convolutional.SMALLEST_IMAGE else ()
         return {"model": (NONE, *families, *smaller, *fitting), "width": _widths(shape), "depth": (1, 2)}
-
-    def unmet_need(self, shape: ModelShape) -> str | None:
-        return "a detection head, which reads its own backbone" if getattr(shape, "detects", False) else None
 
     def is_identity(self, config: Any, shape: ModelShape) -> bool:
         return bool(config.model == NONE)
@@ -127,7 +126,11 @@ class Student(ModelTechnique):
         if config.model == NONE:
             return shape
         if config.model in FAMILIES:
-            return _network(config, shape).shape()
+            return _costs(_network(config, shape), shape)
+        if shape.detects:
+            _require_maps(config)
+            backbone, width = _backbone_of(config.model, _stride(shape), shape.image, shape.channels)
+            return _under_head(backbone, width, shape)
         return _shape_of(config.model, shape.image, _patch(config, shape), shape.channels, shape.num_classes)
 
     def apply(self, model: nn.Module, config: Any, context: Context) -> nn.Module:
@@ -135,6 +138,8 @@ class Student(ModelTechnique):
             return model.eval()
         shape = _read(model, context)
         weights = context.calibration is not None  # a skeleton needs none
+        if shape.detects:
+            return _detector(model, config, shape, weights).eval()
         if config.model in FAMILIES:
             student = _network(config, shape).build()
         else:
@@ -143,6 +148,19 @@ class Student(ModelTechnique):
         if config.checkpoint is not None and weights:
             named.fill_from(student, config.checkpoint)
         return student.eval()
+
+
+def _detector(model: nn.Module, config: StudentConfig, shape: Any, weights: bool) -> nn.Module:
+    from sousvit.spaces.techniques.students.detection import of_network, of_timm
+
+    if config.model in FAMILIES:
+        student = of_network(_network(config, shape), model)
+    else:
+        _require_maps(config)
+        student = of_timm(config.model, model, shape.channels, config.pretrained and weights)
+    if config.checkpoint is not None and weights:
+        named.fill_backbone(student.network, config.checkpoint)
+    return student
 
 
 def _read(model: nn.Module, context: Context) -> VitShape | OtherShape:
@@ -169,16 +187,55 @@ def _patch(config: StudentConfig, shape: VitShape | OtherShape) -> tuple[int, in
     return shape.image
 
 
-def _network(config: StudentConfig, shape: VitShape | OtherShape) -> Network:
-    """The convolutional network for the base's images and classes.
+def _require_maps(config: StudentConfig) -> None:
+    if config.model in PLAIN:
+        rule = "a student that detects is a network of convolutions"
+        raise UserError(rule, f"model: {config.model}", f"choose one of {', '.join(FAMILIES)}, or one of timm's")
+
+
+def _stride(shape: VitShape | OtherShape) -> int:
+    """Of the map that the base's detection head reads.
 
     Raises:
-        UserError: the images are too small.
+        UserError: no network of convolutions has it.
+    """
+    assert isinstance(shape, VitShape)
+    stride = shape.patch[0]
+    if stride < LAST_MAP or stride & (stride - 1):
+        rule = f"a student that detects needs patches of a power of two from {LAST_MAP} px on"
+        raise UserError(rule, f"{stride} px", "leave students out of the space")
+    return stride
+
+
+def _under_head(backbone: OtherShape, width: int, shape: VitShape) -> OtherShape:
+    """What a backbone and the base's detection head cost together; its last map has ``width`` channels."""
+    reduce = width * shape.head_channels
+    return replace(
+        backbone,
+        num_classes=shape.num_classes,
+        num_params=backbone.num_params + reduce + shape.other_params,
+        num_macs=backbone.num_macs + reduce * shape.num_patches + shape.head_macs,
+        num_matrix_weights=backbone.num_matrix_weights + reduce + shape.head_weights,
+        detects=True,
+    )
+
+
+def _costs(network: Network, shape: Any) -> OtherShape:
+    return _under_head(network.shape(), network.widths[-1], shape) if shape.detects else network.shape()
+
+
+def _network(config: StudentConfig, shape: VitShape | OtherShape) -> Network:
+    """The convolutional network for the base's images and classes, or for the base's detection head.
+
+    Raises:
+        UserError: the images are too small, or the base's patches have another stride than a network can have.
     """
     if min(shape.image) < convolutional.SMALLEST_IMAGE:
         rule = f"a student of convolutions needs images of at least {convolutional.SMALLEST_IMAGE} px"
         raise UserError(rule, f"{shape.image[0]}x{shape.image[1]} px", "choose another student")
     width, depth = config.width or WIDTH, config.depth or DEPTH
+    if shape.detects:
+        return Network(config.model, width, depth, shape.image, shape.channels, 0, _stride(shape))
     return Network(config.model, width, depth, shape.image, shape.channels, shape.num_classes)
 
 
@@ -186,15 +243,27 @@ def _widths(shape: VitShape | OtherShape) -> tuple[int, ...]:
     """Those of :data:`WIDTHS` whose plainest networks are worth a trial beside a base of ``shape``."""
     if min(shape.image) < convolutional.SMALLEST_IMAGE:
         return WIDTHS[:1]
-    networks = [
-        Network("residual", width, 1, shape.image, shape.channels, shape.num_classes).shape() for width in WIDTHS
-    ]
-    shares = [network.macs() / shape.macs() for network in networks]
+    plain = [StudentConfig(model="residual", width=width, depth=1) for width in WIDTHS]
+    shares = [_costs(_network(config, shape), shape).macs() / shape.macs() for config in plain]
     fitting = [width for width, share in zip(WIDTHS, shares, strict=True) if SMALLEST_SHARE <= share <= LARGEST_SHARE]
     if fitting:
         return tuple(fitting)
     nearest = min(range(len(WIDTHS)), key=lambda place: abs(math.log(shares[place])))
     return (WIDTHS[nearest],)
+
+
+@lru_cache(maxsize=64)
+def _backbone_of(name: str, stride: int, image: tuple[int, int], channels: int) -> tuple[OtherShape, int]:
+    """What a timm network costs up to the map of that stride, and the map's width."""
+    import torch
+
+    from sousvit.spaces.techniques.students.detection import timm_backbone
+
+    with torch.random.fork_rng(devices=[]):
+        backbone, width = timm_backbone(name, stride, channels, pretrained=False)
+        found = shape_of(backbone.eval(), name, image, channels, 0)
+    assert isinstance(found, OtherShape)
+    return found, width
 
 
 @lru_cache(maxsize=64)
