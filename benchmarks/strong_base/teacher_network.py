@@ -1,6 +1,6 @@
 """The convolutional network that teaches the strong base: airbench's blocks (Jordan, arXiv 2404.00498).
 
-Trained as any base here. Its first convolutions read all 32 x 32 pixels, which costs more than the compact students' and learns more.
+Its first convolutions read all 32 x 32 pixels, which costs more than the compact students' do, and learns more.
 """
 
 from __future__ import annotations
