@@ -135,7 +135,8 @@ def _rest(subjects: Subjects, recipe: Recipe, technique: str) -> Recipe | None:
     """The recipe without one step, and without the training that only this step needed; None if nothing is left."""
     try:
         rest = recipe.without(technique).canonical(subjects.shape)
-    except UserError:
+        rest.reshape(subjects.shape)
+    except UserError:  # what cannot stand alone, such as a student that nobody teaches
         return None
     return rest if rest.steps else None
 

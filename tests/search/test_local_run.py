@@ -353,3 +353,16 @@ def test_an_interrupted_search_is_resumable(sent, tiny_project, tmp_path):
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "resume with" in errors and "Traceback" not in errors
+
+
+def test_the_table_of_a_student_has_no_row_without_what_teaches_it(tiny_project, tmp_path):
+    space = {"techniques": {"student": {"model": ["residual"], "width": [8]}, "distill": {}, "int8_dynamic": {}}}
+    budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=space, search=SEARCH)
+    steps = (Step.make("student", model="residual", width=8), Step.make("distill", epochs=1), Step.make("fp16"))
+    request = MakeTable(Recipe(steps).to_dict(), 1.0, None, False, parts_seconds=600.0)
+    (tmp_path / "run").mkdir()
+    with inline_executor(Budget.read(budget), tmp_path / "run") as executor:
+        executor.start(None)
+        table = executor.call(request)
+    roles = [row.role for row in table.rows]
+    assert roles[:2] == ["base", "recipe"] and set(roles[2:]) == {"without student", "without fp16"}
