@@ -8,12 +8,13 @@ TYPES = build/types
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-deep lint types clean
+.PHONY: help demo test test-deep campaign lint types clean
 
 help:
 	@echo "make demo    install into $(VENV) and search a recipe for examples/fashion-mnist"
 	@echo "make test    the whole test suite"
 	@echo "make test-deep  the same with 500 random recipes instead of a sample of them"
+	@echo "make campaign  attacks of every kind, for hours: docs/reliability.md"
 	@echo "make lint    ruff"
 	@echo "make types   mypy, and the one-way imports of the rooms"
 	@echo "make clean   remove build/ and caches ($(VENV) and runs/ stay)"
@@ -26,6 +27,9 @@ test: $(VENV)/.installed-test
 
 test-deep: export SOUSVIT_RANDOM_RECIPES = 500
 test-deep: test
+
+campaign: $(VENV)/.installed-test
+	$(BIN)/python -m tests.campaign --out build/campaign.md
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check

@@ -17,7 +17,8 @@ from pathlib import Path
 import sousvit
 from sousvit import Recipe, Step
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from common.provenance import provenance, write_result
 from run import EXAMPLE, HERE, data_spec, percent, points, without_images
 

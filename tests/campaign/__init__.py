@@ -1,0 +1,8 @@
+"""The long campaign: attacks of many kinds on sousvit, counted and compared with what an undisturbed user gets.
+
+    make campaign
+    python -m tests.campaign --kind kills --count 100 --seed 3
+
+Each kind is one file with a function ``attacks``, which yields what came of every attack. A small part of each with a
+fixed seed is a test (``tests/test_campaign.py``).
+"""

@@ -1,0 +1,182 @@
+"""Kills and interrupts of driver, worker or both at random moments; the run is taken up again and must end alike.
+
+The search is real, but for its judge (:mod:`tests.search.executors.simulated_judge`), so that a kill takes two seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+import yaml
+
+from tests.campaign.outcome import Outcome
+
+JUDGE = f"{Path(__file__).parents[1] / 'search' / 'executors' / 'simulated_judge.py'}:SimulatedJudge"
+BUDGET = {
+    "model": {"name": "vit_tiny_patch16_224"},
+    "data": {"format": "idx", "train": "train-images"},
+    "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
+    "optimize": ["latency", "size"],
+    "space": {
+        "techniques": {
+            "prune_mlp": {"keep": [0.25, 0.5, 0.75, 1.0]},
+            "prune_depth": {"drop": [0, 1, 2]},
+            "distill": {"epochs": [2]},
+            "int8_dynamic": {},
+        }
+    },
+    "search": {"trials": 14, "proposer": "tpe"},
+}
+DRIVER = textwrap.dedent("""
+    import signal, sys
+    from pathlib import Path
+    from sousvit.search.budget import Budget
+    from sousvit.search.executors.local import LocalExecutor
+    from sousvit.search.judging.worker import serve
+    from sousvit.search.run import search
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    if __name__ == "__main__":
+        folder = Path(sys.argv[2])
+        budget = Budget.read(Path(sys.argv[1]))
+        setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve()), "judge": sys.argv[3]}
+        search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
+""")
+#: What is attacked, and how.
+ATTACKS = {
+    "driver killed": (signal.SIGKILL, "driver"),
+    "worker killed": (signal.SIGKILL, "worker"),
+    "driver and worker killed": (signal.SIGKILL, "both"),
+    "interrupted (Ctrl-C)": (signal.SIGINT, "both"),
+    "driver terminated": (signal.SIGTERM, "driver"),
+}
+#: A run is attacked so many times before it may end in peace.
+ATTACKS_PER_RUN = 5
+LONGEST = 60.0
+
+
+def attacks(count: int, seed: int) -> Iterator[Outcome]:
+    """``count`` attacks on one run after another."""
+    random = Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        driver, budget = Path(folder, "driver.py"), Path(folder, "budget.yaml")
+        driver.write_text(DRIVER)
+        budget.write_text(yaml.safe_dump(BUDGET))
+        command = [sys.executable, str(driver), str(budget)]
+        begun = time.monotonic()
+        wanted = _ended(command, Path(folder, "undisturbed"))
+        usual = time.monotonic() - begun
+        number = 0
+        while count > 0:
+            number += 1
+            rounds = min(count, ATTACKS_PER_RUN)
+            yield from _one_run(command, Path(folder, str(number)), wanted, rounds, usual, random)
+            count -= rounds
+
+
+def _one_run(
+    command: list[str], run: Path, wanted: dict[str, Any], rounds: int, usual: float, random: Random
+) -> Iterator[Outcome]:
+    """Attack one run, let it end, and compare; a finding counts for the run's last attack."""
+    kinds, finding = [], ""
+    for _ in range(rounds):
+        kind = random.choice(list(ATTACKS))
+        kinds.append(kind)
+        before = _keys(run)
+        finding = finding or _attack(command, run, kind, random.uniform(0.1, 0.9) * usual)
+        lost = before.keys() - _keys(run).keys()
+        finding = finding or (f"{len(lost)} finished trials were lost" if lost else "")
+    ended = _ended(command, run)
+    finding = finding or _difference(wanted, ended, _keys(run))
+    yield from (Outcome(kind) for kind in kinds[:-1])
+    yield Outcome(kinds[-1], finding)
+
+
+def _attack(command: list[str], run: Path, kind: str, seconds: float) -> str:
+    """One attack after ``seconds``; a driver that survives goes on to its end."""
+    sent, target = ATTACKS[kind]
+    process = subprocess.Popen(
+        [*command, str(run), JUDGE],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        workers = _children(process.pid)
+        for victim in {"driver": [], "worker": workers, "both": workers}[target]:
+            _send(victim.pid, sent)
+        if target != "worker":
+            _send(process.pid, sent)
+    try:
+        _, said = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return f"no end within {LONGEST:.0f} s"
+    is_interrupt = "KeyboardInterrupt" in said  # the command line turns it into a line; this driver has none
+    return "" if "Traceback" not in said or is_interrupt else said.strip().splitlines()[-1]
+
+
+def _children(process: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _send(process: int, sent: signal.Signals) -> None:
+    try:
+        os.kill(process, sent)
+    except ProcessLookupError:
+        return  # it ended by itself
+
+
+def _ended(command: list[str], run: Path) -> dict[str, Any]:
+    """The run's answer, once it has ended in peace."""
+    done = subprocess.run([*command, str(run), JUDGE], capture_output=True, text=True, timeout=4 * LONGEST, check=False)
+    if done.returncode:
+        return {"ended": (done.stderr.strip().splitlines() or ["no word"])[-1]}
+    answer: dict[str, Any] = json.loads((run / "answer.json").read_text())
+    return answer
+
+
+def _keys(run: Path) -> Counter[str]:
+    """How often each trial stands in the log; a line that a kill cut short does not count."""
+    log, found = run / "events.jsonl", Counter[str]()
+    for line in log.read_text().splitlines() if log.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event.get("event") == "trial":
+            found[event["trial"]["key"]] += 1
+    return found
+
+
+def _difference(wanted: dict[str, Any], ended: dict[str, Any], keys: Counter[str]) -> str:
+    """What an attacked run has otherwise than the undisturbed one."""
+    if "ended" in ended:
+        return f"the run did not go on: {ended['ended']}"
+    if max(keys.values()) > 1:
+        return f"{sum(value > 1 for value in keys.values())} trials stand in the log twice"
+    trials = BUDGET["search"]["trials"]  # type: ignore[index]
+    if len(keys) != trials:
+        return f"{len(keys)} trials instead of {trials}"
+    own, other = (one["rows"][0]["recipe"] for one in (ended, wanted))
+    return "" if own == other else f"another recipe: {own} instead of {other}"
