@@ -134,6 +134,10 @@ class Recipe:
         named = last is not None and isinstance(last.handler, DeployTechnique)
         return f"{self.runtime}:{last.technique}" if last is not None and named else self.runtime
 
+    def epochs(self, share: float) -> float:
+        """Epochs of training, all steps together, of a model that costs ``share`` of the base's multiply-accumulates."""
+        return sum(step.handler.epochs_of(step.config, share) for step in self.steps)
+
     @property
     def trains(self) -> bool:
         """Whether some step updates weights by gradient."""

@@ -85,5 +85,4 @@ def _compute(trial: Trial, base_macs: float) -> float:
     if "macs" not in trial.values:
         return 0.0
     macs = trial.values["macs"].value
-    share = macs / base_macs if base_macs else 1.0
-    return macs * sum(step.handler.epochs_of(step.config, share) for step in trial.parsed.steps)
+    return macs * trial.parsed.epochs(macs / base_macs if base_macs else 1.0)
