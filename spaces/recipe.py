@@ -135,7 +135,7 @@ class Recipe:
         return f"{self.runtime}:{last.technique}" if last is not None and named else self.runtime
 
     def epochs(self, share: float) -> float:
-        """Epochs of training, all steps together, of a model that costs ``share`` of the base's multiply-accumulates."""
+        """Epochs of training, all steps together, of a model that costs ``share`` of the MACs of the base."""
         return sum(step.handler.epochs_of(step.config, share) for step in self.steps)
 
     @property

@@ -7,8 +7,8 @@ should end 2 points below it. A recipe that was not trained in full stands in by
 Models that begin with the base's weights, with pretrained and with random ones learn differently: each by its own kind.
 A network with other weights than the base's does not end at the base, but where its size lets it. So its loss is its
 errors (the distance of a share such as the accuracy from 1), and the more epochs it has seen, the less of them the rest
-takes away: training on by a factor ``f`` leaves ``f ** -(SLOWNESS / sqrt(epochs))``. Students of CIFAR-10 that went from
-3 to 12 epochs kept 0.72 of their errors, and one that went from 8 to 33 kept 0.90.
+takes away: training on by a factor ``f`` leaves ``f ** -(SLOWNESS / sqrt(epochs))``. Students of CIFAR-10 that went
+from 3 to 12 epochs kept 0.72 of their errors, and one that went from 8 to 33 kept 0.90.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class LearningCurve:
         return 1 / math.sqrt(epochs) if epochs > 0 else 0.0
 
     def share(self, name: str, fidelity: float) -> float:
-        """Share of its loss at ``fidelity`` that full training leaves of what was cut from the base; 1 of a full one."""
+        """Share of its loss at ``fidelity`` that full training leaves of what was cut from the base."""
         return 1.0 if fidelity >= FULL else self._shares.get((name, fidelity), _usual_share(fidelity))
 
     def spread(self, name: str, fidelity: float, start: Start = Start.BASE) -> float:
