@@ -484,6 +484,9 @@ def device_serve_command(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="file with the token that clients must give")
     ] = None,
+    host_name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="another name that the device is reached by; repeatable")
+    ] = None,
     max_gb: Annotated[float, typer.Option(min=0.001, metavar="GB", help="most that uploads may take")] = 2.0,
     plugins: Plugins = None,
 ) -> None:
@@ -494,7 +497,7 @@ def device_serve_command(
     from sousvit.objectives.devices.remote.agent import serve
 
     _load(plugins)
-    serve(host, port, token_file, max_gb)
+    serve(host, port, token_file, max_gb, host_name or ())
 
 
 @device_app.command("check")

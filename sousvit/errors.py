@@ -6,12 +6,16 @@ mistakes.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+
+#: What a terminal obeys instead of showing it: control characters but tabs and line feeds, and changes of direction.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
@@ -33,7 +37,7 @@ class UserError(ValueError):
             parts.append(f"received {received}")
         if action:
             parts.append(action.rstrip("."))
-        text = " ".join("; ".join(parts).split())
+        text = printable(" ".join("; ".join(parts).split()))
         # File names that are no text cannot be printed: what stands for their bytes is replaced.
         super().__init__(text.encode("utf-8", "replace").decode())
 
@@ -83,12 +87,21 @@ class MissingPackageError(UserError):
 def one_line(error: BaseException) -> str:
     """The kind of ``error`` and the first line of its message, at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    text = printable(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def printable(text: str) -> str:
+    """``text`` with everything that a terminal would obey written out, such as ``\\x1b``: files and devices of others
+    choose their own words."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class TrialError(RuntimeError):
     """A trial could not be finished for a reason of its own; it is recorded as failed and the search goes on."""
+
+    def __init__(self, reason: object = "") -> None:
+        super().__init__(printable(str(reason)))
 
 
 class TrainingDivergedError(TrialError):

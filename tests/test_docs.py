@@ -15,7 +15,8 @@ from sousvit.objectives.objective import OBJECTIVES
 from sousvit.registry import load_class
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = sorted([*TOP, *(ROOT / "docs").glob("*.md")])
 OTHERS = sorted([*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "examples").rglob("*.md"), ROOT / "runs" / "README.md"])
 #: A block that begins with ```python run is executed; the blocks of a page share their names.
 RUN = re.compile(r"^```python run\n(.*?)^```$", re.S | re.M)
@@ -114,6 +115,11 @@ def test_the_readme_is_short():
 def test_the_index_of_the_documents_names_every_page():
     listed = set(LINK.findall((ROOT / "docs" / "index.md").read_text()))
     assert {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"} <= listed
+
+
+def test_what_is_trusted_is_found_from_the_first_pages():
+    for page, link in (("README.md", "SECURITY.md"), ("docs/index.md", "../SECURITY.md")):
+        assert link in LINK.findall((ROOT / page).read_text())
 
 
 def test_the_picture_is_drawn_from_its_results():

@@ -12,6 +12,8 @@ from sousvit.errors import (
     TrialError,
     UnknownNameError,
     UserError,
+    one_line,
+    printable,
 )
 
 
@@ -25,6 +27,15 @@ def test_a_message_is_one_line_whatever_was_received():
         str(UserError("a rule", "two\nlines\t and\r\n more", "act\nnow"))
         == "a rule; received two lines and more; act now"
     )
+
+
+def test_what_a_terminal_obeys_is_written_out():
+    words = "\x1b]0;owned\x07 \x9b31m \u202eabc"
+    for error in (UserError("a rule", words), TrialError(words), TrainingDivergedError(words)):
+        assert "\\x1b" in str(error) and str(error).isprintable()
+    assert one_line(ValueError(words)).isprintable()
+    assert printable("Grüße, 日本\tline\n") == "Grüße, 日本\tline\n"
+    assert str(TrialError()) == ""
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ is unpickled or run as code. Each measurement runs in a process of its own
 ``POST /v1/measure``         an :class:`.protocol.Request` with ``nonce`` -> its answer with nonce, files and facts
 ===========================  ===========================================================================
 
-Errors are ``{"error": one line}`` with 400 (a wrong request), 401 (token), 413 (too large), 422 (the artifact failed)
-or 503 (busy with another measurement).
+Errors are ``{"error": one line}`` with 400 (a wrong request), 401 (token), 403 and 421 (a web page, another host:
+:mod:`.names`), 408 (too slow), 413 (too large), 422 (the artifact failed) or 503 (busy). A connection carries one
+request; :mod:`.head` reads it, :mod:`.connections` bounds how many strangers hold one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hmac
-import ipaddress
 import json
 import os
 import select
@@ -34,8 +34,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,11 @@ from sousvit.errors import TrialError, UserError, one_line
 from sousvit.objectives.devices import process
 from sousvit.objectives.devices.device import device_facts
 from sousvit.objectives.devices.protocol import Request, RequestError
-from sousvit.objectives.devices.remote.files import file_hashes
-from sousvit.objectives.devices.remote.store import FullError, Store
+from sousvit.objectives.devices.remote.connections import BoundedServer
+from sousvit.objectives.devices.remote.files import MIN_RATE, file_hashes
+from sousvit.objectives.devices.remote.head import SILENCE, Inbound, RefusedError
+from sousvit.objectives.devices.remote.names import Names, host_name, is_loopback
+from sousvit.objectives.devices.remote.store import BusyError, FullError, Store
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.tokens import read_token
 
@@ -53,26 +56,25 @@ HOST, PORT = "127.0.0.1", 8765
 PREFIX = "sousvit-device-"
 #: Bytes of a JSON request.
 MAX_JSON = 1 << 20
-#: Seconds that a connection may be silent.
-SILENCE = 30.0
 
 
-class Agent(ThreadingHTTPServer):
+class Agent(BoundedServer):
     """Serves one device.
 
     Args:
         host, port: where; port 0 takes a free one.
         token: that every request must carry; needed unless ``host`` is a loopback address.
         folder: of the uploaded files.
-        max_bytes: of all of them.
+        max_bytes: of all of them; as much again while files arrive.
+        host_names: other names that the device is reached by.
 
     Raises:
-        UserError: the host needs a token, or cannot be listened on.
+        UserError: the host needs a token, or cannot be listened on; a host name is none.
     """
 
-    daemon_threads = True
-
-    def __init__(self, host: str, port: int, token: str | None, folder: Path, max_bytes: int) -> None:
+    def __init__(
+        self, host: str, port: int, token: str | None, folder: Path, max_bytes: int, host_names: Iterable[str] = ()
+    ) -> None:
         if token is None and not is_loopback(host):
             raise UserError(
                 "an agent that others can reach needs a token",
@@ -80,6 +82,7 @@ class Agent(ThreadingHTTPServer):
                 "add --token-file, or leave out --host",
             )
         self.token, self.store, self.max_bytes = token, Store(folder, max_bytes), max_bytes
+        others = [host_name(name) for name in host_names]
         self.measuring = threading.Lock()
         self.boot = uuid.uuid4().hex
         try:
@@ -88,11 +91,8 @@ class Agent(ThreadingHTTPServer):
             raise UserError(
                 "the agent must be able to listen", f"{host}:{port} ({error.strerror})", "choose another --port"
             ) from error
-
-    def server_bind(self) -> None:
-        """Bind without asking a name server who we are, which a board may wait for in vain."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        address, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.names = Names(host, address, self.server_port, others)
 
     def facts(self) -> dict[str, Any]:
         """What the device is."""
@@ -123,49 +123,65 @@ class Agent(ThreadingHTTPServer):
         return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(socketserver.BaseRequestHandler):
+    """One request and its answer; the connection ends with it."""
+
     server: Agent
-    timeout = SILENCE
-    server_version, sys_version = "sousvit-agent/1", ""
 
-    def do_GET(self) -> None:
-        self._answered({"/v1/facts": self._facts})
+    def setup(self) -> None:
+        self._inbound, self._asked = Inbound(self.request), "-"
 
-    def do_PUT(self) -> None:
-        self._answered({self.path: self._file} if self.path.startswith("/v1/files/") else {})
-
-    def do_POST(self) -> None:
-        self._answered({"/v1/lacking": self._lacking, "/v1/measure": self._measure})
-
-    def _answered(self, routes: Mapping[str, Any]) -> None:
+    def handle(self) -> None:
         """Run the route; every failure is an answer, never a traceback to a stranger."""
         try:
-            if not self._is_let_in():
-                self._send(401, {"error": "the token is missing or wrong"})
-            elif self.path not in routes:
-                self._send(404, {"error": "no such path"})
-            else:
-                self._send(200, routes[self.path]())
+            self._send(200, self._answer())
+        except RefusedError as error:
+            self._send(error.status, {"error": str(error)})
         except FullError as error:
             self._send(413, {"error": str(error)})
+        except BusyError as error:
+            self._send(503, {"error": str(error)})
         except RequestError as error:
             self._send(400, {"error": str(error)})
         except (TrialError, UserError) as error:
             self._send(422, {"error": str(error)})
-        except BlockingIOError:
-            self._send(503, {"error": "another measurement is running"})
-        except (process.UnwantedError, ConnectionError, TimeoutError):
-            self.close_connection = True
+        except (process.UnwantedError, ConnectionError):
+            pass
         except Exception as error:  # told to the other side; the agent lives on
             self._send(500, {"error": one_line(error)})
 
-    def _is_let_in(self) -> bool:
-        if self.server.token is None:
-            return True
-        given = self.headers.get("Authorization", "").encode()
-        return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
+    def _answer(self) -> dict[str, Any]:
+        self._head = self._inbound.read_head()
+        self._asked = f"{self._head.method} {self._head.path}"
+        self.server.names.require(self._head.headers)
+        self._require_token()
+        return self._route()()
+
+    def _require_token(self) -> None:
+        """Let in who shows the token, or everybody where there is none.
+
+        Raises:
+            RefusedError: the token is missing or wrong.
+        """
+        token = self.server.token
+        given = self._head.headers.get("authorization", "").encode()
+        if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
+            raise RefusedError(401, "the token is missing or wrong")
+        self.server.strangers.let_in(self.request, is_known=token is not None)
+
+    def _route(self) -> Callable[[], dict[str, Any]]:
+        method, path = self._head.method, self._head.path
+        if method == "PUT" and path.startswith("/v1/files/"):
+            return self._file
+        routes = {("POST", "/v1/lacking"): self._lacking, ("POST", "/v1/measure"): self._measure}
+        routes["GET", "/v1/facts"] = self._facts
+        if (method, path) not in routes:
+            raise RefusedError(404, "no such path")
+        return routes[method, path]
 
     def _facts(self) -> dict[str, Any]:
+        if self._head.headers.get("content-length", "0") != "0":
+            raise RequestError("such a request has no content")
         return self.server.facts()
 
     def _lacking(self) -> dict[str, Any]:
@@ -176,32 +192,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self) -> dict[str, Any]:
         length = self._length(self.server.max_bytes)
-        self.server.store.add(self.path.rpartition("/")[2], self.rfile, length)  # type: ignore[arg-type]
+        self.server.store.add(self._head.path.rpartition("/")[2], self._inbound, length)
         return {}
 
     def _measure(self) -> dict[str, Any]:
         request = self._json()
         if not self.server.measuring.acquire(blocking=False):
-            raise BlockingIOError
+            raise BusyError("another measurement is running")
         try:
-            return self.server.measure(request, self.connection)
+            return self.server.measure(request, self.request)
         finally:
             self.server.measuring.release()
 
     def _length(self, most: int) -> int:
-        text = self.headers.get("Content-Length", "")
-        if not text.isdecimal():
-            raise RequestError("a request says how long it is")
-        if int(text) > most:
-            raise FullError(f"a request may have {most} bytes, not {int(text)}")
-        return int(text)
+        """Bytes of the content that follows, which has a time to come in from now on."""
+        length = self._head.length
+        if length > most:
+            raise FullError(f"a request may have {most} bytes, not {length}")
+        self._inbound.allow(SILENCE + length / MIN_RATE)
+        return length
 
     def _json(self) -> dict[str, Any]:
         # A web page cannot send this type to another address without asking first.
-        if self.headers.get_content_type() != "application/json":
+        if self._head.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RequestError("a request is application/json")
+        length = self._length(MAX_JSON)
         try:
-            found = json.loads(self.rfile.read(self._length(MAX_JSON)))
+            found = json.loads(self._inbound.read_all(length))
         except (ValueError, RecursionError) as error:
             raise error if isinstance(error, RequestError) else RequestError("a request is JSON") from error
         if not isinstance(found, dict):
@@ -209,36 +226,25 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _send(self, status: int, content: Mapping[str, Any]) -> None:
+        """Answer, after one line on stderr: neither the token nor anything that a terminal obeys can stand in it."""
+        with contextlib.suppress(OSError):  # nobody may read what we log
+            print(f'{self.client_address[0]} "{self._asked}" {status}', file=sys.stderr)
         body = json.dumps(content).encode()
-        self.close_connection = True
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Connection: close"]
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         with contextlib.suppress(OSError):  # the other side may be gone
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.request.settimeout(SILENCE + len(body) / MIN_RATE)
+            self.request.sendall("\r\n".join([*lines, "", ""]).encode() + body)
             if status >= 400:
                 self._drain()
 
     def _drain(self) -> None:
         """Read what is still coming for a moment: closing at once would take the answer back."""
-        self.connection.shutdown(socket.SHUT_WR)
-        self.connection.settimeout(0.5)
+        self.request.shutdown(socket.SHUT_WR)
+        self.request.settimeout(0.5)
         deadline = time.monotonic() + 2
-        while time.monotonic() < deadline and self.connection.recv(1 << 16):
+        while time.monotonic() < deadline and self.request.recv(1 << 16):
             pass
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """One line a request on stderr, without the token (which stands in no path)."""
-        print(f"{self.address_string()} {format % args}", file=sys.stderr)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _hung_up(connection: socket.socket) -> bool:
@@ -261,11 +267,11 @@ def _remove_left_behind() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve(host: str, port: int, token_file: Path | None, max_gb: float) -> None:
+def serve(host: str, port: int, token_file: Path | None, max_gb: float, host_names: Iterable[str] = ()) -> None:
     """Serve until Ctrl-C; the uploaded files go with the agent.
 
     Raises:
-        UserError: the host needs a token, the token's file or the port cannot be had.
+        UserError: the host needs a token, the token's file or the port cannot be had, a host name is none.
     """
     token = None if token_file is None else read_token(token_file)
     _remove_left_behind()
@@ -273,7 +279,7 @@ def serve(host: str, port: int, token_file: Path | None, max_gb: float) -> None:
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder,
-        Agent(host, port, token, Path(folder), int(max_gb * 1e9)) as agent,
+        Agent(host, port, token, Path(folder), int(max_gb * 1e9), host_names) as agent,
     ):
         facts = agent.facts()
         shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
@@ -290,10 +296,11 @@ def main() -> int:
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--host-name", action="append", default=[], help="another name that the device is reached by")
     parser.add_argument("--max-gb", type=float, default=2.0, help="of uploaded files")
     given = parser.parse_args()
     try:
-        serve(given.host, given.port, given.token_file, given.max_gb)
+        serve(given.host, given.port, given.token_file, given.max_gb, given.host_name)
     except UserError as error:
         print(f"sousvit: {error}", file=sys.stderr)
         return 2

@@ -13,19 +13,22 @@ A model that the device's runtime does not take is the model's failure, not the 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.errors import SharedInputError, TrialError, UserError, printable
 from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.devices.remote.checks import Sanity
-from sousvit.objectives.devices.remote.files import file_hashes
+from sousvit.objectives.devices.remote.files import MIN_RATE, file_hashes
 from sousvit.objectives.devices.standin import RequestingDevice, decode
 from sousvit.objectives.runtimes.runtime import RUNTIMES, get_runtime
 
@@ -175,7 +178,7 @@ class RemoteDevice(RequestingDevice):
         try:
             status, content = self._exchange(method, path, body, wait or SHORT)
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+            reason = printable(str(error)) or type(error).__name__
             raise LostError(f"no answer from {self.target.agent} ({reason})") from error
         return self._told(status, content)
 
@@ -184,26 +187,28 @@ class RemoteDevice(RequestingDevice):
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(host, port, timeout=CONNECT)
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        size = body.stat().st_size if isinstance(body, Path) else 0
         try:
             connection.connect()
             connection.sock.settimeout(wait)
-            if isinstance(body, Path):
-                headers["Content-Length"] = str(body.stat().st_size)
-                with body.open("rb") as stream:
-                    connection.request(method, path, stream, headers)
-            elif body is None:
-                connection.request(method, path, headers=headers)
-            else:
-                headers["Content-Type"] = "application/json"
-                connection.request(method, path, json.dumps(body).encode(), headers)
-            answer = connection.getresponse()
-            return answer.status, _read(answer, wait)
+            with _ended_after(wait + size / MIN_RATE, connection.sock):
+                if isinstance(body, Path):
+                    headers["Content-Length"] = str(size)
+                    with body.open("rb") as stream:
+                        connection.request(method, path, stream, headers)
+                elif body is None:
+                    connection.request(method, path, headers=headers)
+                else:
+                    headers["Content-Type"] = "application/json"
+                    connection.request(method, path, json.dumps(body).encode(), headers)
+                answer = connection.getresponse()
+                return answer.status, _read(answer)
         finally:
             connection.close()
 
     def _told(self, status: int, content: bytes) -> Any:
         try:
-            found = json.loads(content)
+            found = _plain(json.loads(content))
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
@@ -214,30 +219,64 @@ class RemoteDevice(RequestingDevice):
             raise SharedInputError(
                 f"{label}: the agent's token must be given", reason, "correct token_file or token_env"
             )
+        if status in (403, 421):
+            raise SharedInputError(
+                f"{label}: its agent must know the address by which it is asked",
+                reason,
+                f"start it with --host-name {self._address[1]}, or correct the target's agent",
+            )
         if status == 413:
             raise UserError(
                 f"{label}: the device must have room for the file", reason, "start its agent with more --max-gb"
             )
         if status == 422:
             raise TrialError(f"{label}: {reason}")
-        if status == 503:
-            raise LostError(f"{self.target.agent} is busy ({reason})")
+        if status in (408, 503):
+            raise LostError(f"{self.target.agent} is busy or far ({reason})")
         if status != 200:
             raise RequestError(f"the agent answered {status}: {reason}")
         return found
 
 
-def _read(answer: http.client.HTTPResponse, wait: float) -> bytes:
-    """The body; one that trickles in for longer than ``wait`` seconds is no answer.
+def _plain(value: Any) -> Any:
+    """A device's answer with all its words printable: facts and reasons are shown on our terminal."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {printable(name): _plain(one) for name, one in value.items()}
+    return value
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """End a connection whose other side trickles: a time limit of single reads notices nothing of that."""
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # of TLS too, without its farewell
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """The body.
 
     Raises:
-        TimeoutError: it does, or it is larger than any answer.
+        TimeoutError: it is larger than any answer.
     """
-    parts, size, deadline = [], 0, time.monotonic() + wait
+    parts, size = [], 0
     while part := answer.read1(1 << 16):
         parts.append(part)
         size += len(part)
-        if time.monotonic() > deadline or size > MAX_ANSWER:
+        if size > MAX_ANSWER:
             raise TimeoutError("the answer does not end")
     return b"".join(parts)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Hex digits of a whole SHA-256: over a network a shortened one would invite collisions.
 DIGITS = 64
+#: Bytes a second at which a file travels, on the whole; whoever is slower is not waited for.
+MIN_RATE = 16_384
 
 
 def file_hashes(artifact: Artifact) -> dict[str, str]:

@@ -10,6 +10,8 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,8 @@ class DeviceNode:
             said = self._agent.stdout.readline().strip()
             if not said.startswith("listening on "):
                 raise RuntimeError(f"the agent did not start: {said}")
+            # It logs every request: a pipe that nobody empties would stop it once it is full.
+            threading.Thread(target=deque, args=(self._agent.stdout, 0), daemon=True).start()
             self._port = int(said.rpartition(":")[2])
         return f"http://{host}:{self._port}"
 

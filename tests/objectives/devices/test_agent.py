@@ -14,8 +14,9 @@ import pytest
 
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.objectives.devices.remote import client
-from sousvit.objectives.devices.remote.agent import Agent, is_loopback
+from sousvit.objectives.devices.remote.agent import Agent
 from sousvit.objectives.devices.remote.client import RemoteDevice
+from sousvit.objectives.devices.remote.names import is_loopback
 from sousvit.objectives.timing import TimingPlan
 from sousvit.spaces.export.artifact import Artifact
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,6 @@ from sousvit.objectives.devices.remote.agent import MAX_JSON, Agent
 from sousvit.objectives.devices.remote.files import file_hashes
 from sousvit.objectives.devices.remote.store import FullError, Store
 from sousvit.objectives.timing import TimingPlan
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
-    with Agent("127.0.0.1", 0, None, tmp_path / "store", 10**6) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def ask(agent: Agent, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
