@@ -248,9 +248,12 @@ class _Handler(socketserver.BaseRequestHandler):
 
 
 def _hung_up(connection: socket.socket) -> bool:
+    """Whether the other side has gone; where the system can tell, also behind bytes that nobody reads."""
+    poller, gone = select.poll(), getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+    poller.register(connection, gone | select.POLLIN)
+    events = dict(poller.poll(0)).get(connection.fileno(), 0)
     try:
-        readable, _, _ = select.select([connection], [], [], 0)
-        return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
+        return bool(events & gone) or (bool(events) and connection.recv(1, socket.MSG_PEEK) == b"")
     except OSError:
         return True
 

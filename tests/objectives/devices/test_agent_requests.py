@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,24 @@ def test_wrong_orders_are_told_in_one_line(change: Any, words: str, agent: Agent
     change(asked)
     status, error = ask(agent, "POST", "/v1/measure", json.dumps(asked).encode(), **JSON)
     assert status == 400 and words in error, error
+
+
+def test_nobody_is_measured_for_who_hung_up(agent: Agent, asked: dict[str, Any]) -> None:
+    asked["plan"].update(min_seconds=30.0, max_seconds=60.0)
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/measure HTTP/1.1\r\nHost: 127.0.0.1:{agent.server_port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", agent.server_port)) as line:
+        line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(agent.measuring.locked)
+        line.sendall(b"GET / HTTP/1.1\r\n\r\n")  # bytes that nobody reads do not hide it
+    until(lambda: not agent.measuring.locked())
+
+
+def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_file_cannot_leave_its_folder(tmp_path: Path) -> None:
