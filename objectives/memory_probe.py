@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sousvit.objectives.runtimes.runtime import get_runtime
+from sousvit.objectives.runtimes.runtime import get_runtime, opener
 
 if TYPE_CHECKING:
     from sousvit.spaces.export.artifact import Artifact
@@ -43,20 +43,20 @@ def probe(artifact: Artifact, threads: int, batch: int) -> Probe:
         MissingPackageError: the runtime is not installed.
         TrialError: it does not take the file.
     """
-    runtime = get_runtime(artifact.runtime)
-    runtime.require()
+    get_runtime(artifact.runtime).require()
+    opens = opener(artifact)
     images = np.random.default_rng(0).standard_normal((batch, *artifact.input_shape[1:]), dtype=np.float32)
     gc.collect()
     reset_peak()
     before = resident_bytes()
-    with runtime.open(artifact, threads, batch) as session:
+    with opens(threads, batch) as session:
         for _ in range(RUNS):
             session.run(images)
         peak = max(peak_bytes(), resident_bytes())
     loads = []
     for _ in range(LOADS):
         begun = time.perf_counter()
-        with runtime.open(artifact, threads, batch) as session:
+        with opens(threads, batch) as session:
             session.run(images)
             loads.append(1e3 * (time.perf_counter() - begun))
     return Probe(peak - before, max(peak, peak_bytes()), float(np.median(loads)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sousvit.data import ImageSet
     from sousvit.objectives.devices.device import Device
     from sousvit.objectives.memory_probe import Probe
+    from sousvit.objectives.runtimes.runtime import Session
     from sousvit.spaces.export.artifact import Artifact
 
 #: Images a run where the batch does not change the logits.
@@ -179,10 +180,15 @@ def evaluated(subject: Any, model: nn.Module) -> Evaluation:
         model: says what the outputs mean.
     """
     with open_pool(subject.artifact, available_cores()) as session:
-        first = next(iter(subject.devices.values()))
-        batch = first.target.batch if subject.artifact.batch_dependent else JUDGING_BATCH
-        found: Evaluation = subject.task.evaluate(session, model, subject.images, subject.normalise, batch)
-        return found
+        return evaluated_in(session, subject, model)
+
+
+def evaluated_in(session: Session, subject: Any, model: nn.Module) -> Evaluation:
+    """The same, of a session that is open."""
+    first = next(iter(subject.devices.values()))
+    batch = first.target.batch if subject.artifact.batch_dependent else JUDGING_BATCH
+    found: Evaluation = subject.task.evaluate(session, model, subject.images, subject.normalise, batch)
+    return found
 
 
 def measure(subject: PlacedSubject, objectives: list[Objective]) -> dict[str, Measurement]:

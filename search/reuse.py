@@ -13,7 +13,7 @@ from typing import Any
 from sousvit.errors import TrialError, UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.devices.device import Device
-from sousvit.objectives.devices.open import open_device
+from sousvit.objectives.devices.isolated import open_isolated
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.objectives.subject import PlacedSubject, measure
 from sousvit.objectives.timing import TimingPlan
@@ -97,7 +97,7 @@ def retarget(
     own, archive = open_run(folder)
     other = read_other(own, asked, [name for name in FIXED if name != "targets"])
     kept = _kept(archive, folder)
-    devices = {target.label: open_device(target) for target in other.targets}
+    devices = {target.label: open_isolated(target) for target in other.targets}
     try:
         return _measured(archive, other, folder, kept, devices, say), other
     finally:

@@ -7,21 +7,22 @@ with nothing but numpy and a runtime.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sousvit.errors import UserError
+from sousvit.objectives.runtimes.artifact_check import check_options
+from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.objectives.timing import DEFAULT, Group, TimingPlan
-from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.export.artifact import MAX_INPUT, Artifact, is_file_name
 
 Ask = Literal["time", "probe", "energy"]
 ASKS: tuple[Ask, ...] = ("time", "probe", "energy")
 #: Bounds on what a stranger may ask of a device.
-MAX_ARTIFACTS, MAX_OPTIONS, MAX_BATCH, MAX_THREADS = 64, 32, 4096, 1024
-MAX_SECONDS, MAX_VALUES = 3600.0, 2**28
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+MAX_ARTIFACTS, MAX_BATCH, MAX_THREADS = 64, 4096, 1024
+MAX_SECONDS = 3600.0
 
 
 class RequestError(ValueError):
@@ -78,7 +79,7 @@ class Request:
             plan = TimingPlan(**given.pop("plan"))
             if not 1 <= len(descriptions) <= MAX_ARTIFACTS:
                 raise RequestError(f"a request has 1 to {MAX_ARTIFACTS} artifacts, not {len(descriptions)}")
-            artifacts = {str(name): _artifact(one, folder) for name, one in descriptions.items()}
+            artifacts = {str(name): read_artifact(one, folder) for name, one in descriptions.items()}
             request = cls(artifacts=artifacts, plan=plan, **given)
             request._check()
         except (TypeError, KeyError, AttributeError) as error:
@@ -100,7 +101,7 @@ class Request:
             "all artifacts take one input": len({one.input_shape for one in self.artifacts.values()}) == 1,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
-        if not broken and math.prod(self.shape) > MAX_VALUES:
+        if not broken and math.prod(self.shape) > MAX_INPUT:
             broken.append("a batch is of bounded size")
         if broken:
             raise RequestError("; ".join(broken))
@@ -122,19 +123,27 @@ def check_file_name(name: Any) -> str:
     Raises:
         RequestError: it could leave its folder.
     """
-    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+    if not is_file_name(name):
         raise RequestError(f"a file name has letters, digits, dots, dashes, not {str(name)[:40]!r}")
-    return name
+    return str(name)
 
 
-def _artifact(plain: Mapping[str, Any], folder: Callable[[Mapping[str, Any]], Path]) -> Artifact:
+def read_artifact(plain: Mapping[str, Any], folder: Callable[[Mapping[str, Any]], Path]) -> Artifact:
+    """The artifact of a :func:`description <describe>`; ``folder`` finds its files from it.
+
+    Raises:
+        RequestError: a value is out of bounds, or an option is none of its runtime's.
+    """
     shape, options = tuple(plain["input_shape"]), dict(plain["options"])
-    if len(shape) != 4 or not all(_is_count(size, MAX_VALUES) for size in shape):
+    if len(shape) != 4 or not all(_is_count(size, MAX_INPUT) for size in shape):
         raise RequestError(f"an input shape has four sizes, not {shape}")
-    scalars = all(isinstance(key, str) and isinstance(value, str | int | float) for key, value in options.items())
-    if len(options) > MAX_OPTIONS or not scalars:
-        raise RequestError("runtime options are names with plain values")
-    return Artifact(folder(plain), str(plain["runtime"]), check_file_name(plain["file"]), shape, options=options)
+    runtime = str(plain["runtime"])
+    if runtime in RUNTIMES:  # of others, their options are checked with their files, when they are known
+        try:
+            check_options(runtime, RUNTIMES.get(runtime).options, options)
+        except UserError as error:
+            raise RequestError(str(error)) from error
+    return Artifact(folder(plain), runtime, check_file_name(plain["file"]), shape, options=options)
 
 
 def _is_number(value: Any) -> bool:

@@ -69,7 +69,7 @@ def check_sessions(runtime: Runtime, artifact: Artifact, model: nn.Module) -> No
     with tempfile.TemporaryDirectory() as folder:
         broken = replace(artifact, folder=Path(folder))
         broken.path.write_bytes(b"nothing")
-        refuses(f"{name}: open of a file that is no model", lambda: open_session(broken, 1))
+        refuses(f"{name}: open of a file that is no model", lambda: runtime.open(broken, 1))
 
 
 def _check_one_by_one(artifact: Artifact, model: nn.Module, images: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ class LiteRt(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("ai_edge_litert",)
     extra: ClassVar[str] = "litert"
     batches: ClassVar[bool] = False
+    suffixes: ClassVar[tuple[str, ...]] = (".tflite",)
     opens_untrusted: ClassVar[bool] = True
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sousvit.errors import TrialError, one_line
+from sousvit.objectives.runtimes.artifact_check import Options
 from sousvit.objectives.runtimes.runtime import Runtime, Session
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ class OnnxRuntime(Runtime):
 
     name: ClassVar[str] = "onnxruntime"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    options: ClassVar[Options] = {"session.set_denormal_as_zero": ("0", "1")}
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
     opens_untrusted: ClassVar[bool] = True
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:

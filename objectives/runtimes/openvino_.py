@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sousvit.errors import TrialError, one_line
+from sousvit.objectives.runtimes.artifact_check import Options
 from sousvit.objectives.runtimes.runtime import Runtime, Session
 from sousvit.spaces.export.openvino import import_openvino
 
@@ -25,6 +26,12 @@ class OpenVino(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
     concurrent: ClassVar[bool] = False  # it pins threads: two sessions of one thread share a core (measured)
+    options: ClassVar[Options] = {
+        "INFERENCE_PRECISION_HINT": ("f32", "bf16", "f16"),
+        "EXECUTION_MODE_HINT": ("PERFORMANCE", "ACCURACY"),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": range(4097),
+    }
+    suffixes: ClassVar[tuple[str, ...]] = (".xml",)
     opens_untrusted: ClassVar[bool] = True
 
     def require(self) -> ModuleType:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from sousvit.objectives.runtimes.runtime import Session, get_runtime
+from sousvit.objectives.runtimes.runtime import Session, get_runtime, opener
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,10 +76,10 @@ def open_pool(artifact: Artifact, cores: int, batch: int | None = None) -> Sessi
     """
     runtime = get_runtime(artifact.runtime)
     count = min(max(1, cores), MOST_SESSIONS) if runtime.concurrent else 1
-    opened: list[Session] = []
+    opens, opened = opener(artifact), list[Session]()
     try:
         for _ in range(count):
-            opened.append(runtime.open(artifact, max(1, cores // count), batch))
+            opened.append(opens(max(1, cores // count), batch))
     except BaseException:
         for session in opened:
             session.close()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
-from sousvit.errors import MissingPackageError, UserError
+from sousvit.errors import MissingPackageError, TrialError, UnknownNameError, UserError
 from sousvit.objectives.runtimes import BUILTIN
+from sousvit.objectives.runtimes.artifact_check import Options, check_files, check_options
 from sousvit.registry import Registry
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Runtime(ABC):
         extra: of sousvit that installs them; empty if they are always there.
         batches: whether its files take more than one image at a time.
         concurrent: whether sessions may run beside each other, each in a thread of its own.
+        options: what an artifact may set of the runtime, and to which values (``{"HINT": ("f32", "bf16"), "SIZE":
+            range(65)}``). An artifact may come from anyone: no option that names a path, or loads something.
+        suffixes: of the files that it opens; by default any.
         opens_untrusted: whether opening and running a stranger's file runs none of its code, so that an agent may.
     """
 
@@ -71,11 +75,13 @@ class Runtime(ABC):
     extra: ClassVar[str] = ""
     batches: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
+    options: ClassVar[Options] = {}
+    suffixes: ClassVar[tuple[str, ...]] = ()
     opens_untrusted: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
-        """A session on ``threads`` CPU threads.
+        """A session on ``threads`` CPU threads; the artifact has passed :func:`check_artifact`.
 
         Args:
             artifact: made for this runtime.
@@ -130,6 +136,35 @@ def get_runtime(name: str) -> Runtime:
     return RUNTIMES.get(name)
 
 
+def check_artifact(artifact: Artifact) -> Runtime:
+    """The runtime of an artifact, whose options and files are those that it may have.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+        UserError: an option or a file is another.
+    """
+    runtime = get_runtime(artifact.runtime)
+    check_options(runtime.name, runtime.options, artifact.options)
+    check_files(artifact, runtime.suffixes)
+    return runtime
+
+
+def opener(artifact: Artifact) -> Callable[[int, int | None], Session]:
+    """What opens ``artifact`` on so many threads for a batch size, once it is checked: every session comes from here.
+
+    Raises:
+        UnknownNameError: there is no such runtime.
+        TrialError: an option or a file is not what it may be.
+    """
+    try:
+        runtime = check_artifact(artifact)
+    except UnknownNameError:
+        raise
+    except UserError as error:
+        raise TrialError(str(error)) from error
+    return lambda threads, batch: runtime.open(artifact, threads, batch)
+
+
 def open_session(artifact: Artifact, threads: int, batch: int | None = None) -> Session:
     """Open ``artifact`` in the runtime it was made for; see :meth:`Runtime.open`."""
-    return get_runtime(artifact.runtime).open(artifact, threads, batch)
+    return opener(artifact)(threads, batch)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,47 +11,29 @@ from sousvit.machine import torch_threads
 from sousvit.objectives.runtimes.runtime import Runtime, Session
 
 if TYPE_CHECKING:
+    from sousvit.objectives.runtimes.torch_program import Program
     from sousvit.spaces.export.artifact import Artifact
 
 
 class Torch(Runtime):
     """Eager PyTorch in inference mode; the thread count holds only while it runs.
 
-    A program could hold code, so agents do not open a stranger's.
+    Files are read as data (:mod:`.torch_program`). PyTorch's operators were not written with strangers in mind, so
+    agents open none.
     """
 
     name: ClassVar[str] = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     concurrent: ClassVar[bool] = False  # the thread count is the whole process's
+    suffixes: ClassVar[tuple[str, ...]] = (".pt2",)
 
     def open(self, artifact: Artifact, threads: int, batch: int | None = None) -> Session:
+        from sousvit.objectives.runtimes.torch_program import Program
+
         try:
-            return ModuleSession(load_program(artifact.path), threads)
-        except Exception as error:  # torch.export raises many kinds
+            return _ProgramSession(Program(artifact.path), threads)
+        except Exception as error:  # PyTorch raises many kinds
             raise TrialError(f"torch could not open the model: {one_line(error)}") from error
-
-
-def load_program(path: Path) -> Any:
-    """The module in a ``.pt2`` file; tensors load as weights only, a pickle of anything else is refused."""
-    import torch
-
-    with _weights_only():
-        return torch.export.load(path).module()
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """``torch.export.load`` falls back to full pickles without this switch."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 class ModuleSession(Session):
@@ -76,3 +54,17 @@ class ModuleSession(Session):
 
     def close(self) -> None:
         self._module = None
+
+
+class _ProgramSession(ModuleSession):
+    """Takes images of the program's own size alone: its operators might make something of others too."""
+
+    def __init__(self, program: Program, threads: int) -> None:
+        super().__init__(program.module.eval(), threads)
+        self._sizes = program.sizes
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        fits = [size in (None, found) for size, found in zip(self._sizes, batch.shape, strict=False)]
+        if len(self._sizes) != batch.ndim or not all(fits):
+            raise TrialError(f"torch failed: the model takes {list(self._sizes)}, not {list(batch.shape)}")
+        return super().run(batch)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sousvit.errors import UserError
-from sousvit.objectives.devices.open import open_device
+from sousvit.errors import TrialError, UserError
+from sousvit.objectives.devices.isolated import open_isolated
 from sousvit.objectives.objective import Measurement
+from sousvit.objectives.runtimes.runtime import check_artifact
 from sousvit.objectives.targets.target import Target
 from sousvit.objectives.timing import CAREFUL
 from sousvit.spaces.export.artifact import Artifact
@@ -51,16 +52,19 @@ def measure_artifact(artifact: Artifact, baseline: Artifact | None, target: Targ
     """Measure on the target's device, interleaved with the baseline.
 
     Raises:
-        UserError: the device cannot be used, or the baseline takes another input.
+        UserError: an artifact is not what it may be, or does not run; the device cannot be used; or the baseline takes
+            another input.
     """
     other = baseline or artifact
+    for one in (artifact, other):
+        check_artifact(one)
     if other.input_shape != artifact.input_shape:
         raise UserError(
             "artifact and baseline take the same input",
             f"{artifact.input_shape} and {other.input_shape}",
             "compare others",
         )
-    device = open_device(target)
+    device = open_isolated(target)
     facts = device.check()
     try:
         device.admit(artifact)
@@ -68,6 +72,9 @@ def measure_artifact(artifact: Artifact, baseline: Artifact | None, target: Targ
         timing = device.time(pair, "baseline", CAREFUL)["baseline" if baseline is None else "artifact"]
         probe = device.probe(artifact)
         energy = device.energy_mj(artifact, CAREFUL) if facts["energy"] else None
+    except TrialError as error:
+        rule = "an artifact runs in its runtime, within the target's timeout and memory"
+        raise UserError(rule, error, "name another, or give the target more") from error
     finally:
         device.close()
     figures = {

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sousvit.errors import TrialError, UserError
 from sousvit.machine import available_cores
+from sousvit.objectives.devices.isolated import open_isolated
+from sousvit.objectives.devices.isolated_session import IsolatedSession
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.objectives.runtimes.parity import check_parity
-from sousvit.objectives.runtimes.runtime import open_session
-from sousvit.objectives.subject import MeasuredSubject, PlacedSubject, evaluated, measure
+from sousvit.objectives.runtimes.runtime import check_artifact, open_session
+from sousvit.objectives.subject import MeasuredSubject, PlacedSubject, evaluated_in, measure
 from sousvit.objectives.tasks.task import Evaluation, JudgingTask
 from sousvit.search.archive import EVENTS, Archive
 from sousvit.search.budget import Budget
@@ -147,6 +149,7 @@ def _parity(subjects: Subjects, subject: MeasuredSubject, quantized: bool) -> fl
 def _of_artifact(subjects: Subjects, artifact: Artifact) -> ArtifactSubject:
     """The subject of an artifact that somebody else may have built."""
     base, budget = subjects.base, subjects.budget
+    check_artifact(artifact)
     if artifact.runtime not in budget.runtimes:
         rule = f"an artifact runs on the budget's targets ({', '.join(budget.runtimes)})"
         raise UserError(rule, artifact.runtime, "verify it with a budget whose targets have this runtime")
@@ -157,7 +160,7 @@ def _of_artifact(subjects: Subjects, artifact: Artifact) -> ArtifactSubject:
             raise UserError(rule, f"{what} {own}, of the model {known}", "name the model that it was made from")
     return ArtifactSubject(
         artifact=artifact,
-        devices=base.devices,
+        devices={target.label: open_isolated(target) for target in budget.targets},
         reference=base,
         images=base.images,
         normalise=base.normalise,
@@ -200,7 +203,9 @@ class ArtifactSubject(PlacedSubject):
     def evaluation(self) -> Evaluation:
         """Predictions of the artifact in its runtime."""
         if not hasattr(self, "_evaluation"):
-            self._evaluation = evaluated(self, self.decoder)
+            timeout = next(iter(self.devices.values())).target.timeout
+            with IsolatedSession(self.artifact, available_cores(), timeout) as session:
+                self._evaluation = evaluated_in(session, self, self.decoder)
         return self._evaluation
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,11 @@ from sousvit.errors import UserError
 from sousvit.files import write_atomic
 
 DESCRIPTION = "artifact.json"
+#: Of a description; ours have 1 kB.
+MAX_DESCRIPTION = 1 << 20
+#: Numbers of one image: larger inputs are refused before anything is allocated for them.
+MAX_INPUT = 2**28
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -70,17 +78,62 @@ class Artifact:
         """
         folder = folder.parent if folder.is_file() else folder
         path = folder / DESCRIPTION
+        if not path.is_file():  # a pipe would never end
+            raise UserError("an artifact is a folder with artifact.json", folder, "name the folder that apply wrote")
         try:
-            values = json.loads(path.read_text())
-            shape = tuple(int(size) for size in values.pop("input_shape"))
-            mean, std = tuple(values.pop("mean", ())), tuple(values.pop("std", ()))
-            artifact = cls(folder=folder, input_shape=shape, mean=mean, std=std, **values)  # type: ignore[arg-type]
-        except FileNotFoundError as error:
-            raise UserError(
-                "an artifact is a folder with artifact.json", folder, "name the folder that apply wrote"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError("artifact.json must be whole", f"{path}: {error}", "write the artifact again") from error
+            artifact = _described(folder, _read(path))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            received = f"{path}: {type(error).__name__}: {str(error)[:200]}"
+            raise UserError("artifact.json must be whole", received, "write the artifact again") from error
         if not artifact.path.is_file():
             raise UserError("an artifact's model file must exist", artifact.path, "write the artifact again")
         return artifact
+
+
+def is_file_name(name: object) -> bool:
+    """Whether ``name`` is one of a file in a folder, and of nothing outside it."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        text = stream.read(MAX_DESCRIPTION + 1)
+    if len(text) > MAX_DESCRIPTION:
+        raise ValueError(f"more than {MAX_DESCRIPTION} bytes")
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise TypeError("it holds no names with values")
+    return values
+
+
+def _described(folder: Path, values: Mapping[str, Any]) -> Artifact:
+    """The artifact that a description tells of, every value of its kind.
+
+    Raises:
+        ValueError, TypeError, KeyError: one is not.
+    """
+    shape, mean, std = (tuple(values.get(name, ())) for name in ("input_shape", "mean", "std"))
+    rules = {
+        "runtime is a name": isinstance(values["runtime"], str),
+        "file is the name of a file beside it": is_file_name(values["file"]),
+        "input_shape is [1, C, H, W]": len(shape) == 4 and shape[0] == 1 and all(map(_is_size, shape)),
+        "mean and std are numbers": all(map(_is_number, mean + std)),
+        "preprocess and options are names with values": all(
+            isinstance(values.get(name, {}), dict) for name in ("preprocess", "options")
+        ),
+        "batch_dependent is true or false": isinstance(values.get("batch_dependent", False), bool),
+    }
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        raise ValueError(broken[0])
+    if math.prod(shape) > MAX_INPUT:
+        raise ValueError(f"an image has at most {MAX_INPUT} numbers, not {shape}")
+    return Artifact(**{**values, "folder": folder, "input_shape": shape, "mean": mean, "std": std})
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_INPUT
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

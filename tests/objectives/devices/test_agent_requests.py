@@ -82,6 +82,11 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
         (lambda o: o["artifacts"]["base"].update(files={"x": "../../etc/passwd"}), "SHA-256"),
         (lambda o: o["artifacts"]["base"].update(input_shape=[1, 3, 10**6, 10**6]), "bounded size"),
         (lambda o: o["artifacts"]["base"].update(options={"a": {"b": 1}}), "options"),
+        (
+            lambda o: o["artifacts"]["base"].update(options={"session.optimized_model_filepath": "/x"}),
+            "options of onnx",
+        ),
+        (lambda o: o["artifacts"]["base"].update(options={"session.set_denormal_as_zero": True}), "is 0 or 1"),
         (lambda o: o["artifacts"]["base"].update(files={"model.onnx": "0" * 64}), "not here"),
     ],
 )
