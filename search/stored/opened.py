@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
     text = read_text(path)
-    values = parse_yaml(text, str(path))
+    with _as_damage(path, text):
+        values = parse_yaml(text, str(path))
     require_known_code(values.get("plugins") or {}, folder, allow_plugins)
-    budget = make_budget(_with_share_held_back(values), folder, str(path))
+    with _as_damage(path, text):
+        budget = make_budget(_with_share_held_back(values), folder, str(path))
     archive = Archive(folder, techniques=TECHNIQUES)
     archive.damaged += [f"{BUDGET}: changed since the search wrote it"] * is_changed(text)
     archive.damaged += lost_lines(archive) + damaged_answer(archive) + damaged_inputs(folder)
@@ -46,6 +49,18 @@ def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive
         rule = "a run must have finished a trial to answer"
         raise UserError(rule, f"{folder.name}{why}", "resume it with sousvit search")
     return budget, archive
+
+
+@contextlib.contextmanager
+def _as_damage(path: Path, text: str) -> Iterator[None]:
+    """What is wrong with a budget that the search did not write so is told as damage, with what mends it."""
+    try:
+        yield
+    except UserError as error:
+        if not is_changed(text):
+            raise
+        rule, action = "a run's budget is as the search wrote it", "resume the run's search, which writes it anew"
+        raise UserError(rule, f"{path}, changed since: {error.rule}, {error.received}", action) from error
 
 
 def _with_share_held_back(values: dict[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,9 @@ def test_a_budget_that_was_edited_is_told(run):
     path = run / "budget.yaml"
     path.write_text(path.read_text().replace("latency_ratio: 0.9", "latency_ratio: 0.8"))
     assert sousvit.open_run(run).damaged == ["budget.yaml: changed since the search wrote it"]
+    path.write_text(path.read_text().replace("limits:", "limitz:"))
+    with pytest.raises(UserError, match=r"changed since: .*limitz: no such key, .*; resume the run's search"):
+        sousvit.open_run(run)
 
 
 def test_another_budget_is_refused_though_the_line_that_says_whose_run_it_is_is_damaged(run, simulated_search):
