@@ -1,36 +1,38 @@
 """The archive: every finished trial of a run, its Pareto front, and answers to new budgets without a search.
 
 ``events.jsonl`` is the durable log: one JSON line an event, flushed to disk before anything else learns of
-it. A line torn by a crash is dropped on reading. The tables (``trials.parquet``, ``pareto.csv``) are written
-from it and can be lost without harm. One writer: only the driver opens a run for writing.
+it. Lines carry numbers and checksums, and what is damaged is counted and told. The tables (``trials.parquet``,
+``pareto.csv``) are written from it and can be lost without harm. One writer: only the driver opens a run for writing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Generic, TypeVar
 
-from sousvit.errors import UserError
-from sousvit.files import NO_LOCKS, disk_errors_as_user_errors
+from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import NO_LOCKS, disk_errors_as_user_errors, remove_unfinished
 from sousvit.objectives.objective import Measurement
-from sousvit.schema import read_yaml
-from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
+from sousvit.search.stored.events import problem_of
+from sousvit.search.stored.lines import TORN, Lines, sealed_line
 from sousvit.search.trial import BaseRecord, Trial, decode
 from sousvit.search.verdict import hangs_on_images
 
-EVENTS = "events.jsonl"
+EVENTS, ARTIFACTS = "events.jsonl", "artifacts"
+#: Folders in which workers make artifacts.
+_MADE_IN = (ARTIFACTS, "cache/structures", "cache/teacher")
 _NAME = re.compile(r"\w[\w .-]*")
 
 
@@ -39,14 +41,19 @@ class Archive:
 
     Args:
         folder: the run folder.
-        writable: open the log for appending (and lock out a second driver).
+        writable: open the log for appending, and lock out a second driver; what killed processes left goes.
+        techniques: the known ones, where recipes are going to be built: trials of others are left out, and told.
 
     Raises:
         UserError: the folder cannot be written, or another search is writing to it.
     """
 
-    def __init__(self, folder: Path, writable: bool = False) -> None:
+    def __init__(self, folder: Path, writable: bool = False, techniques: Container[str] | None = None) -> None:
         self.folder = folder
+        #: What is damaged of the run, each in a line; what a damaged line held is not known.
+        self.damaged: list[str] = []
+        #: Likewise, what this session mends.
+        self.mended: list[str] = []
         self._by_key: dict[str, Trial] = {}
         #: Finished trials in their order; it only grows.
         self.records: list[Trial] = []
@@ -75,8 +82,35 @@ class Archive:
         self._stored: set[str] = set()
         if writable:
             self._open_log()
-        for event in read_events(folder / EVENTS):
-            self._take(event)
+        self._read(techniques)
+        if writable:
+            for place in _MADE_IN:
+                remove_unfinished(folder / place)
+
+    def _read(self, techniques: Container[str] | None) -> None:
+        lines, problems = Lines(self.folder / EVENTS), Counter[str]()
+        for event in lines:
+            problem = problem_of(event, techniques)
+            if problem:
+                problems[problem] += 1
+            else:
+                self._take(event)
+        #: The number of the last line.
+        self.last_line = lines.last
+        if self._stream is not None:
+            self._end_torn_line(lines.whole_bytes)
+            self.mended += _told(Counter({TORN: lines.damage.pop(TORN, 0)}))
+        self.damaged += _told(lines.damage + problems)
+
+    def _end_torn_line(self, whole_bytes: int) -> None:
+        """After a crash in the middle of a line, start the next event on a line of its own."""
+        assert self._stream is not None
+        path = self.folder / EVENTS
+        with disk_errors_as_user_errors(self.folder):
+            if whole_bytes < path.stat().st_size:
+                os.truncate(path, whole_bytes)
+            elif whole_bytes and not _ends_in_newline(path):
+                self._stream.write(b"\n")
 
     def _open_log(self) -> None:
         path = self.folder / EVENTS
@@ -85,7 +119,6 @@ class Archive:
             # Unbuffered: what a full disk did not take must not be written by a later flush.
             self._stream = path.open("ab", buffering=0)
         _lock(self._stream, self.folder)
-        _end_torn_line(path, self._stream)
 
     def append(self, kind: str, **content: Any) -> None:
         """Write an event and wait until it is on disk, with all before it.
@@ -107,9 +140,9 @@ class Archive:
         """
         assert self._stream is not None, "the archive was opened for reading"
         event = {"event": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}
-        line = json.dumps(event, separators=(",", ":"), default=str).encode() + b"\n"
         with disk_errors_as_user_errors(self.folder):
-            _write_all(self._stream, line)
+            _write_whole(self._stream, sealed_line(event, self.last_line + 1))
+        self.last_line += 1
         return event
 
     def add(self, record: Trial) -> bool:
@@ -141,12 +174,14 @@ class Archive:
                 self._stored.add(record.artifact)
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
+            if "identity" in event:  # of a run whose first line is damaged
+                self.header.setdefault("identity", event["identity"])
         elif kind in ("rejected", "confirmed"):
             found = self.rejected if kind == "rejected" else self.confirmed
             found[event["key"]] = decode(event.get("values", {}))
             self.asked_confidence[event["key"]] = float(event.get("confidence", 0.5))
             # What costs too much is turned down whatever the images say, so it picks no luckiest one on them.
-            if all(map(hangs_on_images, event.get("broken", ()))):
+            if all(map(_hangs_on_images, event.get("broken", ()))):
                 self.num_tried += 1
                 self.turned_down |= {event["key"]} if kind == "rejected" else set()
             self._fronts.clear()
@@ -234,7 +269,7 @@ class Archive:
         kept = {trial.artifact for trial in self.front(goals)}
         self._stored.add(newest.artifact)
         for name in self._stored - kept:
-            shutil.rmtree(self.folder / "artifacts" / name, ignore_errors=True)
+            shutil.rmtree(self.folder / ARTIFACTS / name, ignore_errors=True)
         self._stored &= kept
 
 
@@ -261,58 +296,36 @@ def new_run_name(stem: str) -> str:
     return f"{kept or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def open_run(folder: Path) -> tuple[Budget, Archive]:
-    """A run's budget and archive, for reading.
-
-    Raises:
-        UserError: no run there, or it has no base figures yet.
-    """
-    path = folder / "budget.yaml"
-    if not path.is_file():
-        raise UserError("a run must exist", folder, "see sousvit list runs")
-    budget = Budget.read(path, confirm=_share_held_back(path))
-    archive = Archive(folder)
-    if archive.base is None or not len(archive):
-        raise UserError("a run must have finished a trial to answer", folder.name, "resume it with sousvit search")
-    return budget, archive
+def _told(damage: Counter[str]) -> list[str]:
+    """What is damaged of the log, in a line where anything is."""
+    found = [f"{count} line{'s' * (count > 1)} {what}" for what, count in damage.items() if count]
+    return [f"{EVENTS}: {', '.join(found)}"] * bool(found)
 
 
-def _share_held_back(path: Path) -> float | None:
-    """0 for a run of earlier versions, which say nothing of it; None where the run's budget says it."""
-    search = read_yaml(path).get("search")
-    return None if isinstance(search, dict) and "confirm" in search else 0.0
+def _hangs_on_images(name: str) -> bool:
+    """As :func:`.hangs_on_images`; so does an objective whose plug-in is not loaded, as where runs are only listed."""
+    try:
+        return hangs_on_images(name)
+    except UnknownNameError:
+        return True
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a log; lines torn by a crash are skipped."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and "event" in event:
-                yield event
+def _write_whole(stream: IO[bytes], line: bytes) -> None:
+    """Write a line, or nothing of it; unbuffered writing may take a part at a time."""
+    before, rest = os.fstat(stream.fileno()).st_size, memoryview(line)
+    try:
+        while rest:
+            rest = rest[stream.write(rest) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(stream.fileno(), before)
+        raise
 
 
-def _write_all(stream: IO[bytes], line: bytes) -> None:
-    """Unbuffered writing may take a part at a time."""
-    rest = memoryview(line)
-    while rest:
-        rest = rest[stream.write(rest) :]
-
-
-def _end_torn_line(path: Path, stream: IO[bytes]) -> None:
-    """After a crash in the middle of a line, start the next event on a line of its own."""
-    size = path.stat().st_size
-    if size:
-        with path.open("rb") as reader:
-            reader.seek(size - 1)
-            if reader.read(1) != b"\n":
-                stream.write(b"\n")
-                stream.flush()
+def _ends_in_newline(path: Path) -> bool:
+    with path.open("rb") as reader:
+        reader.seek(-1, os.SEEK_END)
+        return reader.read(1) == b"\n"
 
 
 def _lock(stream: IO[bytes], folder: Path) -> None:

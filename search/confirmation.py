@@ -77,6 +77,15 @@ def confirmed_answer(
     return answer
 
 
+def confirmed_before(answer: Answer, archive: Archive, goals: Goals) -> Answer:
+    """``answer``, with the best recipe that was confirmed already in the place of its own, where there is one."""
+    tried = best((trial for trial in candidates(archive, goals) if trial.key in archive.confirmed), goals)
+    if tried is None:
+        return answer
+    found = _confirmation(archive, tried, archive.confirmed[tried.key], holds=True)
+    return replace(answer, chosen=tried, confirmation=found)
+
+
 def _candidate(archive: Archive, goals: Goals, level: float) -> Answer:
     """What to try next: the best recipe that holds the limits at ``level``, or just as surely as the budget asks.
 

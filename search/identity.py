@@ -18,21 +18,23 @@ from sousvit.errors import UserError
 from sousvit.files import files_hash, write_atomic
 from sousvit.models.checkpoints.hub import PREFIXES, cached_folder
 from sousvit.search.budget import Budget
+from sousvit.search.stored.seal import is_changed
 from sousvit.spaces.sources import checkpoints
 from sousvit.specs import NO_DATA, DataSpec, paths_of
 
 #: In the run folder: what each input was.
 INPUTS_FILE = "inputs.json"
+_NOTED = ("places", "files", "bytes", "times", "content")
 
 
 def note_inputs(budget: Budget, folder: Path) -> None:
-    """Note the inputs' contents in the run's folder, once.
+    """Note the inputs' contents in the run's folder, once; again where what was noted is damaged.
 
     Raises:
         UserError: one cannot be read.
     """
     path = folder / INPUTS_FILE
-    if not path.exists():
+    if _known(folder) is None:
         known = {}
         for role, places in _inputs(budget):
             files = _files(places)
@@ -45,23 +47,45 @@ def changed_inputs(budget: Budget, folder: Path) -> list[str]:
 
     Files are read only where their number, sizes or times differ.
     """
-    path = folder / INPUTS_FILE
-    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    known = _known(folder) or {}
     found = ((role, places) for role, places in _inputs(budget) if role in known)
     return [f"{role}: {places[0]}" for role, places in found if _differs(places, known[role])]
 
 
 def changed_beside(recipe: object) -> list[str]:
-    """What changed since the run that a recipe file lies in measured it; nothing for one that lies elsewhere.
+    """What changed since the run measured it: a recipe file, and what it was made from if it lies in the run's folder.
 
     The run's budget is not read: it may name code, and a recipe file is data.
     """
     if not isinstance(recipe, str | Path):
         return []
-    path = Path(recipe).parent / INPUTS_FILE
-    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    known = _known(Path(recipe).parent) or {}
     found = {role: [place for place in map(Path, entry["places"]) if place.exists()] for role, entry in known.items()}
-    return [f"{role}: {places[0]}" for role, places in found.items() if places and _differs(places, known[role])]
+    changed = [f"{role}: {places[0]}" for role, places in found.items() if places and _differs(places, known[role])]
+    is_edited = Path(recipe).is_file() and is_changed(Path(recipe).read_text(encoding="utf-8", errors="replace"))
+    return [f"the recipe itself: {recipe}"] * is_edited + changed
+
+
+def damaged_inputs(folder: Path) -> list[str]:
+    """Whether what was noted of the inputs is damaged: then nobody knows whether they changed."""
+    is_damaged = (folder / INPUTS_FILE).exists() and _known(folder) is None
+    return [f"{INPUTS_FILE}: unreadable, so nothing says whether model, data and plug-ins changed"] * is_damaged
+
+
+def _known(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """What the inputs were; None where it was not noted, or cannot be read."""
+    try:
+        found = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        is_whole = all(set(_NOTED) <= entry.keys() and isinstance(entry["places"], list) for entry in found.values())
+        are_texts = is_whole and all(type(place) is str for entry in found.values() for place in entry["places"])
+        return found if are_texts and all(entry["places"] for entry in found.values()) else None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return None
+
+
+def told_of_damage(damaged: list[str]) -> tuple[str, ...]:
+    """A note on what is damaged of a run, if anything is."""
+    return (f"damaged: {'; '.join(damaged)}; this is of what is whole",) if damaged else ()
 
 
 def told_of_changes(changed: list[str]) -> tuple[str, ...]:

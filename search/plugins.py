@@ -42,6 +42,20 @@ def load_plugins(given: Any, folder: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         UserError: a kind is unknown, a reference is none, or a class is missing or breaks its contract.
     """
+    found = references_of(given, folder)
+    for kind, references in found.items():
+        for registry in KINDS[kind]:
+            for reference in references:
+                registry.load(reference)
+    return found
+
+
+def references_of(given: Any, folder: Path) -> dict[str, tuple[str, ...]]:
+    """What is named, by kind, the paths in it absolute; nothing is imported.
+
+    Raises:
+        UserError: a kind is unknown, or a reference is none.
+    """
     if not isinstance(given, Mapping):
         raise UserError("plugins are lists of file.py:ClassName by kind", repr(given), "see docs/extending.md")
     found: dict[str, tuple[str, ...]] = {"objectives": ()}
@@ -52,10 +66,13 @@ def load_plugins(given: Any, folder: Path) -> dict[str, tuple[str, ...]]:
             raise UserError(f"plugins: {kind} is a list of file.py:ClassName", repr(references), "write a list")
         if references:
             found[kind] = tuple(absolute_reference(one, folder) for one in references)
-        for registry in KINDS[kind]:
-            for reference in found.get(kind, ()):
-                registry.load(reference)
     return found
+
+
+def loaded_references() -> frozenset[str]:
+    """The references of all plug-ins that this process has loaded."""
+    registries = {registry for registries in KINDS.values() for registry in registries}
+    return frozenset(reference for registry in registries for reference in registry.references())
 
 
 def load_named(names: Iterable[str | Path]) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sousvit.files import write_atomic
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.preference.alternatives import Alternative, find_alternatives, find_reason
+from sousvit.search.stored.seal import sealed
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.search.verdict import HELD_BACK, JudgedLimit, Status, judge_limits, status_of
 
@@ -272,7 +270,7 @@ def recipe_yaml(answer: Answer, budget: Budget) -> str:
         **({} if test is None or not budget.data.has_test else {"test": plain_values(test.values)}),
     }
     head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
-    return head + yaml.safe_dump(content, sort_keys=False)
+    return head + sealed(yaml.safe_dump(content, sort_keys=False))
 
 
 def _short_limit(limit: JudgedLimit) -> dict[str, Any]:
@@ -292,16 +290,6 @@ def plain_values(values: Mapping[str, Measurement]) -> dict[str, Any]:
         name: short(v.value) if v.low is None else [short(v.value), short(v.low), short(v.high)]
         for name, v in values.items()
     }
-
-
-def write_answer(answer: Answer, budget: Budget, folder: Path) -> None:
-    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe)."""
-    write_atomic(folder / "answer.json", json.dumps(answer.to_dict(), indent=1))
-    names = ("recipe.yaml", "nearest-miss.yaml")
-    right, stale = names if answer.feasible else reversed(names)
-    if answer.chosen is not None:
-        write_atomic(folder / right, recipe_yaml(answer, budget))
-    (folder / stale).unlink(missing_ok=True)
 
 
 def best(trials: Iterable[Trial], goals: Goals) -> Trial | None:

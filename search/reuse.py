@@ -18,10 +18,11 @@ from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.objectives.subject import PlacedSubject, measure
 from sousvit.objectives.timing import TimingPlan
 from sousvit.schema import read_yaml
-from sousvit.search.archive import Archive, open_run
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.results import Answer, candidates, choose, choose_among, explained, judged
+from sousvit.search.stored.opened import open_run
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
@@ -178,7 +179,7 @@ MEASURED_WITH = ("model", "data", "targets")
 CACHE = "cache"
 
 
-def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
+def take_over(archive: Archive, budget: Budget, earlier: Path, allow_plugins: bool = False) -> int:
     """Fill an empty archive with the finished results of the run in ``earlier``; returns how many.
 
     What was gated there is left behind, because other limits may let it pass, and what lies outside the budget's space,
@@ -187,7 +188,8 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
     Raises:
         UserError: no such run, another model, data, target or seed, or an objective that it did not measure.
     """
-    own, old = open_run(earlier)
+    own, old = open_run(earlier, allow_plugins)
+    archive.damaged += [f"{earlier.name}, the earlier run: {damage}" for damage in old.damaged]
     seed = own.search.seed
     if seed != budget.search.seed:  # trained with another seed, a recipe is another model
         received = f"{budget.search.seed}, {seed} in {earlier.name}"
@@ -223,7 +225,8 @@ def take_over(archive: Archive, budget: Budget, earlier: Path) -> int:
         archive.append("test_told", answers=old.test_answers, source=earlier.name)
     if old.num_tried and not archive.num_tried:
         archive.append("tried", recipes=old.num_tried, source=earlier.name)
-    archive.append("base", base=old.base.to_dict())  # last: without it a crash before here starts over
+    # Last: without it a crash before here starts over.
+    archive.append("base", base=old.base.to_dict(), identity=budget.identity)
     return len(complete)
 
 

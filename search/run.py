@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -22,19 +21,24 @@ from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
 from sousvit.search.final import final_answer
-from sousvit.search.identity import note_inputs, require_same_inputs
+from sousvit.search.identity import damaged_inputs, note_inputs, require_same_inputs, told_of_damage
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.proposer import PROPOSERS, Problem
 from sousvit.search.proposers.queue import ProposalQueue
-from sousvit.search.proposers.study_file import StudyFile
+from sousvit.search.proposers.study_file import STUDY_FILE, StudyFile
 from sousvit.search.report.tables import write_tables
-from sousvit.search.results import Answer, write_answer
+from sousvit.search.results import Answer
 from sousvit.search.reuse import take_over
+from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer, write_answer
+from sousvit.search.stored.opened import BUDGET, damaged_answer, lost_lines
+from sousvit.search.stored.seal import sealed
+from sousvit.search.stored.trust import note_code
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Space, read_space
+from sousvit.spaces.technique import TECHNIQUES
 
 #: How far a limit may lie above and below the base's figure, as factors: units are a thousand apart. What lies above
 #: rejects nothing, in silence; what lies below may be meant.
@@ -50,8 +54,12 @@ def search(
     callback: Callback | None = None,
     clock: Callable[[], float] = time.monotonic,
     earlier: Path | None = None,
+    allow_plugins: bool = False,
 ) -> Answer:
     """Run (or resume) the search in ``folder`` and return its answer; a new one may continue from an ``earlier`` run.
+
+    Args:
+        allow_plugins: load the plug-ins that the earlier run names, even if the user never named them.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
@@ -60,16 +68,28 @@ def search(
     callback = callback or Callback()
     read_space(budget.space)  # a wrong space, or a missing package, is told before anything is loaded
     PROPOSERS.get(budget.search.proposer).require()
-    with closing(Archive(folder, writable=True)) as archive:
+    with closing(Archive(folder, writable=True, techniques=TECHNIQUES)) as archive:
+        archive.damaged += lost_lines(archive)
+        archive.mended += damaged_answer(archive) + damaged_inputs(folder)
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:
-            callback.on_message(f"{take_over(archive, budget, earlier)} results taken over from {earlier.name}")
+            count = take_over(archive, budget, earlier, allow_plugins)
+            callback.on_message(f"{count} results taken over from {earlier.name}")
+        tell_damage(archive, callback)
         require_same_inputs(budget, folder)
+        if archive.base is not None and damaged_inputs(folder):
+            note_inputs(budget, folder)
         stored = _stored_answer(archive)
         if stored is not None and _is_spent(archive, budget):
             return stored
         with make_executor(budget, folder) as executor:
             return _search(archive, budget, executor, callback, clock)
+
+
+def tell_damage(archive: Archive, callback: Callback) -> None:
+    """Say what was damaged of a run that goes on, before it does."""
+    for damage in (*archive.mended, *archive.damaged):
+        callback.on_message(f"damaged: {damage}; going on from what is whole")
 
 
 def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
@@ -87,16 +107,20 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
                 "use another --run name, or sousvit recipe to ask this run's archive",
             )
         archive.append("run", identity=identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
-    write_atomic(archive.folder / "budget.yaml", yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False))
+    text = yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False)
+    write_atomic(archive.folder / BUDGET, sealed(text))
+    note_code(budget)
 
 
 def _stored_answer(archive: Archive) -> Answer | None:
     """The answer of an earlier session, if no trial has finished since: the test split is not read again for it."""
-    path = archive.folder / "answer.json"
-    if not path.is_file():
+    try:
+        stored = read_answer(archive.folder)
+    except DamagedAnswerError:
         return None
-    answer = Answer.from_dict(json.loads(path.read_text()))
-    return answer if answer.cost.get("trials") == archive.own else None
+    if stored is None or stored.lines > archive.last_line or stored.answer.cost.get("trials") != archive.own:
+        return None
+    return stored.answer
 
 
 def _is_spent(archive: Archive, budget: Budget) -> bool:
@@ -109,11 +133,12 @@ def _search(
 ) -> Answer:
     """Explore, then choose the answer, measure it and write it."""
     begun, seconds_before, core_seconds_before = clock(), archive.spent_seconds, archive.core_seconds
+    finished_before = archive.own
     try:
         stopped_because = _explore(archive, budget, executor, callback, clock)
     finally:
         archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
-    stored = _stored_answer(archive)
+    stored = _stored_answer(archive) if archive.own == finished_before else None
     if stored is not None:
         return stored
     callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
@@ -130,8 +155,9 @@ def _search(
         "prepare_seconds": sum(trial.seconds.get("prepare", 0.0) for trial in archive if not trial.source),
         "gates_saved_seconds": seconds_saved(archive),
     }
-    answer = replace(answer, cost=cost)
-    write_answer(answer, budget, archive.folder)
+    notes = (*answer.notes, *told_of_damage(archive.damaged))
+    answer = replace(answer, cost=cost, notes=notes)
+    write_answer(answer, budget, archive.folder, archive.last_line)
     write_tables(archive, goals, archive.folder)
     return answer
 
@@ -143,7 +169,7 @@ def _explore(
     base = executor.start(archive.base)
     check_measured(budget, base)  # before anything is kept, so that the same run begins with a mended budget
     if archive.base is None:
-        archive.append("base", base=base.to_dict())
+        archive.append("base", base=base.to_dict(), identity=budget.identity)
         note_inputs(budget, archive.folder)
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
@@ -178,7 +204,10 @@ def make_engine(
     proposer = PROPOSERS.get(search_limits.proposer)(problem)
     proposals = ProposalQueue(problem, proposer, archive)
     if with_study:
-        callback = _WithStudy(callback, StudyFile(archive, problem))
+        study = StudyFile(archive, problem)
+        if study.damaged:
+            callback.on_message(f"damaged: {STUDY_FILE}; written anew from the archive")
+        callback = _WithStudy(callback, study)
     low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals, archive.records)

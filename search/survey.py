@@ -22,12 +22,12 @@ from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, Job, JobResult, finished, make_job
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
-from sousvit.search.run import claim_run
+from sousvit.search.run import claim_run, tell_damage
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.shape import ModelShape, read_shape
 from sousvit.spaces.space import Option, Space
-from sousvit.spaces.technique import ModelTechnique, Role, Stage
+from sousvit.spaces.technique import TECHNIQUES, ModelTechnique, Role, Stage
 
 #: Combinations by name: techniques at their middle settings, of those that the space has.
 COMBINATIONS = {
@@ -189,14 +189,16 @@ def run_survey(
     callback = callback or Callback()
     # No answer is chosen, so there is none to confirm.
     budget = budget.model_copy(update={"search": budget.search.model_copy(update={"confirm": 0.0})})
-    with closing(Archive(folder, writable=True)) as archive:
-        claim_run(archive, budget, f"study {budget.identity}")
+    identity = f"study {budget.identity}"
+    with closing(Archive(folder, writable=True, techniques=TECHNIQUES)) as archive:
+        tell_damage(archive, callback)
+        claim_run(archive, budget, identity)
         # The question is what each technique does: no limit gates any, and what shrinks only downloads shows.
         optimised = tuple(dict.fromkeys([*budget.optimize, "size_compressed"]))
         with make_executor(budget.model_copy(update={"limits": {}, "optimize": optimised}), folder) as executor:
             base = executor.start(archive.base)
             if archive.base is None:
-                archive.append("base", base=base.to_dict())
+                archive.append("base", base=base.to_dict(), identity=identity)
             shape = read_shape(base.shape)
             space, left_out = open_space(budget, shape)
             callback.on_start(base, space, left_out)

@@ -129,11 +129,14 @@ class Trial:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Trial:
         """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
-        known = {entry.name for entry in fields(cls)}
-        kept = {name: value for name, value in plain.items() if name in known}
+        kept = {name: value for name, value in plain.items() if name in _TRIAL_FIELDS}
         kept["values"] = decode(plain["values"])
         kept["origin"] = EARLIER_ORIGINS.get(kept["origin"], kept["origin"])
         return cls(**kept)
+
+
+#: Looked up for every trial of a log.
+_TRIAL_FIELDS = frozenset(entry.name for entry in fields(Trial))
 
 
 def quality_of(values: Mapping[str, Measurement]) -> str:

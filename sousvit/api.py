@@ -140,6 +140,7 @@ class Search:
         executor: ``local``, ``ray`` or ``inline``; by default ``ray`` where the budget names a cluster, else ``local``.
         callbacks: follow the search.
         earlier: the folder of a run whose results are taken over.
+        allow_plugins: load the plug-ins that the earlier run names, even if you never named them on this machine.
 
     Raises:
         UserError: a wrong budget, or no such executor.
@@ -153,6 +154,7 @@ class Search:
         executor: str | None = None,
         callbacks: Sequence[Callback] = (),
         earlier: str | Path | None = None,
+        allow_plugins: bool = False,
     ) -> None:
         end_if_rerun()
         self.budget = read_budget(budget)
@@ -161,6 +163,7 @@ class Search:
         self.folder = folder_of(run, _name_of(budget))
         self._callbacks = tuple(callbacks)
         self._earlier = None if earlier is None else folder_of(earlier)
+        self._allow_plugins = allow_plugins
 
     def optimize(self) -> Result:
         """Search until the budget's trials or time are spent, then judge the answer.
@@ -170,7 +173,14 @@ class Search:
             KeyboardInterrupt: passed on after the state is written; the same call resumes.
         """
         with starting(self.folder):
-            return _optimize(self.budget, self.folder, self.executor, self._callbacks, self._earlier)
+            return _optimize(
+                self.budget,
+                self.folder,
+                self.executor,
+                self._callbacks,
+                self._earlier,
+                allow_plugins=self._allow_plugins,
+            )
 
 
 def _optimize(
@@ -180,13 +190,19 @@ def _optimize(
     callbacks: Iterable[Callback],
     earlier: Path | None = None,
     base: LoadedModel | None = None,
+    allow_plugins: bool = False,
 ) -> Result:
     from sousvit.search.report.html import write_report
     from sousvit.search.run import search
 
     told = Callbacks(callbacks)
     answer = search(
-        budget, folder, lambda b, f: open_executor(executor, b, f, told.on_progress, base), told, earlier=earlier
+        budget,
+        folder,
+        lambda b, f: open_executor(executor, b, f, told.on_progress, base),
+        told,
+        earlier=earlier,
+        allow_plugins=allow_plugins,
     )
     if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
         write_report(folder)

@@ -64,6 +64,9 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE", help="plug-ins: file.py, file.py:Class, or a budget; repeatable"),
 ]
+AllowPlugins = Annotated[
+    bool, typer.Option("--allow-plugins", help="run the code that a run names, even if you never named it")
+]
 OtherBudget = Annotated[Path | None, typer.Argument(metavar="BUDGET", help="another budget, if no --prefer")]
 Prefer = Annotated[
     list[str] | None,
@@ -116,6 +119,7 @@ def search_command(
     data_root: DataRoot = None,
     runs: Runs = RUNS,
     strict: Strict = False,
+    allow_plugins: AllowPlugins = False,
     as_json: Json = False,
 ) -> None:
     """Search for the best recipe within a budget.
@@ -131,7 +135,8 @@ def search_command(
     before = None if earlier is None else _folder(runs, earlier)
 
     def optimize(view: Callback) -> Result:
-        return Search(asked, run=folder, executor=executor, callbacks=[view], earlier=before).optimize()
+        told = {"executor": executor, "callbacks": [view], "earlier": before, "allow_plugins": allow_plugins}
+        return Search(asked, run=folder, **told).optimize()  # type: ignore[arg-type]
 
     given = {"trials": trials, "time": time, "seed": seed, "executor": executor, "data-root": data_root}
     command = _command("search", budget, runs, given) + (" --strict" if strict else "")
@@ -271,12 +276,16 @@ def recipe_command(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
     strict: Strict = False,
+    plugins: Plugins = None,
+    allow_plugins: AllowPlugins = False,
     as_json: Json = False,
 ) -> None:
     """Answer another budget from a run, without a new search."""
     from sousvit.runs import open_run
 
-    found = open_run(_folder(runs, run)).answer(_other_budget(budget, prefer), prefer=_preference(prefer))
+    asked = _other_budget(budget, prefer)
+    _load(plugins)
+    found = open_run(_folder(runs, run), allow_plugins=allow_plugins).answer(asked, prefer=_preference(prefer))
     _give_archive_answer(found, out, strict, as_json)
 
 
@@ -288,6 +297,8 @@ def retarget_command(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
     strict: Strict = False,
+    plugins: Plugins = None,
+    allow_plugins: AllowPlugins = False,
     as_json: Json = False,
 ) -> None:
     """Answer for other targets from a run, without a new search.
@@ -297,9 +308,11 @@ def retarget_command(
     from sousvit.runs import open_run
     from sousvit.search.report.terminal import spinner
 
+    asked = _other_budget(budget, prefer)
+    _load(plugins)
+    opened = open_run(_folder(runs, run), allow_plugins=allow_plugins)
     with spinner("asking the devices", quiet=as_json) as progress:
-        asked = _other_budget(budget, prefer)
-        result = open_run(_folder(runs, run)).retarget(asked, prefer=_preference(prefer), progress=progress)
+        result = opened.retarget(asked, prefer=_preference(prefer), progress=progress)
     _give_archive_answer(result, out, strict, as_json)
 
 
@@ -380,12 +393,15 @@ def report_command(
         Path | None, typer.Option(metavar="FILE", help="HTML file, if not report.html in the run folder")
     ] = None,
     runs: Runs = RUNS,
+    plugins: Plugins = None,
+    allow_plugins: AllowPlugins = False,
     as_json: Json = False,
 ) -> None:
     """Write a run's self-contained HTML report."""
     from sousvit.runs import open_run
 
-    found = open_run(_folder(runs, run))
+    _load(plugins)
+    found = open_run(_folder(runs, run), allow_plugins=allow_plugins)
     path = found.report(out)
     for entry in found.changed:
         print(f"changed since this run measured it: {entry}", file=sys.stderr)

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +70,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+#: What :mod:`tempfile` calls a folder that becomes another when it is whole.
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the half-made folders that killed processes left in ``folder``, as far as its owner may."""
+    for path in folder.glob(".*"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def canonical_json(value: Any) -> str:

@@ -293,14 +293,22 @@ def reference_of(found: type) -> str | None:
 def absolute_reference(reference: str, folder: Path) -> str:
     """``reference`` with the path of its file absolute; that of a module as it is."""
     place, _, name = reference.rpartition(":")
-    if not place or not _is_file(place):
-        return reference
-    return f"{(folder / Path(place).expanduser()).resolve()}:{name}"
+    file = file_of(place, folder) if place else None
+    return reference if file is None else f"{file}:{name}"
 
 
-def _is_file(place: str) -> bool:
-    """Whether the part of a reference before the colon is meant as a file, not as a module."""
-    return place.endswith(".py") or not all(part.isidentifier() for part in place.split("."))
+def file_of(place: str, folder: Path | None = None) -> Path | None:
+    """The file that the part of a reference before the colon is meant as; None for a module.
+
+    Raises:
+        UserError: no such user's home, or links in a circle.
+    """
+    if not place.endswith(".py") and all(part.isidentifier() for part in place.split(".")):
+        return None
+    try:
+        return ((folder or Path()) / Path(place).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError("the path of a plug-in must lead somewhere", f"{place}: {error}", "correct it") from error
 
 
 def load_class(reference: str, kind: str, folder: Path | None = None) -> type:
@@ -343,7 +351,7 @@ def classes_of(file: Path) -> list[type]:
 
 def _module(place: str, kind: str, folder: Path | None = None) -> ModuleType:
     """The module that the part of a reference before the colon names, imported."""
-    path = ((folder or Path()) / Path(place).expanduser()).resolve() if _is_file(place) else None
+    path = file_of(place, folder)
     if path is not None and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
     try:

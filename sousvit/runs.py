@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +16,13 @@ from sousvit.inputs import target_input
 from sousvit.objectives.objective import Measurement
 from sousvit.result import Result
 from sousvit.search.archive import Archive, new_run_name, run_folder
-from sousvit.search.archive import open_run as open_archive
 from sousvit.search.budget import Budget
-from sousvit.search.identity import changed_inputs, told_of_changes
+from sousvit.search.identity import changed_inputs, told_of_changes, told_of_damage
 from sousvit.search.report.listing import run_rows
 from sousvit.search.results import Answer
+from sousvit.search.stored.opened import answer_of
+from sousvit.search.stored.opened import open_run as open_archive
+from sousvit.search.stored.trust import require_known_factory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +55,9 @@ class Run:
         archive: the raw record of its trials.
     """
 
-    def __init__(self, folder: Path, budget: Budget, archive: Archive) -> None:
+    def __init__(self, folder: Path, budget: Budget, archive: Archive, allow_plugins: bool = False) -> None:
         self.folder, self.budget, self.archive = folder, budget, archive
+        self._allow_plugins = allow_plugins
 
     @property
     def base(self) -> Mapping[str, Measurement]:
@@ -78,9 +81,9 @@ class Run:
 
     @property
     def result(self) -> Result | None:
-        """What the search returned; None while it is not finished."""
-        path = self.folder / "answer.json"
-        return self._result(Answer.from_dict(json.loads(path.read_text()))) if path.is_file() else None
+        """What the search returned, made again from its trials where the file is damaged; None while not finished."""
+        answer = answer_of(self.budget, self.archive)
+        return None if answer is None else self._result(answer)
 
     def answer(
         self,
@@ -158,20 +161,43 @@ class Run:
         """What the run depends on and has other content since, such as ``data.test: PATH``."""
         return changed_inputs(self.budget, self.folder)
 
+    @property
+    def damaged(self) -> list[str]:
+        """What is damaged of the run's files, such as ``events.jsonl: 1 line unreadable``; empty where all is whole.
+
+        Everything here is of what is whole.
+        """
+        return list(self.archive.damaged)
+
     def _result(self, answer: Answer, budget: Budget | None = None) -> Result:
         if answer.chosen is not None:
-            answer = replace(answer, notes=(*answer.notes, *told_of_changes(self.changed)))
-        return Result(budget or self.budget, self.folder, answer, lambda: _load_known(self.budget))
+            told = (*told_of_changes(self.changed), *told_of_damage(self.damaged))
+            answer = replace(answer, notes=(*answer.notes, *told))
+        return Result(budget or self.budget, self.folder, answer, self._load_base)
+
+    def _load_base(self) -> LoadedModel:
+        from sousvit.models.load import load
+
+        require_known_factory(self.budget.model, self.folder, self._allow_plugins)
+        return load(self.budget.model)
 
 
-def open_run(folder: str | Path) -> Run:
-    """A finished or interrupted run.
+def open_run(folder: str | Path, *, allow_plugins: bool = False) -> Run:
+    """A finished or interrupted run; what is damaged of it is said on stderr, and stands in ``damaged``.
+
+    Args:
+        folder: of the run.
+        allow_plugins: run the code that the run names (plug-ins, and the factory of its model), even if you never
+            named it on this machine, or changed it since. A run from somewhere else can name any code.
 
     Raises:
-        UserError: no run there, or no trial of it has finished.
+        UserError: no run there, no trial of it has finished, or it names code that you did not.
     """
     folder = folder_of(folder)
-    return Run(folder, *open_archive(folder))
+    run = Run(folder, *open_archive(folder, allow_plugins), allow_plugins)
+    for damage in run.damaged:
+        print(f"damaged: {damage}", file=sys.stderr)
+    return run
 
 
 def list_runs(folder: str | Path = RUNS) -> list[dict[str, str]]:
@@ -189,13 +215,3 @@ def folder_of(run: str | Path | None, name: str = "") -> Path:
         return run_folder(RUNS, new_run_name(name))
     path = Path(run).expanduser()
     return run_folder(path.parent, path.name)
-
-
-def _load_known(budget: Budget) -> LoadedModel:
-    """The base of a run that is only read: code that its budget names is not run."""
-    if budget.model.factory is not None:
-        rule = "a run's folder is data: code that it names is not run"
-        raise UserError(rule, f"factory: {budget.model.factory}", "resume the run, or sousvit.build its recipe")
-    from sousvit.models.load import load
-
-    return load(budget.model)

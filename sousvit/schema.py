@@ -86,13 +86,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not text, not YAML, or no mapping.
     """
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        UserError: no such file, or not text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError("the file must exist", path, "correct the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("the file must be readable text", f"{path}: {error}", "correct the path") from error
-    return parse_yaml(text, str(path))
 
 
 def validated(kind: type[M], value: Any, where: str) -> M:

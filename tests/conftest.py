@@ -73,6 +73,14 @@ def all_cores() -> Callable[[], AbstractContextManager[None]]:
     return on_all_cores
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What users named is noted in their own state, which is not the tests' business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 def scratch_registries() -> AbstractContextManager[None]:
     """What is registered in it is gone after it."""
     return restored(*{registry for registries in KINDS.values() for registry in registries})

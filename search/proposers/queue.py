@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import Any
 
 from sousvit.errors import UserError
-from sousvit.search.archive import EVENTS, Archive, read_events
+from sousvit.search.archive import EVENTS, Archive
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.proposers.proposer import Problem, Proposal, Proposer
+from sousvit.search.stored.events import read_events
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
@@ -200,7 +201,10 @@ class ProposalQueue:
 
     def _tell_again(self, event: Mapping[str, Any]) -> None:
         proposal = self._unfinished[event["number"]]
-        record = self._archive.trials.get(event["trial"]) or self._misfit(proposal)
+        record = self._archive.trials.get(event["trial"])
+        if record is None and event["trial"]:
+            return  # its line is damaged: it is judged again
+        record = record or self._misfit(proposal)
         self._tell(proposal.number, replace(record, values={**record.values, **decode(event["values"])}))
 
     def _is_possible(self, parameters: Mapping[str, Any]) -> bool:

@@ -1,12 +1,12 @@
 """The trials of a run as a study of Optuna, for optuna-dashboard: ``optuna-dashboard runs/NAME/study.journal``.
 
-It says what was measured, under the names of objectives and limits, in Optuna's journal format. The archive is the
-durable log; the search reads nothing here, and what is missing is written from there.
+It says what was measured, under the names of objectives and limits, in Optuna's journal format, its lines with numbers
+and checksums. The archive is the durable log; the search reads nothing here, what is missing is written from there, and
+a damaged file is written anew.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from datetime import timedelta
@@ -19,11 +19,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from sousvit.errors import UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.search.archive import Archive
 from sousvit.search.proposers.optuna_sampler import constraints_of, state_of
 from sousvit.search.proposers.proposer import Problem
+from sousvit.search.stored.lines import TORN, Lines, sealed_line
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
@@ -41,27 +41,39 @@ class StudyFile:
         archive: whose trials it holds, in their order; those of earlier sessions are added at once.
         problem: names its parameters, objectives and limits.
 
+    Attributes:
+        damaged: whether there was a file of other content, which was written anew.
+
     Raises:
-        UserError: the file cannot be written, or was damaged.
+        UserError: the file cannot be written.
     """
 
     def __init__(self, archive: Archive, problem: Problem) -> None:
         self._archive, self._problem, self._path = archive, problem, archive.folder / STUDY_FILE
-        directions = problem.goals.directions
         with disk_errors_as_user_errors(self._path), warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives are
-            _drop_torn_line(self._path)
+            self.damaged, last_line = _without_damage(self._path)
             try:
-                storage = JournalStorage(_Journal(self._path))
-                self._study = optuna.create_study(
-                    storage=storage, study_name=STUDY, directions=list(directions.values()), load_if_exists=True
-                )
-                self._written = len(self._study.get_trials(deepcopy=False))
-            except (ValueError, KeyError) as error:
-                rule, action = "the study's file must be Optuna's journal", "delete it: it is written anew"
-                raise UserError(rule, f"{self._path}: {error}", action) from error
-            self._study.set_metric_names(list(directions))
+                self._open(last_line)
+            except OSError:
+                raise
+            except Exception:  # Optuna checks nothing: lines of an earlier version may hold anything
+                self.damaged = True
+                self._path.unlink()
+                self._open(0)
         self.write()
+
+    def _open(self, last_line: int) -> None:
+        directions = self._problem.goals.directions
+        storage = JournalStorage(_Journal(self._path, last_line))
+        self._study = optuna.create_study(
+            storage=storage, study_name=STUDY, directions=list(directions.values()), load_if_exists=True
+        )
+        known = self._study.get_trials(deepcopy=False)
+        self._written = len(known)
+        if [trial.user_attrs["key"] for trial in known] != [trial.key for trial in self._archive.records[: len(known)]]:
+            raise ValueError("of other trials")
+        self._study.set_metric_names(list(directions))
 
     def write(self) -> None:
         """Add the trials that the archive has got since.
@@ -97,19 +109,32 @@ class StudyFile:
 
 
 class _Journal(JournalFileBackend):
-    """Appends without a lock and without waiting for the disk."""
+    """Appends without a lock and without waiting for the disk, lines with numbers and checksums.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        last: the number of the last line that is there.
+    """
+
+    def __init__(self, path: Path, last: int) -> None:
         super().__init__(str(path))
-        self._to = path
+        self._to, self._last = path, last
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = [sealed_line(log, self._last + place) for place, log in enumerate(logs, 1)]
         with self._to.open("ab") as stream:
-            stream.write(b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs))
+            stream.write(b"".join(lines))
+        self._last += len(lines)
 
 
-def _drop_torn_line(path: Path) -> None:
-    """A full disk may have taken half a line: what follows it would be lost too."""
-    if path.is_file():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)
+def _without_damage(path: Path) -> tuple[bool, int]:
+    """Whether a damaged file was removed, and the number of the last line; half a line, of a full disk, is cut off."""
+    lines = Lines(path)
+    for _ in lines:
+        pass
+    if not lines.damage:
+        return False, lines.last
+    if lines.damage.keys() == {TORN}:
+        os.truncate(path, lines.whole_bytes)
+        return False, lines.last
+    path.unlink()
+    return True, 0

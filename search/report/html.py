@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.files import write_atomic
-from sousvit.search.archive import Archive, open_run
+from sousvit.search.archive import Archive
 from sousvit.search.budget import CONTACT_SHEET, Budget
 from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.preference.alternatives import ANSWER, Alternative
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
 from sousvit.search.results import Answer, judged
+from sousvit.search.stored.opened import answer_of, open_run
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         UserError: no run there, or nothing finished in it.
     """
     budget, archive = open_run(folder)
-    path = folder / "answer.json"
-    answer = Answer.from_dict(json.loads(path.read_text())) if path.is_file() else None
+    answer = answer_of(budget, archive)
     if answer is not None and not answer.limits:  # written by an earlier version
         answer = judged(answer, budget)
     target = out or folder / "report.html"

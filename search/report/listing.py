@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sousvit.search.archive import EVENTS, Archive
+from sousvit.search.stored.answer_file import ANSWER
+from sousvit.search.stored.opened import damaged_answer, lost_lines
 
 Row = dict[str, str]
 
@@ -76,7 +78,8 @@ def run_rows(folder: Path) -> list[Row]:
     rows = []
     for run in sorted(path.parent for path in folder.glob(f"*/{EVENTS}")):
         archive = Archive(run)
-        state = "finished" if (run / "answer.json").is_file() else "resumable"
+        state = "finished" if (run / ANSWER).is_file() else "resumable"
+        state += ", damaged" * bool(archive.damaged or lost_lines(archive) or damaged_answer(archive))
         rows.append(
             {
                 "name": run.name,

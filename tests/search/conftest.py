@@ -14,10 +14,11 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback
 from sousvit.search.engine import Engine
-from sousvit.search.executors.executor import Job, JobResult
+from sousvit.search.executors.executor import Job, JobResult, MakeTable, Verify
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
 from sousvit.search.judging.gate import rejection
-from sousvit.search.run import make_engine
+from sousvit.search.results import Answer, FinalTable, Row
+from sousvit.search.run import make_engine, search
 from sousvit.search.trial import BaseRecord
 from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.recipe import Recipe
@@ -133,6 +134,42 @@ def simulated(shape: VitShape, tmp_path: Path) -> Callable[..., Run]:
         return Run(engine, archive, executor, budget)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def simulated_search(shape: VitShape) -> Callable[..., tuple[Answer, list[str]]]:
+    """A whole search in ``folder``, as a user starts or resumes it: its answer, and what it said."""
+
+    def run(folder: Path, **changes: Any) -> tuple[Answer, list[str]]:
+        told = _Told()
+        budget = simulated_budget(**changes)
+        clock = SimulatedClock()
+
+        def make(asked: Budget, place: Path) -> SimulatedExecutor:
+            answers = {Verify: lambda request: _figures_of(request.recipe, shape),
+                       MakeTable: lambda request: _table_of(request, shape)}  # fmt: skip
+            return SimulatedExecutor(base_record(shape), Simulation(shape, asked).judge, clock, answers)
+
+        return search(budget, folder, make, told, clock), told.lines
+
+    return run
+
+
+class _Told(Callback):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def _figures_of(recipe: dict[str, Any], shape: VitShape) -> dict[str, Measurement]:
+    return figures(Recipe.from_dict(recipe), shape, 1.0)
+
+
+def _table_of(request: MakeTable, shape: VitShape) -> FinalTable:
+    base = Row("base", Recipe().to_dict(), figures(Recipe(), shape, 1.0), "base")
+    return FinalTable((base, Row("recipe", request.recipe, _figures_of(request.recipe, shape), "recipe")))
 
 
 @pytest.fixture

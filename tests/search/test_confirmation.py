@@ -18,8 +18,9 @@ from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.final import final_answer
 from sousvit.search.goals import Goals
 from sousvit.search.limits import parse_limits
-from sousvit.search.results import Answer, FinalTable, Row, choose, recipe_yaml, write_answer
+from sousvit.search.results import Answer, FinalTable, Row, choose, recipe_yaml
 from sousvit.search.reuse import take_over
+from sousvit.search.stored.answer_file import write_answer
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 

@@ -11,7 +11,7 @@ import yaml
 
 from sousvit.errors import UserError
 from sousvit.runs import open_run as open_run_of_a_user
-from sousvit.search.archive import Archive, open_run
+from sousvit.search.archive import Archive
 from sousvit.search.budget import open_space
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import JobResult
@@ -20,6 +20,7 @@ from sousvit.search.report.html import write_report
 from sousvit.search.results import Answer
 from sousvit.search.reuse import answer_other_budget
 from sousvit.search.run import make_engine
+from sousvit.search.stored.opened import open_run
 from sousvit.spaces.shape import read_shape
 
 STORED = Path(__file__).with_name("stored_run")

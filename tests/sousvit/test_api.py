@@ -352,7 +352,7 @@ def test_a_module_that_nobody_can_make_again_stays_in_this_process(tiny_project,
         sousvit.compress(**{**values, "executor": "local"}, run=tmp_path / "r")
     result = sousvit.compress(**values, run=tmp_path / "r")
     assert not math.isnan(result["accuracy"].value) and isinstance(result.model, torch.nn.Module)
-    with pytest.raises(UserError, match="code that it names is not run"):
+    with pytest.raises(UserError, match="known to its own process only"):
         sousvit.open_run(tmp_path / "r").answer(limits={}).model  # noqa: B018
 
 

@@ -8,7 +8,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from sousvit.errors import SharedInputError, UserError
+from sousvit.errors import SharedInputError
 from sousvit.search.proposers.study_file import STUDY, STUDY_FILE, StudyFile
 
 
@@ -46,8 +46,9 @@ def test_a_study_that_cannot_be_written_is_one_clear_line(simulated):
         StudyFile(run.archive, run.engine._proposals.problem)
 
 
-def test_a_damaged_study_is_one_clear_line(simulated):
-    run = simulated()
+def test_a_damaged_study_is_written_anew(simulated):
+    run = simulated(in_memory=False)
+    run.engine.run()
     (run.archive.folder / STUDY_FILE).write_text("no journal\n")
-    with pytest.raises(UserError, match="delete it: it is written anew"):
-        StudyFile(run.archive, run.engine._proposals.problem)
+    assert StudyFile(run.archive, run.engine._proposals.problem).damaged
+    assert len(opened(run.archive.folder).trials) == len(run.archive)

@@ -1,0 +1,107 @@
+"""A run that is there, opened for reading: its budget, its archive and its answer, and what is damaged of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sousvit.errors import UserError
+from sousvit.schema import parse_yaml, read_text
+from sousvit.search.archive import EVENTS, Archive
+from sousvit.search.budget import Budget, make_budget
+from sousvit.search.confirmation import confirmed_before
+from sousvit.search.identity import damaged_inputs
+from sousvit.search.results import Answer, candidates, choose, explained, judged
+from sousvit.search.stored.answer_file import ANSWER, DamagedAnswerError, read_answer
+from sousvit.search.stored.seal import is_changed
+from sousvit.search.stored.trust import require_known_code
+from sousvit.spaces.technique import TECHNIQUES
+
+BUDGET = "budget.yaml"
+
+
+def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive]:
+    """A run's budget and archive, for reading; the archive says what is damaged.
+
+    Args:
+        allow_plugins: load the plug-ins that the run names, even if the user never named them.
+
+    Raises:
+        UserError: no run there, it has no base figures yet, or it names code that the user did not.
+    """
+    path = folder / BUDGET
+    if not path.is_file():
+        raise UserError("a run must exist", folder, "see sousvit list runs")
+    text = read_text(path)
+    with _as_damage(path, text):
+        values = parse_yaml(text, str(path))
+    require_known_code(values.get("plugins") or {}, folder, allow_plugins)
+    with _as_damage(path, text):
+        budget = make_budget(_with_share_held_back(values), folder, str(path))
+    archive = Archive(folder, techniques=TECHNIQUES)
+    archive.damaged += [f"{BUDGET}: changed since the search wrote it"] * is_changed(text)
+    archive.damaged += lost_lines(archive) + damaged_answer(archive) + damaged_inputs(folder)
+    if archive.base is None or not len(archive):
+        why = f"; {'; '.join(archive.damaged)}" if archive.damaged else ""
+        rule = "a run must have finished a trial to answer"
+        raise UserError(rule, f"{folder.name}{why}", "resume it with sousvit search")
+    return budget, archive
+
+
+@contextlib.contextmanager
+def _as_damage(path: Path, text: str) -> Iterator[None]:
+    """What is wrong with a budget that the search did not write so is told as damage, with what mends it."""
+    try:
+        yield
+    except UserError as error:
+        if not is_changed(text):
+            raise
+        rule, action = "a run's budget is as the search wrote it", "resume the run's search, which writes it anew"
+        raise UserError(rule, f"{path}, changed since: {error.rule}, {error.received}", action) from error
+
+
+def _with_share_held_back(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's budget; those of earlier versions do not say that they held nothing back."""
+    search = values.get("search") or {}
+    if not isinstance(search, dict) or "confirm" in search:
+        return values
+    return {**values, "search": {**search, "confirm": 0.0}}
+
+
+def lost_lines(archive: Archive) -> list[str]:
+    """Whether the log was longer when the answer was written: what is lost at its end, it cannot show itself."""
+    with contextlib.suppress(DamagedAnswerError):
+        stored = read_answer(archive.folder)
+        lost = 0 if stored is None else stored.lines - archive.last_line
+        return [f"{EVENTS}: {lost} line{'s' * (lost > 1)} missing at the end"] if lost > 0 else []
+    return []
+
+
+def damaged_answer(archive: Archive) -> list[str]:
+    """What is damaged of the stored answer, if anything is."""
+    try:
+        read_answer(archive.folder)
+    except DamagedAnswerError as error:
+        return [f"{ANSWER}: {error.problem}"]
+    return []
+
+
+def answer_of(budget: Budget, archive: Archive) -> Answer | None:
+    """The stored answer of a run, made again from its archive where it is damaged; None before there is one."""
+    try:
+        stored = read_answer(archive.folder)
+    except DamagedAnswerError:
+        return _made_again(budget, archive)
+    return None if stored is None else stored.answer
+
+
+def _made_again(budget: Budget, archive: Archive) -> Answer:
+    assert archive.base is not None
+    goals = budget.goals(archive.base.values)
+    answer = confirmed_before(choose(archive, goals), archive, goals)
+    answer = judged(explained(answer, candidates(archive, goals), goals), budget)
+    note = f"{ANSWER} is damaged: this was made again from the archive, without its final table; resume the search"
+    return replace(answer, notes=(*answer.notes, f"{note} to measure it"))
