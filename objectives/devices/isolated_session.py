@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from sousvit.errors import TrialError
 from sousvit.objectives.devices import process
@@ -52,8 +52,7 @@ class IsolatedSession(Session):
 
     def _asked(self, line: bytes, batch: np.ndarray | None) -> np.ndarray:
         """The answer to a line or a batch."""
-        given, made = self._process.stdin, self._process.stdout
-        assert given is not None and made is not None
+        given, made = cast(BinaryIO, self._process.stdin), cast(BinaryIO, self._process.stdout)
         with self._watch:
             answer = None
             with contextlib.suppress(BrokenPipeError):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -27,6 +28,7 @@ MAX_JSON = 64 << 20
 #: Entries of the zip, and operators of the program; a ViT-L has about 1,500.
 MAX_ENTRIES, MAX_NODES = 20_000, 50_000
 PROGRAM = "models/model.json"
+CHUNK = 1 << 20
 #: Where the tensors of an input lie, and the key that names one, by the kind of the input.
 _TENSORS = {
     "parameter": ("weights", "parameter_name"),
@@ -102,11 +104,15 @@ class _Archive:
         """An entry's bytes, as uint8; tensors that share one share its memory."""
         if name not in self._read:
             entry = self._entries[name]
-            found = torch.empty(entry.file_size, dtype=torch.uint8)
+            # Into memory of PyTorch's own, which lies where its kernels are fast.
+            self._read[name] = found = torch.empty(entry.file_size, dtype=torch.uint8)
+            numbers, at = found.numpy(), 0
             with self._file.open(entry) as stream:
-                if stream.readinto(memoryview(found.numpy())) != entry.file_size:
-                    raise ProgramError(f"{name} is cut off")
-            self._read[name] = found
+                while chunk := stream.read(CHUNK):
+                    numbers[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                    at += len(chunk)
+            if at != entry.file_size:
+                raise ProgramError(f"{name} is cut off")
         return self._read[name]
 
     def tensors(self, kind: str) -> dict[str, torch.Tensor]:
@@ -140,7 +146,8 @@ class _Builder:
     def _inputs(self, plain: Mapping[str, Any], archive: _Archive) -> dict[str, Any]:
         """Nodes for the images and the tensors of the program, by the names that the file has for them."""
         tensors = {kind: archive.tensors(kind) for kind in ("weights", "constants")}
-        images, given, known = self._graph.placeholder("images"), [], {}
+        images, known = self._graph.placeholder("images"), dict[str, Any]()
+        given = []
         for spec in plain["signature"]["input_specs"]:
             [(kind, one)] = spec.items()
             if kind == "user_input":
@@ -190,13 +197,10 @@ class _Builder:
         else:
             function = _operator(target)
             made = self._graph.call_function(function, *_arguments(function, node["inputs"], known))
-        names = list(_names(outputs))
-        if len(outputs) == 1 and "as_tensors" not in outputs[0]:
-            known |= dict.fromkeys(names, made)
-        else:
-            for place, name in enumerate(names):
-                if name is not None:
-                    known[name] = self._graph.call_function(operator.getitem, (made, place))
+        whole = len(outputs) == 1 and "as_tensors" not in outputs[0]
+        for place, name in enumerate(_names(outputs)):
+            if name is not None:
+                known[name] = made if whole else self._graph.call_function(operator.getitem, (made, place))
 
 
 def _arguments(function: Any, inputs: Iterable[Mapping[str, Any]], known: Known) -> tuple[tuple[Any, ...], Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,20 @@ def plain(figures: Mapping[str, Measurement]) -> dict[str, Any]:
     return {name: one.value if one.low is None else [one.value, one.low, one.high] for name, one in figures.items()}
 
 
+@contextmanager
+def must_run() -> Iterator[None]:
+    """An artifact of the user's that fails in here is a wrong one.
+
+    Raises:
+        UserError: it failed.
+    """
+    try:
+        yield
+    except TrialError as error:
+        rule = "an artifact runs in its runtime, within the target's timeout and memory"
+        raise UserError(rule, error, "name another, or give the target more") from error
+
+
 def measure_artifact(artifact: Artifact, baseline: Artifact | None, target: Target) -> Measured:
     """Measure on the target's device, interleaved with the baseline.
 
@@ -66,17 +81,12 @@ def measure_artifact(artifact: Artifact, baseline: Artifact | None, target: Targ
         )
     device = open_isolated(target)
     facts = device.check()
-    try:
+    with closing(device), must_run():
         device.admit(artifact)
         pair = {"baseline": other} if baseline is None else {"artifact": artifact, "baseline": other}
         timing = device.time(pair, "baseline", CAREFUL)["baseline" if baseline is None else "artifact"]
         probe = device.probe(artifact)
         energy = device.energy_mj(artifact, CAREFUL) if facts["energy"] else None
-    except TrialError as error:
-        rule = "an artifact runs in its runtime, within the target's timeout and memory"
-        raise UserError(rule, error, "name another, or give the target more") from error
-    finally:
-        device.close()
     figures = {
         "latency_p50_ms": Measurement(timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms),
         "latency_p95_ms": Measurement(timing.p95_ms),

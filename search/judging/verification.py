@@ -22,6 +22,7 @@ from sousvit.search.archive import EVENTS, Archive
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.build import RecipeFile
+from sousvit.search.judging.measure import must_run
 from sousvit.search.judging.subjects import Subjects
 from sousvit.search.verdict import JudgedLimit, Status, hangs_on_images, judge_limits, status_of
 from sousvit.spaces.export.artifact import DESCRIPTION, Artifact
@@ -158,6 +159,8 @@ def _of_artifact(subjects: Subjects, artifact: Artifact) -> ArtifactSubject:
         if own != known:
             rule = "an artifact takes images as the budget's model does"
             raise UserError(rule, f"{what} {own}, of the model {known}", "name the model that it was made from")
+    with must_run(), IsolatedSession(artifact, available_cores(), budget.target.timeout) as session:
+        session.run(subjects.probe_images()[:1])  # what never ends would do so for every limit
     return ArtifactSubject(
         artifact=artifact,
         devices={target.label: open_isolated(target) for target in budget.targets},

@@ -8,8 +8,9 @@ import signal
 import time
 
 import numpy as np
+import onnx
 import pytest
-from hostile_artifacts import SHAPE, loop_of, named_options, onnx_artifact
+from hostile_artifacts import SHAPE, external, loop_of, named_options, onnx_artifact
 
 from sousvit.errors import TrialError
 from sousvit.objectives.devices import process
@@ -93,3 +94,27 @@ def test_the_command_line_ends_with_one_line(command, honest, tmp_path, run_sous
     assert not (tmp_path / "x").exists()
     said = run_sousvit(command, honest.folder, "--json", cwd=tmp_path)
     assert said.returncode == 0 and json.loads(said.stdout)["figures"]["latency_p50_ms"], said.stderr
+
+
+@pytest.mark.slow
+def test_verify_judges_a_foreign_artifact_elsewhere(tiny_project, tmp_path, run_sousvit):
+    limits = {"accuracy_drop": 0.9, "size_ratio": 2.0}
+    target = {"device": "local", "runtime": "onnxruntime", "timeout": 3}
+    budget = tiny_project.write_budget(
+        tmp_path / "budget.yaml", limits=limits, targets=[target], search={"measure_time": 0.05}
+    )
+    recipe = {"recipe": {"runtime": "onnxruntime", "steps": [{"technique": "prune_depth", "drop": 1}]}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    inputs = ("--model", tiny_project.checkpoint, "--data", budget)
+    run_sousvit("apply", "recipe.yaml", "--out", "foreign", *inputs, cwd=tmp_path)
+    graph = tmp_path / "foreign" / "model.onnx"
+    model = onnx.load(graph)
+    ENDLESS(model)
+    graph.write_bytes(model.SerializeToString())
+    said = run_sousvit("verify", "foreign", budget, cwd=tmp_path)
+    words = "within the target's timeout and memory; received running the model failed: it took longer than 3 s"
+    assert said.returncode == 2 and words in said.stderr.splitlines()[-1], said.stderr
+    external(model.graph.initializer[0], "../secret")
+    graph.write_bytes(model.SerializeToString())
+    said = run_sousvit("verify", "foreign", budget, cwd=tmp_path)
+    assert said.returncode == 2 and "holds all of its weights itself" in said.stderr.splitlines()[-1], said.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -227,3 +228,11 @@ def test_a_pipe_is_no_description(tmp_path):
     os.mkfifo(tmp_path / "artifact.json")
     with pytest.raises(UserError, match=r"a folder with artifact\.json"):
         Artifact.open(tmp_path)
+
+
+def test_every_session_is_opened_behind_the_check():
+    root = Path(__file__).parents[3]
+    files = [file for room in ("spaces", "objectives", "search", "sousvit") for file in (root / room).rglob("*.py")]
+    opening = {file.name for file in files if re.search(r"untime\.open\(", file.read_text())}
+    assert opening == {"runtime.py", "conformance.py"}, "other code asks open_session, open_pool or opener"
+    assert not [file for file in files if re.search(r"(?<!``)torch\.export\.load\(", file.read_text())]
