@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: What a terminal obeys instead of showing it: control characters but tabs and line feeds, and changes of direction.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
+#: Exit code of a command that told of a :class:`UserError`.
+BAD_INPUT = 2
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
 
