@@ -15,7 +15,7 @@ from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, open_space
+from sousvit.search.budget import Budget, open_space, require_sound
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
@@ -34,7 +34,7 @@ from sousvit.search.reuse import take_over
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
-from sousvit.spaces.space import Space, read_space
+from sousvit.spaces.space import Space
 
 #: How far a limit may lie above and below the base's figure, as factors: units are a thousand apart. What lies above
 #: rejects nothing, in silence; what lies below may be meant.
@@ -58,8 +58,7 @@ def search(
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
     callback = callback or Callback()
-    read_space(budget.space)  # a wrong space, or a missing package, is told before anything is loaded
-    PROPOSERS.get(budget.search.proposer).require()
+    require_sound(budget)
     with closing(Archive(folder, writable=True)) as archive:
         claim_run(archive, budget, budget.identity)
         if earlier is not None and archive.base is None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
+#: Characters of each part of a message: what a user gave may be as long as a file.
+MOST_CHARACTERS = 1000
+#: Terminals obey some of these characters; they are shown as they are written in Python.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 class UserError(ValueError):
@@ -33,7 +37,7 @@ class UserError(ValueError):
             parts.append(f"received {received}")
         if action:
             parts.append(action.rstrip("."))
-        text = " ".join("; ".join(parts).split())
+        text = " ".join("; ".join(map(_cut, parts)).split()).translate(_CONTROL)
         # File names that are no text cannot be printed: what stands for their bytes is replaced.
         super().__init__(text.encode("utf-8", "replace").decode())
 
@@ -53,6 +57,11 @@ class UnknownNameError(UserError):
 
     def __reduce__(self) -> tuple[type, tuple[str, object, list[str]]]:  # type: ignore[override]
         return type(self), (self.kind, self.name, self.known)
+
+
+def _cut(text: str) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 200]} ... {text[-190:]}"
 
 
 def _choices(names: list[str]) -> str:

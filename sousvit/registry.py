@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
+from sousvit.text.paths import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -295,7 +296,7 @@ def absolute_reference(reference: str, folder: Path) -> str:
     place, _, name = reference.rpartition(":")
     if not place or not _is_file(place):
         return reference
-    return f"{(folder / Path(place).expanduser()).resolve()}:{name}"
+    return f"{resolved(place, folder)}:{name}"
 
 
 def _is_file(place: str) -> bool:
@@ -343,7 +344,7 @@ def classes_of(file: Path) -> list[type]:
 
 def _module(place: str, kind: str, folder: Path | None = None) -> ModuleType:
     """The module that the part of a reference before the colon names, imported."""
-    path = ((folder or Path()) / Path(place).expanduser()).resolve() if _is_file(place) else None
+    path = resolved(place, folder or Path()) if _is_file(place) else None
     if path is not None and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"the {kind} plug-in file must be an existing .py file", path, "correct the path")
     try:

@@ -21,6 +21,7 @@ from sousvit.search.budget import Budget
 from sousvit.search.identity import changed_inputs, told_of_changes
 from sousvit.search.report.listing import run_rows
 from sousvit.search.results import Answer
+from sousvit.text.paths import at_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,7 +188,7 @@ def folder_of(run: str | Path | None, name: str = "") -> Path:
     """
     if run is None:
         return run_folder(RUNS, new_run_name(name))
-    path = Path(run).expanduser()
+    path = at_home(run)
     return run_folder(path.parent, path.name)
 
 
