@@ -9,7 +9,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sousvit.errors import UserError
 from sousvit.text.file import MOST_BYTES, read_text
@@ -42,6 +42,10 @@ else:
         """What type checkers take for pydantic's own, so that they know the fields."""
 
 
+#: A set, because models are made by the thousand while a search weighs recipes.
+_MAY_HOLD_SWITCHES = frozenset({bool, list, tuple, dict})
+
+
 class Checked(_Model):
     """Typed values that cannot be changed, without unknown keys; wrong ones are a UserError from Python too.
 
@@ -50,19 +54,26 @@ class Checked(_Model):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _no_switches(cls, value: Any, info: ValidationInfo) -> Any:
-        found = _switch_in(value, cls.model_fields[str(info.field_name)].annotation)
-        if found is not None:
-            rule, action = f"{info.field_name} takes no true or false", "write a number, or quotes around a word"
-            raise UserError(rule, found, action)
-        return value
+    def _no_switches(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if type(value) in _MAY_HOLD_SWITCHES and name in cls.model_fields:
+                _refuse_switches(cls, name, value)
+        return values
+
+
+def _refuse_switches(kind: type[BaseModel], name: str, value: Any) -> None:
+    """Refuse true and false in the field ``name`` of ``kind`` where its type takes none."""
+    found = _switch_in(value, kind.model_fields[name].annotation)
+    if found is not None:
+        action = "write a number, or quotes around a word"
+        raise UserError(f"{name} takes no true or false", found, action)
 
 
 def _switch_in(value: Any, annotation: Any) -> str | None:
     """The first true or false in a value where its type takes none, with its place in a list or mapping, or None."""
-    if not isinstance(value, bool | list | tuple | dict):
+    if type(value) not in _MAY_HOLD_SWITCHES:
         return None
     kinds = _alternatives(annotation)
     if isinstance(value, bool):
@@ -137,6 +148,7 @@ def validated_field(kind: type[BaseModel], name: str, value: Any, where: str) ->
     Raises:
         UserError: the field does not take it.
     """
+    _refuse_switches(kind, name, value)
     try:
         return getattr(kind.model_validate({name: value}), name)
     except ValidationError as error:

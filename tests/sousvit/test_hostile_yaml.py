@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sousvit.errors import UserError
 from sousvit.schema import parse_yaml
+from sousvit.search.judging.build import RecipeFile
 from sousvit.spaces.space import PRESETS, preset_names, read_space
 
 BUDGET = """\
@@ -37,10 +39,10 @@ def one_line(done) -> str:
 def hostile(run_bounded, tmp_path):
     """The line that a command prints of a file, which it must print soon and in little memory."""
 
-    def told(text: str, *command: object) -> str:
+    def told(text: str) -> str:
         path = tmp_path / "hostile.yaml"
         path.write_text(text)
-        done = run_bounded(*(command or ("search", path, "--run", "r")), cwd=tmp_path)
+        done = run_bounded("search", path, "--run", "r", cwd=tmp_path)
         line = one_line(done)
         assert done.cpu_seconds < 5 and done.peak_mb < 1000, (done.cpu_seconds, done.peak_mb, line)
         assert [entry.name for entry in tmp_path.iterdir()] == ["hostile.yaml"]
@@ -170,3 +172,13 @@ def test_numbers_that_yaml_takes_for_text_are_numbers_in_a_space():
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_read_as_they_are_written(name):
     assert read_space(name) == parse_yaml((PRESETS / f"{name}.yaml").read_text(), name)
+
+
+@pytest.mark.parametrize(
+    "line", ["fidelity: .inf", "fidelity: .nan", "fidelity: 2", "fidelity: true", "seed: 1.0e+300"]
+)
+def test_numbers_of_a_recipe_file_are_in_their_bounds(tmp_path, line):
+    (tmp_path / "r.yaml").write_text(f"recipe: {{runtime: onnxruntime, steps: []}}\n{line}\n")
+    file = RecipeFile.read(tmp_path / "r.yaml")
+    with pytest.raises(UserError, match="is a number from 0 to"):
+        getattr(file, line.partition(":")[0])
