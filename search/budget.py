@@ -18,12 +18,12 @@ from sousvit.objectives.targets.profiles import load_target, make_target
 from sousvit.objectives.targets.target import REACHING, Target
 from sousvit.schema import Checked, read_yaml, validated
 from sousvit.search.goals import Goals
-from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits, refuse_switches
+from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits
 from sousvit.search.plugins import load_plugins
 from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.sources import located
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
-from sousvit.specs import DataSpec, ModelSpec, Task, require_task
+from sousvit.specs import DataSpec, ModelSpec, Task, require_task, require_test_path
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -35,6 +35,9 @@ CONTACT_SHEET = "synthesised.png"
 LEVERS = ("gates", "starters", "unrecovered", "variants")
 _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without training images"}
 
+
+#: More is a slip of the hand, and would be told by the allocator in the middle of a search.
+MOST_TRIALS, MOST_GB, MOST_OF_CLUSTER, MOST_TARGETS = 1_000_000, 1_000_000, 100_000, 64
 
 #: Share of the validation images that is held back from the trials.
 CONFIRM = 0.5
@@ -73,19 +76,19 @@ class SearchLimits(Checked):
     evaluation showed to do without their recovery, which are also ``unrecovered`` alone.
     """
 
-    trials: int = Field(default=100, ge=1)
+    trials: int = Field(default=100, ge=1, le=MOST_TRIALS)
     time: Duration | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     trial_timeout: Duration = 3600.0
-    trial_memory_gb: float | None = Field(default=None, gt=0)
+    trial_memory_gb: float | None = Field(default=None, gt=0, le=MOST_GB)
     explore_fidelity: float = Field(default=0.0, ge=0, le=1)
-    eta: float = Field(default=4.0, ge=1.5)
+    eta: float = Field(default=4.0, ge=1.5, le=1000)
     explore_share: float = Field(default=0.45, gt=0, le=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     confirm: float = Field(default=CONFIRM, ge=0, le=0.8)
     leave_one_out: bool = True
     measure_time: Duration = 1.2
-    cache_gb: float = Field(default=10.0, gt=0)
+    cache_gb: float = Field(default=10.0, gt=0, le=MOST_GB)
     proposer: str = "auto"
     without: tuple[str, ...] = ()
 
@@ -116,12 +119,12 @@ class RayOptions(Checked):
     """
 
     address: str | None = None
-    cpus: float = Field(default=1.0, gt=0)
-    gpus: float = Field(default=0.0, ge=0)
+    cpus: float = Field(default=1.0, gt=0, le=MOST_OF_CLUSTER)
+    gpus: float = Field(default=0.0, ge=0, le=MOST_OF_CLUSTER)
     resources: dict[str, float] = Field(default={})
-    workers: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=1, le=MOST_OF_CLUSTER)
     storage: str | None = None
-    max_failures: int = Field(default=3, ge=0)
+    max_failures: int = Field(default=3, ge=0, le=1000)
 
 
 class Budget(Checked):
@@ -164,11 +167,6 @@ class Budget(Checked):
         if not shared:
             raise UserError("targets of one search share a runtime", "none in common", "run one search a target")
         return value
-
-    @field_validator("limits", mode="before")
-    @classmethod
-    def _no_switches(cls, value: Any) -> Any:
-        return refuse_switches(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -332,6 +330,19 @@ def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]
     return make_space(read_space(budget.space), shape, budget.runtimes, has_images)
 
 
+def require_sound(budget: Budget) -> None:
+    """Check what else the text alone tells of a budget to search by, before anything is loaded, measured or made.
+
+    Raises:
+        UserError: a wrong value in the space, no test split, or a package that the proposer needs is missing.
+    """
+    from sousvit.spaces.space import read_space
+
+    read_space(budget.space)
+    require_test_path(budget.data)
+    PROPOSERS.get(budget.search.proposer).require()
+
+
 def make_budget(value: Mapping[str, Any], folder: Path, where: str = "budget", data_root: Path | None = None) -> Budget:
     """A checked budget from plain values, with its plug-ins loaded and its paths made absolute.
 
@@ -378,6 +389,8 @@ def _check_task(budget: Budget) -> None:
 def _targets(given: Any, folder: Path, where: str) -> Any:
     """Profiles by name or file, read; files are relative to the budget's."""
     entries = given if isinstance(given, list | tuple) else [given]
+    if len(entries) > MOST_TARGETS:
+        raise UserError(f"a search has at most {MOST_TARGETS} targets", len(entries), "run several searches")
     return [
         load_target(entry, folder) if isinstance(entry, str | Path) else make_target(entry, folder, where)
         for entry in entries

@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from sousvit.search.budget import Budget
-from sousvit.search.limits import _DURATION
 from sousvit.specs import NO_DATA
+from sousvit.text.amounts import MOST_CHARACTERS
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
-_DURATION_TEXT: dict[str, Any] = {"type": "string", "pattern": f"^\\s*(({_DURATION.pattern})\\s*)+$"}
+_DURATION_TEXT: dict[str, Any] = {
+    "type": "string",
+    "pattern": "^\\s*([0-9]+(\\.[0-9]+)?\\s*[smhdSMHD]\\s*)+$",
+    "maxLength": MOST_CHARACTERS,
+}
 _NUMBER_TEXT: dict[str, Any] = {"type": "string", "pattern": "^[0-9.]+\\s*[MmGg][Bb]$"}
 #: By definition and key: another form that the reader takes.
 _SHORT_FORMS: dict[tuple[str, str], dict[str, Any]] = {

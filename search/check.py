@@ -14,13 +14,12 @@ from typing import Any
 
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import Measurement
-from sousvit.search.budget import Budget, open_space
+from sousvit.search.budget import Budget, open_space, require_sound
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.subjects import Subjects
 from sousvit.search.run import check_measured
 from sousvit.search.trial import encode
 from sousvit.spaces.shape import read_shape
-from sousvit.spaces.space import read_space
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 
 
@@ -72,7 +71,7 @@ def check(budget: Budget, sheet: Path, progress: Progress) -> Checked:
     Raises:
         UserError: anything that would stop the search before its first trial.
     """
-    read_space(budget.space)
+    require_sound(budget)
     with tempfile.TemporaryDirectory(prefix="sousvit-check-") as folder:
         subjects = Subjects({"budget": budget.model_dump(mode="json"), "folder": folder}, progress)
         try:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Measurement, get_objective
+from sousvit.text.amounts import amount, amounts
 
 if TYPE_CHECKING:
     pass
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.IGNORECASE)
-
-
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+#: Seconds of the longest duration: ten years, which clocks and waits of every system take.
+LONGEST = 10 * 365 * 86400
 
 
 #: Stored intervals are two-sided at 95%.
@@ -33,9 +33,6 @@ _INTERVAL_Z = NormalDist().inv_cdf(0.975)
 QUALITIES = ("accuracy", "map", "map50", "agreement")
 
 
-_QUANTITY = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)")
-
-
 def parse_duration(value: object) -> object:
     """Seconds from a number or from text such as ``30m``, ``1h30m``, ``90s``.
 
@@ -44,13 +41,13 @@ def parse_duration(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    parts = _DURATION.findall(value)
-    if not parts or _DURATION.sub("", value).strip():
+    parts = amounts(value)
+    if not parts or any(unit not in _SECONDS for _, unit in parts):
         raise UserError("a duration is a number with s, m, h or d", repr(value), "write for instance 30m or 1h30m")
-    return sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+    return sum(number * _SECONDS[unit] for number, unit in parts)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=LONGEST)]
 
 
 @dataclass(frozen=True)
@@ -110,18 +107,6 @@ class Limit:
         return f"{'>=' if self.maximise else '<='} {self.bound:g}{'' if plain else f' {unit}'}"
 
 
-def refuse_switches(limits: Any) -> Any:
-    """``limits`` as they are.
-
-    Raises:
-        UserError: one is true or false, which would pass for 1 or 0.
-    """
-    for name, bound in limits.items() if isinstance(limits, Mapping) else ():
-        if isinstance(bound, bool):
-            raise UserError("a limit is a finite number", f"{name}: {bound}", "correct the limit")
-    return limits
-
-
 def parse_limits(values: Mapping[str, float | str], confidence: float = 0.5) -> tuple[Limit, ...]:
     """Limits from a budget's mapping.
 
@@ -136,19 +121,19 @@ def _limit(name: str, value: float | str) -> Limit:
     objective = get_objective(name)
     number = value
     if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value.strip())
-        if match is None:
+        found = amount(value)
+        if found is None:
             raise UserError(
                 "a limit is a number, with or without its unit",
                 f"{name}: {value!r}",
                 f"write for instance 1.5 {objective.unit}",
             )
-        number = float(match[1])
-        if match[2] == "%" and objective.unit in ("share", "ratio"):
+        number, unit = found
+        if unit == "%" and objective.unit in ("share", "ratio"):
             number /= 100
-        elif match[2] and match[2].lower() != objective.unit.lower():
+        elif unit and unit != objective.unit.lower():
             raise UserError(
-                f"{name} is measured in {objective.unit}", f"{match[2]!r}", f"give the limit in {objective.unit}"
+                f"{name} is measured in {objective.unit}", repr(unit), f"give the limit in {objective.unit}"
             )
     if not math.isfinite(float(number)):
         raise UserError("a limit is a finite number", f"{name}: {value!r}", "correct the limit")

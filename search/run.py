@@ -14,7 +14,7 @@ from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, open_space
+from sousvit.search.budget import Budget, open_space, require_sound
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
@@ -37,7 +37,7 @@ from sousvit.search.stored.trust import note_code
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
-from sousvit.spaces.space import Space, read_space
+from sousvit.spaces.space import Space
 from sousvit.spaces.technique import TECHNIQUES
 
 #: How far a limit may lie above and below the base's figure, as factors: units are a thousand apart. What lies above
@@ -66,8 +66,7 @@ def search(
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
     callback = callback or Callback()
-    read_space(budget.space)  # a wrong space, or a missing package, is told before anything is loaded
-    PROPOSERS.get(budget.search.proposer).require()
+    require_sound(budget)
     with closing(Archive(folder, writable=True, techniques=TECHNIQUES)) as archive:
         archive.damaged += lost_lines(archive)
         archive.mended += damaged_answer(archive) + damaged_inputs(folder)

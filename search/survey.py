@@ -17,7 +17,7 @@ from pathlib import Path
 from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, open_space
+from sousvit.search.budget import Budget, open_space, require_sound
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.executors.executor import Executor, Job, JobResult, finished, make_job
 from sousvit.search.fidelity.learning_curve import FULL
@@ -187,6 +187,7 @@ def run_survey(
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
     """
     callback = callback or Callback()
+    require_sound(budget)
     # No answer is chosen, so there is none to confirm.
     budget = budget.model_copy(update={"search": budget.search.model_copy(update={"confirm": 0.0})})
     identity = f"study {budget.identity}"

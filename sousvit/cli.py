@@ -135,10 +135,11 @@ def search_command(
     Shows progress, then the final table. Exit code 3: nothing fits.
     """
     from sousvit.api import Search
-    from sousvit.search.budget import Budget
+    from sousvit.search.budget import Budget, require_sound
     from sousvit.search.report.terminal import console, print_answer
 
     asked = Budget.read(budget, data_root, trials=trials, time=time, seed=seed)
+    require_sound(asked)
     folder = _folder(runs, run or _new_name(budget.stem))
     before = None if earlier is None else _folder(runs, earlier)
 
@@ -183,11 +184,12 @@ def check_command(
     as_json: Json = False,
 ) -> None:
     """Do what a search does before its first trial, and no more."""
-    from sousvit.search.budget import Budget
+    from sousvit.search.budget import Budget, require_sound
     from sousvit.search.report.terminal import console, print_checked, spinner
     from sousvit.tools import check
 
     asked = Budget.read(budget, data_root)
+    require_sound(asked)
     with spinner("checking", quiet=as_json) as progress:
         checked = check(asked, sheet=sheet, progress=progress)
     _print_json(checked.to_dict()) if as_json else print_checked(console(), checked, asked)
@@ -224,10 +226,11 @@ def survey_command(
     Writes a table and a plot of them, all measured in one run.
     """
     from sousvit.api import survey
-    from sousvit.search.budget import Budget
+    from sousvit.search.budget import Budget, require_sound
     from sousvit.search.report.terminal import console
 
     asked = Budget.read(budget, data_root)
+    require_sound(asked)
     folder = _folder(runs, run or _new_name(f"{budget.stem}-survey"))
     command = _command("survey", budget, runs, {"data-root": data_root})
     found = _watched(lambda view: survey(asked, run=folder, callbacks=[view]), asked, folder, command, as_json)

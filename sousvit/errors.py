@@ -21,6 +21,8 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 BAD_INPUT = 2
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
+#: Characters of each part of a message: what a user gave may be as long as a file.
+MOST_CHARACTERS = 1000
 
 
 class UserError(ValueError):
@@ -39,7 +41,7 @@ class UserError(ValueError):
             parts.append(f"received {received}")
         if action:
             parts.append(action.rstrip("."))
-        text = printable(" ".join("; ".join(parts).split()))
+        text = printable(" ".join("; ".join(map(_cut, parts)).split()))
         # File names that are no text cannot be printed: what stands for their bytes is replaced.
         super().__init__(text.encode("utf-8", "replace").decode())
 
@@ -59,6 +61,11 @@ class UnknownNameError(UserError):
 
     def __reduce__(self) -> tuple[type, tuple[str, object, list[str]]]:  # type: ignore[override]
         return type(self), (self.kind, self.name, self.known)
+
+
+def _cut(text: str) -> str:
+    """The beginning and the end of a long text."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 200]} ... {text[-190:]}"
 
 
 def _choices(names: list[str]) -> str:

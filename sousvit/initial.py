@@ -13,6 +13,7 @@ from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.inputs import data_input, model_input
 from sousvit.objectives.targets.profiles import load_target
+from sousvit.text.paths import at_home
 
 if TYPE_CHECKING:
     from sousvit.models.load import LoadedModel
@@ -56,7 +57,7 @@ def init(
     """
     from sousvit.models.load import load
 
-    out = Path(out).expanduser()
+    out = at_home(out)
     if out.exists():
         raise UserError("init writes a new file", f"{out}, which exists", "name another with --out, or remove it")
     load_target(target)

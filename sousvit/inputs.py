@@ -17,6 +17,7 @@ from sousvit.errors import UserError
 from sousvit.models.preprocess import WHOLE_IMAGE, Preprocess
 from sousvit.schema import validated
 from sousvit.specs import NO_DATA, DataSpec, ModelSpec
+from sousvit.text.paths import resolved
 
 if TYPE_CHECKING:
     from sousvit.models.load import LoadedModel
@@ -109,10 +110,10 @@ def _parts_of_dictionary(given: Any) -> dict[str, Any]:
 def _part(given: Any, part: str, folder: Path) -> tuple[str | tuple[str, ...], set[str | None]]:
     """Where a part lies now, and in which formats; None where its parts only tell."""
     if isinstance(given, str | os.PathLike):
-        path = str(Path(given).expanduser().resolve())
+        path = str(resolved(given, Path()))
         return path, _formats_of(path)
     if isinstance(given, list | tuple) and given and all(isinstance(one, str | os.PathLike) for one in given):
-        paths = tuple(str(Path(one).expanduser().resolve()) for one in given)
+        paths = tuple(str(resolved(one, Path())) for one in given)
         return paths, {name for path in paths for name in _formats_of(path)}
     from sousvit.data.dataset import is_dataset, write_dataset
     from sousvit.data.hugging_face import is_hugging_face, write_hugging_face

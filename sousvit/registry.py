@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
+from sousvit.text.paths import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -305,10 +306,7 @@ def file_of(place: str, folder: Path | None = None) -> Path | None:
     """
     if not place.endswith(".py") and all(part.isidentifier() for part in place.split(".")):
         return None
-    try:
-        return ((folder or Path()) / Path(place).expanduser()).resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError("the path of a plug-in must lead somewhere", f"{place}: {error}", "correct it") from error
+    return resolved(place, folder or Path())
 
 
 def load_class(reference: str, kind: str, folder: Path | None = None) -> type:

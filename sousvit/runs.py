@@ -24,6 +24,7 @@ from sousvit.search.results import Answer
 from sousvit.search.stored.opened import answer_of
 from sousvit.search.stored.opened import open_run as open_archive
 from sousvit.search.stored.trust import require_known_factory
+from sousvit.text.paths import at_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,5 +220,5 @@ def folder_of(run: str | Path | None, name: str = "") -> Path:
     """
     if run is None:
         return run_folder(RUNS, new_run_name(name))
-    path = Path(run).expanduser()
+    path = at_home(run)
     return run_folder(path.parent, path.name)

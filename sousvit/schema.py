@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from sousvit.errors import UserError
+from sousvit.text.file import MOST_BYTES, read_text
+from sousvit.text.yaml_loader import BoundedLoader
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,37 +42,75 @@ else:
         """What type checkers take for pydantic's own, so that they know the fields."""
 
 
+#: A set, because models are made by the thousand while a search weighs recipes.
+_MAY_HOLD_SWITCHES = frozenset({bool, list, tuple, dict})
+
+
 class Checked(_Model):
-    """Typed values that cannot be changed, without unknown keys; wrong ones are a UserError from Python too."""
+    """Typed values that cannot be changed, without unknown keys; wrong ones are a UserError from Python too.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice (plain YAML would keep the last one silently).
-
-    Not the C loader: deep nesting overflows its stack and kills the process.
+    Numbers are finite, and true and false are no numbers: Python would count them as 1 and 0.
     """
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        own = node.value if isinstance(node, yaml.MappingNode) else []
-        # Before "<<" is merged in: a merged key may be overridden, a written one not.
-        keys = [self.construct_object(key, deep=True) for key, _ in own if key.tag != "tag:yaml.org,2002:merge"]
-        twice = [key for position, key in enumerate(keys) if key in keys[:position]]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
-        return dict(super().construct_mapping(node, deep=deep))
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switches(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if type(value) in _MAY_HOLD_SWITCHES and name in cls.model_fields:
+                _refuse_switches(cls, name, value)
+        return values
+
+
+def _refuse_switches(kind: type[BaseModel], name: str, value: Any) -> None:
+    """Refuse true and false in the field ``name`` of ``kind`` where its type takes none."""
+    found = _switch_in(value, kind.model_fields[name].annotation)
+    if found is not None:
+        action = "write a number, or quotes around a word"
+        raise UserError(f"{name} takes no true or false", found, action)
+
+
+def _switch_in(value: Any, annotation: Any) -> str | None:
+    """The first true or false in a value where its type takes none, with its place in a list or mapping, or None."""
+    if type(value) not in _MAY_HOLD_SWITCHES:
+        return None
+    kinds = _alternatives(annotation)
+    if isinstance(value, bool):
+        return None if any(kind in (bool, Any) or _names_switch(kind) for kind in kinds) else str(value)
+    if Any in kinds or (isinstance(value, dict) and any(_model_in(kind) is kind for kind in kinds)):
+        return None  # a model looks at its own values
+    inside = tuple(part for kind in kinds for part in get_args(kind) if part is not Ellipsis)
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    found = ((place, _switch_in(entry, Union[inside])) for place, entry in entries if inside)  # noqa: UP007
+    return next((f"{place}: {entry}" for place, entry in found if entry is not None), None)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types that a union consists of, their constraints removed."""
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _alternatives(part)]
+    return _alternatives(get_args(annotation)[0]) if get_origin(annotation) is Annotated else [annotation]
+
+
+def _names_switch(kind: Any) -> bool:
+    """Whether true or false is one of the values of a Literal."""
+    return any(isinstance(part, bool) for part in get_args(kind))
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping that ``text`` holds.
+    """The mapping that ``text`` holds, within the bounds of :mod:`sousvit.text.yaml_loader`.
 
     Raises:
-        UserError: not YAML, or no mapping.
+        UserError: not YAML, no mapping, too large, or a value that YAML reads otherwise than it looks.
     """
+    if len(text) > MOST_BYTES:
+        raise UserError(f"YAML has at most {MOST_BYTES >> 20} MB", f"{len(text)} characters in {where}", "shorten it")
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = BoundedLoader(text, where).get_single_data()
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or error
@@ -84,23 +125,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: no such file, not text, not YAML, or no mapping.
+        UserError: no such file, not text, not YAML, no mapping, or beyond the bounds.
     """
     return parse_yaml(read_text(path), str(path))
-
-
-def read_text(path: Path) -> str:
-    """A text file's content.
-
-    Raises:
-        UserError: no such file, or not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError("the file must exist", path, "correct the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("the file must be readable text", f"{path}: {error}", "correct the path") from error
 
 
 def validated(kind: type[M], value: Any, where: str) -> M:
@@ -113,6 +140,22 @@ def validated(kind: type[M], value: Any, where: str) -> M:
         return kind.model_validate(value)
     except ValidationError as error:
         raise _first_problem(kind, value, error.errors(include_url=False), where) from error
+
+
+def validated_field(kind: type[BaseModel], name: str, value: Any, where: str) -> Any:
+    """A value of the field ``name`` of ``kind``, as it is there, whatever the other fields are.
+
+    Raises:
+        UserError: the field does not take it.
+    """
+    _refuse_switches(kind, name, value)
+    try:
+        return getattr(kind.model_validate({name: value}), name)
+    except ValidationError as error:
+        own = [problem for problem in error.errors(include_url=False) if problem["loc"][:1] == (name,)]
+        if own:
+            raise _first_problem(kind, {name: value}, own, where) from error
+        return value  # the others are missing, or do not go with it
 
 
 def _first_problem(kind: type[BaseModel], value: Any, problems: list[Any], where: str) -> UserError:

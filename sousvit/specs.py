@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sousvit.errors import UserError
+from sousvit.models.arguments import refuse_giants
 from sousvit.models.checkpoints.checkpoint import Imported
 from sousvit.models.checkpoints.forms import is_source, open_source, resolved_source
 from sousvit.models.preprocess import Preprocess
 from sousvit.schema import Checked, validated
+from sousvit.text.paths import exists, resolved
 
 Task = Literal["classification", "detection"]
 #: How training images are varied. ``zoom`` and ``zoom_turn`` (upside down as well) flip and scale, see
@@ -27,6 +29,9 @@ DETECTION_FORMATS = ("voc", "coco")
 _SHIPPED_FORMATS = ("datasets", "parquet", "csv", "webdataset", "idx", "folder", "torchvision", *DETECTION_FORMATS)
 
 
+Stride = Annotated[int, Field(ge=1, le=4096)]
+
+
 class DetectorSpec(Checked):
     """The head that makes a detector of a plain ViT; see :mod:`sousvit.models.detector`.
 
@@ -35,9 +40,9 @@ class DetectorSpec(Checked):
     class by more than ``nms_threshold`` (intersection over union).
     """
 
-    channels: Annotated[int, Field(ge=32, multiple_of=32)] = 64
-    strides: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32)
-    convs: Annotated[int, Field(ge=1)] = 2
+    channels: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 64
+    strides: Annotated[tuple[Stride, ...], Field(min_length=1, max_length=16)] = (8, 16, 32)
+    convs: Annotated[int, Field(ge=1, le=64)] = 2
     score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.05
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.6
 
@@ -96,6 +101,12 @@ class ModelSpec(Checked):
         return "classification" if self.detector is None else "detection"
 
     @model_validator(mode="after")
+    def _of_a_size(self) -> ModelSpec:
+        if self.factory is None:
+            refuse_giants(self.args)
+        return self
+
+    @model_validator(mode="after")
     def _one_source_of_weights(self) -> ModelSpec:
         if self.pretrained and self.checkpoint is not None:
             raise UserError(
@@ -131,13 +142,13 @@ class ModelSpec(Checked):
         know is the file or folder of that name.
         """
         word = self.checkpoint or (self.name if self.pretrained else None)
-        if word is None or is_source(word) or (self.checkpoint is None) != (folder / word).exists():
+        if word is None or is_source(word) or (self.checkpoint is None) != exists(folder / word):
             return self
         import timm
 
         if timm.is_model(word):
             return self.model_copy(update={"name": word, "checkpoint": None, "pretrained": True})
-        if (folder / word).exists():
+        if exists(folder / word):
             return self.model_copy(update={"name": None, "checkpoint": word, "pretrained": False})
         return self
 
@@ -166,6 +177,8 @@ class ModelSpec(Checked):
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+#: Of images that are held at once, or made.
+SmallCount = Annotated[int, Field(ge=1, le=1_000_000)]
 StrictCount = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -256,8 +269,8 @@ class DataSpec(Checked):
     )
     columns: Columns = Field(default=Columns(), description="tables: where images and labels stand")
     limit_train: Count | None = Field(default=None, description="use at most this many training images")
-    calibration: Count = Field(default=512, description="training images for calibration and repair")
-    split_seed: int = 0
+    calibration: SmallCount = Field(default=512, description="training images for calibration and repair")
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
     labels: bool = Field(default=True, description="whether training and validation images are labelled")
     synthesis: dict[str, Any] = Field(default={}, description="how images are made where there are none")
 
@@ -379,15 +392,18 @@ def _absolute_paths(given: Paths | None, start: Path) -> Paths | None:
 
 
 def _absolute(text: str, start: Path) -> str:
-    """With ``~`` and links replaced.
+    """With ``~`` and links replaced."""
+    return str(resolved(text, start))
+
+
+def require_test_path(data: DataSpec) -> None:
+    """Check that there is a test split to judge the answer on, wherever there are labels.
 
     Raises:
-        UserError: no such user's home, or links in a circle.
+        UserError: there is none.
     """
-    try:
-        return str((start / Path(text).expanduser()).resolve())
-    except (OSError, RuntimeError) as error:
-        raise UserError("a path must lead somewhere", f"{text}: {error}", "correct the path") from error
+    if data.kind == "labelled" and not data.has_test:
+        raise UserError("data needs a test path", "none", "add data.test: the answer is judged on it")
 
 
 def require_task(model: ModelSpec, data: DataSpec) -> None:

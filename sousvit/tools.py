@@ -15,6 +15,7 @@ from sousvit.objectives.targets.target import Target
 from sousvit.search.executors.spawn import end_if_rerun
 from sousvit.search.report import listing
 from sousvit.spaces.recipe import Recipe
+from sousvit.text.paths import at_home
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,7 +131,7 @@ def import_model(model: nn.Module | str | Path | Mapping[str, Any] | ModelSpec, 
     """
     from sousvit.models.load import describe, load, save_checkpoint
 
-    path = Path(out).expanduser()
+    path = at_home(out)
     if path.suffix != ".safetensors":
         raise UserError("a checkpoint is written as safetensors", path.name, "let --out end in .safetensors")
     with tempfile.TemporaryDirectory(prefix="sousvit-inputs-") as inputs:

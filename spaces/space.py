@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
-from sousvit.schema import parse_yaml, read_yaml
+from sousvit.schema import parse_yaml, read_yaml, validated_field
 from sousvit.spaces.context import Start
 from sousvit.spaces.recipe import Recipe, Step
-from sousvit.spaces.technique import DeployTechnique, ModelTechnique, Role, Technique, get_technique, place
+from sousvit.spaces.technique import (
+    DeployTechnique,
+    ModelTechnique,
+    Role,
+    StepConfig,
+    Technique,
+    get_technique,
+    place,
+)
 
 if TYPE_CHECKING:
     from sousvit.spaces.shape import ModelShape
@@ -30,6 +38,8 @@ DEPLOY = "deploy"
 ORDER, FIRST, LAST = "order", "first", "last"
 #: Suggestions up to which a space is listed whole.
 LISTED = 20_000
+#: Of one parameter, at most.
+MOST_VALUES = 1000
 
 
 class Suggester(Protocol):
@@ -372,16 +382,46 @@ def read_space(definition: str | Mapping[str, Any], folder: Path | None = None) 
         raise UserError(
             "a space holds techniques", f"keys {sorted(value)}", "add techniques: {name: {parameter: [values]}}"
         )
-    for name, parameters in value["techniques"].items():
-        fields = get_technique(str(name)).config.model_fields
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise UserError(
-                "a technique in a space maps parameters to values", f"{name}: {parameters!r}", f"write {name}: {{}}"
-            )
-        for parameter in parameters or {}:
-            if parameter not in fields:
-                raise UnknownNameError(f"parameter of {name}", parameter, fields)
-    return value
+    techniques = {name: _read_option(str(name), given) for name, given in value["techniques"].items()}
+    return {**value, "techniques": techniques}
+
+
+def _read_option(technique: str, given: Any) -> Any:
+    """What a space says of a technique, its values held against the technique's own rules, one by one.
+
+    Whether they go together is seen once the base's shape is known, see :func:`make_space`.
+    """
+    config = get_technique(technique).config
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        rule = "a technique in a space maps parameters to values"
+        raise UserError(rule, f"{technique}: {given!r}", f"write {technique}: {{}}")
+    read: dict[str, Any] = {}
+    for parameter, values in given.items():
+        if parameter not in config.model_fields:
+            raise UnknownNameError(f"parameter of {technique}", parameter, config.model_fields)
+        listed = _listed(values)
+        _require_values(technique, parameter, listed)
+        found = [_read_value(config, parameter, value, technique) for value in listed]
+        read[parameter] = found if isinstance(values, list | tuple) else found[0]
+    return read
+
+
+def _listed(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, list | tuple) else (values,)
+
+
+def _require_values(technique: str, parameter: str, listed: Sequence[Any]) -> None:
+    if not 0 < len(listed) <= MOST_VALUES:
+        rule = f"a searched parameter has 1 to {MOST_VALUES} values"
+        raise UserError(rule, f"{technique}.{parameter}: {len(listed) or 'none'}", "list some")
+
+
+def _read_value(config: type[StepConfig], parameter: str, value: Any, technique: str) -> Any:
+    """The value; a number that YAML takes for text (``1e-3``) as a number, so that a search knows it again."""
+    found = validated_field(config, parameter, value, f"technique {technique} in the space")
+    return found if isinstance(value, str) and isinstance(found, int | float) else value
 
 
 def make_space(
@@ -428,9 +468,8 @@ def _option(handler: Technique, given: Mapping[str, Any], shape: ModelShape) -> 
     values: dict[str, tuple[Any, ...]] = {}
     for name in [*declared, *(key for key in given if key not in declared)]:
         listed = given.get(name, declared.get(name))
-        values[name] = tuple(listed) if isinstance(listed, list | tuple) else (listed,)
-        if not values[name]:
-            raise UserError("a searched parameter has values", f"{handler.name}.{name}: none", "list at least one")
+        values[name] = _listed(listed)
+        _require_values(handler.name, name, values[name])
     option = Option(handler.name, values)
     first = {name: listed[0] for name, listed in values.items()}
     beside = [first, *({**first, name: value} for name, listed in values.items() for value in listed)]

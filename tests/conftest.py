@@ -13,6 +13,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import io
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -379,6 +381,52 @@ def _run_sousvit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[s
         except SystemExit as stop:
             code = int(stop.code or 0)
     return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """What a command came to that ran in a process of its own: exit code, output, and what it took."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    cpu_seconds: float
+    peak_mb: float
+
+
+def _run_bounded(*arguments: object, cwd: Path, seconds: float = 60, gigabytes: int = 16) -> Bounded:
+    """A ``sousvit`` command in a process that is ended after so long, and gets no more address space than that.
+
+    Processor time is what is told: the wall clock of a busy machine says nothing.
+    """
+    import resource
+
+    def bound() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    command = [sys.executable, "-m", "sousvit", *map(str, arguments)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=bound
+        )  # what waits for a pipe takes no processor time: a timer ends it
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
+        _, status, used = os.wait4(process.pid, 0)
+        timer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        took = used.ru_utime + used.ru_stime
+        peak = used.ru_maxrss / (1000 if sys.platform == "linux" else 1e6)
+        return Bounded(process.returncode, out.read(), err.read(), took, peak)
+
+
+@pytest.fixture(scope="session")
+def run_bounded() -> Callable[..., Bounded]:
+    """See :func:`_run_bounded`."""
+    return _run_bounded
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,7 @@ def test_files_stay_readable(file):
 
 @pytest.mark.parametrize("file", FILES, ids=IDS)
 def test_nothing_opens_untrusted_code(file):
-    """No pickles but our own, no unsafe torch or numpy loading, YAML through our safe loader only, no eval."""
+    """No pickles but our own, no unsafe torch or numpy loading, YAML through our bounded loader only, no eval."""
     assert not imported(file) & {"dill", "cloudpickle", "joblib", "marshal", "shelve"}
     assert not any(name.startswith("pickle.") for name in imported(file)), "import pickle as a whole: calls are checked"
     for node in calls(file):
@@ -243,7 +243,7 @@ def test_nothing_opens_untrusted_code(file):
         if name in ("np.load", "numpy.load"):
             assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False", f"line {node.lineno}"
         if name.startswith("yaml.") and "load" in name:
-            assert file == ROOT / "sousvit" / "schema.py", f"line {node.lineno}: use sousvit.schema"
+            raise AssertionError(f"line {node.lineno}: use sousvit.schema, which is bounded")
         assert name not in ("eval", "exec", "os.system"), f"line {node.lineno}"
         assert ast.unparse(given.get("shell", ast.Constant(False))) == "False", f"line {node.lineno}: shell=True"
 

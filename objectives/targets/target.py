@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from sousvit.errors import UserError
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.tokens import read_token, token_of_environment
 from sousvit.schema import Checked
+from sousvit.text.amounts import amount
+from sousvit.text.paths import resolved
 
 LOCAL, STAND_IN = "local", "stand-in"
 #: An ``agent`` that the search itself starts on a node of the Ray cluster, the one that has the device.
 ON_RAY = "ray"
 #: Keys that say how to reach a device, not what it is: they may change while figures stay comparable.
 REACHING = frozenset({"agent", "token_file", "token_env", "timeout", "patience", "summary"})
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB)", re.IGNORECASE)
+_MEGABYTES = {"mb": 1, "gb": 1000}
+#: The most threads and images at once that any device is asked for, and values of such a batch (1 GB of float32).
+MOST_THREADS, MOST_BATCH, MOST_IN_BATCH = 1024, 4096, 2**28
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -45,10 +50,10 @@ class Target(Checked):
     name: str = ""
     device: str = Field(default=LOCAL, min_length=1)
     runtimes: tuple[str, ...] = Field(default=("onnxruntime",), alias="runtime", min_length=1)
-    threads: int = Field(default=1, ge=1)
-    batch: int = Field(default=1, ge=1)
-    cores: int | None = Field(default=None, ge=1)
-    memory: float | None = Field(default=None, gt=0)
+    threads: int = Field(default=1, ge=1, le=MOST_THREADS)
+    batch: int = Field(default=1, ge=1, le=MOST_BATCH)
+    cores: int | None = Field(default=None, ge=1, le=MOST_THREADS)
+    memory: float | None = Field(default=None, gt=0, le=1e9)
     agent: str | None = None
     token_file: str | None = None
     token_env: str | None = None
@@ -77,22 +82,15 @@ class Target(Checked):
             raise UserError("a target names a runtime once", list(runtimes), "remove the repetition")
         return runtimes
 
-    @field_validator("threads", "batch", "cores", mode="before")
-    @classmethod
-    def _counts(cls, count: Any) -> Any:
-        if isinstance(count, bool):
-            raise UserError("threads, batch and cores are counts", count, "write a number")
-        return count
-
     @field_validator("memory", mode="before")
     @classmethod
     def _megabytes(cls, memory: Any) -> Any:
         if not isinstance(memory, str):
             return memory
-        match = _MEMORY.fullmatch(memory.strip())
-        if match is None:
+        found = amount(memory)
+        if found is None or found[1] not in _MEGABYTES:
             raise UserError("memory is a number of MB or GB", repr(memory), "write for instance 512 MB")
-        return float(match[1]) * (1000 if match[2].lower() == "gb" else 1)
+        return found[0] * _MEGABYTES[found[1]]
 
     @model_validator(mode="before")
     @classmethod
@@ -136,7 +134,17 @@ class Target(Checked):
         """The same with an absolute path of the token's file."""
         if self.token_file is None:
             return self
-        return self.model_copy(update={"token_file": str((folder / Path(self.token_file).expanduser()).resolve())})
+        return self.model_copy(update={"token_file": str(resolved(self.token_file, folder))})
+
+    def require_room(self, shape: Sequence[int]) -> None:
+        """Check that a batch of images ``(C, H, W)`` is of a size to be held in memory.
+
+        Raises:
+            UserError: it is not.
+        """
+        if self.batch * math.prod(shape) > MOST_IN_BATCH:
+            given = f"batch {self.batch} of {' x '.join(map(str, shape))}"
+            raise UserError(f"a batch holds at most {MOST_IN_BATCH} values", given, "lower the target's batch")
 
     def __str__(self) -> str:
         parts = [f"{self.cores} core{'s' if self.cores != 1 else ''}"] if self.cores else []

@@ -250,12 +250,12 @@ class RecipeFile:
     @property
     def fidelity(self) -> float:
         """Share of the recovery epochs."""
-        return float(self._number("fidelity", 1.0, float))
+        return float(self._number("fidelity", 1.0, float, 1.0))
 
     @property
     def seed(self) -> int:
         """Of everything random."""
-        return int(self._number("seed", 0, int))
+        return int(self._number("seed", 0, int, 2**31 - 1))
 
     def model(self, other: str | None = None) -> ModelSpec:
         """The model that the file names, resolved; or another.
@@ -296,11 +296,11 @@ class RecipeFile:
         """
         return _data(self.values, self.path)
 
-    def _number(self, name: str, default: Any, kind: type) -> Any:
-        try:
-            return kind(self.values.get(name, default))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{name} is a number", repr(self.values.get(name)), "correct the recipe file") from error
+    def _number(self, name: str, default: Any, kind: type, most: float) -> Any:
+        given = self.values.get(name, default)
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= most:
+            raise UserError(f"{name} is a number from 0 to {most}", repr(given), "correct the recipe file")
+        return kind(given)
 
 
 def read_data(path: Path) -> DataSpec:

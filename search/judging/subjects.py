@@ -100,6 +100,8 @@ class Subjects:
             open_source(source)  # raises now what every trial would run into
         self.progress("loading model and data", 0, 0)
         self._model: LoadedModel = setup.get("base") or load(self.budget.model)
+        for target in self.budget.targets:
+            target.require_room((self._model.channels, *self._model.size))
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self.folder / "cache", self.budget.search.cache_gb * 1e9, shared)
         self._runtime = TeacherRuntime(self._model, cache, self.progress)

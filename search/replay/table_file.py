@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Direction
 from sousvit.schema import Checked, read_yaml, validated
-from sousvit.search.limits import refuse_switches
 
 
 class Bound(Checked):
@@ -60,11 +59,6 @@ class TableSpec(Checked):
     seconds: str | None = None
     fidelity: str | None = None
     seed: str | None = None
-
-    @field_validator("limits", mode="before")
-    @classmethod
-    def _no_switches(cls, value: Any) -> Any:
-        return refuse_switches(value)
 
     @model_validator(mode="after")
     def _sides(self) -> TableSpec:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sousvit.errors import UserError
-from sousvit.schema import parse_yaml, read_text
+from sousvit.schema import parse_yaml
 from sousvit.search.archive import EVENTS, Archive
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.confirmation import confirmed_before
@@ -19,6 +19,7 @@ from sousvit.search.stored.answer_file import ANSWER, DamagedAnswerError, read_a
 from sousvit.search.stored.seal import is_changed
 from sousvit.search.stored.trust import require_known_code
 from sousvit.spaces.technique import TECHNIQUES
+from sousvit.text.file import read_text
 
 BUDGET = "budget.yaml"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ _DATA_FILES = (".parquet", ".csv", ".tsv", ".tar")
 _HUB_FOLDER = "data"
 _GLOB = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
+#: Braces in a path, and paths that they stand for.
+MOST_BRACES, MOST_PATHS = 16, 100_000
 
 #: Folders that systems, recycle bins and thumbnail makers leave among data; those that begin with a dot come on top.
 SYSTEM_FOLDERS = frozenset(
@@ -51,9 +54,11 @@ def resolve_data(spec: DataSpec, folder: Path) -> DataSpec:
     """The same with absolute paths, and with the parts that lie below one root named.
 
     Raises:
-        UserError: no such format or root, or nothing below it is called like a part.
+        UserError: no such format or root, braces beyond their bounds, or nothing below the root is called like a part.
     """
     require_known_format(spec.format)
+    for path in (path for part in (spec.train, spec.validation, spec.test) for path in paths_of(part)):
+        _spelt_out(path)  # too many are told before anything is loaded
     spec = spec.resolved(folder)
     if spec.format in (NO_DATA, "torchvision", *DETECTION_FORMATS):
         return spec
@@ -147,15 +152,27 @@ def expand(given: str) -> list[Path]:
     with readable(path):
         if is_there(path):
             return [path]
-        found = [one for text in _braced(given) for one in _globbed(text)]
+        found = [one for text in _spelt_out(given) for one in _globbed(text)]
     if not found:
         what = given if not (_GLOB.search(given) or _BRACES.search(given)) else f"{given}, which no file matches"
         raise UserError("data must exist", what, "correct the path under data")
     return found
 
 
+def _spelt_out(given: str) -> list[str]:
+    """``part-{00..02}`` and ``{a,b}`` spelt out.
+
+    Raises:
+        UserError: they stand for more paths than any data has.
+    """
+    found = list(islice(_braced(given), MOST_PATHS + 1)) if given.count("{") <= MOST_BRACES else []
+    if not 0 < len(found) <= MOST_PATHS:
+        rule = f"at most {MOST_BRACES} braces in a path stand for at most {MOST_PATHS} paths"
+        raise UserError(rule, f"more in {given}", "correct the path under data")
+    return found
+
+
 def _braced(text: str) -> Iterator[str]:
-    """``part-{00..02}`` and ``{a,b}`` spelt out."""
     match = _BRACES.search(text)
     if match is None:
         yield text
@@ -163,7 +180,7 @@ def _braced(text: str) -> Iterator[str]:
     span = _RANGE.fullmatch(match[1])
     if span:
         first, last, width = int(span[1]), int(span[2]), len(span[1])
-        choices = [f"{number:0{width}d}" for number in range(first, last + 1)]
+        choices: Iterable[str] = (f"{number:0{width}d}" for number in range(first, last + 1))
     else:
         choices = match[1].split(",")
     for choice in choices:

@@ -24,7 +24,7 @@ from sousvit.data.source import ImageSet, Source
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
-from sousvit.specs import DETECTION_FORMATS, LEAST_PART, DataSpec, LastRows, paths_of
+from sousvit.specs import DETECTION_FORMATS, LEAST_PART, DataSpec, LastRows, paths_of, require_test_path
 
 #: Finds what the model calls the classes of a part: its names, and whether the user gave their order.
 Matcher = Callable[[Sequence[str], bool], Match]
@@ -238,8 +238,7 @@ def require_test(spec: DataSpec) -> None:
     if spec.format is not None and spec.format != "none" and not FORMATS.get(spec.format).has_paths:
         _open(spec, "test")
         return
-    if spec.test is None:
-        raise UserError("data needs a test path", "none", "add data.test: the answer is judged on it")
+    require_test_path(spec)
     for path in paths_of(spec.test):
         expand(path)
     _require_own_test(spec)

@@ -14,6 +14,7 @@ from torch import nn
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash, write_atomic
+from sousvit.models.arguments import require_memory
 from sousvit.models.checkpoints.checkpoint import Tensors
 from sousvit.models.checkpoints.forms import open_source
 from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES, METADATA_KEY
@@ -80,6 +81,7 @@ def create(spec: ModelSpec) -> nn.Module:
     args = dict(spec.args)
     if spec.detector is not None:
         return _create_detector(spec, spec.detector)
+    require_memory(args)
     eps, head = args.pop("layer_norm_eps", None), args.pop("head", None)
     if head not in (None, CLASS_AND_MEAN):
         raise UnknownNameError("model.args.head", head, [CLASS_AND_MEAN])

@@ -22,7 +22,10 @@ from sousvit.schema import Checked
 if TYPE_CHECKING:
     from PIL import Image
 
-Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+#: Pixels of a side, at most: an image of so many squared has 200 MB.
+MOST_PIXELS = 8192
+Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+Size = tuple[Side, Side]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: Resampling filters by their usual names, in the order of PIL's numbers for them.
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]

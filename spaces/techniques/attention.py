@@ -26,7 +26,7 @@ class AttentionConfig(StepConfig):
     """
 
     kind: Literal["none", "nystrom", "sima", "focused"] = "nystrom"
-    landmarks: int = Field(default=DEFAULT_LANDMARKS, ge=1)
+    landmarks: int = Field(default=DEFAULT_LANDMARKS, ge=1, le=65_536)
     blocks: Literal["all", "first", "last"] = "all"
     convert: bool = True
 

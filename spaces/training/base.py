@@ -41,15 +41,15 @@ class TrainingSpec(Checked):
     the loss, at ``temperature``.
     """
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1, le=1_000_000)
     learning_rate: float = Field(default=1e-2, gt=0)
     optimizer: OptimizerName = "muon"
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=128, ge=1, le=65_536)
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     augmentation: Policy = "crop_flip"
     precision: Precision = "auto"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     teacher: ModelSpec | None = None
     soft_weight: float = Field(default=0.5, gt=0, le=1)
     temperature: float = Field(default=2.0, gt=0)

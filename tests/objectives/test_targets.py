@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores
 from sousvit.objectives.devices.machine import machine_facts
+from sousvit.objectives.devices.protocol import MAX_BATCH, MAX_THREADS, MAX_VALUES
 from sousvit.objectives.targets.profiles import list_targets, load_target, make_target
-from sousvit.objectives.targets.target import Target
+from sousvit.objectives.targets.target import MOST_BATCH, MOST_IN_BATCH, MOST_THREADS, Target
 from sousvit.schema import validated
 
 
@@ -84,3 +85,13 @@ def test_machine_facts_are_plain_values() -> None:
     facts = machine_facts()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["cpu"] and facts["cores"] >= 1 and facts["memory_gb"] > 0 and "torch" in facts["versions"]
+
+
+def test_a_batch_that_no_machine_holds_is_refused_by_arithmetic():
+    Target(batch=64).require_room((3, 224, 224))
+    with pytest.raises(UserError, match="a batch holds at most"):
+        Target(batch=4096).require_room((3, 224, 224))
+
+
+def test_a_target_asks_for_no_more_than_an_agent_grants():
+    assert (MOST_BATCH, MOST_THREADS, MOST_IN_BATCH) == (MAX_BATCH, MAX_THREADS, MAX_VALUES)

@@ -196,7 +196,7 @@ def simulated_budget(**changes: Any) -> Budget:
     search = {"trials": 40, "seed": 0, "proposer": "tpe", **rungs, **changes.pop("search", {})}
     values: dict[str, Any] = {
         "model": {"name": "vit_tiny_patch16_224"},
-        "data": {"format": "idx", "train": "train-images"},
+        "data": {"format": "idx", "train": "train-images", "test": "test-images"},
         "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
         "optimize": ["latency", "size", "accuracy"],
         "space": without_students(),

@@ -120,7 +120,7 @@ def test_violations_are_signed_and_relative():
         ({"prefer": 2}, "prefer is a name, a list or weights"),
         ({"prefer": {"latency": 0}}, "a weight of prefer is a positive number; received latency: 0"),
         ({"prefer": {"latency": "much"}}, "a weight of prefer is a positive number"),
-        ({"prefer": {"latency": True}}, "a weight of prefer is a positive number"),
+        ({"prefer": {"latency": True}}, "prefer takes no true or false"),
         ({"optimize": ["speed"]}, "objective must be a known name"),
         ({"targets": ["local-1-thread", "local-1-thread"]}, "different names"),
         ({"targets": ["local/openvino", {"name": "other", "runtime": "onnxruntime"}]}, "share a runtime"),

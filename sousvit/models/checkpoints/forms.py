@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sousvit.errors import UserError
 from sousvit.models.checkpoints import hub, hugging_face, safetensors_file, timm_folder, torch_file
 from sousvit.models.checkpoints.checkpoint import Imported, read_json
+from sousvit.text.paths import absolute
 
 LOCAL = "local-dir:"
 CONFIG = "config.json"
@@ -37,10 +37,7 @@ def resolved_source(source: str, folder: Path) -> str:
     if source.startswith(hub.PREFIXES):
         return source
     # Links are not followed: what a cache links to has another name, and nothing lies beside it.
-    try:
-        return os.path.abspath(folder / Path(source.removeprefix(LOCAL)).expanduser())  # noqa: PTH100
-    except RuntimeError as error:
-        raise UserError("~ stands for the home of a user", source, "write the whole path") from error
+    return absolute(source.removeprefix(LOCAL), folder)
 
 
 def open_source(source: str) -> Imported:

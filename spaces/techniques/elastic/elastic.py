@@ -31,14 +31,14 @@ class ElasticConfig(RecoveryConfig):
     step: the smallest part, random ones of a ``pool``, and with ``whole`` the whole.
     """
 
-    epochs: int = Field(default=4, ge=0)
+    epochs: int = Field(default=4, ge=0, le=100_000)
     mlp: float = Field(default=0.25, gt=0, le=1)
     heads: float = Field(default=0.25, gt=0, le=1)
     depth: float = Field(default=0.5, gt=0, le=1)
     tokens: Literal["none", "tome", "evit"] = "none"
     patches: float = Field(default=0.5, gt=0, le=1)
     whole: bool = False
-    pool: int = Field(default=16, ge=1)
+    pool: int = Field(default=16, ge=1, le=10_000)
     networks: int = Field(default=3, ge=2)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class PruneDepthConfig(StepConfig):
     """``drop`` blocks are removed; ``compensate`` lets the block before a gap stand in for what is missing."""
 
-    drop: int = Field(default=1, ge=0)
+    drop: int = Field(default=1, ge=0, le=10_000)
     compensate: bool = True
 
 

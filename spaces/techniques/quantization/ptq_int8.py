@@ -37,7 +37,7 @@ class PtqInt8Config(StepConfig):
     hint: Literal["f32", "bf16"] = "f32"
     preset: Literal["performance", "mixed"] = "performance"
     smooth_quant: bool = True
-    samples: int = Field(default=256, ge=1)
+    samples: int = Field(default=256, ge=1, le=1_000_000)
     float_parts: int = Field(default=0, ge=0)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class QatConfig(TransferConfig):
     """Recovery parameters as for ``distill``; ``weights`` and ``clip`` as for ``static_int8``."""
 
-    epochs: int = Field(default=2, ge=1)
+    epochs: int = Field(default=2, ge=1, le=100_000)
     learning_rate: float = Field(default=2e-4, gt=0)
     weights: Literal["int8", "int7"] = "int8"
     clip: Literal["minmax", "percentile", "mse"] = "mse"

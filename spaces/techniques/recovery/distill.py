@@ -47,9 +47,9 @@ class RecoveryConfig(StepConfig):
     hard_weight: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=2.0, gt=0)
     augmentation: Policy = "crop_flip"
-    num_views: int = Field(default=4, ge=1)
+    num_views: int = Field(default=4, ge=1, le=1000)
     repeats: int = Field(default=1, ge=1, le=8)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=128, ge=1, le=65_536)
 
     @model_validator(mode="after")
     def _shares(self) -> RecoveryConfig:
@@ -78,8 +78,8 @@ class DistillConfig(TransferConfig):
     altogether. ``epochs`` says instead how many epochs, whatever the model costs. Both are at full fidelity.
     """
 
-    epochs: int | None = Field(default=None, ge=0)
-    passes: float = Field(default=4.0, ge=0)
+    epochs: int | None = Field(default=None, ge=0, le=100_000)
+    passes: float = Field(default=4.0, ge=0, le=100_000)
 
     @property
     def trains(self) -> bool:

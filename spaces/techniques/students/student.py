@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sousvit.errors import TrialError, UserError
 from sousvit.spaces.context import Context, Start
@@ -46,11 +46,16 @@ class StudentConfig(StepConfig):
     pretrained: bool = False
     checkpoint: str | None = None
 
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != NONE and not any(value in known for known in (FAMILIES, PLAIN, HYBRIDS)):
+            named.module_of(value)  # timm's others: known names never wait for its import
+        return value
+
     @model_validator(mode="after")
-    def _known(self) -> StudentConfig:
+    def _one_source(self) -> StudentConfig:
         named.require_one_source(self.model, self.pretrained, self.checkpoint)
-        if self.model != NONE and not any(self.model in known for known in (FAMILIES, PLAIN, HYBRIDS)):
-            named.module_of(self.model)  # timm's others: known names never wait for its import
         return self
 
 

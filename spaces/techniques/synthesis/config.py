@@ -39,7 +39,7 @@ class SynthesisConfig(StepConfig):
     method: Method = "scenes"
     images: int = Field(default=2048, ge=16, le=1_000_000)
     candidates: int = Field(default=3, ge=1, le=100)
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000)
     learning_rate: float = Field(default=0.05, gt=0)
     class_weight: float = Field(default=1.0, ge=0)
     entropy_weight: float = Field(default=0.5, ge=0)

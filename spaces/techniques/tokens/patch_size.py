@@ -25,7 +25,7 @@ MIN_PATCHES = 4
 class PatchSizeConfig(StepConfig):
     """``patch`` is the side of a square patch in pixels; it divides the image's sides."""
 
-    patch: int = Field(ge=1)
+    patch: int = Field(ge=1, le=8192)
 
 
 class PatchSize(ModelTechnique):

@@ -76,7 +76,7 @@ def budget(folder: Path, **search_options) -> Budget:
     return make_budget(
         {
             "model": {"name": "vit_tiny_patch16_224"},
-            "data": {"format": "idx", "train": "train-images"},
+            "data": {"format": "idx", "train": "train-images", "test": "test-images"},
             "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
             "optimize": ["latency", "size"],
             "space": space,

@@ -55,7 +55,7 @@ def budget(folder: Path, address: str | None, trials: int = 18, **ray_options) -
                             "distill": {"epochs": [2]}, "int8_dynamic": {}}}  # fmt: skip
     values = {
         "model": {"name": "vit_tiny_patch16_224"},
-        "data": {"format": "idx", "train": "train-images"},
+        "data": {"format": "idx", "train": "train-images", "test": "test-images"},
         "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
         "optimize": ["latency", "size"],
         "space": space,

@@ -20,7 +20,7 @@ from sousvit.spaces.space import Option, Space
 BUDGET = Budget.model_validate(
     {
         "model": {"name": "vit_tiny_patch16_224"},
-        "data": {"format": "idx", "train": "train-images"},
+        "data": {"format": "idx", "train": "train-images", "test": "test-images"},
         "limits": {"accuracy_drop": 0.02},
         "optimize": ["latency", "size"],
     }

@@ -96,7 +96,7 @@ def test_a_tilde_a_space_and_other_alphabets_in_every_key(tmp_path, monkeypatch)
     images = resolve_data(DataSpec(train="a.csv", images=("~/b c", "x")), tmp_path).images
     assert images == (str(tmp_path / "mein Zuhause" / "b c"), str(tmp_path / "x"))
     message = refused(resolve_data, DataSpec(train="~nobody-of-this-name/x"), tmp_path)
-    assert "a path must lead somewhere" in message
+    assert "the home of a user" in message
 
 
 def test_links_in_every_place(tmp_path):
