@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
+#: What was received is shown with at most this many letters.
+MOST_LETTERS = 1000
 
 
 class UserError(ValueError):
@@ -30,7 +32,7 @@ class UserError(ValueError):
         self.rule, self.received, self.action = rule, received, action
         parts = [rule.rstrip(".")]
         if received is not None:
-            parts.append(f"received {received}")
+            parts.append(f"received {_short(str(received))}")
         if action:
             parts.append(action.rstrip("."))
         text = " ".join("; ".join(parts).split())
@@ -40,6 +42,11 @@ class UserError(ValueError):
     def __reduce__(self) -> tuple[type, tuple[str, str | None, str]]:
         # As text: what was received (an exception, a parser node) may not pickle, and workers send errors home.
         return type(self), (self.rule, None if self.received is None else str(self.received), self.action)
+
+
+def _short(received: str) -> str:
+    """At most :data:`MOST_LETTERS` of what was received, which a file may have made as long as it is."""
+    return received if len(received) <= MOST_LETTERS else f"{received[: MOST_LETTERS - 3]}..."
 
 
 class UnknownNameError(UserError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import SharedInputError, UserError
+from sousvit.reading import open_file, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,25 +96,31 @@ def content_hash(*parts: Any, length: int = 16) -> str:
 
 
 def file_hash(path: Path, length: int = 16) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a regular file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()[:length]
 
 
-def files_hash(files: Mapping[str, Path], most: int = HASHED_BYTES) -> str:
+def files_hash(files: Mapping[str, Path], most: int = HASHED_BYTES, largest: int | None = None) -> str:
     """Hex digest of the names, sizes and contents of ``files``; copies in another folder have the same one.
 
     Beyond ``most`` bytes in all, only every n-th file is read: an edit that keeps a file's size may go unseen.
 
+    Args:
+        largest: bytes that one file may have.
+
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file cannot be read, or is larger.
     """
     paths = list(files.values())
     try:
         sizes = [path.stat().st_size for path in paths]
+        if largest is not None and max(sizes, default=0) > largest:
+            biggest = sizes.index(max(sizes))
+            raise too_large(paths[biggest], "one file of the data", sizes[biggest], largest)
         contents = [file_hash(path) for path in paths[:: max(1, math.ceil(sum(sizes) / most))]]
     except OSError as error:
         raise UserError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ PART_NAMES = {
 _DATA_FILES = (".parquet", ".csv", ".tsv", ".tar")
 #: A layout of the Hugging Face hub: the files of all parts in this folder below the root.
 _HUB_FOLDER = "data"
+#: Paths that braces may stand for.
+_MOST_BRACED = 100_000
 _GLOB = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 
 #: Folders that systems, recycle bins and thumbnail makers leave among data; those that begin with a dot come on top.
 SYSTEM_FOLDERS = frozenset(
@@ -147,7 +150,10 @@ def expand(given: str) -> list[Path]:
     with readable(path):
         if is_there(path):
             return [path]
-        found = [one for text in _braced(given) for one in _globbed(text)]
+        spelt_out = list(islice(_braced(given), _MOST_BRACED + 1))
+        if len(spelt_out) > _MOST_BRACED:
+            raise UserError(f"braces stand for at most {_MOST_BRACED:,} paths", given, "write a glob: train-*.tar")
+        found = [one for text in spelt_out for one in _globbed(text)]
     if not found:
         what = given if not (_GLOB.search(given) or _BRACES.search(given)) else f"{given}, which no file matches"
         raise UserError("data must exist", what, "correct the path under data")
@@ -163,7 +169,7 @@ def _braced(text: str) -> Iterator[str]:
     span = _RANGE.fullmatch(match[1])
     if span:
         first, last, width = int(span[1]), int(span[2]), len(span[1])
-        choices = [f"{number:0{width}d}" for number in range(first, last + 1)]
+        choices: Iterable[str] = (f"{number:0{width}d}" for number in range(first, last + 1))
     else:
         choices = match[1].split(",")
     for choice in choices:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
+from sousvit.reading import MOST_DESCRIPTION, read_text
 
 if TYPE_CHECKING:
     import torch
@@ -75,11 +76,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     Raises:
         UserError: not readable, not JSON, or another value; ``what`` it should be is named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} must be readable JSON", f"{path}: {error}", "repair or remove it") from error
-    return parse_json(text, path, what)
+    return parse_json(read_text(path, what, MOST_DESCRIPTION), path, what)
 
 
 def parse_json(text: str, path: Path, what: str) -> dict[str, Any]:
