@@ -14,7 +14,7 @@ import pandas as pd
 
 from sousvit.data.parquet_file import parquet_columns, parquet_rows, read_parquet
 from sousvit.errors import UserError
-from sousvit.reading import in_bytes, open_inflated, require_file
+from sousvit.files import in_bytes, open_inflated, require_file
 
 #: Told what is done, how much of it, and of how much.
 Progress = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from sousvit.errors import UserError
-from sousvit.reading import require_file
+from sousvit.files import require_file
 
 #: How a file of the random-access form begins; what follows is a stream.
 _MAGIC = b"ARROW1\0\0"

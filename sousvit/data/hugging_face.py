@@ -18,8 +18,7 @@ from sousvit.data.formats.table import IMAGE_COLUMNS, LABEL_COLUMNS, class_metad
 from sousvit.data.numbering import from_words
 from sousvit.data.source import MOST_ENCODED, require_labels
 from sousvit.errors import UserError
-from sousvit.files import content_hash
-from sousvit.reading import read_bytes
+from sousvit.files import content_hash, read_bytes
 
 
 def is_hugging_face(value: object) -> bool:

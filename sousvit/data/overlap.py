@@ -23,8 +23,7 @@ from sousvit.data.layout import readable
 from sousvit.data.numbering import content_of
 from sousvit.data.source import MOST_ENCODED, Source
 from sousvit.errors import UserError
-from sousvit.files import content_hash
-from sousvit.reading import open_file, read_bytes
+from sousvit.files import content_hash, open_file, read_bytes
 
 #: Bytes at the end of an image that are compared first: where compressed data differs if it differs anywhere.
 TAIL = 4096

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sousvit.errors import UserError
-from sousvit.reading import in_bytes, open_file, require_file
+from sousvit.files import in_bytes, open_file, require_file
 
 #: Bytes in memory that the columns of a file may always take.
 ALWAYS = 128 << 20

@@ -18,9 +18,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from sousvit.errors import SharedInputError, UserError, one_line
-from sousvit.files import content_hash
+from sousvit.files import content_hash, open_file, require_file, too_large
 from sousvit.models.preprocess import DEFAULT_PREPROCESS, MOST_PIXELS, Preprocess
-from sousvit.reading import open_file, require_file, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -268,7 +267,8 @@ def require_labels(labels: Any, where: str) -> np.ndarray:
     require_count(array.size, where)
     whole = array.dtype.kind in "iu"
     if not whole or array.ndim != 1 or array.min() < 0 or array.max() >= MOST_CLASSES:
-        seen = f"from {array.min()} to {array.max()}" if whole else str(array.dtype)
+        extreme = f"smallest {array.min()}" if whole and array.min() < 0 else f"largest {array.max()}" if whole else ""
+        seen = extreme or str(array.dtype)
         seen += f" {list(array.shape)}" if array.ndim != 1 else ""
         rule = f"labels must be whole numbers from 0, below {MOST_CLASSES:,}"
         raise UserError(rule, f"{seen} in {where}", "re-encode the labels")

@@ -165,7 +165,7 @@ FORMS = {
     "recorded parquet": ("table", write_recorded("parquet")),
 }
 #: Of each form.
-COUNT = 30
+COUNT = 24
 
 
 def test_a_damaged_file_opens_or_is_one_clear_line(tmp_path):

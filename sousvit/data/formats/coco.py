@@ -12,7 +12,7 @@ from sousvit.data.detection import Annotation, DetectionSource, numbered
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.source import MOST_PIXELS, image_dimensions
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.reading import read_bytes
+from sousvit.files import read_bytes
 
 
 class Coco(Format):

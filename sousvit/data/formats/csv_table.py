@@ -15,8 +15,7 @@ from sousvit.data.formats.table import LABEL_COLUMNS, find_column
 from sousvit.data.numbering import from_words, number_of
 from sousvit.data.source import MOST_ENCODED, decode_file, require_count, require_labels
 from sousvit.errors import UserError
-from sousvit.files import content_hash, files_hash
-from sousvit.reading import read_text
+from sousvit.files import content_hash, files_hash, read_text
 from sousvit.specs import Columns
 
 PATH_COLUMNS = (

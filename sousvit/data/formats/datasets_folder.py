@@ -11,8 +11,7 @@ from sousvit.data.arrow_file import read_arrow
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.formats.table import TableSource
 from sousvit.errors import UserError
-from sousvit.files import file_hash
-from sousvit.reading import MOST_DESCRIPTION, read_text
+from sousvit.files import MOST_DESCRIPTION, file_hash, read_text
 from sousvit.specs import Columns
 
 STATE = "state.json"

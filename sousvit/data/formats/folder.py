@@ -131,7 +131,8 @@ def _walk(root: Path, left_out: _LeftOut, by_class: bool) -> dict[str, list[Path
     """The image files in path order, by the folder directly below ``root`` that they lie in (``""``: none)."""
     found: dict[str, list[tuple[tuple[str, ...], Path]]] = {"": []}
     # Not a function that calls itself: folders may be nested deeper than Python's stack.
-    waiting: list[tuple[str, tuple[str, ...], frozenset[str]]] = [(str(root), (), frozenset({os.path.realpath(root)}))]
+    waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]]
+    waiting = [(str(root), (), frozenset({_identity(root)}))]
     while waiting:
         folder, place, around = waiting.pop()
         with os.scandir(folder) as entries:
@@ -144,11 +145,11 @@ def _walk(root: Path, left_out: _LeftOut, by_class: bool) -> dict[str, list[Path
                         continue
                     if by_class and not place:
                         found.setdefault(entry.name, [])
-                    real = os.path.realpath(entry.path)
-                    if real in around:
+                    identity = _identity(Path(entry.path))
+                    if identity in around:
                         left_out.circles.append("/".join(where))
                     else:
-                        waiting.append((entry.path, where, around | {real}))
+                        waiting.append((entry.path, where, around | {identity}))
                 elif kind == "nothing":
                     left_out.links.append("/".join(where))
                 elif kind == "other":
@@ -158,6 +159,12 @@ def _walk(root: Path, left_out: _LeftOut, by_class: bool) -> dict[str, list[Path
                 else:
                     left_out.kinds[_kind(entry.name)] += 1
     return {name: [file for _, file in sorted(files)] for name, files in found.items()}
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder is, by whatever links it was reached."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "nothing", "other"]:

@@ -19,8 +19,7 @@ from sousvit.data.formats.format import Format, Part
 from sousvit.data.layout import labels_of
 from sousvit.data.source import require_count, require_labels
 from sousvit.errors import UserError
-from sousvit.files import file_hash, write_atomic
-from sousvit.reading import open_inflated, require_file, too_large
+from sousvit.files import file_hash, open_inflated, require_file, too_large, write_atomic
 
 #: Bytes of an array, at most: a third more than EMNIST, the largest set of this form.
 MOST_BYTES = 1 << 30
@@ -56,10 +55,10 @@ def idx_shape(path: Path) -> tuple[int, ...]:
     with _whole(path), open_inflated(path) as stream:
         shape, stored = _header(stream), require_file(path)
         size = math.prod(shape)
-        if size > MOST_BYTES:
-            raise too_large(path, "an IDX array", size, MOST_BYTES)
         if size > stored * (_MOST_INFLATED if isinstance(stream, GzipFile) else 1):
             raise ValueError(f"{stored} bytes for an array of {list(shape)}")
+        if size > MOST_BYTES:
+            raise too_large(path, "an IDX array", size, MOST_BYTES)
         return shape
 
 
@@ -73,7 +72,7 @@ def read_idx(path: Path) -> np.ndarray:
     with _whole(path), open_inflated(path) as stream:
         shape = _header(stream)
         data = np.empty(math.prod(shape), np.uint8)
-        found = _fill(stream, memoryview(data))
+        found = _fill(stream, data.data)
         if found < len(data):
             raise ValueError(f"{found} bytes for an array of {list(shape)}")
         stream.read(1)  # at its end gzip compares the checksum

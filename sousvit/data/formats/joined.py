@@ -13,8 +13,7 @@ from sousvit.data.layout import expand, readable
 from sousvit.data.numbering import content_of, notes_of, renumbered
 from sousvit.data.source import Source
 from sousvit.errors import UserError
-from sousvit.files import content_hash
-from sousvit.reading import require_file_or_folder
+from sousvit.files import content_hash, require_file_or_folder
 from sousvit.specs import DETECTION_FORMATS, DataSpec
 
 

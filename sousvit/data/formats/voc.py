@@ -19,7 +19,7 @@ from sousvit.data.formats.format import Format, Part
 from sousvit.data.layout import ANNOTATIONS, IMAGES
 from sousvit.data.source import MOST_PIXELS, image_dimensions
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.reading import read_bytes, read_text
+from sousvit.files import read_bytes, read_text
 
 #: Bytes of an annotation: ten thousand objects take a third of it.
 _MOST_XML = 8 << 20
@@ -136,7 +136,9 @@ def _number(entry: ET.Element, path: str, name: str, default: float | None = Non
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise UserError("boxes are given in finite numbers", f"{path} {(text or '')[:80]!r} in {name}.xml", "repair it")
+        raise UserError(
+            "boxes are given in numbers, finite ones", f"{path} {(text or '')[:80]!r} in {name}.xml", "repair it"
+        )
     return found
 
 

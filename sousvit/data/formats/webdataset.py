@@ -19,8 +19,7 @@ from sousvit.data.layout import readable
 from sousvit.data.numbering import from_words, number_of
 from sousvit.data.source import MOST_ENCODED, decode_image, require_count, require_labels
 from sousvit.errors import UserError
-from sousvit.files import file_hash
-from sousvit.reading import open_file, too_large
+from sousvit.files import file_hash, open_file, too_large
 from sousvit.specs import Columns
 
 #: Endings that hold a label.
@@ -110,7 +109,7 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
     end, after = os.fstat(stream.fileno()).st_size, 0
     with tarfile.open(fileobj=cast(Any, _Headers(stream)), mode="r:") as tar:
         for member in tar:
-            tar.members.clear()  # they are kept here; tarfile's own list would double them
+            tar.members.clear()  # type: ignore[attr-defined]  # its own list would double ours
             if member.offset < after or member.size < 0 or member.offset_data + member.size > end:
                 raise tarfile.ReadError(f"{member.name[:80]!r} is cut short, or lies in another file")
             after = member.offset_data

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
-from sousvit.reading import MOST_DESCRIPTION, read_text
+from sousvit.files import MOST_DESCRIPTION, read_text
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sousvit.errors import UserError, one_line
+from sousvit.files import open_file, require_file
 from sousvit.models.checkpoints import hub, hugging_face, safetensors_file, timm_folder, torch_file
 from sousvit.models.checkpoints.checkpoint import Imported, Tensors, read_json
-from sousvit.reading import open_file, require_file
 
 LOCAL = "local-dir:"
 CONFIG = "config.json"

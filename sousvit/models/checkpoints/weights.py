@@ -15,8 +15,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sousvit.errors import UserError, one_line
+from sousvit.files import open_file, require_file, too_large
 from sousvit.models.checkpoints.checkpoint import Tensors, read_json
-from sousvit.reading import open_file, require_file, too_large
 
 #: What wrappers put before the names of a model's tensors.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "timm_model.", "_forward_module.")
