@@ -105,7 +105,7 @@ def compare(
     Raises:
         UserError: a bad table or an unknown policy, or a script without a main guard.
     """
-    table = Table.read(path)
+    table = Table.read(path, progress or (lambda what, done, total: None))
     table.points()  # what cannot be compared is told before a replay begins
     every = sum(1 for _ in table.recipes()) * len(table.fidelities)
     evaluations = every if seconds is not None else min(evaluations, every)

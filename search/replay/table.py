@@ -22,6 +22,7 @@ from sousvit.search.executors.executor import Job, JobResult
 from sousvit.search.fidelity.halving import make_rungs
 from sousvit.search.fidelity.learning_curve import UNTRAINED
 from sousvit.search.replay.curves import Hypervolume
+from sousvit.search.replay.rows import Progress
 from sousvit.search.replay.table_file import TableSpec, checked, read_table
 from sousvit.search.replay.table_space import ROW, TRAINED_ROW, Configuration, TableShape, TableSpace
 
@@ -49,13 +50,18 @@ class Table:
         self.kind = ROW if spec.fidelity is None else TRAINED_ROW
 
     @classmethod
-    def read(cls, path: Path) -> Table:
+    def read(cls, path: Path, progress: Progress = lambda what, done, total: None) -> Table:
         """The table that a YAML file describes; paths in it are relative to it.
 
+        Args:
+            progress: told what is read.
+
         Raises:
-            UserError: the description or the file is bad.
+            UserError: the description or the file is bad, or the table is too large.
         """
-        return cls(*read_table(path))
+        frame, spec = read_table(path, progress)
+        progress(f"checking {len(frame):,} rows", 0, 1)
+        return cls(frame, spec)
 
     @cached_property
     def choices(self) -> dict[str, tuple[Any, ...]]:

@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Direction
 from sousvit.schema import Checked, read_yaml, validated
+from sousvit.search.replay.rows import Progress, read_rows
 
 
 class Bound(Checked):
@@ -108,20 +109,17 @@ class TableSpec(Checked):
         return list(dict.fromkeys([*self.objectives, *self.exact, *self.limits, *extra]))
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, TableSpec]:
+def read_table(path: Path, progress: Progress) -> tuple[pd.DataFrame, TableSpec]:
     """The rows, as they are, and the meaning that a YAML file gives them; paths in it are relative to it.
 
+    Args:
+        progress: told what is read.
+
     Raises:
-        UserError: the description or the file is bad.
+        UserError: the description or the file is bad, or the table is too large.
     """
     spec = validated(TableSpec, read_yaml(path), str(path))
-    file = path.parent / spec.file
-    if not file.is_file():
-        raise UserError("a table's file must exist", file, f"correct file: in {path}")
-    try:
-        return (pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)), spec
-    except (OSError, ValueError) as error:
-        raise UserError("a table is CSV or parquet", f"{file}: {error}", "convert it") from error
+    return read_rows(path.parent / spec.file, spec.columns, progress), spec
 
 
 def checked(frame: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:

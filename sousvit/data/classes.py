@@ -16,7 +16,7 @@ from sousvit.data.numbering import natural_key
 from sousvit.errors import UserError
 
 #: Names that a library gives to classes nobody named: ``LABEL_3``, ``3``.
-_PLACEHOLDER = re.compile(r"(?:label|class)?[ _-]?(\d+)", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"(?:label|class)?[ _-]?(\d{1,9})", re.IGNORECASE)
 #: WordNet numbers, by which ImageNet's folders are called.
 _WORDNET = re.compile(r"n\d{8}")
 _CORRECT = "name the classes as the checkpoint does, or write data.classes, the data's names in the checkpoint's order"

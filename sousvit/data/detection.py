@@ -15,10 +15,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sousvit.data.numbering import foreign_classes
-from sousvit.data.source import ImageSet, Source, decode_file
+from sousvit.data.source import MOST_ENCODED, ImageSet, Source, decode_file, require_count
 from sousvit.errors import SharedInputError, UserError
 from sousvit.files import content_hash, files_hash
 from sousvit.models.preprocess import MODES, eight_bits
@@ -95,8 +95,7 @@ class DetectionSource:
         counts: Counter[str],
         labelled: bool = True,
     ) -> None:
-        if not annotations:
-            raise UserError("a data set must hold images", f"none in {name}", "correct the path")
+        require_count(len(annotations), name)
         self.name, self.class_names = name, class_names
         self.files = [annotation.file for annotation in annotations]
         self.sizes = [annotation.size for annotation in annotations]
@@ -106,7 +105,8 @@ class DetectionSource:
         self.labels = np.arange(len(annotations), dtype=np.int64)
         self.notes = [f"{count} {what} in {name}" for what, count in sorted(counts.items()) if count]
         parts = [part for one in self.objects for part in (one.boxes.numpy().tobytes(), one.labels.numpy().tobytes())]
-        files = files_hash({f"{place} {file.name}": file for place, file in enumerate(self.files)})
+        by_place = {f"{place} {file.name}": file for place, file in enumerate(self.files)}
+        files = files_hash(by_place, largest=MOST_ENCODED)
         self.fingerprint = content_hash(files, class_names, *parts)
 
     def read(self, index: int) -> Image.Image:
@@ -161,19 +161,6 @@ def clean(annotation: Annotation, counts: Counter[str]) -> Objects:
     counts["boxes dropped: given twice"] += len(rows) - len(first)
     rows = rows[first]
     return Objects(torch.from_numpy(rows[:, :4]).float(), torch.from_numpy(rows[:, 4]).long())
-
-
-def image_dimensions(file: Path) -> tuple[int, int]:
-    """(width, height) from the file's header.
-
-    Raises:
-        UserError: no readable image there.
-    """
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise UserError("every image must be readable", f"{file}: {error}", "repair or remove it") from error
 
 
 class DetectionSet(ImageSet):

@@ -15,11 +15,10 @@ import pyarrow as pa
 
 from sousvit.data.dataset import GROUP, SCHEMA, new_file
 from sousvit.data.formats.table import IMAGE_COLUMNS, LABEL_COLUMNS, class_metadata, find_column
-from sousvit.data.layout import readable
 from sousvit.data.numbering import from_words
-from sousvit.data.source import require_labels
+from sousvit.data.source import MOST_ENCODED, require_labels
 from sousvit.errors import UserError
-from sousvit.files import content_hash
+from sousvit.files import content_hash, read_bytes
 
 
 def is_hugging_face(value: object) -> bool:
@@ -90,5 +89,4 @@ def _encoded(dataset: Any, column: str) -> Iterator[bytes]:
             if entry["bytes"] is not None:
                 yield entry["bytes"]
             else:
-                with readable(Path(entry["path"])):
-                    yield Path(entry["path"]).read_bytes()
+                yield read_bytes(Path(entry["path"]), "an image", MOST_ENCODED)

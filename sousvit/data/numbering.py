@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sousvit.data.source import Source, require_labels
+from sousvit.data.source import MOST_CLASSES, Source, require_labels
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.specs import NATURAL
+
+#: Letters of a class's name, at most: longer ones are texts, or a column of images.
+MOST_LETTERS = 1000
 
 
 class Renumbered:
@@ -68,17 +71,36 @@ def natural_key(text: str) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text.lower())]
 
 
+def number_of(text: str, where: str) -> int:
+    """The label that decimal digits write.
+
+    Raises:
+        UserError: it is too large to be the number of a class.
+    """
+    if len(text.lstrip("0")) > len(str(MOST_CLASSES)):  # Python refuses thousands of digits with an error of its own
+        shown = text if len(text) <= 40 else f"{text[:40]}... ({len(text)} digits)"
+        rule = f"labels must be whole numbers from 0, below {MOST_CLASSES:,}"
+        raise UserError(rule, f"{shown} in {where}", "re-encode the labels")
+    return int(text)
+
+
 def from_words(words: Sequence[Any], where: str) -> tuple[np.ndarray, list[str]]:
     """Labels of words, numbered in the order of the sorted words, and those.
 
     Raises:
-        UserError: a word is missing.
+        UserError: a word is missing, or so long that it is none.
     """
     missing = next((row for row, word in enumerate(words) if word is None or word == ""), None)
     if missing is not None:
         raise UserError("every image has a label", f"none in row {missing} of {where}", "add it or remove the row")
-    names, labels = np.unique(np.asarray(words, dtype=object).astype(str), return_inverse=True)
-    return require_labels(labels, where), [str(name) for name in names]
+    words = [str(word) for word in words]
+    longest = max(words, key=len, default="")
+    if len(longest) > MOST_LETTERS:
+        received = f"{longest[:40]}... of {len(longest):,} in {where}"
+        raise UserError(f"the name of a class has at most {MOST_LETTERS} letters", received, "name another column")
+    names = sorted(set(words))
+    places = {name: label for label, name in enumerate(names)}
+    return require_labels(np.array([places[word] for word in words], dtype=np.int64), where), names
 
 
 def chosen(source: Source, classes: Sequence[str] | str) -> Source:
@@ -116,7 +138,8 @@ def _names_of_numbers(source: Source, classes: Sequence[str] | str) -> list[str]
     if classes == NATURAL:
         return [str(number) for number in range(count)]
     if all(name.isdecimal() for name in classes):
-        return [str(number) for number in range(max(count, *(int(name) + 1 for name in classes)))]
+        wanted = (number_of(name, "data.classes") + 1 for name in classes)
+        return [str(number) for number in range(max(count, *wanted))]
     if len(classes) < count:
         raise UserError(
             "data.classes names every label where labels are numbers",

@@ -21,9 +21,9 @@ import torch
 from sousvit.cache import TensorCache
 from sousvit.data.layout import readable
 from sousvit.data.numbering import content_of
-from sousvit.data.source import Source
+from sousvit.data.source import MOST_ENCODED, Source
 from sousvit.errors import UserError
-from sousvit.files import content_hash
+from sousvit.files import content_hash, open_file, read_bytes
 
 #: Bytes at the end of an image that are compared first: where compressed data differs if it differs anywhere.
 TAIL = 4096
@@ -88,7 +88,7 @@ def _ending(source: Source, row: int) -> int:
     content = content_of(source, row)
     if not isinstance(content, Path):
         return _digest(len(content), content[-TAIL:])
-    with readable(content), content.open("rb", buffering=0) as stream:
+    with readable(content), open_file(content) as stream:
         size = os.fstat(stream.fileno()).st_size
         return _digest(size, os.pread(stream.fileno(), TAIL, max(0, size - TAIL)))
 
@@ -96,8 +96,7 @@ def _ending(source: Source, row: int) -> int:
 def _whole(source: Source, row: int) -> int:
     content = content_of(source, row)
     if isinstance(content, Path):
-        with readable(content):
-            content = content.read_bytes()
+        content = read_bytes(content, "an image", MOST_ENCODED)
     return _digest(len(content), content)
 
 

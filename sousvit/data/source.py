@@ -7,20 +7,19 @@ them at the model's input size. Small sets are decoded once and kept in memory.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from sousvit.errors import SharedInputError, UserError
-from sousvit.files import content_hash
-from sousvit.models.preprocess import DEFAULT_PREPROCESS, Preprocess
+from sousvit.errors import SharedInputError, UserError, one_line
+from sousvit.files import content_hash, open_file, require_file, too_large
+from sousvit.models.preprocess import DEFAULT_PREPROCESS, MOST_PIXELS, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,21 +27,18 @@ if TYPE_CHECKING:
 #: Sets of at most this many decoded bytes stay in memory.
 CACHE_BYTES = 2 << 30
 
-#: PIL refuses images of more than twice as many pixels, a guard against small files that fill the memory. Its own
-#: bound, 179 megapixels, is below what scanners and satellites deliver. For the whole process: PIL knows no other way.
-Image.MAX_IMAGE_PIXELS = None if Image.MAX_IMAGE_PIXELS is None else max(Image.MAX_IMAGE_PIXELS, 1 << 29)
+#: Bytes of an encoded image, at most: more than one of so many pixels needs.
+MOST_ENCODED = 1 << 30
+#: Bytes of a file from which on its header is looked at before it is read.
+_LARGE = 64 << 20
+#: Images of a part of the data, at most: twice as many as the largest public sets have.
+MOST_IMAGES = 1 << 25
+#: Classes, at most: fifty times as many as ImageNet has in full. A larger label is no number of a class.
+MOST_CLASSES = 1 << 20
 
-#: Errors that PIL's decoders raise on broken files.
-_DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+# For the whole process: PIL knows no other way. Its warning, at the bound, becomes its error, at twice the bound.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 class Source(Protocol):
@@ -66,22 +62,59 @@ class Source(Protocol):
         ...
 
 
+@cache
+def _kinds_of_images() -> tuple[str, ...]:
+    """What PIL decodes itself: on EPS, which is a program, it would start Ghostscript."""
+    Image.init()
+    return tuple(kind for kind in Image.ID if kind != "EPS")
+
+
+def _opened(stream: BinaryIO) -> Image.Image:
+    """An image of which the header alone was read.
+
+    Raises:
+        Exception: PIL's decoders raise errors of every kind on broken files; or ValueError for too many pixels.
+    """
+    image = Image.open(stream, formats=_kinds_of_images())
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels, and at most {MOST_PIXELS:,} are read")
+    return image
+
+
+def _undecoded(error: Exception, where: str) -> SharedInputError:
+    """The error of bytes that are no image."""
+    said = "no known image format" if isinstance(error, UnidentifiedImageError) else one_line(error)
+    return SharedInputError("every image must be readable", f"{where}: {said}", "repair or remove it")
+
+
 def decode_image(data: bytes, where: str) -> Image.Image:
     """Decode an encoded image (JPEG, PNG, ...).
 
     Raises:
-        SharedInputError: the bytes are no readable image; ``where`` names the row or file.
+        SharedInputError: the bytes are no readable image, or one of more than :data:`MOST_PIXELS`; ``where`` names the
+            row or file.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = _opened(io.BytesIO(data))
         image.load()
-    except UnidentifiedImageError as error:
-        raise SharedInputError(
-            "every image must be readable", f"{where}: no known image format", "repair or remove it"
-        ) from error
-    except _DECODE_ERRORS as error:
-        raise SharedInputError("every image must be readable", f"{where}: {error}", "repair or remove it") from error
+    except Exception as error:
+        raise _undecoded(error, where) from error
     return image
+
+
+def image_dimensions(file: Path) -> tuple[int, int]:
+    """(width, height) from the header of an image file.
+
+    Raises:
+        SharedInputError: it is gone, or no readable image.
+    """
+    try:
+        with open_file(file) as stream:
+            return _opened(stream).size
+    except SharedInputError:
+        raise
+    except Exception as error:
+        raise _undecoded(error, str(file)) from error
 
 
 def decode_file(file: Path) -> Image.Image:
@@ -91,7 +124,13 @@ def decode_file(file: Path) -> Image.Image:
         SharedInputError: it is gone, or no readable image.
     """
     try:
-        data = file.read_bytes()
+        size = require_file(file)
+        if size > MOST_ENCODED:
+            raise too_large(file, "an image", size, MOST_ENCODED)
+        if size > _LARGE:
+            image_dimensions(file)
+        with open_file(file) as stream:
+            data = stream.read(size)
     except OSError as error:
         raise SharedInputError(
             "every image must be readable", f"{file}: {error.strerror}", "repair or remove it"
@@ -205,16 +244,32 @@ class ImageSet:
         return torch.from_numpy(out)
 
 
+def require_count(count: int, where: str) -> None:
+    """Check how many images there are, before any memory is taken for them.
+
+    Raises:
+        UserError: none, or more than :data:`MOST_IMAGES`.
+    """
+    if count < 1:
+        raise UserError("a data set must hold images", f"none in {where}", "correct the path")
+    if count > MOST_IMAGES:
+        rule = f"a part of the data has at most {MOST_IMAGES:,} images"
+        raise UserError(rule, f"{count:,} in {where}", "name fewer files")
+
+
 def require_labels(labels: Any, where: str) -> np.ndarray:
     """Labels as int64 ``[N]``.
 
     Raises:
-        UserError: there are none, or some are negative or not whole numbers.
+        UserError: there are none, or some are negative, no whole numbers, or too large to be numbers of classes.
     """
     array = np.asarray(labels)
-    if array.size == 0:
-        raise UserError("a data set must hold images", f"none in {where}", "correct the path")
-    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
-        seen = f"smallest {array.min()}" if np.issubdtype(array.dtype, np.integer) else str(array.dtype)
-        raise UserError("labels must be whole numbers from 0", f"{seen} in {where}", "re-encode the labels")
+    require_count(array.size, where)
+    whole = array.dtype.kind in "iu"
+    if not whole or array.ndim != 1 or array.min() < 0 or array.max() >= MOST_CLASSES:
+        extreme = f"smallest {array.min()}" if whole and array.min() < 0 else f"largest {array.max()}" if whole else ""
+        seen = extreme or str(array.dtype)
+        seen += f" {list(array.shape)}" if array.ndim != 1 else ""
+        rule = f"labels must be whole numbers from 0, below {MOST_CLASSES:,}"
+        raise UserError(rule, f"{seen} in {where}", "re-encode the labels")
     return array.astype(np.int64)

@@ -29,6 +29,9 @@ Size = tuple[Side, Side]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: Resampling filters by their usual names, in the order of PIL's numbers for them.
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+#: Pixels of an image, at most, decoded or resized: 16384 x 16384, a gigabyte. PIL's own bound, 179 megapixels, is below
+#: what scanners and satellites deliver; without any, a file of some kilobytes fills the memory.
+MOST_PIXELS = 1 << 28
 #: PIL's mode by the number of channels that a model takes.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -146,7 +149,8 @@ class Preprocess(Checked):
             8 bits a channel, of the mode that suits ``channels``.
 
         Raises:
-            ValueError: pixels whose range nobody knows, or no alpha channel where the model takes one.
+            ValueError: pixels whose range nobody knows, no alpha channel where the model takes one, or a sliver that
+                would be resized to more than :data:`MOST_PIXELS`.
         """
         from PIL import Image, ImageOps
 
@@ -159,6 +163,9 @@ class Preprocess(Checked):
             bands = image.split()
             image = Image.merge(image.mode, (*bands[2::-1], *bands[3:]))
         target = self.resized(image.width, image.height, size)
+        if target[0] * target[1] > MOST_PIXELS:
+            what = f"{image.width} x {image.height} pixels, which resizing makes {target[0]:,} x {target[1]:,}"
+            raise ValueError(f"{what}: a sliver that no crop shows")
         if image.size != target:
             image = image.resize(target, Image.Resampling[self.interpolation.upper()])
         return self._cropped(image, size)

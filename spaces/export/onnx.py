@@ -30,7 +30,7 @@ class OnnxExporter(Exporter):
 
     def is_whole(self, file: Path) -> bool:
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
         try:
             # The operators' version stands behind the graph, at the end.

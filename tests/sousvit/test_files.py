@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import subprocess
@@ -18,6 +19,11 @@ from sousvit.files import (
     disk_errors_as_user_errors,
     file_hash,
     files_hash,
+    in_bytes,
+    open_file,
+    open_inflated,
+    read_bytes,
+    read_text,
     write_atomic,
 )
 
@@ -145,3 +151,43 @@ def test_of_many_bytes_only_some_files_are_hashed_whole(tmp_path):
 def test_a_file_that_is_gone_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"every file must be readable.*gone\.jpg"):
         files_hash({"gone.jpg": tmp_path / "gone.jpg"})
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_on(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr("sousvit.files.require_file", lambda path: 0)  # the look came before
+    with pytest.raises(UserError, match="a named pipe; name a regular file"):
+        open_file(tmp_path / "pipe")
+
+
+def test_files_are_read_up_to_a_bound(tmp_path):
+    (tmp_path / "a").write_text("grüße")
+    assert (
+        read_text(tmp_path / "a", "a note") == "grüße"
+        and read_bytes(tmp_path / "a", "a note", 7) == b"gr\xc3\xbc\xc3\x9fe"
+    )
+    with pytest.raises(UserError, match=r"a note holds at most 6 bytes; received 7 bytes in .*a; correct the path"):
+        read_bytes(tmp_path / "a", "a note", 6)
+    (tmp_path / "b").write_bytes(b"\xff")
+    for path, words in (("b", "a note is a text file"), ("absent", "No such file"), ("a\0", "null byte")):
+        with pytest.raises(UserError, match=words):
+            read_text(tmp_path / path, "a note")
+    with pytest.raises(UserError, match="one file of the data holds at most 3 bytes; received 7 bytes"):
+        files_hash({"a": tmp_path / "a", "b": tmp_path / "b"}, largest=3)
+
+
+def test_gzip_is_told_by_its_first_bytes(tmp_path):
+    for name, content in (("a", b"plain"), ("b", gzip.compress(b"packed")), ("c", b"")):
+        (tmp_path / name).write_bytes(content)
+    contents = []
+    for name in "abc":
+        with open_inflated(tmp_path / name) as stream:
+            contents.append(stream.read(100))
+    assert contents == [b"plain", b"packed", b""]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(3, "3 bytes"), (1 << 20, "1 MiB"), (1500 << 20, "1.46 GiB"), (1 << 50, "1,048,576 GiB")]
+)
+def test_bytes_are_written_as_people_do(count, text):
+    assert in_bytes(count) == text

@@ -6,11 +6,13 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from sousvit.data.detection import Annotation, DetectionSource, image_dimensions, numbered
+from sousvit.data.detection import Annotation, DetectionSource, numbered
 from sousvit.data.formats.format import Format, Part
+from sousvit.data.source import MOST_PIXELS, image_dimensions
 from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import read_bytes
 
 
 class Coco(Format):
@@ -72,8 +74,10 @@ class CocoSource(DetectionSource):
 
 def _read(path: Path, labelled: bool) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_bytes(path, "a file of COCO annotations"))
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UserError("COCO annotations are a JSON file", f"{path}: {error}", "correct the path") from error
     given = content if isinstance(content, dict) else {}
     if not labelled:
@@ -132,10 +136,13 @@ def _annotation(
         where = ", ".join(map(str, places))
         raise UserError("every image of a COCO file must be there", f"no {name} in {where}", "name data.images")
     width, height = image.get("width"), image.get("height")
-    known = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-    size = (int(width), int(height)) if known else image_dimensions(file)  # type: ignore[arg-type]
+    size = (width, height) if _is_side(width) and _is_side(height) else image_dimensions(file)
     boxes = tuple(_box(entry, path) for entry in found)
     return Annotation(file, size, boxes, tuple(labels[entry["category_id"]] for entry in found))
+
+
+def _is_side(length: Any) -> TypeGuard[int]:
+    return isinstance(length, int) and 0 < length <= MOST_PIXELS
 
 
 def _box(entry: dict[str, Any], path: Path) -> tuple[float, float, float, float]:
@@ -143,5 +150,8 @@ def _box(entry: dict[str, Any], path: Path) -> tuple[float, float, float, float]
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(part, int | float) for part in box):
         raise UserError("an annotation has a bbox of four numbers", _shown(entry, path), "correct the file")
-    left, top, width, height = (float(part) for part in box)
+    try:
+        left, top, width, height = (float(part) for part in box)
+    except OverflowError as error:  # a whole number of JSON may have any number of digits
+        raise UserError("an annotation has a bbox of four numbers", _shown(entry, path), "correct the file") from error
     return left, top, left + width, top + height

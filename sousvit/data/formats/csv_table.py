@@ -12,10 +12,10 @@ from PIL import Image
 from sousvit.data.formats.folder import IMAGE_SUFFIXES
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.formats.table import LABEL_COLUMNS, find_column
-from sousvit.data.numbering import from_words
-from sousvit.data.source import decode_file, require_labels
+from sousvit.data.numbering import from_words, number_of
+from sousvit.data.source import MOST_ENCODED, decode_file, require_count, require_labels
 from sousvit.errors import UserError
-from sousvit.files import content_hash, files_hash
+from sousvit.files import content_hash, files_hash, read_text
 from sousvit.specs import Columns
 
 PATH_COLUMNS = (
@@ -83,7 +83,8 @@ class CsvSource:
         self.labels, self.class_names = np.zeros(len(rows), np.int64), list[str]()
         if labelled:
             self.labels, self.class_names = _labels([row[numbers[1]].strip() for row in rows], self.name)
-        content = files_hash({f"{row} {rows[row][numbers[0]]}": file for row, file in enumerate(self.files)})
+        by_row = {f"{row} {rows[row][numbers[0]]}": file for row, file in enumerate(self.files)}
+        content = files_hash(by_row, largest=MOST_ENCODED)
         self.fingerprint = content_hash(content, self.labels.tobytes(), self.class_names)
 
     def read(self, index: int) -> Image.Image:
@@ -112,11 +113,12 @@ def _one_hot(header: list[str], rows: list[list[str]], image: str) -> tuple[list
 
 def _read(path: Path) -> tuple[list[str] | None, list[list[str]]]:
     """The names of the columns, where the first row has them, and the other rows."""
+    text = read_text(path, "a CSV", encoding="utf-8-sig")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    require_count(len(lines), str(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         rows = _rows(lines)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError("a CSV is a text file (UTF-8)", f"{path}: {error}", "write it again") from error
     if not rows:
         raise UserError("a data set must hold images", f"no row in {path}", "correct the path")
@@ -184,5 +186,5 @@ def _files(names: list[str], folders: Sequence[Path], path: Path) -> list[Path]:
 def _labels(cells: list[str], where: str) -> tuple[np.ndarray, list[str]]:
     """Labels of numbers or words, and the words."""
     if all(cell.isdecimal() for cell in cells):
-        return require_labels(np.array([int(cell) for cell in cells]), where), []
+        return require_labels(np.array([number_of(cell, where) for cell in cells]), where), []
     return from_words(cells, where)

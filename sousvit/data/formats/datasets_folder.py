@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from sousvit.data.arrow_file import read_arrow
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.formats.table import TableSource
 from sousvit.errors import UserError
-from sousvit.files import file_hash
+from sousvit.files import MOST_DESCRIPTION, file_hash, read_text
 from sousvit.specs import Columns
 
 STATE = "state.json"
@@ -39,9 +40,10 @@ class DatasetsSource(TableSource):
     def __init__(self, path: Path, labelled: bool = True, columns: Columns | None = None) -> None:
         files = [path] if path.is_file() else _files(path)
         try:
-            tables = [_read(file) for file in files]
-            table = pa.concat_tables(tables)
-        except (pa.ArrowException, OSError) as error:
+            table = pa.concat_tables([read_arrow(file) for file in files])
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError("an Arrow file must be readable", f"{path}: {error}", "write it again") from error
         folder = path.parent if path.is_file() else path
         fingerprint = "".join(file_hash(file) for file in files)
@@ -54,20 +56,11 @@ def _files(folder: Path) -> list[Path]:
         rule = "a part of the data is one data set"
         raise UserError(rule, f"several below {folder}", f"write data: {{root: {folder}}}, or name the folder of one")
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = json.loads(read_text(folder / STATE, STATE, MOST_DESCRIPTION))
         files = [folder / str(entry["filename"]) for entry in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         rule = f"a folder of save_to_disk holds {STATE} with its files"
         raise UserError(rule, f"{folder}: {type(error).__name__}: {error}", "save the data set again") from error
     if not files or not all(file.is_file() and file.parent == folder for file in files):
         raise UserError(f"the files that {STATE} names lie beside it", folder, "save the data set again")
     return files
-
-
-def _read(file: Path) -> pa.Table:
-    """The table in a file, of the stream form (which ``datasets`` writes) or the random-access form."""
-    mapped = pa.memory_map(str(file))
-    try:
-        return pa.ipc.open_stream(mapped).read_all()
-    except pa.ArrowInvalid:
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()

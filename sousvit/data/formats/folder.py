@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.layout import is_system_folder
-from sousvit.data.source import decode_file, require_labels
+from sousvit.data.source import MOST_ENCODED, decode_file, require_labels
 from sousvit.errors import UserError
 from sousvit.files import files_hash
 
@@ -67,7 +69,8 @@ class FolderSource:
         self.labels = require_labels(np.repeat(np.arange(len(names)), counts), self.name)
         self.notes = left_out.notes()
         start = len(path.parts)
-        self.fingerprint = files_hash({"/".join(file.parts[start:]): file for file in self.files})
+        by_place = {"/".join(file.parts[start:]): file for file in self.files}
+        self.fingerprint = files_hash(by_place, largest=MOST_ENCODED)
 
     def read(self, index: int) -> Image.Image:
         """Decode file ``index``."""
@@ -100,6 +103,7 @@ class _LeftOut:
         self.empty: list[str] = []
         self.links: list[str] = []
         self.circles: list[str] = []
+        self.endless: list[str] = []
         self.kinds: Counter[str] = Counter()
         self.loose = 0
 
@@ -111,6 +115,7 @@ class _LeftOut:
             (len(self.empty), "folders without an image, which are no classes", self.empty),
             (len(self.links), "links that lead nowhere", sorted(self.links)),
             (len(self.circles), "links that lead back to a folder around them", sorted(self.circles)),
+            (len(self.endless), "pipes, sockets and devices", sorted(self.endless)),
             (sum(self.kinds.values()), "files that are no images of a known kind", kinds),
             (self.loose, "images beside the class folders", []),
         ]
@@ -125,32 +130,55 @@ def _some(names: list[str]) -> str:
 def _walk(root: Path, left_out: _LeftOut, by_class: bool) -> dict[str, list[Path]]:
     """The image files in path order, by the folder directly below ``root`` that they lie in (``""``: none)."""
     found: dict[str, list[tuple[tuple[str, ...], Path]]] = {"": []}
-    around = {os.path.realpath(root)}
-
-    def visit(folder: str, place: tuple[str, ...], around: set[str]) -> None:
+    # Not a function that calls itself: folders may be nested deeper than Python's stack.
+    waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]]
+    waiting = [(str(root), (), frozenset({_identity(root)}))]
+    while waiting:
+        folder, place, around = waiting.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
                 where = (*place, entry.name)
-                if entry.is_dir():
+                kind = _kind_of(entry)
+                if kind == "folder":
                     if is_system_folder(entry.name):
                         left_out.folders[entry.name] += 1
                         continue
                     if by_class and not place:
                         found.setdefault(entry.name, [])
-                    real = os.path.realpath(entry.path)
-                    if real in around:
+                    identity = _identity(Path(entry.path))
+                    if identity in around:
                         left_out.circles.append("/".join(where))
                     else:
-                        visit(entry.path, where, around | {real})
-                elif not entry.is_file():
+                        waiting.append((entry.path, where, around | {identity}))
+                elif kind == "nothing":
                     left_out.links.append("/".join(where))
+                elif kind == "other":
+                    left_out.endless.append("/".join(where))
                 elif _is_image(entry.name):
                     found[place[0] if by_class and place else ""].append((where, Path(entry.path)))
                 else:
                     left_out.kinds[_kind(entry.name)] += 1
-
-    visit(str(root), (), around)
     return {name: [file for _, file in sorted(files)] for name, files in found.items()}
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder is, by whatever links it was reached."""
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def _kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "nothing", "other"]:
+    """What an entry is, or what it links to: nothing, where that is not there or links to itself."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        return "other" if Path(entry.path).exists() else "nothing"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "nothing"
 
 
 def _is_image(name: str) -> bool:

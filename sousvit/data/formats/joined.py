@@ -13,7 +13,7 @@ from sousvit.data.layout import expand, readable
 from sousvit.data.numbering import content_of, notes_of, renumbered
 from sousvit.data.source import Source
 from sousvit.errors import UserError
-from sousvit.files import content_hash
+from sousvit.files import content_hash, require_file_or_folder
 from sousvit.specs import DETECTION_FORMATS, DataSpec
 
 
@@ -85,7 +85,8 @@ def open_part(
         raise UserError(f"a part of {spec.format} data is one path", f"{len(places)} for {name}", "name one")
     sources = []
     for place in places:
-        found = FORMATS.get(spec.format) if spec.format is not None else format_of(place)
         with readable(place):
+            require_file_or_folder(place)
+            found = FORMATS.get(spec.format) if spec.format is not None else format_of(place)
             sources.append(found.open(Part(name, place, spec, labelled, tuple(classes))))
     return sources[0] if len(sources) == 1 else Joined(sources)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.formats.table import TableSource
+from sousvit.data.parquet_file import parquet_rows, read_parquet
+from sousvit.data.source import require_count
 from sousvit.errors import UserError
 from sousvit.files import file_hash
 from sousvit.specs import Columns
@@ -41,10 +42,11 @@ class ParquetSource(TableSource):
         files = sorted(path.glob("*.parquet")) if is_folder else [path]
         if not files or not all(file.is_file() for file in files):
             raise UserError("parquet data must exist", path, "correct the path")
-        fingerprint = "".join(file_hash(file) for file in files)
+        require_count(sum(map(parquet_rows, files)), str(path))
         try:
-            table = pa.concat_tables([pq.read_table(file) for file in files])
-        except (pa.ArrowException, OSError) as error:
+            table = pa.concat_tables([read_parquet(file) for file in files])
+        except pa.ArrowException as error:  # files of different columns
             raise UserError("a parquet file must be readable", f"{path}: {error}", "write it again") from error
+        fingerprint = "".join(file_hash(file) for file in files)
         folder = path if is_folder else path.parent
         super().__init__(str(path), table, fingerprint, folder, labelled, columns or Columns())

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
-from sousvit.data.numbering import from_words
-from sousvit.data.source import decode_file, decode_image, require_labels
+from sousvit.data.numbering import MOST_LETTERS, from_words
+from sousvit.data.source import decode_file, decode_image, require_count, require_labels
 from sousvit.errors import UserError
 from sousvit.specs import Columns
 
@@ -46,6 +47,7 @@ class TableSource:
             rule = f"the data has {'the columns image and label' if labelled else 'a column image'}"
             action = "rename the columns, or say which in data.columns: {image: ..., label: ...}"
             raise UserError(rule, f"{there} in {name}", action)
+        require_count(len(table), name)
         self.labels, self.class_names = np.zeros(len(table), np.int64), list[str]()
         if labelled:
             assert label is not None
@@ -105,7 +107,7 @@ def _features(schema: pa.Schema) -> Mapping[str, Any]:
     text = (schema.metadata or {}).get(b"huggingface")
     try:
         features = json.loads(text)["info"]["features"] if text else {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return features if isinstance(features, dict) else {}
 
@@ -177,13 +179,34 @@ def _of_pixels(value: Any, where: str) -> Image.Image:
         raise UserError(rule, f"{error} in {where}", "store JPEG or PNG bytes") from error
 
 
+def _require_short(column: pa.ChunkedArray, where: str) -> None:
+    """Check the words before they become Python's: a repeated one costs nothing in a file."""
+    longest = pc.max(pc.binary_length(_values(column))).as_py() or 0
+    if longest > 4 * MOST_LETTERS:  # a letter takes up to four bytes
+        received = f"one of {longest:,} bytes in {where}"
+        raise UserError(f"the name of a class has at most {MOST_LETTERS} letters", received, "name another column")
+
+
+def _values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What a column holds, of one that numbers its values each value once."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pa.chunked_array([chunk.dictionary for chunk in column.chunks], column.type.value_type)
+
+
 def _labels(column: pa.ChunkedArray, names: list[str], where: str) -> tuple[np.ndarray, list[str]]:
     """Labels, and their names where they have some."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if _is_list(kind) or pa.types.is_struct(kind):
         raise UserError("an image has one label", f"{kind} in {where}", "name another column in data.columns.label")
     if _is_text(kind):
+        _require_short(column, where)
         return from_words(column.to_pylist(), where)
+    if column.null_count:
+        row = column.is_null().index(True).as_py()
+        raise UserError("every image has a label", f"none in row {row} of {where}", "add it or remove the row")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(kind)
     labels = require_labels(column.to_numpy(), where)
     if names and labels.max() >= len(names):
         received = f"label {labels.max()} and {len(names)} names in {where}"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.source import require_labels
-from sousvit.errors import UnknownNameError, UserError
+from sousvit.errors import UnknownNameError, UserError, one_line
 from sousvit.files import content_hash
 
 
@@ -49,9 +49,9 @@ class TorchvisionSource:
             self._set: Any = _open(getattr(torchvision.datasets, name), root, train)
         except UserError:
             raise
-        except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
+        except Exception as error:  # it trusts its files: broken ones fail in every way
             raise UserError(
-                f"torchvision {name} must lie in its folder", f"{root}: {error}", "put its files there"
+                f"torchvision {name} must lie in its folder", f"{root}: {one_line(error)}", "put its files there"
             ) from error
         labels = getattr(self._set, "targets", None)
         labels = labels if labels is not None else getattr(self._set, "labels", None)

@@ -6,16 +6,23 @@ The image of ``cat.xml`` is the one called ``cat``; where there is none, the one
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from xml.parsers import expat
 
-from sousvit.data.detection import Annotation, DetectionSource, image_dimensions, numbered
+from sousvit.data.detection import Annotation, DetectionSource, numbered
 from sousvit.data.formats.folder import IMAGE_SUFFIXES
 from sousvit.data.formats.format import Format, Part
 from sousvit.data.layout import ANNOTATIONS, IMAGES
+from sousvit.data.source import MOST_PIXELS, image_dimensions
 from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import read_bytes, read_text
+
+#: Bytes of an annotation: ten thousand objects take a third of it.
+_MOST_XML = 8 << 20
 
 
 class Voc(Format):
@@ -71,22 +78,29 @@ def _names(path: Path, folder: Path, counts: Counter[str]) -> list[str]:
     if path.is_dir():
         suffixes = {".xml", *IMAGE_SUFFIXES}
         return sorted({file.stem for file in folder.iterdir() if file.suffix.lower() in suffixes})
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("a VOC list is a text file of image names", f"{path}: {error}", "correct the path") from error
+    lines = read_text(path, "a VOC list").splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
     counts["images listed twice"] += len(names) - len(set(names))
     return list(dict.fromkeys(names))
 
 
 def _parse(file: Path) -> ET.Element:
+    if not file.exists():
+        raise UserError("every listed image has an annotation", f"no file {file}", "correct the list")
+    data = read_bytes(file, "an annotation", _MOST_XML)
+    builder, parser = ET.TreeBuilder(), expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler, parser.EntityDeclHandler = builder.data, _refuse_entity
     try:
-        return ET.fromstring(file.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError("every listed image has an annotation", f"no file {file}", "correct the list") from error
-    except (OSError, ET.ParseError) as error:
+        parser.Parse(data, True)
+        return builder.close()
+    except (expat.ExpatError, ValueError) as error:  # also an encoding that nobody knows
         raise UserError("an annotation is an XML file", f"{file}: {error}", "repair or unlist it") from error
+
+
+def _refuse_entity(name: str, *_: object) -> None:
+    """Words that stand for others which stand for others: a few lines become gigabytes, and annotations need none."""
+    raise ValueError(f"it declares the entity {name[:40]}")
 
 
 def _labels(root: ET.Element) -> list[str]:
@@ -100,6 +114,8 @@ def _annotation(root: ET.Element, name: str, images: _Images, known: dict[str, i
         if label not in known:
             raise UnknownNameError(f"the class of an object in {name}.xml", label, known)
     width, height = (_number(root, f"size/{side}", name, 0) for side in ("width", "height"))
+    if max(width, height) > MOST_PIXELS:
+        raise UserError("an image has a size that can be read", f"{width:g} x {height:g} in {name}.xml", "repair it")
     size = (int(width), int(height)) if width > 0 and height > 0 else image_dimensions(file)
     boxes = tuple(_box(entry, name) for entry in root.iter("object"))
     return Annotation(file, size, boxes, tuple(known[label] for label in labels))
@@ -116,9 +132,14 @@ def _number(entry: ET.Element, path: str, name: str, default: float | None = Non
     if text is None and default is not None:
         return default
     try:
-        return float(text or "")
-    except ValueError as error:
-        raise UserError("boxes are given in numbers", f"{path} {text!r} in {name}.xml", "repair it") from error
+        found = float(text or "")
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(
+            "boxes are given in numbers, finite ones", f"{path} {(text or '')[:80]!r} in {name}.xml", "repair it"
+        )
+    return found
 
 
 class _Images:

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
-from sousvit.text.file import read_text
+from sousvit.files import MOST_DESCRIPTION, read_text
 
 if TYPE_CHECKING:
     import torch
 
     from sousvit.models.preprocess import Preprocess
 
-#: Bytes of a description, at most: an index of the shards of a large model takes one million.
-MOST_JSON = 64 << 20
 #: Tensors by name, as they lie in a file.
 Tensors = dict[str, "torch.Tensor"]
 
@@ -78,11 +76,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     Raises:
         UserError: not readable, not JSON, or another value; ``what`` it should be is named.
     """
-    try:
-        text = read_text(path, MOST_JSON)
-    except UserError as error:
-        raise UserError(f"{what} must be readable JSON", f"{error.rule}: {error.received}", "repair it") from error
-    return parse_json(text, path, what)
+    return parse_json(read_text(path, what, MOST_DESCRIPTION), path, what)
 
 
 def parse_json(text: str, path: Path, what: str) -> dict[str, Any]:

@@ -10,11 +10,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from sousvit.errors import UserError
+from sousvit.errors import UserError, one_line
+from sousvit.files import open_file, require_file
 from sousvit.models.checkpoints import hub, hugging_face, safetensors_file, timm_folder, torch_file
-from sousvit.models.checkpoints.checkpoint import Imported, read_json
+from sousvit.models.checkpoints.checkpoint import Imported, Tensors, read_json
 from sousvit.text.paths import absolute
 
 LOCAL = "local-dir:"
@@ -50,11 +54,33 @@ def open_source(source: str) -> Imported:
         UserError: nothing there, no form that is known, or one that is broken or cannot be read.
     """
     path = hub.fetched(source) if source.startswith(hub.PREFIXES) else Path(source)
+    with _as_user_errors(path):
+        found = _open(path)
+
+    def tensors() -> Tensors:
+        with _as_user_errors(path):
+            return found.tensors()
+
+    return replace(found, tensors=tensors)
+
+
+@contextmanager
+def _as_user_errors(path: Path) -> Iterator[None]:
+    """What reading a checkpoint fails with, as one line.
+
+    Converters take a description at its word. One with a text in the place of a number, or with numbers that its
+    tensors contradict, fails in them in ways that nobody lists.
+    """
     try:
-        return _open(path)
+        yield
+    except UserError:
+        raise
     except OSError as error:
         rule, action = "a checkpoint must be readable", "mount it, or change its permissions"
         raise UserError(rule, f"{path}: {error.strerror or error}", action) from error
+    except Exception as error:
+        rule, action = "a checkpoint's description and tensors fit each other", "repair it, or fetch it again"
+        raise UserError(rule, f"{one_line(error)} in {path}", action) from error
 
 
 def _open(path: Path) -> Imported:
@@ -62,6 +88,7 @@ def _open(path: Path) -> Imported:
         return _open_folder(path)
     if not path.exists():
         raise UserError("a checkpoint must exist", path, "correct the path; models of the hub are hf-hub:owner/model")
+    require_file(path)
     if path.name == CONFIG:
         return _open_folder(path.parent)
     in_folder = path.name in _OF_A_FOLDER and (path.parent / CONFIG).is_file()
@@ -76,7 +103,7 @@ def _pickled(path: Path) -> bool:
     """Whether a file is what ``torch.save`` writes, by its ending or else by its first bytes."""
     if path.suffix.lower() in torch_file.SUFFIXES:
         return True
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         return stream.read(2)[:2] in (b"PK", b"\x80\x02")
 
 

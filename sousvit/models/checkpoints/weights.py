@@ -6,6 +6,7 @@ import argparse
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
@@ -14,12 +15,19 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sousvit.errors import UserError, one_line
+from sousvit.files import open_file, require_file, too_large
 from sousvit.models.checkpoints.checkpoint import Tensors, read_json
 
 #: What wrappers put before the names of a model's tensors.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "timm_model.", "_forward_module.")
 #: Of what trainers and averagers store among a model's tensors.
 _NOT_OF_THE_MODEL = re.compile(r"^(n_averaged|criterion|loss\w*|train_\w+|val_\w+|test_\w+|metrics?)(\.|$)")
+#: Bytes of a safetensors header: fifty thousand tensors take a third of it.
+_MOST_HEADER = 16 << 20
+#: Values in a PyTorch file, and how deep they are nested: one that holds itself has no end.
+_MOST_VALUES, _MOST_LEVELS = 500_000, 64
+#: Bytes that a tensor may have beyond those that are stored of it.
+_MOST_REPEATED = 64 << 20
 _REDUCED = {"F16": "float16", "BF16": "bfloat16", "F64": "float64", "torch.float16": "float16"}
 _REDUCED |= {"torch.bfloat16": "bfloat16", "torch.float64": "float64", "F8_E4M3": "float8", "F8_E5M2": "float8"}
 _REDUCED |= {"torch.float8_e4m3fn": "float8", "torch.float8_e5m2": "float8"}
@@ -33,11 +41,24 @@ def open_safetensors(path: Path, framework: str = "numpy") -> Any:
     """
     if not path.is_file():
         raise UserError("a checkpoint must exist", path, "correct the path")
+    _require_header(path)
     try:
         return safe_open(path, framework=framework)
     except (SafetensorError, OSError, ValueError) as error:
         rule = "a checkpoint of that name is a safetensors file (pickles are never opened)"
         raise UserError(rule, f"{path}: {error}", "convert it, or correct its name") from error
+
+
+def _require_header(path: Path) -> None:
+    """Refuse a header that is longer than the file or than any model's, before it is parsed."""
+    with open_file(path) as stream:
+        start, size = stream.read(8), require_file(path)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        rule = "a checkpoint of that name is a safetensors file (pickles are never opened)"
+        raise UserError(rule, f"{path}: a header of {length:,} bytes in {size:,}", "convert it, or correct its name")
+    if length > _MOST_HEADER:
+        raise too_large(path, "a safetensors header", length, _MOST_HEADER)
 
 
 @dataclass(frozen=True)
@@ -137,17 +158,74 @@ def read_torch(path: Path) -> Any:
 
     if not path.is_file():
         raise UserError("a checkpoint must exist", path, "correct the path")
+    _require_stored(path)
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except (RuntimeError, ValueError) as error:
                 if "mmap" not in str(error):
                     raise
-                return torch.load(path, map_location="cpu", weights_only=True)  # written by versions before 1.6
+                found = torch.load(path, map_location="cpu", weights_only=True)  # written by versions before 1.6
+        _require_bounded(found, path)
+        return found
+    except UserError:
+        raise
     except Exception as error:  # a cut, foreign or hostile file fails in many ways
         raise _unreadable(path, error) from error
+
+
+def _require_stored(path: Path) -> None:
+    """Refuse a zip whose entries are compressed, which ``torch.save`` never writes: they may be of any size."""
+    with open_file(path) as stream:
+        if stream.read(2) != b"PK":
+            return
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, ValueError, LookupError, ArithmeticError, OSError, NotImplementedError) as error:
+            raise _unreadable(path, error) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        return  # TorchScript, which PyTorch refuses by this name
+    packed = next((entry for entry in entries if entry.compress_type), None)
+    if packed is not None:
+        received = f"{packed.filename[:80]} in {path}, which is compressed"
+        raise UserError("a PyTorch file is what torch.save wrote", received, "save it again")
+    if sum(entry.file_size for entry in entries) > require_file(path):
+        raise UserError("a PyTorch file is what torch.save wrote", f"{path}, whose parts overlap", "save it again")
+
+
+def _require_bounded(content: Any, path: Path) -> None:
+    """Refuse values that hold themselves or each other so often that no walk through them ends, and tensors that repeat
+    a stored value without end.
+    """
+    waiting, count = [(content, 0)], 0
+    while waiting:
+        value, level = waiting.pop()
+        count += 1
+        if level > _MOST_LEVELS or count > _MOST_VALUES:
+            what = f"more than {_MOST_VALUES:,} of them, or {_MOST_LEVELS} levels, in {path}"
+            raise UserError("a PyTorch file holds a bounded number of values", what, "save its state_dict()")
+        if hasattr(value, "untyped_storage"):
+            _require_whole(value, path)
+        elif isinstance(value, Mapping):
+            waiting += [(inner, level + 1) for pair in value.items() for inner in pair]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(inner, level + 1) for inner in value]
+        elif isinstance(value, argparse.Namespace):
+            waiting.append((vars(value), level + 1))
+
+
+def _require_whole(tensor: Any, path: Path) -> None:
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return  # refused where weights are taken
+    repeated = tensor.numel() * tensor.element_size() - tensor.untyped_storage().nbytes()
+    if repeated > _MOST_REPEATED:
+        received = f"{list(tensor.shape)} of {tensor.untyped_storage().nbytes():,} bytes in {path}"
+        raise UserError("a checkpoint stores every value of its tensors", received, "save it with contiguous tensors")
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

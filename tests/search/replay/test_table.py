@@ -190,3 +190,26 @@ def test_whatever_is_asked_for_the_model_proposes_and_finds_more_than_chance(obj
     ours = replay(table, "sousvit", 30, seed=0).share[-1]
     by_chance = np.mean([replay(table, "random", 30, seed=seed).share[-1] for seed in range(5)])
     assert asked.count(True) >= 15 and ours > by_chance
+
+
+def test_a_table_in_gzip_is_the_same_and_what_is_read_is_told(tmp_path):
+    said = []
+    for name in ("t.csv", "t.csv.gz", "t.parquet"):
+        frame = sparse()
+        frame.to_parquet(tmp_path / name) if name.endswith("parquet") else frame.to_csv(tmp_path / name, index=False)
+        described = spec(file=name).model_dump(mode="json", exclude_unset=True)
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump(described))
+        table = Table.read(tmp_path / "t.yaml", lambda what, done, total: said.append(what))
+        assert sorted(map(hash, table.recipes())) == sorted(map(hash, Table(sparse(), spec()).recipes()))
+    rows = len(sparse())
+    assert said[:3] == ["looking at t.csv", f"reading {rows} rows of t.csv", f"checking {rows} rows"] and len(said) == 9
+
+
+def test_a_table_is_refused_by_its_first_look(tmp_path, monkeypatch):
+    monkeypatch.setattr("sousvit.search.replay.rows.MOST_ROWS", 5)
+    for name, words in (("t.csv", "at most 5 rows"), ("t.parquet", "at most 5 rows"), ("gone.csv", "must exist")):
+        if words != "must exist":
+            sparse().to_csv(tmp_path / name) if name.endswith("csv") else sparse().to_parquet(tmp_path / name)
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump(spec(file=name).model_dump(mode="json", exclude_unset=True)))
+        with pytest.raises(UserError, match=words):
+            Table.read(tmp_path / "t.yaml")
