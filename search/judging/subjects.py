@@ -31,7 +31,7 @@ from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.subject import MeasuredSubject, measure
 from sousvit.objectives.tasks.task import JUDGING_TASKS
 from sousvit.objectives.timing import Timing, TimingPlan
-from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget
+from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget, open_space
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.teacher_runtime import TeacherRuntime
@@ -102,6 +102,7 @@ class Subjects:
         self._model: LoadedModel = setup.get("base") or load(self.budget.model)
         for target in self.budget.targets:
             target.require_room((self._model.channels, *self._model.size))
+        open_space(self.budget, self.shape)  # values that do not go together are told before the base is measured
         shared = Store(setup["storage"]) if setup.get("storage") else None
         cache = TensorCache(self.folder / "cache", self.budget.search.cache_gb * 1e9, shared)
         self._runtime = TeacherRuntime(self._model, cache, self.progress)

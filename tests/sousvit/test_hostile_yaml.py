@@ -182,3 +182,11 @@ def test_numbers_of_a_recipe_file_are_in_their_bounds(tmp_path, line):
     file = RecipeFile.read(tmp_path / "r.yaml")
     with pytest.raises(UserError, match="is a number from 0 to"):
         getattr(file, line.partition(":")[0])
+
+
+def test_values_that_do_not_go_together_are_told_before_the_base_is_measured(run_sousvit, tiny_project, tmp_path):
+    shares = {"distill": {"soft_weight": [0.9], "hard_weight": [0.9]}}
+    tiny_project.write_budget(tmp_path / "b.yaml", space={"techniques": shares})
+    done = run_sousvit("search", tmp_path / "b.yaml", "--run", "r", "--executor", "inline", cwd=tmp_path)
+    assert done.returncode == 2 and "shares of one loss" in done.stderr
+    assert "measuring" not in done.stderr and "devices" not in done.stderr and not (tmp_path / "runs" / "r").exists()
