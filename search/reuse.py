@@ -97,6 +97,7 @@ def retarget(
     """
     own, archive = open_run(folder)
     other = read_other(own, asked, [name for name in FIXED if name != "targets"])
+    _require_named(other, asked, folder)
     kept = _kept(archive, folder)
     devices = {target.label: open_isolated(target) for target in other.targets}
     try:
@@ -104,6 +105,14 @@ def retarget(
     finally:
         for device in devices.values():
             device.close()
+
+
+def _require_named(budget: Budget, asked: Path | Mapping[str, Any], folder: Path) -> None:
+    """Refuse to send a token and artifacts to an agent that only the run's folder names, which may be anyone's."""
+    agents = [target.agent for target in budget.targets if target.agent is not None]
+    if agents and "targets" not in (asked if isinstance(asked, Mapping) else read_yaml(asked)):
+        rule = "a run is data: an agent is asked where you name it"
+        raise UserError(rule, f"{', '.join(agents)} in {folder}", "name the target")
 
 
 def _kept(archive: Archive, folder: Path) -> list[Trial]:

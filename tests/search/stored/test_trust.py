@@ -180,3 +180,16 @@ def test_a_state_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
     trust.note_code(budget)
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert trust._state() == Path.home() / ".local" / "state" / "sousvit" / "code.json"
+
+
+def test_an_agent_that_only_a_run_names_gets_no_token(whole, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "whole"
+    shutil.copytree(whole, folder)
+    agent = {"device": "remote", "agent": "127.0.0.1:9", "token_env": "SECRET", "runtime": ["onnxruntime"]}
+    name(folder, targets=[agent])
+    monkeypatch.setenv("SECRET", "a token of sixteen letters")
+    run = sousvit.open_run(folder)
+    with pytest.raises(UserError, match=r"an agent is asked where you name it; received 127\.0\.0\.1:9 in .*whole"):
+        run.retarget(limits={})
+    with pytest.raises(UserError, match="a run must have kept artifacts"):  # the next thing that it looks at
+        run.retarget(target=agent, limits={})
