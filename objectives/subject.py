@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from sousvit.errors import SharedInputError, TrialError
+from sousvit.faults import faults_told
 from sousvit.machine import available_cores
 from sousvit.objectives.objective import Measurement, Objective, Subject
 from sousvit.objectives.runtimes.pool import open_pool
@@ -194,7 +195,8 @@ def measure(subject: PlacedSubject, objectives: list[Objective]) -> dict[str, Me
     values = {}
     for objective in objectives:
         try:
-            values[objective.name] = _value(objective.measure(cast(Subject, subject)))
+            with faults_told():
+                values[objective.name] = _value(objective.measure(cast(Subject, subject)))
         except TrialError as error:
             raise TrialError(f"objective {objective.name}: {error}") from error
         except SharedInputError:  # no trial can be measured any more

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from sousvit.faults import told_fault
 from sousvit.files import NO_LOCKS, disk_errors_as_user_errors, write_atomic
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ class TensorCache:
         self._folder, self._max_bytes, self._shared = folder, max_bytes, shared
 
     def read(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Tensors and notes of ``key``; None where it is missing, or was damaged (then it is removed)."""
+        """Tensors and notes of ``key``; None where it is missing, or was damaged (then it is removed).
+
+        Raises:
+            SharedInputError: the disk does not answer.
+        """
         path = self._path(key)
         if self._shared is not None and not path.exists():
             self._copy_shared(key)
@@ -59,7 +64,10 @@ class TensorCache:
                 raise ValueError("checksum")
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError):
+        except (SafetensorError, OSError, ValueError) as error:
+            fault = told_fault(error)
+            if fault is not None:  # of the disk: the entry may be whole
+                raise fault from error
             self.forget(key)
             return None
         with contextlib.suppress(OSError):  # another user's file can be read, but its time not set

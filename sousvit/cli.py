@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 import typer
 
 from sousvit import __version__
-from sousvit.errors import TrialError, UnknownNameError, UserError
+from sousvit.errors import BAD_INPUT, TrialError, UnknownNameError, UserError
+from sousvit.faults import told_fault
+from sousvit.faults.ulimits import require_ulimits
 from sousvit.machine import reserved_stdout
 
 if TYPE_CHECKING:
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from sousvit.search.callbacks import Callback
     from sousvit.search.verdict import Status
 
-BAD_INPUT, INFEASIBLE, NOT_SHOWN, INTERRUPTED = 2, 3, 4, 130
+INFEASIBLE, NOT_SHOWN, INTERRUPTED = 3, 4, 130
+#: Commands that load no model.
+LIGHT = frozenset({None, "list", "recipe", "replay", "report", "schema"})
 
 app = typer.Typer(
     name="sousvit",
@@ -81,7 +85,8 @@ def main() -> None:
         print(f"sousvit: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except TrialError as error:
-        print(f"sousvit: the model could not be built or trained; {error}", file=sys.stderr)
+        found = told_fault(error) or f"the model could not be built or trained; {error}"
+        print(f"sousvit: {found}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except BrokenPipeError:
         sys.exit(1)
@@ -96,10 +101,13 @@ def _at_home(argument: str) -> str:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    require_ulimits(computing=context.invoked_subcommand not in LIGHT)
 
 
 @app.command("search")

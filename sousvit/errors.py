@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Exit code of a command that told of a :class:`UserError`.
+BAD_INPUT = 2
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
 

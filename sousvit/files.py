@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sousvit.errors import SharedInputError, UserError
+from sousvit.errors import UserError
+from sousvit.faults import path_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,36 +24,24 @@ HASHED_BYTES = 256 << 20
 #: What file systems without locks (some network mounts) answer to one who asks for a lock.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
-_DISK_ERRORS = {
-    errno.ENOSPC: ("the disk must have free space", "free some space and run the same command again to resume"),
-    errno.EDQUOT: ("the disk quota must leave free space", "free some space and run the same command again to resume"),
-    errno.EACCES: ("the folder must be writable", "choose another folder or change its permissions"),
-    errno.EPERM: ("the folder must be writable", "choose another folder or change its permissions"),
-    errno.EROFS: ("the file system must be writable", "choose another folder"),
-    errno.ENOTDIR: ("the path must be a folder", "choose another path"),
-    errno.EEXIST: ("the path must be a folder", "choose another path"),
-    errno.EISDIR: ("the path must be a file", "choose another path"),
-    errno.ENAMETOOLONG: ("the path must not be too long", "choose a shorter path"),
-}
-
 
 @contextmanager
 def disk_errors_as_user_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only or forbidden folder into a :class:`SharedInputError` naming ``path``."""
+    """Turn a fault of the disk, a read-only or forbidden folder into a :class:`SharedInputError` naming ``path``."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        fault = path_fault(error, path)
+        if fault is None:
             raise
-        rule, action = _DISK_ERRORS[error.errno]
-        raise SharedInputError(rule, f"{path} ({error.strerror})", action) from error
+        raise fault from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that a reader (or a crash) never sees half a file.
 
     Raises:
-        SharedInputError: the disk is full or the folder not writable; an older file stays as it was.
+        SharedInputError: the disk does not take it; an older file stays as it was.
     """
     data = content.encode() if isinstance(content, str) else content
     with disk_errors_as_user_errors(path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UserError
+from sousvit.faults import chain_told
 from sousvit.inputs import target_input
 from sousvit.objectives.objective import Measurement
 from sousvit.result import Result
@@ -34,10 +35,15 @@ RUNS = Path("runs")
 
 @contextmanager
 def starting(folder: Path) -> Iterator[None]:
-    """What a search in ``folder`` does: a start that fails leaves no folder behind."""
+    """What a search in ``folder`` does: a start that fails leaves no folder behind, faults of the machine are one line.
+
+    Raises:
+        UserError: of what is inside, or the machine has a fault.
+    """
     existed = folder.exists()
     try:
-        yield
+        with chain_told():
+            yield
     except UserError:
         if not existed and folder.is_dir() and Archive(folder).base is None:
             shutil.rmtree(folder, ignore_errors=True)

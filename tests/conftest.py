@@ -98,6 +98,23 @@ def forget_plugins() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def file_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Inside, this process and those that it starts write no file longer than so many bytes (``ulimit -f``)."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
 #: A runtime in a file, as a budget's ``plugins`` names it.
 TOY_RUNTIME = f"{Path(__file__).parent / 'toy_runtime.py'}:Reference"
 

@@ -12,11 +12,13 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from sousvit.errors import TrialError, UserError
+from sousvit.faults import fault_behind
 from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start
 from sousvit.search.executors.spawn import UNGUARDED, unguarded
 from sousvit.search.trial import BaseRecord
@@ -83,6 +85,8 @@ class LocalExecutor(QueueExecutor):
             return self._ask(job, job.timeout + GRACE)
         except WorkerLostError as error:
             self._kill()
+            if isinstance(error, WorkerEndedError):
+                self._require_sound(error)
             spent = {"lost": time.monotonic() - begun}
             ended = isinstance(error, WorkerEndedError)
             return JobResult(job.attempt, "failed", seconds=spent, message=str(error), lost=ended)
@@ -94,6 +98,7 @@ class LocalExecutor(QueueExecutor):
             return self._ask(request, math.inf)
         except WorkerLostError as error:
             self._kill()
+            self._require_sound(error)
             raise TrialError(f"{request.doing}: {error}") from error
 
     def core_seconds(self) -> float:
@@ -147,6 +152,16 @@ class LocalExecutor(QueueExecutor):
                 self._check_health(deadline, timeout)
         except (EOFError, ConnectionError) as error:
             raise WorkerEndedError(self._last_words()) from error
+
+    def _require_sound(self, error: WorkerLostError) -> None:
+        """A worker that reads a file which a full disk has cut is killed: no recipe is to blame.
+
+        Raises:
+            SharedInputError: the machine has a fault.
+        """
+        fault = fault_behind(error, *(Path(folder) for folder in (self._setup.get("folder"),) if folder))
+        if fault is not None:
+            raise fault from error
 
     def _check_health(self, deadline: float, timeout: float) -> None:
         if time.monotonic() > deadline:

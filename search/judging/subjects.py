@@ -18,6 +18,7 @@ import torch
 from sousvit.cache import TensorCache
 from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
+from sousvit.faults import faults_told
 from sousvit.files import content_hash, write_atomic
 from sousvit.machine import available_cores, training_device
 from sousvit.models.checkpoints.forms import open_source
@@ -235,7 +236,8 @@ class Subjects:
             self.progress("measuring the untrained artifact", 0, 0)
             subject = self._subject(model, artifact)
             try:
-                values = measure(subject, self.at(Stage.STRUCTURE, Stage.ARTIFACT))
+                with faults_told(self.folder):
+                    values = measure(subject, self.at(Stage.STRUCTURE, Stage.ARTIFACT))
                 self._structures[key] = Structure(values, subject.timings, subject.probes)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -277,7 +279,7 @@ class Subjects:
         # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
         if structure is not None and not recipe.shapes_by_data:
             subject.timings, subject.probes = dict(structure.timings), dict(structure.probes)
-        with open_session(artifact, available_cores()) as session:
+        with faults_told(self.folder), open_session(artifact, available_cores()) as session:
             check_parity(session, model, self.probe_images(), quantized=recipe.is_quantized)
         return subject
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from sousvit.cache import TensorCache
 from sousvit.errors import MissingPackageError, TrialError
+from sousvit.faults import faults_told
 from sousvit.files import content_hash
 from sousvit.machine import available_cores, computes_bf16, cpu_has_bf16
 from sousvit.models.load import LoadedModel
@@ -104,7 +105,8 @@ def candidates(images: bool = True) -> dict[str, Recipe | None]:
 
 def _installed(recipe: Recipe) -> bool:
     try:
-        get_runtime(recipe.runtime).require()
+        with faults_told():  # a library that found no room in memory is not one that is missing
+            get_runtime(recipe.runtime).require()
     except MissingPackageError:
         return False
     return all(step.handler.needs.missing() is None for step in recipe.steps)
@@ -202,8 +204,9 @@ class TeacherRuntime:
         try:
             if recipe is None:
                 return ModuleSession(_Autocast(self._base.module.eval()), available_cores())
-            self._built[name] = self._make(recipe)
-            return open_pool(self._built[name], available_cores(), BATCH)
+            with faults_told():  # of the machine: a run keeps its choice, so none is made by them
+                self._built[name] = self._make(recipe)
+                return open_pool(self._built[name], available_cores(), BATCH)
         except TrialError:
             return None
 

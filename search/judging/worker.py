@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from sousvit.errors import SharedInputError, TrialError, UserError
+from sousvit.faults import told_fault
 from sousvit.machine import end_with_parent, lease_cores
 from sousvit.objectives.objective import Measurement
 from sousvit.registry import load_class
@@ -72,7 +73,7 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
         except (BrokenPipeError, ConnectionError):
             return
         except Exception as error:
-            connection.send(("error", _sendable(error)))
+            connection.send(("error", _sendable(told_fault(error) or error)))
 
 
 def judge_class(setup: dict[str, Any]) -> Callable[[dict[str, Any], Progress], Judging]:
@@ -104,7 +105,7 @@ def answered(judge: Judging, request: Request[Any]) -> Any:
 
 
 def judged(judge: Judging, job: Job) -> JobResult:
-    """A job's result; whatever goes wrong in it is its own failure. A full disk or broken data is everybody's.
+    """A job's result; what goes wrong in it is its own failure. Broken data and faults of the machine are everybody's.
 
     Raises:
         SharedInputError: what every job needs is broken.
@@ -112,17 +113,20 @@ def judged(judge: Judging, job: Job) -> JobResult:
     begun = time.monotonic()
     try:
         return judge.judge(job)
-    except SharedInputError:
-        raise
-    except (TrialError, UserError) as error:
-        message = str(error)
-    except MemoryError:
-        message = "out of memory"
-    except (BrokenPipeError, ConnectionError):
-        raise  # the driver is gone
+    except (SharedInputError, BrokenPipeError, ConnectionError):
+        raise  # of the latter, the driver is gone
     except Exception as error:  # a bug in one technique's code must not end a search
-        message = _last_line(error)
+        fault = told_fault(error)
+        if fault is not None:
+            raise fault from error
+        message = _in_a_line(error)
     return JobResult(job.attempt, "failed", seconds={"failed": time.monotonic() - begun}, message=message)
+
+
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return str(error) if isinstance(error, TrialError | UserError) else _last_line(error)
 
 
 def _last_line(error: BaseException) -> str:

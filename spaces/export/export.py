@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.errors import SharedInputError
+from sousvit.faults import ROOM, faults_told
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.exporter import Shape, as_exported, get_exporter
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 
     from sousvit.spaces.context import Context
     from sousvit.spaces.recipe import Step
+
+
+#: Times that a model's weights may lie on the disk at once while it is exported: the graph, a tool's own copies of it,
+#: and the result.
+MOST_COPIES = 4
 
 
 def make_artifact(
@@ -51,13 +59,14 @@ def make_artifact(
         MissingPackageError: the runtime's package is not installed.
         UserError: the disk does not take the files, or the runtime is unknown or does not suit the deploy step.
     """
-    with disk_errors_as_user_errors(folder):
+    with disk_errors_as_user_errors(folder), faults_told(folder.parent, room=_room(model)):
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             out = work / "artifact"
             out.mkdir()
             artifact = _fill(model, input_shape, runtime, deploy_step, context, work, out)
+            _require_whole(artifact)
             how = dict(preprocess or {})
             artifact = replace(artifact, input_shape=input_shape, mean=tuple(mean), std=tuple(std), preprocess=how)
             replace(artifact, folder=out).save()
@@ -67,6 +76,26 @@ def make_artifact(
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return Artifact.open(folder)
+
+
+def _room(model: nn.Module) -> int:
+    """Bytes that the files of one export may take."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return max(ROOM, MOST_COPIES * weights)
+
+
+def _require_whole(artifact: Artifact) -> None:
+    """Some tools write on when the disk takes no more, and tell nobody.
+
+    Raises:
+        SharedInputError: a file was cut.
+    """
+    for file in artifact.shipped_files:
+        with file.open("rb+") as stream:
+            os.fsync(stream.fileno())  # file systems that write late tell now what they could not
+    if artifact.path.is_file() and not get_exporter(artifact.runtime).is_whole(artifact.path):
+        action = "free some space and run the same command again to resume"
+        raise SharedInputError("the disk must take whole files", f"a cut {artifact.path.name}", action)
 
 
 def _fill(

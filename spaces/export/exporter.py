@@ -77,6 +77,13 @@ class Exporter(ABC):
         graph.rename(folder / graph.name)
         return graph.name
 
+    def is_whole(self, file: Path) -> bool:
+        """Whether ``file``, just written, was not cut by a full disk, as far as its form tells.
+
+        Tools written in C++ may write on and say nothing; those in Python raise an OSError, and need no look.
+        """
+        return True
+
 
 EXPORTERS: Registry[Exporter] = Registry(
     "runtime", "sousvit.runtimes", BUILTIN, base=Exporter, part="exporter", declares=("exporter",)

@@ -28,6 +28,16 @@ class OnnxExporter(Exporter):
     def graph(self, model: nn.Module, input_shape: Shape, folder: Path) -> Path:
         return export_onnx(model, input_shape, folder)
 
+    def is_whole(self, file: Path) -> bool:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+        try:
+            # The operators' version stands behind the graph, at the end.
+            return bool(onnx.load(file, load_external_data=False).opset_import)
+        except DecodeError:
+            return False
+
 
 def export_onnx(model: nn.Module, input_shape: Shape, folder: Path) -> Path:
     """Write ``folder/model.onnx``: float32, opset 17, free batch, input ``input``, output ``logits``.

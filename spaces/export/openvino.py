@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from sousvit.errors import MissingPackageError, TrialError, one_line
 from sousvit.spaces.export.exporter import Exporter, Shape
@@ -26,6 +27,15 @@ class OpenVinoExporter(Exporter):
     def finish(self, graph: Path, folder: Path) -> str:
         save_openvino(read_openvino(graph), folder)
         return FILE
+
+    def is_whole(self, file: Path) -> bool:
+        weights = file.with_suffix(".bin")
+        try:
+            constants = ElementTree.parse(file).iterfind("layers/layer[@type='Const']/data")
+            ends = [int(data.get("offset", 0)) + int(data.get("size", 0)) for data in constants]
+        except ElementTree.ParseError:
+            return False
+        return max(ends, default=0) <= (weights.stat().st_size if weights.is_file() else 0)
 
 
 def import_openvino(needed_for: str) -> ModuleType:

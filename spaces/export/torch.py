@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ class TorchExporter(Exporter):
             with quiet(), torch.no_grad():
                 example = (torch.zeros(2, *input_shape[1:]),)
                 program = torch.export.export(model.eval(), example, dynamic_shapes=({0: batch},))
-                torch.export.save(program, folder / FILE)
+                content = BytesIO()  # its own writer of files ends the process where the disk is full
+                torch.export.save(program, content)
         except Exception as error:  # torch.export raises many kinds
             raise TrialError(f"torch.export failed: {one_line(error)}") from error
+        (folder / FILE).write_bytes(content.getbuffer())
         return folder / FILE

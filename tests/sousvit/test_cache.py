@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sousvit.cache import TensorCache
+from sousvit.errors import SharedInputError
 from sousvit.store import Store
 
 TENSORS = {
@@ -125,3 +126,18 @@ def test_a_shared_storage_that_does_not_answer_is_a_miss(tmp_path):
     store = Store(str(tmp_path / "shared"))
     (tmp_path / "shared/cache/x.safetensors").mkdir(parents=True)  # reading a folder is an OSError
     assert TensorCache(tmp_path / "own", shared=store).read("x") is None
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_does_not_answer_costs_no_entry(tmp_path, monkeypatch, number):
+    cache = TensorCache(tmp_path)
+    cache.write("a", {"x": torch.ones(3)})
+
+    def fails(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sousvit.cache.safe_open", fails)
+        with pytest.raises(SharedInputError, match="run the same command again"):
+            cache.read("a")
+    assert cache.read("a") is not None

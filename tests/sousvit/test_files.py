@@ -72,15 +72,18 @@ def test_a_path_below_a_file_or_onto_a_folder_is_a_user_error(tmp_path):
         write_atomic(tmp_path / ("x" * 300), "x")
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize(
+    "number",
+    [errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG, errno.ENOENT],
+)
 def test_other_disk_refusals_are_user_errors(tmp_path, number):
     with pytest.raises(UserError), disk_errors_as_user_errors(tmp_path):
         raise OSError(number, "no")
 
 
 def test_an_unknown_disk_error_is_not_dressed_up(tmp_path):
-    with pytest.raises(OSError, match="input/output"), disk_errors_as_user_errors(tmp_path):
-        raise OSError(errno.EIO, "input/output")
+    with pytest.raises(OSError, match="interrupted"), disk_errors_as_user_errors(tmp_path):
+        raise OSError(errno.EINTR, "interrupted")
 
 
 @given(PLAIN)

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sousvit.errors import TrialError, UserError
+from sousvit.faults import fault_behind, faults_told
 from sousvit.files import write_atomic
 from sousvit.objectives.targets.target import ON_RAY
 from sousvit.search.budget import RayOptions
@@ -75,10 +76,11 @@ class Port:
         source: gives jobs and takes results.
         capacity: tells how many jobs may run at once now.
         finish: fetches what a job left on another machine.
+        folder: the run folder.
     """
 
-    def __init__(self, source: JobSource, capacity: Any, finish: Any) -> None:
-        self._source, self._capacity, self._finish = source, capacity, finish
+    def __init__(self, source: JobSource, capacity: Any, finish: Any, folder: Path) -> None:
+        self._source, self._capacity, self._finish, self._folder = source, capacity, finish, folder
         self._jobs: dict[str, Job] = {}
         self.error: BaseException | None = None
         self.core_seconds = 0.0
@@ -103,6 +105,7 @@ class Port:
             return False
         if USER_ERROR in result:
             self.error = self.error or UserError(*json.loads(result[USER_ERROR]))
+            self._jobs.pop(trial_id, None)  # a search that is taken up again judges it
             return False
         self.core_seconds += float(result.get(CORE_SECONDS, 0.0))
         job_result = from_text(result[JOB_RESULT])
@@ -117,13 +120,19 @@ class Port:
                 self._jobs[trial_id] = following
         return trial_id in self._jobs
 
-    def lose(self, trial_id: str) -> None:
-        """A trial that Ray could not finish, after all its retries; the engine may try it once more elsewhere."""
+    def lose(self, trial_id: str, why: Callable[[], BaseException | None] = lambda: None) -> None:
+        """A trial that Ray could not finish, after all its retries; the engine may try it once more elsewhere.
+
+        A search that is ending, or a machine with a fault, leaves it to the search that is taken up again.
+        """
         job = self._jobs.pop(trial_id, None)
-        if job is not None:
+        if job is not None and self.error is None:
             with self._kept():
-                time.sleep(NOTICE_SECONDS)  # Ray's retries come at once, and may all meet a node that is going
                 message = "Ray lost its worker, also when it tried again"
+                fault = fault_behind(why() or RuntimeError(message), self._folder)
+                if fault is not None:
+                    raise fault
+                time.sleep(NOTICE_SECONDS)  # Ray's retries come at once, and may all meet a node that is going
                 self._source.take(JobResult(job.attempt, "failed", message=message, lost=True))
 
     @contextlib.contextmanager
@@ -175,7 +184,7 @@ class RungScheduler(FIFOScheduler):
         self._port.take(trial.trial_id, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self._port.lose(trial.trial_id)
+        self._port.lose(trial.trial_id, trial.get_error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FIFOScheduler, ()
@@ -256,7 +265,7 @@ class RayExecutor(Executor):
     def drive(self, source: JobSource) -> None:
         """Run the engine's jobs as Tune trials until nothing is left."""
         self._release()
-        port = Port(source, self.slots, self._fetch)
+        port = Port(source, self.slots, self._fetch, self._folder)
         options = self._options
         trainable = tune.with_resources(
             tune.with_parameters(JudgeTrainable, setup=self._setup, base=self._base), self._resources()
@@ -279,7 +288,7 @@ class RayExecutor(Executor):
             ),
         )
         try:
-            with _main_thread_signals():
+            with _main_thread_signals(), faults_told(self._folder):
                 tuner.fit()
         finally:
             self._core_seconds += port.core_seconds
@@ -343,7 +352,8 @@ class RayExecutor(Executor):
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError | TrialError):
                 raise error.cause from error
-            raise TrialError(f"{request.doing}: {error.cause}") from error
+            with faults_told(self._folder):
+                raise TrialError(f"{request.doing}: {error.cause}") from error
 
     def core_seconds(self) -> float:
         return self._core_seconds

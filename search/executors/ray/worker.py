@@ -18,6 +18,7 @@ from typing import Any
 from ray import tune
 
 from sousvit.errors import UserError
+from sousvit.faults import faults_told
 from sousvit.search.executors.executor import Job, JobResult, Request, Start
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.judging.worker import serve
@@ -142,8 +143,9 @@ class JudgeTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Judge at this rung; the trial ends unless there is a higher one."""
         try:
-            self._supervisor.start(self._base)
-            result = self._supervisor.run(self._job)
+            with faults_told():
+                self._supervisor.start(self._base)
+                result = self._supervisor.run(self._job)
         except UserError as error:  # not this trial's fault: no retry would help
             return {USER_ERROR: json.dumps([error.rule, str(error.received), error.action]), "done": True}
         higher = [rung for rung in self._rungs if rung > self._job.fidelity]

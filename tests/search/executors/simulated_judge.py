@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sousvit.errors import TrialError
 from sousvit.objectives.objective import Measurement
 from sousvit.search.budget import make_budget
 from sousvit.search.executors.executor import Job, JobResult, MakeTable, Verify
@@ -39,7 +40,8 @@ class SimulatedJudge:
     """Cost from the shape, accuracy lost by compression and won back by training.
 
     ``SOUSVIT_TEST_SECONDS`` is slept in every job; a file ``kill-next`` in the run folder is taken away and ends the
-    process at once, as a crash of the machine would.
+    process at once, as a crash of the machine would. While there is a file ``disk-fault``, jobs fail as a quantizer
+    that met the error of the number in it, and ``disk-fault-word`` as one that only says so.
     """
 
     def __init__(self, setup: dict[str, Any], progress: Any) -> None:
@@ -54,6 +56,7 @@ class SimulatedJudge:
     def judge(self, job: Job) -> JobResult:
         time.sleep(self._seconds)
         self._die_if_told()
+        self._fail_if_told()
         recipe = Recipe.from_dict(job.recipe)
         values = self._figures(recipe, job.fidelity)
         early = {name: value for name, value in values.items() if not name.startswith("accuracy")}
@@ -85,6 +88,17 @@ class SimulatedJudge:
         except FileNotFoundError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def _fail_if_told(self) -> None:
+        number, words = self._folder / "disk-fault", self._folder / "disk-fault-word"
+        if number.exists():
+            code = int(number.read_text())
+            try:
+                raise OSError(code, os.strerror(code), "model.onnx")
+            except OSError as error:
+                raise TrialError("int8_dynamic failed") from error
+        if words.exists():
+            raise TrialError(f"int8_dynamic failed: RuntimeError: {words.read_text()}")
 
     def _figures(self, recipe: Recipe, fidelity: float) -> dict[str, Measurement]:
         small = recipe.reshape(SHAPE)

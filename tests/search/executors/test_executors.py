@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sousvit.errors import UserError
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
@@ -126,3 +128,51 @@ def test_a_search_that_is_started_again_repeats_nothing(make, tmp_path):
     again = trials(tmp_path)
     assert again[: len(first)] == first and len(again) == 12
     assert max(Counter(key for key, _ in again).values()) == 1
+
+
+class BreakTheDisk(Callback):
+    """Puts a fault in the way of the fifth trial."""
+
+    def __init__(self, folder: Path, name: str, what: str) -> None:
+        self._file, self._what, self._begun = folder / name, what, 0
+
+    def on_begin(self, origin, recipe, fidelity):
+        self._begun += 1
+        if self._begun == 5:
+            self._file.write_text(self._what)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "rule"),
+    [
+        ("disk-fault", str(errno.ENOSPC), "the disk must have free space"),
+        ("disk-fault", str(errno.ESTALE), "the file system must stay mounted"),
+        ("disk-fault-word", "cannot write model.bin: Disk quota exceeded", "the disk quota must leave free space"),
+    ],
+)
+def test_a_fault_of_the_machine_stops_the_search_and_is_no_result(make, name, what, rule, expected, tmp_path):
+    if make is simulated:
+        pytest.skip("has no worker")
+    with pytest.raises(UserError, match=f"^{rule}; received .*; .*run the same command again to resume$"):
+        search(budget(tmp_path), tmp_path, make, BreakTheDisk(tmp_path, name, what))
+    assert [status for _, status in trials(tmp_path) if status == "failed"] == []
+    before = trials(tmp_path)
+    (tmp_path / name).unlink()
+    answer = search(budget(tmp_path), tmp_path, make)
+    assert trials(tmp_path)[: len(before)] == before
+    assert (trials(tmp_path), answer.chosen.recipe) == expected
+
+
+def test_a_worker_that_dies_while_files_may_not_grow_is_no_result(expected, tmp_path, file_limit):
+    class KillTheFifth(Callback):
+        begun = 0
+
+        def on_begin(self, origin, recipe, fidelity):
+            self.begun += 1
+            if self.begun == 5:
+                (tmp_path / "kill-next").touch()
+
+    with file_limit(16 << 20), pytest.raises(UserError, match=r"files must be allowed to grow.*ulimit -f"):
+        search(budget(tmp_path), tmp_path, local, KillTheFifth())
+    answer = search(budget(tmp_path), tmp_path, local)
+    assert (trials(tmp_path), answer.chosen.recipe) == expected

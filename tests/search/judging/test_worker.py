@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from sousvit.errors import SharedInputError, TrialError, UserError
@@ -72,3 +75,11 @@ def test_what_goes_wrong_in_a_job_is_its_own_failure(error):
 def test_what_every_job_needs_stops_the_search():
     with pytest.raises(SharedInputError):
         answered(Recorder(SharedInputError("the disk", "full", "make room")), JOB)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_fault_of_the_machine_is_no_result_of_a_job(number):
+    error = OSError(number, os.strerror(number))
+    for raised in (error, TrialError(f"int8_dynamic failed: {error}"), UserError("a file must open", error)):
+        with pytest.raises(SharedInputError):
+            answered(Recorder(raised), JOB)
