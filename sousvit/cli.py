@@ -21,8 +21,8 @@ import typer
 from sousvit import __version__
 from sousvit.errors import BAD_INPUT, TrialError, UnknownNameError, UserError
 from sousvit.faults import told_fault
+from sousvit.faults.ulimits import require_ulimits
 from sousvit.machine import reserved_stdout
-from sousvit.ulimits import require_ulimits
 
 if TYPE_CHECKING:
     from sousvit.result import Result

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sousvit.errors import UserError
-from sousvit.ulimits import require_ulimits
+from sousvit.faults.ulimits import require_ulimits
 
 resource = pytest.importorskip("resource")
 
