@@ -167,7 +167,7 @@ def _spelt_out(given: str) -> list[str]:
     """
     found = list(islice(_braced(given), MOST_PATHS + 1)) if given.count("{") <= MOST_BRACES else []
     if not 0 < len(found) <= MOST_PATHS:
-        rule = f"at most {MOST_BRACES} braces in a path stand for at most {MOST_PATHS} paths"
+        rule = f"at most {MOST_BRACES} braces in a path stand for at most {MOST_PATHS:,} paths"
         raise UserError(rule, f"more in {given}", "correct the path under data")
     return found
 

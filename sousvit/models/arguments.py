@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sousvit.errors import UserError
-from sousvit.models.preprocess import MOST_PIXELS
+from sousvit.models.preprocess import MOST_SIDE
 
 #: What single arguments are at most; other numbers may be a million.
 MOST = {
-    "img_size": MOST_PIXELS,
+    "img_size": MOST_SIDE,
     "depth": 1024,
     "depths": 1024,
     "num_heads": 1024,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 #: Pixels of a side, at most: an image of so many squared has 200 MB.
-MOST_PIXELS = 8192
-Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+MOST_SIDE = 8192
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 Size = tuple[Side, Side]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: Resampling filters by their usual names, in the order of PIL's numbers for them.

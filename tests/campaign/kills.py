@@ -27,7 +27,7 @@ from tests.campaign.outcome import Outcome
 JUDGE = f"{Path(__file__).parents[1] / 'search' / 'executors' / 'simulated_judge.py'}:SimulatedJudge"
 BUDGET = {
     "model": {"name": "vit_tiny_patch16_224"},
-    "data": {"format": "idx", "train": "train-images"},
+    "data": {"format": "idx", "train": "train-images", "test": "test-images"},
     "limits": {"accuracy_drop": 0.03, "latency_ratio": 0.6},
     "optimize": ["latency", "size"],
     "space": {

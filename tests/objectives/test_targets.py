@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores
 from sousvit.objectives.devices.machine import machine_facts
-from sousvit.objectives.devices.protocol import MAX_BATCH, MAX_THREADS, MAX_VALUES
+from sousvit.objectives.devices.protocol import MAX_BATCH, MAX_THREADS
 from sousvit.objectives.targets.profiles import list_targets, load_target, make_target
 from sousvit.objectives.targets.target import MOST_BATCH, MOST_IN_BATCH, MOST_THREADS, Target
 from sousvit.schema import validated
+from sousvit.spaces.export.artifact import MAX_INPUT
 
 
 def test_shipped_profiles_load() -> None:
@@ -94,4 +95,4 @@ def test_a_batch_that_no_machine_holds_is_refused_by_arithmetic():
 
 
 def test_a_target_asks_for_no_more_than_an_agent_grants():
-    assert (MOST_BATCH, MOST_THREADS, MOST_IN_BATCH) == (MAX_BATCH, MAX_THREADS, MAX_VALUES)
+    assert (MOST_BATCH, MOST_THREADS, MOST_IN_BATCH) == (MAX_BATCH, MAX_THREADS, MAX_INPUT)

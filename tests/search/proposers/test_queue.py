@@ -24,7 +24,11 @@ SPACE = {
     "int8_dynamic": {"weights": ["uint8"], "per_channel": [True]},
 }
 #: Too large to be listed.
-LARGE = {**SPACE, "prune_mlp": {**SPACE["prune_mlp"], "keep": [step / 5000 for step in range(1, 5001)]}}
+LARGE = {
+    **SPACE,
+    "prune_mlp": {**SPACE["prune_mlp"], "keep": [step / 1000 for step in range(1, 1001)]},
+    "prune_embed": {"keep": [1.0, 0.875, 0.75, 0.625, 0.5], "importance": ["activation"]},
+}
 INT8 = Step.make("int8_dynamic", weights="uint8")
 STARTERS = [
     Recipe((INT8,), "onnxruntime"),
