@@ -14,7 +14,7 @@ from sousvit.faults import memory_fault, told_fault
 def main() -> None:
     """Run the command line."""
     try:
-        from sousvit.cli import main as run
+        from sousvit.cli.main import main as run
 
         run()
     except Exception as error:

@@ -370,14 +370,14 @@ def tiny_detection(tmp_path_factory: pytest.TempPathFactory) -> TinyDetection:
 
 def _run_sousvit(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """A ``sousvit`` command in the test's own process, which has imported everything already."""
-    from sousvit import cli
+    from sousvit.cli.main import main
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     with scratch_registries(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["sousvit", *map(str, arguments)])
         try:
-            cli.main()
+            main()
         except SystemExit as stop:
             code = int(stop.code or 0)
     return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())

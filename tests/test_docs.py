@@ -10,7 +10,8 @@ from urllib.parse import urlparse
 import pytest
 
 import sousvit
-from sousvit.cli import app, device_app
+from sousvit.cli.devices import device_app
+from sousvit.cli.main import app
 from sousvit.objectives.objective import OBJECTIVES
 from sousvit.registry import load_class
 

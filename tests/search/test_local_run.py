@@ -245,7 +245,7 @@ def test_a_part_that_must_be_trained_is_not_begun_where_it_would_not_end_in_time
 def test_the_answer_needs_neither_torch_nor_optuna(finished):
     home, _ = finished
     code = (
-        "import sys\nfrom sousvit.cli import main\nsys.argv[1:] = ['recipe', 'one', 'small.yaml']\n"
+        "import sys\nfrom sousvit.cli.main import main\nsys.argv[1:] = ['recipe', 'one', 'small.yaml']\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
         "heavy = {'torch', 'optuna'} & set(sys.modules)\nassert not heavy, heavy"
     )

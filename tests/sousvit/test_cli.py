@@ -13,7 +13,9 @@ import torch
 import yaml
 from typer.main import get_command
 
-from sousvit.cli import _at_home, _command, _exit_code, app
+from sousvit.cli.app import exit_code
+from sousvit.cli.main import _at_home, app
+from sousvit.cli.searching import _command
 from sousvit.spaces.module_shape import vit_shape
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -221,7 +223,7 @@ def test_what_libraries_print_does_not_stand_before_the_json(tiny_project, tmp_p
         plugins={"objectives": [f"{plugin}:WorstClassAccuracy"]},
         limits={"worst_class_accuracy_drop": 0.1},
     )
-    command = [sys.executable, "-m", "sousvit.cli", "list", "objectives", "--plugins", str(path), "--json"]
+    command = [sys.executable, "-m", "sousvit", "list", "objectives", "--plugins", str(path), "--json"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "worst_class_accuracy" in [row["name"] for row in json.loads(found.stdout)]
@@ -363,7 +365,7 @@ def test_the_command_to_resume_keeps_every_option_that_was_given():
     ("status", "lenient", "strict"), [("holds", 0, 0), ("not shown on the test split", 0, 4), ("infeasible", 3, 3)]
 )
 def test_what_was_not_shown_is_an_error_only_where_that_is_asked(status, lenient, strict):
-    assert (_exit_code(status, strict=False), _exit_code(status, strict=True)) == (lenient, strict)
+    assert (exit_code(status, strict=False), exit_code(status, strict=True)) == (lenient, strict)
 
 
 def test_a_tilde_is_the_users_home_in_every_option_and_argument(monkeypatch):
