@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sousvit.cli import searching, budgets, runs, artifacts, models, devices  # noqa: F401, I001 - in the order of the help
+from sousvit.cli import artifacts, budgets, devices, models, runs, searching  # noqa: F401 - in the order of the help
 from sousvit.cli.app import app
 from sousvit.errors import BAD_INPUT, TrialError, UserError
 from sousvit.faults import told_fault
