@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sousvit.cli import artifacts, budgets, devices, models, runs, searching  # noqa: F401 - in the order of the help
 from sousvit.cli.app import app
 from sousvit.errors import BAD_INPUT, TrialError, UserError
 from sousvit.faults import told_fault
+
+# isort: off
+from sousvit.cli import searching, budgets, runs, artifacts, models, devices  # noqa: F401 - in the order of the help
+# isort: on
 
 
 def main() -> None:
