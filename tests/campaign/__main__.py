@@ -26,15 +26,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="Markdown file for the table, written after every kind")
     given = parser.parse_args()
     found: list[Outcome] = []
-    begun = time.monotonic()
+    begun, revision = time.monotonic(), _revision()
     try:
         for kind in given.kind:
             numbers = range(given.first, given.first + (given.count or WHOLE[kind]))
             _attack(kind, numbers, given.seed, found)
-            _write(given.out, found, given.seed, begun)
+            _write(given.out, found, f"revision {revision}, seed {given.seed}", begun)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-    print(_write(given.out, found, given.seed, begun))
+    print(_write(given.out, found, f"revision {revision}, seed {given.seed}", begun))
     return int(any(outcome.finding for outcome in found))
 
 
@@ -49,11 +49,15 @@ def _attack(kind: str, numbers: range, seed: int, found: list[Outcome]) -> None:
             print(f"{kind}: {count} of {len(numbers)} attacks, {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def _write(out: Path | None, found: list[Outcome], seed: int, begun: float) -> str:
+def _revision() -> str:
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def _write(out: Path | None, found: list[Outcome], what: str, begun: float) -> str:
     """The table so far, which also goes into the file."""
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    head = f"{time.strftime('%Y-%m-%d')}, revision {revision.stdout.strip()}, seed {seed}, "
-    text = "\n".join([f"{head}{(time.monotonic() - begun) / 60:.0f} minutes.", "", *table(found)])
+    head = f"{time.strftime('%Y-%m-%d')}, {what}, {(time.monotonic() - begun) / 60:.0f} minutes."
+    text = "\n".join([head, "", *table(found)])
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n")

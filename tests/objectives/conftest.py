@@ -1,7 +1,4 @@
-"""Small real subjects: a tiny ViT, one with half the depth, their artifacts, timing, memory and predictions.
-
-Makes ``hostile_artifacts`` importable for the tests of this folder.
-"""
+"""Small real subjects: a tiny ViT, one with half the depth, their artifacts, timing, memory and predictions."""
 
 from __future__ import annotations
 
@@ -17,8 +14,6 @@ import pytest
 from sousvit.objectives.conformance import made_up_subject
 from sousvit.objectives.targets.target import Target
 from sousvit.spaces.conformance import tiny_context
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="package")
