@@ -87,7 +87,7 @@ def _hostile(name: str, honest: Honest, place: Path) -> Outcome:
     mark = place / "mark"
     if name in ONNX_ATTACKS:
         ONNX_ATTACKS[name](place / "artifact", mark)
-        kind, fault = "artifact that means harm, ONNX", _fault_of(place / "artifact") or ""
+        kind, fault = "artifact that means harm, ONNX", _fault_of(place / "artifact")
         fault = "it was measured" if fault == MEASURED else fault
     else:
         TORCH_ATTACKS[name](honest["torch"], place / "artifact", mark)

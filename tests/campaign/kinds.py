@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.campaign import budgets, cluster, files, kills, run_files, yaml_files
+from tests.campaign import agent_requests, artifacts, budgets, cluster, files, kills, run_files, yaml_files
 from tests.campaign.outcome import Outcome
 
 #: (numbers, seed) to what came of the attacks of these numbers: an attack depends on its number and the seed alone.
@@ -12,6 +12,8 @@ KINDS: dict[str, Callable[[range, int], Iterator[Outcome]]] = {
     "budgets": budgets.attacks,
     "yaml": yaml_files.attacks,
     "files": files.attacks,
+    "artifacts": artifacts.attacks,
+    "agent-requests": agent_requests.attacks,
     "run-files": run_files.attacks,
     "kills": kills.attacks,
     "cluster": cluster.attacks,
@@ -20,6 +22,8 @@ WHOLE = {
     "budgets": 10_000,
     "yaml": 2_000,
     "files": 1_000,
+    "artifacts": 300,
+    "agent-requests": 500,
     "run-files": 1_000,
     "kills": 1_000,
     "cluster": 100,
@@ -29,6 +33,8 @@ SMALL = {
     "budgets": 800,
     "yaml": 300,
     "files": 250,
+    "artifacts": 4,
+    "agent-requests": 48,
     "run-files": 160,
     "kills": 5,
 }
