@@ -44,6 +44,7 @@ BUDGET = {
 DRIVER = textwrap.dedent("""
     import signal, sys
     from pathlib import Path
+    from sousvit.errors import UserError
     from sousvit.search.budget import Budget
     from sousvit.search.executors.local import LocalExecutor
     from sousvit.search.judging.worker import serve
@@ -54,7 +55,10 @@ DRIVER = textwrap.dedent("""
         folder = Path(sys.argv[2])
         budget = Budget.read(Path(sys.argv[1]))
         setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve()), "judge": sys.argv[3]}
-        search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
+        try:
+            search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
+        except UserError as error:  # a worker killed while it loads ends a search, and the same command goes on
+            sys.exit(f"sousvit: {error}")
 """)
 #: What is attacked, and how.
 ATTACKS = {
