@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.campaign.apart import outcomes
-from tests.campaign.kinds import KINDS, WHOLE
+from tests.campaign.kinds import KINDS, SILENCE, WHOLE
 from tests.campaign.outcome import Outcome, table
 
 #: Attacks between two lines on how far it is.
@@ -40,7 +40,7 @@ def main() -> int:
 
 def _attack(kind: str, numbers: range, seed: int, found: list[Outcome]) -> None:
     begun = time.monotonic()
-    for count, outcome in enumerate(outcomes(kind, numbers, seed), 1):
+    for count, outcome in enumerate(outcomes(kind, KINDS[kind], numbers, seed, SILENCE[kind]), 1):
         found.append(outcome)
         if outcome.finding:
             print(f"{outcome.kind}: {outcome.finding}", file=sys.stderr, flush=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from tests.campaign import agent_requests, artifacts, budgets, cluster, files, kills, run_files, yaml_files
-from tests.campaign.outcome import Outcome
+from tests.campaign.apart import Attacks
 
-#: (numbers, seed) to what came of the attacks of these numbers: an attack depends on its number and the seed alone.
-KINDS: dict[str, Callable[[range, int], Iterator[Outcome]]] = {
+KINDS: dict[str, Attacks] = {
     "budgets": budgets.attacks,
     "yaml": yaml_files.attacks,
     "files": files.attacks,
