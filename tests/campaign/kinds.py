@@ -30,7 +30,7 @@ SMALL = {
     "budgets": 800,
     "yaml": 300,
     "files": 250,
-    "artifacts": 4,
+    "artifacts": 8,
     "agent-requests": 48,
     "run-files": 160,
     "kills": 5,
