@@ -59,6 +59,8 @@ DRIVER = textwrap.dedent("""
             search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
         except UserError as error:  # a worker killed while it loads ends a search, and the same command goes on
             sys.exit(f"sousvit: {error}")
+        except KeyboardInterrupt:
+            sys.exit("interrupted")
 """)
 #: What is attacked, and how.
 ATTACKS = {
@@ -128,8 +130,10 @@ def _attack(command: list[str], run: Path, kind: str, seconds: float) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return f"no end within {LONGEST:.0f} s"
-    is_interrupt = "KeyboardInterrupt" in said  # the command line turns it into a line; this driver has none
-    return "" if "Traceback" not in said or is_interrupt else said.strip().splitlines()[-1]
+    last = said.strip().splitlines()[-1:]
+    # Python's own words of a worker whose driver was killed in the moment in which it was starting it.
+    is_orphan = target != "worker" and last == ["EOFError: Ran out of input"]
+    return "" if "Traceback" not in said or is_orphan else last[0]
 
 
 def _children(process: int) -> list[psutil.Process]:
