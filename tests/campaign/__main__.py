@@ -12,8 +12,8 @@ from tests.campaign.apart import outcomes
 from tests.campaign.kinds import KINDS, SILENCE, WHOLE
 from tests.campaign.outcome import Outcome, table
 
-#: Attacks between two lines on how far it is.
-STEP = 50
+#: Seconds between two lines on how far it is.
+STEP = 30.0
 
 
 def main() -> int:
@@ -39,14 +39,15 @@ def main() -> int:
 
 
 def _attack(kind: str, numbers: range, seed: int, found: list[Outcome]) -> None:
-    begun = time.monotonic()
+    begun = told = time.monotonic()
     for count, outcome in enumerate(outcomes(kind, KINDS[kind], numbers, seed, SILENCE[kind]), 1):
         found.append(outcome)
         if outcome.finding:
             print(f"{outcome.kind}: {outcome.finding}", file=sys.stderr, flush=True)
-        if count % STEP == 0:
-            seconds = time.monotonic() - begun
-            print(f"{kind}: {count} of {len(numbers)} attacks, {seconds:.0f} s", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if now - told > STEP or count == len(numbers):
+            print(f"{kind}: {count} of {len(numbers)} attacks, {now - begun:.0f} s", file=sys.stderr, flush=True)
+            told = now
 
 
 def _revision() -> str:
