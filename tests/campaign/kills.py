@@ -41,24 +41,32 @@ BUDGET = {
     },
     "search": {"trials": 14, "proposer": "tpe"},
 }
+#: Said by the driver once an interrupt is its own to handle; before that it is Python's, which has a traceback.
+BEGUN = "begun"
 DRIVER = textwrap.dedent("""
     import signal, sys
     from pathlib import Path
-    from sousvit.errors import UserError
-    from sousvit.search.budget import Budget
-    from sousvit.search.executors.local import LocalExecutor
-    from sousvit.search.judging.worker import serve
-    from sousvit.search.run import search
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-    if __name__ == "__main__":
+    def main():
+        from sousvit.errors import UserError
+        from sousvit.search.budget import Budget
+        from sousvit.search.executors.local import LocalExecutor
+        from sousvit.search.judging.worker import serve
+        from sousvit.search.run import search
+
         folder = Path(sys.argv[2])
-        budget = Budget.read(Path(sys.argv[1]))
-        setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve()), "judge": sys.argv[3]}
         try:
+            budget = Budget.read(Path(sys.argv[1]))
+            setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve()), "judge": sys.argv[3]}
             search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
         except UserError as error:  # a worker killed while it loads ends a search, and the same command goes on
             sys.exit(f"sousvit: {error}")
+
+    if __name__ == "__main__":
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+            print("begun", file=sys.stderr, flush=True)
+            main()
         except KeyboardInterrupt:
             sys.exit("interrupted")
 """)
@@ -133,7 +141,8 @@ def _attack(command: list[str], run: Path, kind: str, seconds: float) -> str:
     last = said.strip().splitlines()[-1:]
     # Python's own words of a worker whose driver was killed in the moment in which it was starting it.
     is_orphan = target != "worker" and last == ["EOFError: Ran out of input"]
-    return "" if "Traceback" not in said or is_orphan else last[0]
+    is_early = BEGUN not in said and last == ["KeyboardInterrupt"]
+    return "" if "Traceback" not in said or is_orphan or is_early else last[0]
 
 
 def _children(process: int) -> list[psutil.Process]:

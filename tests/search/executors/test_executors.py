@@ -221,4 +221,4 @@ def test_an_interrupt_while_a_worker_begins_is_no_traceback(later: float, tmp_pa
     time.sleep(later)
     os.killpg(driver.pid, signal.SIGINT)
     _, said = driver.communicate(timeout=60)
-    assert said == "interrupted\n" and driver.returncode == 1
+    assert said == f"{kills.BEGUN}\ninterrupted\n" and driver.returncode == 1
