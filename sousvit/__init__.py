@@ -12,6 +12,7 @@ The names in ``__all__`` are public; each is imported at its first use, so that 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ if TYPE_CHECKING:
     from sousvit.workshop import Workshop
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's wheels report what they run to Microsoft unless this is set before they are first imported, which
+# several libraries do; so also in every process that is started. Who wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Artifact",

@@ -20,7 +20,7 @@ import psutil
 from sousvit.errors import TrialError, UserError
 from sousvit.faults import fault_behind
 from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start
-from sousvit.search.executors.spawn import UNGUARDED, unguarded
+from sousvit.search.executors.spawn import UNGUARDED, start_deaf, unguarded
 from sousvit.search.trial import BaseRecord
 
 #: Seconds a worker may overrun a job's own deadline before it is killed.
@@ -117,10 +117,13 @@ class LocalExecutor(QueueExecutor):
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=self._entry, args=(theirs, self._setup), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._connection = ours
+        process = context.Process(target=self._entry, args=(theirs, self._setup), daemon=True)
+        try:
+            start_deaf(process)
+        finally:
+            theirs.close()
+            if process.pid is not None:  # what never began cannot be ended
+                self._process, self._connection = process, ours
         try:
             self._base = self._ask(Start(self._base), self._start_timeout)
         except WorkerLostError as error:

@@ -16,7 +16,7 @@ from sousvit.machine import reserved_stdout
 if TYPE_CHECKING:
     from sousvit.search.verdict import Status
 
-INFEASIBLE, NOT_SHOWN, INTERRUPTED = 3, 4, 130
+INFEASIBLE, NOT_SHOWN = 3, 4
 
 #: Commands that load no model.
 LIGHT = frozenset({None, "list", "recipe", "replay", "report", "schema"})

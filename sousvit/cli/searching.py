@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sousvit.cli.app import (
-    INTERRUPTED,
     RUNS,
     AllowPlugins,
     DataRoot,
@@ -26,6 +25,7 @@ from sousvit.cli.app import (
     print_json,
     run_path,
 )
+from sousvit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from sousvit.result import Result

@@ -375,3 +375,23 @@ def test_a_tilde_is_the_users_home_in_every_option_and_argument(monkeypatch):
         "search", "/home/me/b.yaml", "--run", "/home/me/r", "--runs=/home/me/runs", "--data-root", "/home/me", "a~b",
         "~other/x", "-h",
     ]  # fmt: skip
+
+
+INTERRUPTED_EARLY = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "sousvit.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sousvit.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_a_command_is_imported_is_no_traceback():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_EARLY], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr == ""
