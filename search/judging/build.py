@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.data import ImageSet, Splits
 from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import available_cores, torch_threads
 from sousvit.models.checkpoints.forms import open_source, resolved_source
 from sousvit.models.load import LoadedModel
@@ -33,6 +34,7 @@ from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.specs import DataSpec, ModelSpec, require_task
 
 if TYPE_CHECKING:
@@ -181,8 +183,11 @@ def build_recipe(
         require_task(base.spec, data)
         recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
         workshop = Workshop(base, data, seed, progress=progress)
-        model = workshop.model(recipe, fidelity)
+        decisions: dict[str, Any] = {}
+        model = workshop.builder.build(recipe, fidelity, decisions=decisions)
         artifact = workshop.export(recipe, out, fidelity, model)
+        with disk_errors_as_user_errors(out):
+            save_weights(out / WEIGHTS, model, base, recipe, decisions)
         figures = _judge(artifact, model, base, workshop.splits, recipe)
     return Built(recipe, artifact, model, figures, [*base.notes, *workshop.splits.notes])
 
