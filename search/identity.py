@@ -42,6 +42,11 @@ def note_inputs(budget: Budget, folder: Path) -> None:
         write_atomic(path, json.dumps(known, indent=1))
 
 
+def noted_inputs(folder: Path) -> dict[str, str]:
+    """Content hashes of what a run depends on outside of its folder, by what it is (``data.test``)."""
+    return {role: str(entry["content"]) for role, entry in (_known(folder) or {}).items()}
+
+
 def changed_inputs(budget: Budget, folder: Path) -> list[str]:
     """The inputs whose content is another than when the run measured its base, such as ``data.test: PATH``.
 

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.files import disk_errors_as_user_errors, write_atomic
+from sousvit.files import write_atomic
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.results import Answer, judged, recipe_yaml
 from sousvit.search.trial import quality_of
 from sousvit.search.verdict import Status
+from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
+from sousvit.text.paths import at_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
+
+#: In the run folder: the bundle of its answer.
+BUNDLE = "bundle"
 
 
 class Result:
@@ -201,21 +206,23 @@ class Result:
             raise UserError("a run keeps the artifacts of its front", f"none of this recipe in {self.folder}", action)
         return path
 
-    def bundle(self, folder: str | Path) -> Path:
-        """Copy the ``artifact`` and its ``recipe.yaml`` into a new or empty folder; returns the folder.
+    def bundle(self, folder: str | Path, *, uint8: str | None = None) -> Path:
+        """Write all that running the model elsewhere needs into a new or empty folder; returns the folder.
 
-        The recipe says in its ``status`` whether it is a nearest miss.
+        The model's files, labels, preprocessing (as Hugging Face's libraries read it too), ``predict.py``, a model card
+        and check sums. Card and recipe say where it is a nearest miss.
+
+        Args:
+            uint8: ``nchw`` or ``nhwc``: fold normalisation into an ONNX graph, which then takes pixels in that order.
 
         Raises:
-            UserError: the folder holds something, or there is no artifact.
+            UserError: the folder holds something, there is no artifact, or its graph cannot be changed so.
         """
-        out, artifact = Path(folder), self.artifact
-        with disk_errors_as_user_errors(out):
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise UserError("a bundle's folder is new or empty", out, "choose another")
-            shutil.copytree(artifact, out / "artifact")
-        self.write_recipe(out / "recipe.yaml")
-        return out
+        from sousvit.search.bundle.bundle import write_bundle
+        from sousvit.search.bundle.facts import facts_of
+
+        facts = facts_of(self.answer, self.budget, self._archive, Artifact.open(self.artifact))
+        return write_bundle(facts, at_home(folder), uint8 or "")
 
     def write_recipe(self, path: str | Path) -> None:
         """Write the recipe with all that ``sousvit apply`` needs, and what was measured.
@@ -272,3 +279,12 @@ class Result:
             parts.append(self.alternatives.drop(columns="recipe").to_html())
         parts += [f"<p>{html.escape(note)}</p>" for note in self.answer.notes]
         return "\n".join(parts)
+
+
+def write_own_bundle(result: Result) -> None:
+    """Write the bundle of a search's answer into its run folder; a nearest miss gets none, and none is left there."""
+    out = result.folder / BUNDLE
+    if out.is_dir():
+        shutil.rmtree(out)
+    if result.answer.feasible and result.answer.row is not None:
+        result.bundle(out)

@@ -128,9 +128,9 @@ def _batch(artifact: Artifact, how: Preprocess) -> list[str]:
         return ["batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])  # the model normalises"]
     scale = [255.0 * std for std in artifact.std]
     offset = [mean / std for mean, std in zip(artifact.mean, artifact.std, strict=True)]
-    rule = f"(x / 255 - mean) / std, mean {_short(artifact.mean)}, std {_short(artifact.std)}"
     return [
-        f"normal = image.astype(np.float32) / np.float32({scale}) - np.float32({offset})  # {rule}",
+        f"# (pixel / 255 - mean) / std, with mean {_short(artifact.mean)} and std {_short(artifact.std)}",
+        f"normal = image.astype(np.float32) / np.float32({scale}) - np.float32({offset})",
         "batch = np.ascontiguousarray(normal.transpose(2, 0, 1)[None])",
     ]
 
@@ -188,4 +188,4 @@ def _template() -> jinja2.Template:
     import jinja2
 
     loader = jinja2.PackageLoader("sousvit.search.bundle", ".")
-    return jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True).get_template("predict.py.j2")
+    return jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).get_template("predict.py.j2")
