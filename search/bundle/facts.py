@@ -131,7 +131,7 @@ def facts_of(answer: Answer, budget: Budget, archive: Archive, artifact: Artifac
         base=rows.get("base", base.values),
         images=images,
         quality=quality_of(figures),
-        target=str(budget.target),
+        target=budget.where,
         machine=base.machine,
         date=str(archive.header.get("started", ""))[:10],
         data=budget.data,

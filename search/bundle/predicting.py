@@ -107,7 +107,7 @@ def _batch(pixels: Any, artifact: Artifact) -> Any:
 
     if artifact.uint8 == "nhwc":
         return pixels[None]
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+    planes = pixels.transpose(2, 0, 1)[None].copy()
     return planes if artifact.uint8 else normalise(torch.from_numpy(planes), artifact.mean, artifact.std).numpy()
 
 

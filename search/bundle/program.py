@@ -30,18 +30,14 @@ _RUNTIMES: dict[str, tuple[str, str, list[str], list[str]]] = {
     "openvino": (
         "openvino",
         "import openvino",
-        ["MODEL = openvino.Core().compile_model(HERE / {file}, 'CPU', {options})"],
+        ["MODEL = openvino.Core().compile_model(HERE / {file}, 'CPU', SETTINGS)"],
         ["output = MODEL(batch)[0][0]"],
     ),
     "litert": (
         "ai-edge-litert",
         "from ai_edge_litert.interpreter import Interpreter",
-        ["MODEL = Interpreter(str(HERE / {file}))", "MODEL.allocate_tensors()"],
-        [
-            "MODEL.set_tensor(MODEL.get_input_details()[0]['index'], batch)",
-            "MODEL.invoke()",
-            "output = MODEL.get_tensor(MODEL.get_output_details()[0]['index'])[0]",
-        ],
+        ["MODEL = Interpreter(str(HERE / {file})).get_signature_runner()"],
+        ["[output] = MODEL(**dict.fromkeys(MODEL.get_input_details(), batch)).values()", "output = output[0]"],
     ),
     "torch": (
         "torch",
@@ -71,7 +67,9 @@ def predict_program(artifact: Artifact, detector: DetectorSpec | None, transform
     how = preprocess_of(artifact)
     package, imports, opening, running = _RUNTIMES[artifact.runtime]
     before, options = _options(artifact)
-    geometry = _squashed(height, width) if detector else _geometry(how, MODES[channels], (height, width))
+    geometry, crop = _geometry(how, MODES[channels], (height, width))
+    if detector is not None:
+        geometry, crop = _stretched(height, width), ""
     values = {
         "what": "Objects" if detector else "Classes",
         "package": package,
@@ -83,9 +81,10 @@ def predict_program(artifact: Artifact, detector: DetectorSpec | None, transform
         "channels": channels,
         "mode": MODES[channels],
         "alpha": channels in (2, 4),
-        "bgr": how.channel_order == "bgr" and channels >= 3,
+        "order": "" if not _is_bgr(how, channels) else "[..., ::-1]" if channels == 3 else "[..., [2, 1, 0, 3]]",
         "how": Preprocess() if detector else how,
         "geometry": geometry,
+        "crop": crop,
         "refusal": repr(refusal(transform)) if transform else "",
         "detector": detector,
         "levels": [] if detector is None else [(stride, 2 * round(stride / 2)) for stride in detector.strides],
@@ -113,7 +112,8 @@ def preprocess_of(artifact: Artifact) -> Preprocess:
 def _options(artifact: Artifact) -> tuple[list[str], str]:
     """Lines before a model is opened, and what the opening gets."""
     if artifact.runtime == "openvino":
-        return [], repr({"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", **artifact.options})
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", **artifact.options}
+        return [f"SETTINGS = {settings}"], ""
     if artifact.runtime != "onnxruntime" or not artifact.options:
         return [], ""
     lines = [f"OPTIONS.add_session_config_entry({key!r}, {str(value)!r})" for key, value in artifact.options.items()]
@@ -139,13 +139,13 @@ def _short(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def _squashed(height: int, width: int) -> list[str]:
+def _stretched(height: int, width: int) -> list[str]:
     """As :class:`sousvit.data.detection.DetectionSet` does."""
     return [f"image = image.resize(({width}, {height}), Image.Resampling.BILINEAR, reducing_gap=3.0)"]
 
 
-def _geometry(how: Preprocess, mode: str, size: tuple[int, int]) -> list[str]:
-    """As :meth:`.Preprocess.fit` does: resizing, borders, the crop."""
+def _geometry(how: Preprocess, mode: str, size: tuple[int, int]) -> tuple[list[str], str]:
+    """As :meth:`.Preprocess.fit` does: lines for resizing and borders, and the crop where there is one."""
     height, width = size
     high, wide = how.resize_size or (math.floor(height / how.crop_pct), math.floor(width / how.crop_pct))
     if how.resize == "squash":
@@ -160,27 +160,29 @@ def _geometry(how: Preprocess, mode: str, size: tuple[int, int]) -> list[str]:
         ]
     found += [f"image = image if image.size == to else image.resize(to, Image.Resampling.{how.interpolation.upper()})"]
     if how.resize == "squash" and (high, wide) == size:
-        return found
+        return found, ""
     if how.resize == "longest" or high < height or wide < width:
         fill = _fill(how, len(mode))
         found += [
-            f"whole = Image.new({mode!r}, (max({width}, image.width), max({height}, image.height)), {fill})",
-            "whole.paste(image, ((whole.width - image.width) // 2, (whole.height - image.height) // 2))",
-            "image = whole",
+            f"image, part = Image.new({mode!r}, (max({width}, to[0]), max({height}, to[1])), {fill}), image",
+            "image.paste(part, ((image.width - part.width) // 2, (image.height - part.height) // 2))",
         ]
     whole = "round" if how.odd_margin == "round" else "int"
-    return [
-        *found,
-        f"left, top = {whole}((image.width - {width}) / 2), {whole}((image.height - {height}) / 2)",
-        f"image = image.crop((left, top, left + {width}, top + {height}))",
-    ]
+    found += [f"left, top = {whole}((image.width - {width}) / 2), {whole}((image.height - {height}) / 2)"]
+    return found, f"image.crop((left, top, left + {width}, top + {height}))"
 
 
 def _fill(how: Preprocess, bands: int) -> tuple[int, ...] | int:
     given: Mapping[str, Any] = how.steps
     colour = tuple(given["fill"]) if how.resize == "longest" else (0,)
     colour = (colour * bands)[:bands] if len(colour) == 1 else colour[:bands]
+    if _is_bgr(how, bands):  # colours change places at the end
+        colour = (*colour[2::-1], *colour[3:])
     return colour if bands > 1 else colour[0]
+
+
+def _is_bgr(how: Preprocess, channels: int) -> bool:
+    return how.channel_order == "bgr" and channels >= 3
 
 
 @cache

@@ -71,7 +71,7 @@ class Environment:
         """Python with arguments; nothing of the tests' own environment is seen."""
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "OMP_NUM_THREADS") if name in os.environ}
         command = [str(self.python), *map(str, arguments)]
-        return subprocess.run(command, env=kept, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, env=kept, cwd=self.python.parent, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="package")

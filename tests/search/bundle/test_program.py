@@ -20,6 +20,7 @@ STEPS = {
     "longest, filled": Preprocess(resize="longest", fill=(7, 8, 9), interpolation="lanczos"),
     "oblong": Preprocess(resize="short", resize_size=(50, 70), odd_margin="floor"),
     "smaller than the input": Preprocess(resize="short", resize_size=31),
+    "bgr, longest": Preprocess(resize="longest", fill=(7, 8, 9), channel_order="bgr"),
     "bgr, turned": Preprocess(channel_order="bgr", exif=True, crop_pct=0.9, odd_margin="floor"),
 }
 SIZE = (44, 40)
