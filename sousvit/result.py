@@ -232,7 +232,7 @@ class Result:
         """
         if self.answer.chosen is None:
             raise self._nothing("a recipe")
-        write_atomic(Path(path), recipe_yaml(self.answer, self.budget))
+        write_atomic(Path(path), recipe_yaml(self.answer, self.budget, self._archive))
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the run's self-contained HTML report, by default as ``report.html`` in its folder; returns the path."""

@@ -47,6 +47,9 @@ def build(
 ) -> Built:
     """The compressed, exported model of a recipe, judged on validation images and on the test split.
 
+    Where a file recorded figures, and model and data are those that it recorded, ``compared`` holds each beside what
+    was measured now, and ``agrees`` says whether all lie within the recorded intervals.
+
     Args:
         recipe: a recipe, its plain values, or a file as a search writes it, which names the rest too.
         model: as for :func:`compress`; by default the file's.
@@ -64,7 +67,7 @@ def build(
     """
     from sousvit.models.load import load
     from sousvit.search.identity import changed_beside, told_of_changes
-    from sousvit.search.judging.build import RecipeFile, build_recipe, require_buildable
+    from sousvit.search.judging.build import RecipeFile, beside_recorded, build_recipe, require_buildable
 
     if isinstance(recipe, str | Path):
         file = RecipeFile.read(Path(recipe))
@@ -81,9 +84,11 @@ def build(
         base = base or load(spec)
         given = [train, validation, test] != [None] * 3
         data = data_input(train, validation, test, Path(inputs)) if given else file.data()
+        same_run = fidelity in (None, file.fidelity) and seed in (None, file.seed)
         fidelity = file.fidelity if fidelity is None else fidelity
         seed = file.seed if seed is None else seed
         built = build_recipe(file.recipe, base, data, folder, fidelity, seed, progress)
+        built = beside_recorded(built, file, spec, data, same_run)
     return replace(built, notes=[*built.notes, *told_of_changes(changed_beside(recipe))])
 
 

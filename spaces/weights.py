@@ -29,9 +29,9 @@ _KEPT = {"name", "args", "mean", "std", "preprocess", "detector"}
 
 
 def save_weights(folder: Path, model: nn.Module, base: LoadedModel, recipe: Recipe, decisions: dict[str, Any]) -> bool:
-    """Write the compressed ``model`` into ``folder``; False, and nothing there, where no other process could rebuild it.
+    """Write the compressed ``model`` into ``folder``.
 
-    That is so for a base that a user's own code makes.
+    False, and nothing is written, where a user's own code makes the base: no other process could rebuild it.
 
     Args:
         decisions: that its build took from data, see :meth:`.ModelBuilder.build`.

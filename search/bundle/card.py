@@ -9,6 +9,7 @@ import yaml
 
 from sousvit.errors import UnknownNameError
 from sousvit.objectives.objective import Measurement, get_objective
+from sousvit.search.bundle.metadata import INPUT
 from sousvit.search.bundle.program import package_of, preprocess_of, refusal
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def model_card(facts: Facts, processor: ProcessorConfig | None, has_weights: boo
         "input": _input(facts),
         "steps": list(_steps(facts)),
         "output": _output(facts),
-        "some_labels": ", ".join(map(_cell, facts.labels[:_MOST_LABELS])) + ", ..." * (len(facts.labels) > _MOST_LABELS),
+        "some_labels": ", ".join(map(_cell, facts.labels[:_MOST_LABELS]))
+        + ", ..." * (len(facts.labels) > _MOST_LABELS),
         "options": ", ".join(f"`{key}={value}`" for key, value in facts.artifact.options.items()),
         "processor": processor,
         "onnx": runtime == "onnxruntime",
@@ -113,11 +115,12 @@ def _summary(figures: Mapping[str, Measurement]) -> str:
 def _input(facts: Facts) -> str:
     _, channels, height, width = facts.artifact.input_shape
     batch = "1" if facts.artifact.runtime == "litert" else "batch"
+    name = f"`{INPUT}`, " if facts.artifact.path.suffix == ".onnx" else ""
     if facts.artifact.uint8 == "nhwc":
-        return f"uint8 `[{batch}, {height}, {width}, {channels}]`, pixels 0 to 255: the graph normalises them"
+        return f"{name}uint8 `[{batch}, {height}, {width}, {channels}]`, pixels 0 to 255: the graph normalises them"
     if facts.artifact.uint8 == "nchw":
-        return f"uint8 `[{batch}, {channels}, {height}, {width}]`, pixels 0 to 255: the graph normalises them"
-    return f"float32 `[{batch}, {channels}, {height}, {width}]`, normalised as below"
+        return f"{name}uint8 `[{batch}, {channels}, {height}, {width}]`, pixels 0 to 255: the graph normalises them"
+    return f"{name}float32 `[{batch}, {channels}, {height}, {width}]`, normalised as below"
 
 
 def _steps(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -148,9 +151,10 @@ def _output(facts: Facts) -> str:
     if detector is None:
         return f"logits `[batch, {len(facts.labels)}]`; softmax gives probabilities"
     return (
-        f"`[batch, positions, {len(facts.labels)} + 5]`: class logits, distances to the four sides in strides, centerness, "
-        f"for strides {', '.join(map(str, detector.strides))}. Scores from {detector.score_threshold} are kept, of boxes "
-        f"of a class that overlap by more than {detector.nms_threshold} the surest (`predict.py` does both)"
+        f"`[batch, positions, {len(facts.labels)} + 5]`: class logits, distances to the four sides in strides, "
+        f"centerness, for strides {', '.join(map(str, detector.strides))}. Scores from {detector.score_threshold} are "
+        f"kept, and of boxes of a class that overlap by more than {detector.nms_threshold} the surest; `predict.py` "
+        "does both"
     )
 
 

@@ -117,14 +117,15 @@ def facts_of(answer: Answer, budget: Budget, archive: Archive, artifact: Artifac
     figures = chosen.values if row is None else row.values
     rows = {one.role: one.values for one in answer.rows}
     images = answer.images or (budget.data.final_name if row is not None else budget.data.validation_name)
-    labels = label_names(base.class_names, int(base.shape["num_classes"]))
+    outputs = base.shape["num_classes"] if budget.model.detector is None else budget.model.args["num_classes"]
+    labels = label_names(base.class_names, int(outputs))
     return Facts(
         artifact=artifact,
         model=budget.model,
         labels=labels,
         named=bool(base.class_names),
         recipe=Recipe.from_dict(chosen.recipe),
-        recipe_file=recipe_yaml(answer, budget),
+        recipe_file=recipe_yaml(answer, budget, archive, by_name=True),
         status=answer.status,
         limits=answer.limits,
         figures=figures,

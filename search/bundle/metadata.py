@@ -1,5 +1,7 @@
 """Facts in the model file itself, for tools that show them: ONNX's ``metadata_props``, OpenVINO's ``rt_info``.
 
+An ONNX graph's input is called ``pixel_values`` besides, as Hugging Face's libraries expect.
+
 They cost the file a few kilobytes, and no time. LiteRT's metadata would mean to write the flatbuffer anew, without the
 alignment of its weights, and PyTorch's programs have nowhere to put them: theirs stand in the bundle's other files.
 """
@@ -11,6 +13,9 @@ from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from sousvit.spaces.export.artifact import Artifact
+
+#: Of an ONNX graph's input.
+INPUT = "pixel_values"
 
 
 def with_metadata(artifact: Artifact, facts: Mapping[str, str]) -> Artifact:
@@ -28,6 +33,10 @@ def _in_onnx(artifact: Artifact, facts: Mapping[str, str]) -> None:
     model = onnx.load(artifact.path)
     known = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**known, **facts})
+    given = model.graph.input[0]
+    for node in model.graph.node:
+        node.input[:] = [INPUT if taken == given.name else taken for taken in node.input]
+    given.name = INPUT
     onnx.save(model, artifact.path)
 
 

@@ -30,20 +30,20 @@ _RUNTIMES: dict[str, tuple[str, str, list[str], list[str]]] = {
     "openvino": (
         "openvino",
         "import openvino",
-        ["MODEL = openvino.Core().compile_model(HERE / {file}, 'CPU', SETTINGS)"],
+        ["MODEL = openvino.Core().compile_model(HERE / {file}, 'CPU', {options})"],
         ["output = MODEL(batch)[0][0]"],
     ),
     "litert": (
         "ai-edge-litert",
         "from ai_edge_litert.interpreter import Interpreter",
         ["MODEL = Interpreter(str(HERE / {file})).get_signature_runner()"],
-        ["[output] = MODEL(**dict.fromkeys(MODEL.get_input_details(), batch)).values()", "output = output[0]"],
+        ["output = [*MODEL(**dict.fromkeys(MODEL.get_input_details(), batch)).values()][0][0]"],
     ),
     "torch": (
         "torch",
         "import torch",
         ["MODEL = torch.export.load(HERE / {file}).module()"],
-        ["with torch.inference_mode():", "    output = MODEL(torch.from_numpy(batch)).numpy()[0]"],
+        ["output = MODEL(torch.from_numpy(batch)).detach().numpy()[0]"],
     ),
 }
 
@@ -112,8 +112,8 @@ def preprocess_of(artifact: Artifact) -> Preprocess:
 def _options(artifact: Artifact) -> tuple[list[str], str]:
     """Lines before a model is opened, and what the opening gets."""
     if artifact.runtime == "openvino":
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", **artifact.options}
-        return [f"SETTINGS = {settings}"], ""
+        settings = repr({"INFERENCE_PRECISION_HINT": "f32", **artifact.options})
+        return ([], settings) if len(artifact.options) < 2 else ([f"SETTINGS = {settings}"], "SETTINGS")
     if artifact.runtime != "onnxruntime" or not artifact.options:
         return [], ""
     lines = [f"OPTIONS.add_session_config_entry({key!r}, {str(value)!r})" for key, value in artifact.options.items()]
@@ -190,4 +190,6 @@ def _template() -> jinja2.Template:
     import jinja2
 
     loader = jinja2.PackageLoader("sousvit.search.bundle", ".")
-    return jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True).get_template("predict.py.j2")
+    return jinja2.Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    ).get_template("predict.py.j2")

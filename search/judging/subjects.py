@@ -53,8 +53,8 @@ from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.loop import fit
 from sousvit.spaces.training.plan import TrainingPlan
-from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.store import Store
 
 BASE_RECIPE = Recipe((), "onnxruntime")

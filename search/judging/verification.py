@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sousvit.data import ImageSet
 
+
 @dataclass(frozen=True)
 class Verification:
     """What was found.

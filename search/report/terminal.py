@@ -24,6 +24,7 @@ from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
     from sousvit.search.check import Checked
+    from sousvit.search.judging.build import Built
     from sousvit.search.judging.verification import Verification
     from sousvit.spaces.space import Space
 
@@ -335,10 +336,13 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
     _print_notes(out, answer.notes)
 
 
-def print_applied(out: Console, result: Mapping[str, Any]) -> None:
-    """What ``sousvit apply`` wrote."""
+def print_applied(out: Console, built: Built) -> None:
+    """What ``sousvit apply`` wrote, and how it compares with what the recipe recorded."""
+    result = built.to_dict()
     _print_pairs(out, {"artifact": result["artifact"], "recipe": short_recipe(result["recipe"]), **result["figures"]})
-    _print_notes(out, result["notes"])
+    for one in built.compared:
+        out.print(str(one), highlight=False, markup=False)
+    _print_notes(out, built.notes)
 
 
 def print_measured(out: Console, result: Mapping[str, Any]) -> None:

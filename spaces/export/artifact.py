@@ -48,7 +48,7 @@ class Artifact:
         preprocess: what happens to an image before that: :attr:`sousvit.models.preprocess.Preprocess.steps`.
         batch_dependent: whether logits depend on the other images of a batch (dynamic quantization scales do).
         options: runtime options that belong to the artifact, such as OpenVINO's ``INFERENCE_PRECISION_HINT``.
-        uint8: the order of the axes of the uint8 pixels that a graph takes which normalises them itself; ``input_shape``
+        uint8: of a graph that normalises pixels itself, the order of their axes: ``nchw`` or ``nhwc``; ``input_shape``
             stays ``(1, C, H, W)``.
     """
 

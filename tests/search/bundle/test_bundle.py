@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,11 @@ from PIL import Image
 
 import sousvit
 from sousvit.errors import UserError
+from sousvit.inputs import preprocess_input
+from sousvit.models.load import load
 from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.search.bundle.bundle import write_bundle
+from sousvit.search.bundle.facts import facts_of
 from sousvit.search.bundle.program import predict_program
 from sousvit.spaces.export.artifact import Artifact
 
@@ -115,13 +120,15 @@ def test_a_folded_graph_takes_pixels_and_gives_the_same_logits(finished, test_im
     plain = onnxruntime.InferenceSession(finished.folder / "bundle" / "model.onnx")
     pixels = np.asarray(Image.open(test_images[0]))[None, :, :, None]
     normal = (torch.from_numpy(pixels).float() / (255 * 0.27) - 0.5 / 0.27).permute(0, 3, 1, 2).numpy()
-    wanted = plain.run(None, {"input": np.ascontiguousarray(normal)})[0]
+    wanted = plain.run(None, {"pixel_values": np.ascontiguousarray(normal)})[0]
     for layout, given in (("nhwc", pixels), ("nchw", pixels.transpose(0, 3, 1, 2))):
         bundle = finished.bundle(tmp_path / layout, uint8=layout)
         folded = onnxruntime.InferenceSession(bundle / "model.onnx")
         taken = folded.get_inputs()[0]
         assert taken.type == "tensor(uint8)" and taken.shape[1:] == list(given.shape[1:])
-        np.testing.assert_allclose(folded.run(None, {"input": np.ascontiguousarray(given)})[0], wanted, atol=1e-4)
+        np.testing.assert_allclose(
+            folded.run(None, {"pixel_values": np.ascontiguousarray(given)})[0], wanted, atol=1e-4
+        )
         rows = sousvit.predict(bundle, test_images[:8])
         assert [one[0].label for _, one in rows] == [
             one[0].label for _, one in sousvit.predict(finished.folder / "bundle", test_images[:8])
@@ -184,13 +191,12 @@ def test_a_changed_bundle_predicts_nothing(finished, test_images, tmp_path):
         sousvit.predict(tmp_path, test_images[:1])
 
 
-def test_a_transform_of_the_user_s_own_is_said_and_not_guessed(tiny_project, test_images, tmp_path):
-    result = sousvit.compress(
-        str(tiny_project.checkpoint), train=tiny_project.data, preprocess=upside_down, limits={"accuracy_drop": 0.9},
-        optimize=["size"], space={"techniques": {"int8_dynamic": {"weights": ["uint8"]}}}, trials=1, run=tmp_path / "r",
-        executor="inline", explore_fidelity=1.0, measure_time=0.05, leave_one_out=False,
-    )  # fmt: skip
-    bundle = result.folder / "bundle"
+def test_a_transform_of_the_user_s_own_is_said_and_not_guessed(finished, tiny_project, test_images, tmp_path):
+    spec, data = tiny_project.model_spec(), tiny_project.data_spec()
+    spec, _, _ = preprocess_input(upside_down, spec, data, None, tmp_path / "inputs")
+    facts = facts_of(finished.answer, finished.budget, finished._archive, Artifact.open(finished.artifact))
+    artifact = replace(facts.artifact, preprocess=load(spec).preprocess.steps)
+    bundle = write_bundle(replace(facts, artifact=artifact), tmp_path / "bundle")
     card = (bundle / "README.md").read_text()
     assert sum("upside_down" in line for line in card.splitlines()) == 1
     assert not (bundle / "preprocessor_config.json").exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,7 +14,9 @@ from PIL import Image
 
 import sousvit
 from sousvit.models.preprocess import Preprocess
-from sousvit.search.bundle.facts import Facts
+from sousvit.search.bundle.bundle import write_bundle
+from sousvit.search.bundle.card import model_card
+from sousvit.search.bundle.facts import Facts, facts_of, label_names
 from sousvit.search.bundle.hugging_face import model_config, processor_config
 from sousvit.search.bundle.program import package_of
 from sousvit.spaces.export.artifact import Artifact
@@ -28,7 +32,7 @@ STEPS = {
 
 def facts_with(how: Preprocess, channels: int = 3, size: tuple[int, int] = (44, 44)) -> Facts:
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
-    artifact = Artifact(None, "onnxruntime", "model.onnx", (1, channels, *size), mean, std, how.steps)  # type: ignore
+    artifact = Artifact(Path(), "onnxruntime", "model.onnx", (1, channels, *size), mean, std, how.steps)
     return Facts(artifact, ModelSpec(name="vit_tiny_patch16_224"), ("a", "b"), True, sousvit.Recipe(), "", "holds", (),
                  {}, {}, "", "accuracy", "", {}, "", DataSpec(format="idx"), {}, ())  # fmt: skip
 
@@ -72,20 +76,19 @@ def test_the_config_opens_as_a_classifier_s(finished):
 
 
 @pytest.fixture(scope="module")
-def other_runtimes(tiny_project, tmp_path_factory):
-    """Bundles of the same model for each runtime that is installed."""
+def other_runtimes(finished, tiny_project, tmp_path_factory):
+    """Bundles of a model for each runtime that is installed, with the facts of the search's answer."""
     folder = tmp_path_factory.mktemp("runtimes")
+    workshop = sousvit.Workshop(tiny_project.checkpoint, train=tiny_project.data)
+    facts = facts_of(finished.answer, finished.budget, finished._archive, Artifact.open(finished.artifact))
 
     def make(runtime: str):
         place = folder / runtime
         if not place.is_dir():
-            budget = tiny_project.budget(
-                targets=[{"runtime": runtime}],
-                space={"techniques": {"prune_mlp": {"keep": [0.5]}}},
-                search={"trials": 1, "seed": 0, "explore_fidelity": 1.0, "measure_time": 0.05, "confirm": 0.0},
-            )
-            sousvit.Search(budget, run=place, executor="inline").optimize()
-        return place / "bundle"
+            recipe = sousvit.Recipe([sousvit.Step.make("prune_mlp", keep=0.5)], runtime=runtime)
+            artifact = workshop.export(folder / f"{runtime}-artifact", recipe)
+            write_bundle(replace(facts, artifact=artifact, recipe=recipe), place)
+        return place
 
     return make
 
@@ -110,11 +113,15 @@ def test_openvino_s_file_holds_the_facts_itself(other_runtimes):
     openvino = pytest.importorskip("openvino")
     bundle = other_runtimes("openvino")
     model = openvino.Core().read_model(bundle / "model.xml")
-    labels = "LABEL_0 LABEL_1 LABEL_2"
-    assert model.get_rt_info(["model_info", "labels"]).value == labels
+    assert model.get_rt_info(["model_info", "labels"]).value == "rows_of_stripes columns checkerboard"
     info = ElementTree.parse(bundle / "model.xml").getroot().find("rt_info/sousvit/task")
     assert info is not None and info.get("value") == "image-classification"
-    assert "LABEL_0" in (bundle / "labels.txt").read_text() and "Nobody named them" in (bundle / "README.md").read_text()
+
+
+def test_classes_that_nobody_named_are_said_to_be_so():
+    assert label_names(("a", "", "c  d"), 4) == ("a", "LABEL_1", "c d", "LABEL_3")
+    card = model_card(replace(facts_with(STEPS["short"]), labels=("LABEL_0", "LABEL_1"), named=False), None, False)
+    assert "Nobody named them" in card and "Nobody named them" not in model_card(facts_with(STEPS["short"]), None, True)
 
 
 @pytest.mark.slow
