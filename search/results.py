@@ -280,7 +280,7 @@ def recipe_yaml(answer: Answer, budget: Budget, archive: Archive, by_name: bool 
         content["machine"] = {key: value for key, value in archive.base.machine.items() if key != "devices"}
     content["inputs"] = noted_inputs(archive.folder)
     if by_name:
-        content |= {part: _by_name(content[part]) for part in ("model", "data", "target")}
+        content |= {part: _by_name(content[part]) for part in ("model", "data", "target", "recipe")}
     head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
     return head + sealed(yaml.safe_dump(content, sort_keys=False))
 

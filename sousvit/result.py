@@ -182,9 +182,13 @@ class Result:
         """
         from sousvit.cache import TensorCache
         from sousvit.search.judging.build import Workshop
+        from sousvit.spaces.weights import WEIGHTS, load_weights
 
         if self.answer.chosen is None or self.recipe is None:
             raise self._nothing("a model")
+        kept = self._artifact_place() / WEIGHTS
+        if kept.is_dir():
+            return load_weights(kept)
         search = self.budget.search
         cache = TensorCache(self.folder / "cache", search.cache_gb * 1e9)
         workshop = Workshop(self._load_base(), self.budget.data, search.seed, cache)
@@ -197,11 +201,8 @@ class Result:
         Raises:
             UserError: there is no recipe, or the run did not keep it.
         """
-        if self.answer.chosen is None:
-            raise self._nothing("an artifact")
-        name = self.answer.chosen.artifact if self.answer.row is None else self.answer.row.artifact
-        path = self.folder / "artifacts" / name
-        if not name or not path.is_dir():
+        path = self._artifact_place()
+        if not path.is_dir():
             action = "build it again: sousvit.build(result.recipe, ...)"
             raise UserError("a run keeps the artifacts of its front", f"none of this recipe in {self.folder}", action)
         return path
@@ -223,6 +224,13 @@ class Result:
 
         facts = facts_of(self.answer, self.budget, self._archive, Artifact.open(self.artifact))
         return write_bundle(facts, at_home(folder), uint8 or "")
+
+    def _artifact_place(self) -> Path:
+        """Where the recipe's artifact lies, if the run kept it."""
+        if self.answer.chosen is None:
+            raise self._nothing("an artifact")
+        name = self.answer.chosen.artifact if self.answer.row is None else self.answer.row.artifact
+        return self.folder / "artifacts" / (name or "none")
 
     def write_recipe(self, path: str | Path) -> None:
         """Write the recipe with all that ``sousvit apply`` needs, and what was measured.

@@ -26,6 +26,8 @@ WEIGHTS = "pytorch"
 FILE, STRUCTURE = "model.safetensors", "structure.json"
 #: Of a model specification, what its structure depends on, and how images reach it.
 _KEPT = {"name", "args", "mean", "std", "preprocess", "detector"}
+#: Arguments of ``timm.create_model`` by which it reads or downloads weights.
+_OF_FILES = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 
 
 def save_weights(folder: Path, model: nn.Module, base: LoadedModel, recipe: Recipe, decisions: dict[str, Any]) -> bool:
@@ -84,10 +86,20 @@ def _structure(path: Path) -> tuple[ModelSpec, dict[str, Any], dict[str, Any]]:
             raise TypeError("not names with values")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _broken(path, one_line(error)) from error
-    unknown = sorted(set(model) - _KEPT)
-    if unknown:
-        raise _broken(path, f"model holds {', '.join(map(str, unknown))[:200]}")
-    return validated(ModelSpec, model, str(path)), recipe, decisions
+    return architecture(model, path), recipe, decisions
+
+
+def architecture(model: dict[str, Any], path: Path) -> ModelSpec:
+    """The specification of a network that a stranger's file names, and nothing that it could be loaded from.
+
+    Raises:
+        UserError: other keys, or arguments by which timm reads files.
+    """
+    args = model.get("args")
+    foreign = sorted(set(model) - _KEPT) + sorted(_OF_FILES & set(args if isinstance(args, dict) else ()))
+    if foreign:
+        raise _broken(path, f"model holds {', '.join(map(str, foreign))[:200]}")
+    return validated(ModelSpec, model, str(path))
 
 
 def _broken(where: Path, problem: str) -> UserError:

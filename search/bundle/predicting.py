@@ -18,10 +18,10 @@ from sousvit.machine import available_cores
 from sousvit.models.preprocess import Preprocess
 from sousvit.objectives.devices.isolated_session import IsolatedSession
 from sousvit.objectives.runtimes.runtime import check_artifact
-from sousvit.schema import validated
 from sousvit.search.bundle.bundle import check_sums
 from sousvit.search.bundle.program import preprocess_of, refusal
 from sousvit.spaces.export.artifact import Artifact
+from sousvit.spaces.weights import architecture
 from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _objects(dense: Any, labels: Sequence[str], spec: ModelSpec, size: tuple[int
 
     head = head_of(create(spec))
     assert head is not None
-    [found] = head.detections(torch.from_numpy(dense)[None])
+    [found] = head.detections(torch.from_numpy(dense.copy())[None])
     height, width = head.image
     scale = torch.tensor([size[0] / width, size[1] / height] * 2)
     rows = zip((found["boxes"] * scale).tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True)
@@ -155,4 +155,4 @@ def _detector(folder: Path) -> ModelSpec | None:
         raise UserError(rule, f"{path}: {type(error).__name__}", "copy the bundle again") from error
     if not is_detector:
         return None
-    return validated(ModelSpec, {name: model.get(name) for name in ("name", "args", "detector")}, str(path))
+    return architecture(model, path)
