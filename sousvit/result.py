@@ -225,6 +225,11 @@ class Result:
         facts = facts_of(self.answer, self.budget, self._archive, Artifact.open(self.artifact))
         return write_bundle(facts, at_home(folder), uint8 or "")
 
+    @property
+    def keeps_artifact(self) -> bool:
+        """Whether the run still has the recipe's exported model."""
+        return self.answer.chosen is not None and self._artifact_place().is_dir()
+
     def _artifact_place(self) -> Path:
         """Where the recipe's artifact lies, if the run kept it."""
         if self.answer.chosen is None:
@@ -290,9 +295,14 @@ class Result:
 
 
 def write_own_bundle(result: Result) -> None:
-    """Write the bundle of a search's answer into its run folder; a nearest miss gets none, and none is left there."""
-    out = result.folder / BUNDLE
+    """Write the bundle of a search's answer into its run folder; a nearest miss gets none, and none is left there.
+
+    Where the answer's artifact was removed since, what is there stays.
+    """
+    out, holds = result.folder / BUNDLE, result.answer.feasible and result.answer.row is not None
+    if holds and not result.keeps_artifact:
+        return
     if out.is_dir():
         shutil.rmtree(out)
-    if result.answer.feasible and result.answer.row is not None:
+    if holds:
         result.bundle(out)

@@ -226,3 +226,25 @@ def test_every_classifier_s_program_has_at_most_40_lines(tmp_path):
             text = predict_program(artifact, None, None)
             compile(text, "predict.py", "exec")
             assert len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 120, text
+
+
+HOSTILE = {
+    "labels.txt": ("one\n", "an output for every label"),
+    "config.json": ("[" * 100_000, "names its base"),
+    "artifact.json": ('{"runtime": "onnxruntime"}', "must be whole"),
+    "model.onnx": ("no model", ""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_bundle_of_a_stranger_is_refused_in_one_line(name, finished, test_images, tmp_path):
+    bundle = shutil.copytree(finished.folder / "bundle", tmp_path / "hostile")
+    content, said = HOSTILE[name]
+    (bundle / name).write_text(content)
+    lines = (bundle / "SHA256SUMS").read_text().splitlines()
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    mended = [f"{digest}  {name}" if line.endswith(f"  {name}") else line for line in lines]
+    (bundle / "SHA256SUMS").write_text("\n".join(mended) + "\n")
+    with pytest.raises(UserError, match=said) as raised:
+        sousvit.predict(bundle, test_images[:1])
+    assert "\n" not in str(raised.value)
