@@ -104,9 +104,15 @@ def check_sums(folder: Path) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file by its path in the folder."""
+    """SHA-256 of every file by its path in the folder.
+
+    Raises:
+        UserError: links, which lead anywhere, or pipes, which never end.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UserError("a bundle holds plain files only", path, "put a copy of the file there")
         if path.is_file() and path.name != SUMS:
             digest = hashlib.sha256()
             with open_file(path) as stream:

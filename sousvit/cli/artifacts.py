@@ -34,7 +34,7 @@ def apply_command(
     with spinner("applying the recipe", quiet=as_json) as progress:
         train = None if data is None else read_data(data)
         built = build(recipe, model, out=out, train=train, progress=progress)
-    print_json(built.to_dict()) if as_json else print_applied(console(), built)
+    print_json(built.to_dict()) if as_json else print_applied(console(), built.to_dict())
     if built.agrees is False:
         sys.exit(INFEASIBLE)
 

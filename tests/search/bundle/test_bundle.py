@@ -188,6 +188,9 @@ def test_a_changed_bundle_predicts_nothing(finished, test_images, tmp_path):
     (bundle / "labels.txt").write_text("a\nb\nc\n")
     with pytest.raises(UserError, match=r"labels\.txt is missing or has changed"):
         sousvit.predict(bundle, test_images[:1])
+    (bundle / "link").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="plain files only"):
+        sousvit.predict(bundle, test_images[:1])
     with pytest.raises(UserError, match="a bundle is a folder with SHA256SUMS"):
         sousvit.predict(tmp_path, test_images[:1])
 
