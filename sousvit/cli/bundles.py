@@ -54,7 +54,7 @@ def bundle_command(
 @app.command("predict")
 def predict_command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder that sousvit bundle wrote")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="image files")],
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:

@@ -119,7 +119,7 @@ def test_a_folded_graph_takes_pixels_and_gives_the_same_logits(finished, test_im
 
     plain = onnxruntime.InferenceSession(finished.folder / "bundle" / "model.onnx")
     pixels = np.asarray(Image.open(test_images[0]))[None, :, :, None]
-    normal = (torch.from_numpy(pixels).float() / (255 * 0.27) - 0.5 / 0.27).permute(0, 3, 1, 2).numpy()
+    normal = (torch.from_numpy(pixels.copy()).float() / (255 * 0.27) - 0.5 / 0.27).permute(0, 3, 1, 2).numpy()
     wanted = plain.run(None, {"pixel_values": np.ascontiguousarray(normal)})[0]
     for layout, given in (("nhwc", pixels), ("nchw", pixels.transpose(0, 3, 1, 2))):
         bundle = finished.bundle(tmp_path / layout, uint8=layout)
