@@ -13,8 +13,9 @@ import yaml
 from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
+from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, open_space, require_sound
+from sousvit.search.budget import Budget, make_budget, open_space, require_sound
 from sousvit.search.callbacks import Callback, Counts
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
@@ -31,6 +32,7 @@ from sousvit.search.report.tables import write_tables
 from sousvit.search.results import Answer
 from sousvit.search.reuse import take_over
 from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer, write_answer
+from sousvit.search.stored.moved import former_folder, relocated
 from sousvit.search.stored.opened import BUDGET, damaged_answer, lost_lines
 from sousvit.search.stored.seal import sealed
 from sousvit.search.stored.trust import note_code
@@ -98,6 +100,8 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
         UserError: the run has figures of another budget already.
     """
     known = archive.header.get("identity")
+    if known != identity and known is not None and _same_but_moved(archive, budget):
+        identity = known
     if known != identity:
         if known is not None and archive.base is not None:
             raise UserError(
@@ -105,10 +109,23 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
                 f"another budget for {archive.folder.name}",
                 "use another --run name, or sousvit recipe to ask this run's archive",
             )
-        archive.append("run", identity=identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        archive.append("run", identity=identity, started=started, folder=str(archive.folder.resolve()))
     text = yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False)
     write_atomic(archive.folder / BUDGET, sealed(text))
     note_code(budget)
+
+
+def _same_but_moved(archive: Archive, budget: Budget) -> bool:
+    """Whether a budget is the run's own, of a run that was moved or copied with what it names."""
+    path = archive.folder / BUDGET
+    if former_folder(archive.folder) is None or not path.is_file():
+        return False
+    values = relocated(read_yaml(path), archive.folder)
+    given = budget.model_dump(mode="json")["plugins"]
+    if (values.get("plugins") or {}) != given:  # reading a budget loads the code that it names
+        return False
+    return make_budget(values, archive.folder, str(path)).identity == budget.identity
 
 
 def _stored_answer(archive: Archive) -> Answer | None:
@@ -156,7 +173,7 @@ def _search(
     }
     notes = (*answer.notes, *told_of_damage(archive.damaged))
     answer = replace(answer, cost=cost, notes=notes)
-    write_answer(answer, budget, archive.folder, archive.last_line)
+    write_answer(answer, budget, archive)
     write_tables(archive, goals, archive.folder)
     return answer
 

@@ -10,7 +10,7 @@ from sousvit.errors import UnknownNameError, UserError
 from sousvit.inputs import INPUTS, data_input, model_input, preprocess_input, target_input
 from sousvit.objectives.targets.target import Target
 from sousvit.plugins import objectives_input, space_input, techniques_input
-from sousvit.result import Result
+from sousvit.result import Result, write_own_bundle
 from sousvit.runs import Run, folder_of, starting
 from sousvit.schema import validated
 from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
@@ -207,6 +207,7 @@ def _optimize(
     if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
         write_report(folder)
     result = Result(budget, folder, answer, lambda: base or _load(budget))
+    write_own_bundle(result)
     told.on_end(result)
     return result
 

@@ -20,7 +20,7 @@ from sousvit.search.archive import Archive, new_run_name, run_folder
 from sousvit.search.budget import Budget
 from sousvit.search.identity import changed_inputs, told_of_changes, told_of_damage
 from sousvit.search.report.listing import run_rows
-from sousvit.search.results import Answer
+from sousvit.search.results import Answer, choose_among, judged
 from sousvit.search.stored.opened import answer_of
 from sousvit.search.stored.opened import open_run as open_archive
 from sousvit.search.stored.trust import require_known_factory
@@ -148,6 +148,35 @@ class Run:
         asked = self._asked(budget, targets=targets, limits=limits, optimize=optimize, prefer=prefer)
         answer, other = retarget(self.folder, asked, progress or (lambda what, done, total: None))
         return self._result(answer, other)
+
+    def trial(self, key: str) -> Result:
+        """The result of one trial, as if it were the answer; its figures are those of the search.
+
+        Args:
+            key: as in ``trials``, or a beginning that only one trial has.
+
+        Raises:
+            UserError: no such trial, several, or one that was not judged in full.
+        """
+        found = [one for one in self.archive if key and one.key.startswith(key)]
+        complete = [one for one in found if one.is_final]
+        if len(found) != 1 or not complete:
+            several = f"{len(found)} trials of the run begin so" if len(found) > 1 else "none of them is"
+            received = f"{key}: it was not judged in full" if len(found) == 1 else f"{key}: {several}"
+            raise UserError("a trial is named by its key", received, "see the column key of trials.parquet")
+        goals = self.budget.goals(self.base)
+        return self._result(judged(choose_among(found, goals), self.budget))
+
+    def bundle_front(self, folder: str | Path, *, uint8: str | None = None) -> list[Path]:
+        """A bundle of every member of the front, in a folder each that is called by its key; see `Result.bundle`.
+
+        Raises:
+            UserError: the front has no members, or one cannot be written.
+        """
+        keys = [trial.key for trial in self.archive.front(self.budget.goals(self.base))]
+        if not keys:
+            raise UserError("a front has members", f"none in {self.folder}", "name a --trial, or give the search more")
+        return [self.trial(key).bundle(at_home(folder) / key, uint8=uint8) for key in keys]
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the self-contained HTML report, by default as ``report.html`` in the folder; returns the path."""

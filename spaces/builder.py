@@ -83,6 +83,28 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
     return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}, input_shape=shape))
 
 
+def rebuilt(
+    base: LoadedModel, steps: Sequence[Step], decisions: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> nn.Module:
+    """The model that steps made of the base, from its weights alone.
+
+    Args:
+        steps: model steps, without those that only supply images.
+        decisions: that the build took from data.
+
+    Raises:
+        UserError, TrialError, RuntimeError: the weights are of another model.
+    """
+    model = skeleton(base, Recipe(tuple(steps)), decisions)
+    model.load_state_dict(tensors)
+    return model
+
+
+def changing_steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The model steps of a recipe that change the model: those that supply images are left out."""
+    return tuple(step for step in recipe.model_steps if step.role is not Role.SUPPLY)
+
+
 def _cuts(steps: Sequence[Step]) -> int:
     """Number of steps that cut the base which a first step, such as ``elastic``, prepares; 0 without such a step."""
     if steps[0].role is not Role.PREPARE:
@@ -108,14 +130,17 @@ class ModelBuilder:
         fidelity: float = 1.0,
         deadline: float | None = None,
         seconds: dict[str, float] | None = None,
+        decisions: dict[str, Any] | None = None,
     ) -> nn.Module:
         """The compressed model before quantization; trained at ``fidelity`` when the recipe trains.
 
-        At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
+        At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`, ``decisions`` with what
+        :func:`rebuilt` needs.
         """
-        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions={})
+        chosen = {} if decisions is None else decisions
+        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions=chosen)
         context = replace(context, fidelity=fidelity, deadline=deadline, seconds=seconds)
-        changing = (step for step in recipe.model_steps if step.role is not Role.SUPPLY)
+        changing = changing_steps(recipe)
         steps = tuple(step for step in changing if fidelity > 0 or step.role is not Role.REPAIR)
         done, model = self._longest_beginning(steps, context)
         if done == 0 and self._cache is not None and steps and steps[0].role is Role.PREPARE:
@@ -205,8 +230,7 @@ class ModelBuilder:
             return None
         tensors, notes = found
         try:
-            model = skeleton(self._base, Recipe(tuple(steps)), notes[DECISIONS])
-            model.load_state_dict(tensors)
+            model = rebuilt(self._base, steps, notes[DECISIONS], tensors)
         except (UserError, TrialError, RuntimeError, KeyError):
             self._cache.forget(key)
             return None

@@ -67,7 +67,7 @@ def _built(
     subjects.progress(f"building: {role}", 0, 0)
     deadline = min(deadline, time.monotonic() + subjects.budget.search.trial_timeout)
     folder = subjects.folder / "artifacts" / role.replace(", ", "-").replace(" ", "-")
-    return subjects.trained(recipe, fidelity, folder, {}, deadline)
+    return subjects.trained(recipe, fidelity, folder, {}, deadline, with_weights=role == "recipe")
 
 
 def _wanted(request: MakeTable) -> list[tuple[str, Recipe, float]]:

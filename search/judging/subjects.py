@@ -19,7 +19,7 @@ from sousvit.cache import TensorCache
 from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
 from sousvit.faults import faults_told
-from sousvit.files import content_hash, write_atomic
+from sousvit.files import content_hash, disk_errors_as_user_errors, write_atomic
 from sousvit.machine import available_cores, training_device
 from sousvit.models.checkpoints.forms import open_source
 from sousvit.models.load import LoadedModel, load
@@ -42,7 +42,7 @@ from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
-from sousvit.spaces.images import open_final, open_splits
+from sousvit.spaces.images import class_names, open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
@@ -54,6 +54,7 @@ from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.loop import fit
 from sousvit.spaces.training.plan import TrainingPlan
 from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.store import Store
 
 BASE_RECIPE = Recipe((), "onnxruntime")
@@ -176,7 +177,17 @@ class Subjects:
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
         epoch = self.epoch_seconds(values) if self._trains_against_time else 0.0
-        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch)
+        return BaseRecord(
+            values,
+            asdict(self.shape),
+            machine,
+            found.relative,
+            fingerprint,
+            timings,
+            num_unseen,
+            epoch,
+            class_names(self._model, self._splits.train),
+        )
 
     @property
     def _trains_against_time(self) -> bool:
@@ -254,6 +265,7 @@ class Subjects:
         seconds: dict[str, float],
         deadline: float | None = None,
         structure: Structure | None = None,
+        with_weights: bool = False,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session.
 
@@ -262,6 +274,7 @@ class Subjects:
             seconds: takes the time of each part.
             deadline: of the training, on the monotonic clock.
             structure: its timings are not measured again.
+            with_weights: keep the model before quantization beside the artifact, see :mod:`sousvit.spaces.weights`.
 
         Raises:
             TrialError: the recipe cannot be built, or the artifact computes something else than the model.
@@ -271,13 +284,17 @@ class Subjects:
         if self._synthesiser.seconds > before:
             seconds["images"] = self._synthesiser.seconds - before
         before = self._teacher.seconds + self._synthesiser.seconds
-        model = self._builder.build(recipe, fidelity, deadline, seconds)
+        decisions: dict[str, Any] = {}
+        model = self._builder.build(recipe, fidelity, deadline, seconds, decisions)
         paid = self._teacher.seconds + self._synthesiser.seconds - before
         if paid > 0:  # once for all trials, so it says nothing about this one
             seconds["teacher"] = paid
             seconds["prepare" if "prepare" in seconds else "recover"] -= paid
         with clocked(seconds, "export"):
             artifact = self._artifact(model, recipe, folder, context)
+        if with_weights:
+            with disk_errors_as_user_errors(folder):
+                save_weights(folder / WEIGHTS, model, self._model, recipe, decisions)
         subject = self._subject(model, artifact)
         # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
         if structure is not None and not recipe.shapes_by_data:

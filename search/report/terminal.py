@@ -16,6 +16,7 @@ from rich.table import Table
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.judging.comparison import Compared
 from sousvit.search.preference.alternatives import ANSWER
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import BaseRecord, Trial, quality_of, word_of
@@ -336,8 +337,10 @@ def print_archive_answer(out: Console, answer: Answer, budget: Budget) -> None:
 
 
 def print_applied(out: Console, result: Mapping[str, Any]) -> None:
-    """What ``sousvit apply`` wrote."""
+    """What ``sousvit apply`` wrote, and how it compares with what the recipe recorded."""
     _print_pairs(out, {"artifact": result["artifact"], "recipe": short_recipe(result["recipe"]), **result["figures"]})
+    for one in result["compared"]:
+        out.print(str(Compared(**one)), highlight=False, markup=False)
     _print_notes(out, result["notes"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.results import Answer, recipe_yaml
 from sousvit.search.stored.events import (
@@ -70,18 +71,15 @@ def read_answer(folder: Path) -> AnswerFile | None:
         raise DamagedAnswerError(path, f"not an answer's values ({error})") from error
 
 
-def write_answer(answer: Answer, budget: Budget, folder: Path, lines: int = 0) -> None:
-    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe).
-
-    Args:
-        lines: of the run's log.
-    """
-    plain = {**answer.to_dict(), _LINES: lines}
+def write_answer(answer: Answer, budget: Budget, archive: Archive) -> None:
+    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe)."""
+    folder = archive.folder
+    plain = {**answer.to_dict(), _LINES: archive.last_line}
     write_atomic(folder / ANSWER, json.dumps({**plain, _CHECKSUM: content_hash(plain)}, indent=1))
     names = ("recipe.yaml", "nearest-miss.yaml")
     right, stale = names if answer.feasible else reversed(names)
     if answer.chosen is not None:
-        write_atomic(folder / right, recipe_yaml(answer, budget))
+        write_atomic(folder / right, recipe_yaml(answer, budget, archive))
     (folder / stale).unlink(missing_ok=True)
 
 

@@ -95,6 +95,7 @@ def _is_base(plain: Mapping[str, Any]) -> bool:
         Timing(**timing)
     numbers = [plain.get(name, 0) for name in ("export_error", "num_unseen", "epoch_seconds")]
     is_plain = isinstance(plain["machine"], dict) and type(plain.get("fingerprint", "")) is str
+    is_plain = is_plain and all(type(name) is str for name in plain.get("class_names", ()))
     return is_plain and bool(plain["values"]) and are_figures(plain["values"]) and all(map(is_number, numbers))
 
 

@@ -16,6 +16,7 @@ from sousvit.search.confirmation import confirmed_before
 from sousvit.search.identity import damaged_inputs
 from sousvit.search.results import Answer, candidates, choose, explained, judged
 from sousvit.search.stored.answer_file import ANSWER, DamagedAnswerError, read_answer
+from sousvit.search.stored.moved import relocated
 from sousvit.search.stored.seal import is_changed
 from sousvit.search.stored.trust import require_known_code
 from sousvit.spaces.technique import TECHNIQUES
@@ -39,6 +40,7 @@ def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive
     text = read_text(path)
     with _as_damage(path, text):
         values = parse_yaml(text, str(path))
+    values = relocated(values, folder)
     require_known_code(values.get("plugins") or {}, folder, allow_plugins)
     with _as_damage(path, text):
         budget = make_budget(_with_share_held_back(values), folder, str(path))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from sousvit.objectives.objective import OBJECTIVES, Measurement, Objective, Stage
 from sousvit.search.callbacks import Counts
+from sousvit.search.judging.comparison import compared_figures
 from sousvit.search.preference.alternatives import Alternative
 from sousvit.search.report.terminal import (
     SearchView,
@@ -56,10 +57,15 @@ def test_the_teachers_runtime_is_told_once(simulated, tmp_path, capsys):
 
 def test_what_reading_the_data_changed_is_printed_with_an_applied_recipe():
     out = console()
-    result = {"artifact": "out", "recipe": RECIPE, "figures": {"size_mb": 1.0}, "notes": ["3 boxes [cut] in train"]}
+    figures = compared_figures({"size_mb": Measurement(1.0)}, {"validation": {"size": 1.5}})
+    compared = [one.to_dict() for one in figures]
+    notes = ["3 boxes [cut] in train"]
+    result = {"artifact": "out", "recipe": RECIPE, "figures": {"size_mb": 1.0}, "notes": notes, "compared": compared}
     with out.capture() as captured:
         print_applied(out, result)
-    assert captured.get().splitlines()[-1] == "note: 3 boxes [cut] in train"
+    assert captured.get().splitlines()[-2:] == [
+        "size_mb 1, recorded 1.5: disagrees", "note: 3 boxes [cut] in train"
+    ]  # fmt: skip
 
 
 class Blocks(Objective):
