@@ -30,8 +30,9 @@ class AnswerStage(str, Enum):
 class Counts:
     """What the search did so far in this session.
 
-    ``owed`` counts deployments of the base that were judged though the time was over; ``front`` is the size of the
-    run's front, and ``best`` what would be its answer now.
+    ``owed`` counts deployments of the base that were judged though the time was over; ``of_run`` are the
+    trials that the run has paid for so far, ``front`` is the size of its front, ``best`` what would be its answer now,
+    and ``answer_seconds`` what measuring that should take.
     """
 
     finished: int = 0
@@ -43,8 +44,10 @@ class Counts:
     variants: int = 0
     promoted: int = 0
     owed: int = 0
+    of_run: int = 0
     front: int = 0
     best: Trial | None = None
+    answer_seconds: float = 0.0
 
 
 class Callback:

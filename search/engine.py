@@ -348,6 +348,7 @@ class Engine:
         if trial.artifact:
             self._archive.drop_artifacts(self.goals, trial)
         self.counts.finished += 1
+        self.counts.of_run = self._archive.own
         self.counts.failed += trial.status == "failed"
         if trial.is_final:
             front = self._archive.front(self.goals)

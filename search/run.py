@@ -34,6 +34,7 @@ from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer, w
 from sousvit.search.stored.opened import BUDGET, damaged_answer, lost_lines
 from sousvit.search.stored.seal import sealed
 from sousvit.search.stored.trust import note_code
+from sousvit.search.timekeeping.costs import Costs
 from sousvit.search.timekeeping.schedule import Schedule
 from sousvit.search.timekeeping.session import Session
 from sousvit.search.trial import BaseRecord, Trial
@@ -216,7 +217,8 @@ def _explore(archive: Archive, budget: Budget, executor: Executor, session: Sess
     space, left_out = open_space(budget, shape)
     callback.on_start(base, space, left_out)
     schedule = session.schedule(budget)
-    engine = make_engine(budget, archive, executor, base, shape, space, callback, clock, schedule=schedule)
+    told = _Foretelling(callback, session.costs(budget), schedule)
+    engine = make_engine(budget, archive, executor, base, shape, space, told, clock, schedule=schedule)
     engine.run()
     errors = engine.cost_errors()
     if errors:
@@ -258,14 +260,35 @@ def make_engine(
     return Engine(budget, archive, proposals, executor, base, shape, policy, callback, clock, schedule)
 
 
-class _WithStudy(Callback):
-    """What the engine tells, with each trial written to the study before others hear of it."""
+class _Passing(Callback):
+    """What the engine tells, passed on."""
 
-    def __init__(self, callback: Callback, study: StudyFile) -> None:
-        self._callback, self._study = callback, study
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
 
     def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._callback.on_begin(origin, recipe, fidelity)
+
+
+class _Foretelling(_Passing):
+    """With what the answer should take."""
+
+    def __init__(self, callback: Callback, costs: Costs, schedule: Schedule | None) -> None:
+        super().__init__(callback)
+        self._costs, self._schedule = costs, schedule
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        parts = 0.0 if self._schedule is None else self._schedule.foretold_parts()
+        counts.answer_seconds = self._costs.verify() + self._costs.table() + parts
+        self._callback.on_trial(trial, counts)
+
+
+class _WithStudy(_Passing):
+    """With each trial written to the study before others hear of it."""
+
+    def __init__(self, callback: Callback, study: StudyFile) -> None:
+        super().__init__(callback)
+        self._study = study
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
         self._study.write()

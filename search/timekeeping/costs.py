@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: So many of a kind are remembered.
 LATEST = 5
-#: A first export with a quantizer, which also imports it, takes so many times the base's plain one.
-FIRST_EXPORT = 2.0
+#: A first export takes so many times the base's; one with a quantizer, which it imports, more.
+FIRST_EXPORT, FIRST_QUANTIZED = 2.0, 6.0
 #: Passes over the calibration images of one technique that repairs what it cuts, before one has shown them.
 REPAIR_PASSES = 8.0
 #: A training pass costs so many times what prediction does.
@@ -57,7 +57,7 @@ class Latest:
         """The worst of its kind; of one that nobody has seen the worst of all, and the ``prior`` at least."""
         if kind in self._by_kind:
             return max(self._by_kind[kind])
-        return max((max(found) for found in self._by_kind.values()), default=prior) if self._by_kind else prior
+        return max(prior, *(max(found) for found in self._by_kind.values()), 0.0)
 
     def known(self, kinds: Iterable[Hashable]) -> dict[Hashable, float]:
         """The worst of each of ``kinds`` that has been seen."""
@@ -159,8 +159,8 @@ class Costs:
         return (trial.model_key, trial.fidelity) in self._models
 
     def _gate(self, recipe: Recipe) -> float:
-        prior = FIRST_EXPORT * self._base("export") + self._base("timing") / 2
-        return self._gates.worst(_deployment(recipe), prior)
+        factor = FIRST_EXPORT if recipe.deploy_step is None else FIRST_QUANTIZED
+        return self._gates.worst(_deployment(recipe), factor * self._base("export") + self._base("timing") / 2)
 
     def _export(self, recipe: Recipe) -> float:
         return self._exports.worst(_deployment(recipe), FIRST_EXPORT * self._base("export"))
@@ -185,7 +185,7 @@ class Costs:
         return self._timing() + self._judged(images) + PROBE_SECONDS * bool(self.base.seconds)
 
     def _exported(self) -> float:
-        return self._exports.worst(None, FIRST_EXPORT * self._base("export"))
+        return self._exports.worst(None, self._base("export"))
 
     def _timing(self) -> float:
         """Of one row on all targets: as long as the base took, but not longer than a plan may."""

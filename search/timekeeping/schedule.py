@@ -27,6 +27,8 @@ PARTS_SHARE = 0.25
 SPARE = 0.03
 #: A trial that has reached its deadline is given at least so long, in seconds, to be exported and judged.
 LEAST_GRACE = 2.0
+#: What is foretold may be exceeded by this factor.
+OVERRUN = 1.5
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Schedule:
         costs: what trials and the answer should take.
         archive: of the run.
         goals: say which trial would be the answer now.
+        restart: seconds until a worker has loaded the base.
         with_parts: whether the answer is to have rows without one technique each.
     """
 
@@ -49,6 +52,7 @@ class Schedule:
     costs: Costs
     archive: Archive
     goals: Goals
+    restart: float = 0.0
     with_parts: bool = True
 
     def left(self) -> float:
@@ -77,10 +81,19 @@ class Schedule:
         return self.costs.of(trial) <= self.for_search()
 
     def bounded(self, job: Job, trial: Trial) -> Job:
-        """The job with a deadline for its training, and what it may overrun it by to be exported and judged."""
-        finish = self.costs.finish(trial.parsed)
-        grace = max(LEAST_GRACE, 1.5 * finish)
-        return replace(job, timeout=min(job.timeout, max(grace, self.left() - self.kept() - finish)), grace=grace)
+        """The job with its deadline.
+
+        A training ends by itself there, and may then be exported and judged. Nothing else does: its worker is ended
+        early enough for another one to load the base, which the answer needs.
+        """
+        cost, left = self.costs.of(trial), self.left() - self.kept()
+        if trial.parsed.trains:
+            finish = self.costs.finish(trial.parsed)
+            deadline, grace = left - finish, OVERRUN * finish
+        else:
+            deadline, grace = left - self.restart, 0.0
+        deadline = max(deadline, OVERRUN * cost)
+        return replace(job, timeout=min(job.timeout, deadline), grace=max(LEAST_GRACE, grace))
 
     def may_confirm(self) -> bool:
         """Whether there is time to try one more recipe on the images held back."""

@@ -53,10 +53,16 @@ class Session:
         if whole is None or math.isinf(whole):
             return None
         assert base is not None
-        careful, goals = timing_plan(budget.search).careful(), budget.goals(base.values)
-        costs = Costs(self._archive, base, read_shape(base.shape), careful, len(budget.targets))
+        costs, goals = self.costs(budget), budget.goals(base.values)
         end = self.begun + whole - (self.seconds_before if seconds is None else 0.0)
-        return Schedule(whole, end, self.clock, costs, self._archive, goals, budget.search.leave_one_out)
+        return Schedule(whole, end, self.clock, costs, self._archive, goals, self.loading, budget.search.leave_one_out)
+
+    def costs(self, budget: Budget) -> Costs:
+        """What trials and the answer should take, once the base is measured."""
+        base = self._archive.base
+        assert base is not None
+        careful = timing_plan(budget.search).careful()
+        return Costs(self._archive, base, read_shape(base.shape), careful, len(budget.targets))
 
     def cost(self, searched: float) -> dict[str, float]:
         """What the run has taken, for its answer, which began when it had ``searched``."""
