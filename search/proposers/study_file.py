@@ -1,8 +1,8 @@
 """The trials of a run as a study of Optuna, for optuna-dashboard: ``optuna-dashboard runs/NAME/study.journal``.
 
 It says what was measured, under the names of objectives and limits, with the rungs of each recipe and the recipe as
-text, in Optuna's journal format, its lines with numbers and checksums. The archive is the durable log; the search reads nothing here, what is missing is written from there, and
-a damaged file is written anew.
+text, in Optuna's journal format, its lines with numbers and checksums. The archive is the durable log; the search reads
+nothing here, what is missing is written from there, and a damaged file is written anew.
 """
 
 from __future__ import annotations

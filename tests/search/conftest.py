@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,6 +72,12 @@ def base_record(shape: VitShape) -> BaseRecord:
     return BaseRecord(
         figures(Recipe(), shape, 1.0), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
     )
+
+
+@pytest.fixture(scope="session")
+def made_up() -> SimpleNamespace:
+    """The made-up world's parts, for tests that put them together otherwise."""
+    return SimpleNamespace(simulation=Simulation, base_record=base_record, figures=figures, budget=simulated_budget)
 
 
 ON_ARTIFACT = ("latency", "latency_ratio", "size", "size_ratio", "params", "params_ratio", "macs", "macs_ratio")
