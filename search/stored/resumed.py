@@ -49,10 +49,12 @@ def resumed(folder: Path, time: float | str | None, trials: int | None, allow_pl
     further = {name: value for name, value in (("trials", trials), ("time", time)) if value is not None}
     limits = validated(SearchLimits, {**budget.search.model_dump(mode="json"), **further}, "resume")
     seconds = limits.time if time is not None else None
-    if seconds is not None:  # on top of what the run took
+    completes = trials is None and _lacks_rows(folder)
+    if completes:
+        limits = budget.search
+    elif seconds is not None:  # on top of what the run took
         limits = limits.model_copy(update={"time": archive.spent_seconds + seconds})
     budget = budget.model_copy(update={"search": limits})
-    completes = trials is None and _lacks_rows(folder)
     earlier = archive.options.get("earlier")
     return Resumed(
         folder,
