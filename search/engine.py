@@ -31,7 +31,7 @@ from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
-from sousvit.search.proposers.starters import hybrid_recipes, single_recipes, student_recipes
+from sousvit.search.proposers.starters import deployments, hybrid_recipes, single_recipes, student_recipes
 from sousvit.search.results import best, every_failure
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
@@ -50,8 +50,6 @@ RETRIES = 1
 MOST_HELD = 8
 #: Share of a search's time that the full training of one starter should take at most.
 TRAINING_SHARE = 1 / 10
-#: So many recipes are asked at most for a deployment of the base, where time is over before one holds the limits.
-MOST_OWED = 12
 #: One trial in this many may be a further setting of a single technique.
 LATER_PERIOD = 4
 
@@ -196,22 +194,22 @@ class Engine:
         return self._schedule is None or self._schedule.fits(trial)
 
     def _owed_deployment(self) -> Trial | None:
-        """A deployment of the base, where time is over and nothing holds the limits: what no search can do without.
+        """A deployment of the base, where nothing else ends in time and nothing holds the limits: it needs no training.
 
-        The base's deployments need no training, and are asked first of all.
+        One is judged though the time is over: no search can do without.
         """
         if self._schedule is None or self._running or self._archive.own >= self._budget.search.trials:
             return None
-        while not self._archive.front(self.goals):
-            owed = next((trial for trial in self._held if not trial.parsed.model_steps), None)
-            if owed is not None:
-                self._held.remove(owed)
+        if self._archive.front(self.goals):
+            return None
+        for recipe in deployments(self._proposals.space):
+            trial = self._trial(recipe.canonical(self._shape), FULL, "single")
+            if trial.key in self._archive.trials or not self._fits(trial.parsed) or self._gated(trial) is not None:
+                continue
+            if self._schedule.fits_at_all(trial) or not any(one.seconds for one in self._archive):
+                self._held = [held for held in self._held if held.key != trial.key]
                 self.counts.owed += 1
-                return owed
-            trial = None if self._exhausted or self._archive.own + len(self._held) >= MOST_OWED else self._ask()
-            if trial is None:
-                return None
-            self._hold_or_record(trial)
+                return trial
         return None
 
     def _next_variant(self) -> Trial | None:

@@ -79,6 +79,9 @@ def _with_table(
     """A chosen answer with the rows of its final table, and what a reader must know of them."""
     chosen, pool = answer.chosen, candidates(archive, goals)
     assert chosen is not None
+    if schedule is not None and chosen.status != "complete" and not schedule.may_train(chosen.parsed, chosen.fidelity):
+        note = "no time was left to build and measure the nearest miss: its figures are those of the search"
+        return judged(replace(answer, notes=(*answer.notes, note)), budget)
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
         archive.append("test_read", recipe=chosen.recipe)
     with_parts = budget.search.leave_one_out and answer.feasible

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -262,7 +263,8 @@ class Subjects:
         ended: list[float] = []
         few = data.head(batch * (STEPS + 1))
         fit(model, few, self._model.normalise, plan, progress=lambda *_: ended.append(time.monotonic()))
-        return (ended[-1] - ended[0]) / max(1, len(ended) - 1) / batch * len(data)
+        steps = [after - before for before, after in pairwise(ended)]
+        return median(steps or [0.0]) / batch * len(data)
 
     def structure(self, recipe: Recipe) -> Structure:
         """What the untrained artifact costs; the same structure is exported and timed once."""

@@ -80,6 +80,10 @@ class Schedule:
         """Whether a pending trial should end in time."""
         return self.costs.of(trial) <= self.for_search()
 
+    def fits_at_all(self, trial: Trial) -> bool:
+        """The same, where no time is kept for rows without one technique."""
+        return self.costs.of(trial) <= self.left() - self.kept()
+
     def bounded(self, job: Job, trial: Trial) -> Job:
         """The job with its deadline.
 

@@ -22,12 +22,12 @@ LOAD, EXPORT, TIMING, JUDGE, TEST_SHARE = 12.0, 1.0, 2.0, 1.5, 2.0
 class Machine:
     """A machine where loading, confirming and the final table take time, too."""
 
-    def __init__(self, made_up, shape, budget, clock, load=LOAD, slower=1.0):
+    def __init__(self, made_up, shape, budget, clock, load=LOAD, slower=1.0, epoch=2.0):
         self.figures, self.clock, self.shape, self.load, self.slower = made_up.figures, clock, shape, load, slower
         self.simulation = made_up.simulation(shape, budget, seconds=40.0)
         seconds = {"load": load - 4, "export": EXPORT, "timing": TIMING, "judge": JUDGE}
         images = {"validation": 100, "test": int(100 * TEST_SHARE), "train": 1000, "calibration": 100}
-        self.base = replace(made_up.base_record(shape), seconds=seconds, images=images, epoch_seconds=2.0)
+        self.base = replace(made_up.base_record(shape), seconds=seconds, images=images, epoch_seconds=epoch)
         self.jobs: list[Job] = []
         self.tables: list[MakeTable] = []
 
@@ -90,13 +90,13 @@ class Told(Callback):
 def timed(made_up, shape, tmp_path):
     """A search in so many seconds: its machine, its answer, and when it ended."""
 
-    def run(seconds, folder="run", told=None, load=LOAD, slower=1.0, parts_seconds=None, **changes):
+    def run(seconds, folder="run", told=None, load=LOAD, slower=1.0, epoch=2.0, parts_seconds=None, **changes):
         changes = {"limits": {"accuracy_drop": 0.1, "latency_ratio": 0.9}, **changes}
         budget = made_up.budget(
             search={"trials": 1000, "time": seconds, "explore_fidelity": 0.0, **changes.pop("search", {})}, **changes
         )
         clock = SimulatedClock()
-        machine = Machine(made_up, shape, budget, clock, load, slower)
+        machine = Machine(made_up, shape, budget, clock, load, slower, epoch)
         answer = search(
             budget, tmp_path / folder, lambda *_: machine.executor(), told or Told(), clock, parts_seconds=parts_seconds
         )
@@ -176,3 +176,21 @@ def test_the_answers_stages_are_told_in_their_order(timed):
     timed(90, told=told)
     assert told.stages == [AnswerStage.CHOOSING, AnswerStage.CONFIRMING, AnswerStage.WRITING]
     assert all(seconds > 0 for seconds in told.left)
+
+
+#: Every recipe of it trains for longer than there is.
+ALWAYS_TRAINED = {"techniques": {"patch_size": {"patch": [8]}, "distill": {"passes": [8]}, "int8_dynamic": {}}}
+
+
+def test_deployments_outside_of_the_space_are_the_answer_where_no_training_ends_in_time(timed):
+    machine, answer, ended = timed(60, epoch=100.0, space=ALWAYS_TRAINED)
+    assert answer.feasible and [job.recipe["steps"][-1]["technique"] for job in machine.jobs] == ["int8_dynamic"]
+    assert ended <= 66
+
+
+def test_a_nearest_miss_that_would_have_to_be_trained_first_is_told_and_not_made(timed):
+    limits = {"accuracy_drop": 0.1, "latency_ratio": 0.9, "params_ratio": 0.01}
+    machine, answer, ended = timed(60, epoch=100.0, space=ALWAYS_TRAINED, limits=limits)
+    assert not answer.feasible and answer.chosen is not None and not answer.rows and not machine.tables
+    assert any("no time was left to build and measure the nearest miss" in note for note in answer.notes)
+    assert ended <= 66
