@@ -190,7 +190,9 @@ def test_deployments_outside_of_the_space_are_the_answer_where_no_training_ends_
 
 def test_a_nearest_miss_that_would_have_to_be_trained_first_is_told_and_not_made(timed):
     limits = {"accuracy_drop": 0.1, "latency_ratio": 0.9, "params_ratio": 0.01}
-    machine, answer, ended = timed(60, epoch=100.0, space=ALWAYS_TRAINED, limits=limits)
+    machine, answer, ended = timed(
+        60, epoch=100.0, space=ALWAYS_TRAINED, limits=limits, search={"explore_fidelity": 0.25}
+    )
     assert not answer.feasible and answer.chosen is not None and not answer.rows and not machine.tables
     assert any("no time was left to build and measure the nearest miss" in note for note in answer.notes)
     assert ended <= 66
