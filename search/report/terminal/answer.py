@@ -46,8 +46,8 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
     _print_choice(out, answer, budget)
     print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
-    places = {"recipe": folder / name, "model": folder / "artifacts" / "recipe", "report": report}
-    for what, place in places.items():
+    model = {"model": folder / "artifacts" / "recipe"} if answer.rows else {}
+    for what, place in {"recipe": folder / name, **model, "report": report}.items():
         out.print(f"{what:<9}{place}", highlight=False, markup=False, soft_wrap=True)  # a path is copied whole
     _print_cost(out, answer)
 
