@@ -15,7 +15,10 @@ def dashboard_command(
     port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="port on this machine")] = 8080,
     runs: Runs = RUNS,
 ) -> None:
-    """Show a run's trials in optuna-dashboard, where it is installed; on this machine only, until Ctrl-C."""
+    """Show a run's trials in optuna-dashboard.
+
+    On this machine only, until Ctrl-C; needs pip install 'sousvit[dashboard]'.
+    """
     from sousvit.search.report.dashboard import serve
 
     serve(run_path(runs, run), port)

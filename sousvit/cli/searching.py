@@ -48,7 +48,7 @@ class Progress(str, Enum):
 
 
 ShowProgress = Annotated[
-    Progress, typer.Option("--progress", help="progress on stderr: for people, a JSON object a line, or none")
+    Progress, typer.Option("--progress", metavar="HOW", help="on stderr: auto, json, none")
 ]
 
 T = TypeVar("T")
@@ -98,9 +98,7 @@ def search_command(
 @app.command("resume")
 def resume_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="an interrupted run, or one whose answer lacks rows")],
-    time: Annotated[
-        str | None, typer.Option(metavar="TIME", help="what this command may take, such as 10m, its answer included")
-    ] = None,
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="what this may take, such as 10m")] = None,
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="trials of the run in all")] = None,
     runs: Runs = RUNS,
     strict: Strict = False,
@@ -109,7 +107,10 @@ def resume_command(
     progress: ShowProgress = Progress.AUTO,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run as it was begun: its search, its answer, or the rows that its answer lacks."""
+    """Go on with a run as it was begun.
+
+    With its search, its answer, or the rows that its answer lacks.
+    """
     from sousvit.api import resume
     from sousvit.search.stored.resumed import resumed
 
