@@ -59,7 +59,7 @@ def search_command(
     budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="budget YAML")],
     run: RunName = None,
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="trials at most")] = None,
-    time: Annotated[str | None, typer.Option(metavar="TIME", help="search time at most, such as 30m")] = None,
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="time at most, the answer included, such as 30m")] = None,
     executor: Annotated[
         str | None, typer.Option(metavar="NAME", help="where trials run: local, ray, or inline (this process)")
     ] = None,
