@@ -42,6 +42,7 @@ def final_answer(
         return judged(answer, budget)
     answer = explained(answer, candidates(archive, goals), goals)
     before = archive.test_answers
+    callback.on_stage(AnswerStage.BUILDING)
     found = _with_table(answer, archive, goals, budget, executor, schedule, _parts_seconds(archive, schedule))
     if budget.data.has_test:  # an answer that was cut short before told nobody anything
         archive.append("test_told")

@@ -177,6 +177,7 @@ def _complete(
     """A finished run's answer with the rows without one technique for which it had no time."""
     executor.start(archive.base)
     searched = session.clock()
+    session.callback.on_stage(AnswerStage.BUILDING)
     assert archive.base is not None
     goals = budget.goals(archive.base.values)
     answer = completed_answer(answer, archive, goals, budget, executor, session.schedule(budget, seconds))

@@ -47,9 +47,7 @@ class Progress(str, Enum):
     NONE = "none"
 
 
-ShowProgress = Annotated[
-    Progress, typer.Option("--progress", metavar="HOW", help="on stderr: auto, json, none")
-]
+ShowProgress = Annotated[Progress, typer.Option("--progress", metavar="HOW", help="on stderr: auto, json, none")]
 
 T = TypeVar("T")
 
@@ -59,7 +57,9 @@ def search_command(
     budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="budget YAML")],
     run: RunName = None,
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="trials at most")] = None,
-    time: Annotated[str | None, typer.Option(metavar="TIME", help="time at most, the answer included, such as 30m")] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="time at most, the answer included, such as 30m")
+    ] = None,
     executor: Annotated[
         str | None, typer.Option(metavar="NAME", help="where trials run: local, ray, or inline (this process)")
     ] = None,

@@ -75,11 +75,9 @@ class Following(Callback):
 
     def on_progress(self, what: str, done: int, total: int) -> None:
         self.what, self.done, self.total = what, done, total
-        if self.stage is None:
+        if self.stage is None or STAGES.index(self.stage) < STAGES.index(AnswerStage.BUILDING):
             return
-        if what.startswith("building: "):
-            self.stage = AnswerStage.BUILDING
-        elif what.startswith("timing "):
+        if what.startswith("timing "):
             self.stage = AnswerStage.TIMING
         elif what.startswith("judging on "):
             self.stage = AnswerStage.JUDGING

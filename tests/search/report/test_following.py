@@ -83,6 +83,9 @@ def test_the_answers_stages_count_down(searched, tmp_path):
     view.on_stage(AnswerStage.CONFIRMING)
     clock.now += 20
     assert "answer 2 of 6: confirming" in status_lines(view)[0] and "0:40 left" in status_lines(view)[0]
+    view.on_progress("building: recipe", 0, 0)
+    assert "answer 2 of 6" in status_lines(view)[0], "it is built to be confirmed"
+    view.on_stage(AnswerStage.BUILDING)
     for what, told in (("building: recipe", "3 of 6"), ("timing all rows", "4 of 6"), ("judging on test", "5 of 6")):
         view.on_progress(what, 0, 0)
         assert f"answer {told}" in status_lines(view)[0]
@@ -129,7 +132,7 @@ def test_json_progress_is_an_object_a_line(searched, tmp_path):
         view.on_progress("recover", 0, 10)
         view.on_progress("recover", 1, 10)  # too soon after the last
         view.on_trial(best, Counts(finished=1, of_run=7, front=3, best=best, answer_seconds=5.0))
-        view.on_stage(AnswerStage.CHOOSING)
+        view.on_stage(AnswerStage.BUILDING)
         view.on_progress("timing all rows, interleaved", 0, 0)
         view.on_message("a line\nof two")
         view.on_end(SimpleNamespace(answer=Answer(True, best, None)))
@@ -140,5 +143,5 @@ def test_json_progress_is_an_object_a_line(searched, tmp_path):
     trial = told[3]
     assert (trial["number"], trial["of"], trial["front"]) == (7, 40, 3) and trial["left"] > 0
     assert Recipe.from_dict(trial["recipe"]) == best.parsed and trial["best"]["key"] == best.key
-    assert [one["number"] for one in told if one["event"] == "stage"] == [1, 4]
+    assert [one["number"] for one in told if one["event"] == "stage"] == [3, 4]
     assert told[-1]["status"] == "not shown on the test split"

@@ -174,7 +174,7 @@ def test_the_rows_that_no_time_was_left_for_are_named_and_made_later(timed, tmp_
 def test_the_answers_stages_are_told_in_their_order(timed):
     told = Told()
     timed(90, told=told)
-    assert told.stages == [AnswerStage.CHOOSING, AnswerStage.CONFIRMING, AnswerStage.WRITING]
+    assert told.stages == [AnswerStage.CHOOSING, AnswerStage.CONFIRMING, AnswerStage.BUILDING, AnswerStage.WRITING]
     assert all(seconds > 0 for seconds in told.left)
 
 
