@@ -61,7 +61,8 @@ class SearchLimits(Checked):
     before its recovery, and other recipes begin at ``1 / eta`` of the epochs. ``explore_share`` is the share of trials
     and time that explores, the rest trains hopeful recipes in full: both from the start, and when so much is spent all
     that is left goes to promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought, in
-    at most a quarter of the time that the search took.
+    at most a quarter of ``time``, or of what a search without that limit took. ``time`` is that of the whole command,
+    loading and the answer included.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds

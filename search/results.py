@@ -51,7 +51,8 @@ class FinalTable:
     """The rows of an answer, as a worker measured them.
 
     Attributes:
-        skipped: rows that were not made, because their time was over or there is nothing to show.
+        skipped: rows that were not made, because their time was over.
+        absent: rows for which there is nothing to show.
         contact_sheet: a PNG of the images that the recipe was built from, where they are synthesised.
         notes: what reading the data dropped or changed.
         images: what the rows were judged on.
@@ -59,6 +60,7 @@ class FinalTable:
 
     rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     contact_sheet: bytes | None = None
     notes: tuple[str, ...] = ()
     images: str = ""
@@ -110,6 +112,7 @@ class Answer:
         reason: why this one was chosen, in one sentence.
         alternatives: it, the ends of the front and its knee, by the search's figures: see
             :mod:`.preference.alternatives`.
+        skipped: rows of the table for which no time was left; resuming the run goes on with them.
     """
 
     feasible: bool
@@ -124,6 +127,7 @@ class Answer:
     limits: tuple[JudgedLimit, ...] = ()
     reason: str = ""
     alternatives: tuple[Alternative, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def row(self) -> Row | None:
@@ -153,6 +157,7 @@ class Answer:
             "single": None if self.single is None else self.single.to_dict(),
             "violated": list(self.violated),
             "rows": [row.to_dict() for row in self.rows],
+            "skipped": list(self.skipped),
             "notes": list(self.notes),
             "cost": self.cost,
         }
@@ -178,6 +183,7 @@ class Answer:
             tuple(JudgedLimit.from_dict(limit) for limit in plain.get("limits", ())),
             plain.get("reason", ""),
             tuple(Alternative.from_dict(one) for one in plain.get("alternatives", ())),
+            tuple(plain.get("skipped", ())),
         )
 
 

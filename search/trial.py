@@ -160,7 +160,9 @@ class BaseRecord:
     the plain forms of its :class:`sousvit.objectives.timing.Timing` by target. ``machine`` are the facts of the first
     target's device, with those of all by target under ``devices``. ``num_unseen`` is how many validation images no
     trial is judged on. ``epoch_seconds`` is what a training epoch of the base takes here, 0 where nobody asked.
-    ``class_names`` are what the labels mean, in their order; empty where nothing says it.
+    ``class_names`` are what the labels mean, in their order; empty where nothing says it. ``seconds`` is the wall time
+    of its own parts (load, export, timing, judge), and ``images`` the size of the data's parts: what trials cost before
+    one has shown it.
     """
 
     values: dict[str, Measurement]
@@ -172,6 +174,8 @@ class BaseRecord:
     num_unseen: int = 0
     epoch_seconds: float = 0.0
     class_names: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -185,6 +189,8 @@ class BaseRecord:
             "num_unseen": self.num_unseen,
             "epoch_seconds": self.epoch_seconds,
             "class_names": list(self.class_names),
+            "seconds": self.seconds,
+            "images": self.images,
         }
 
     @classmethod

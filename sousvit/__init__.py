@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sousvit import techniques
-    from sousvit.api import Search, compress, survey
+    from sousvit.api import Search, compress, resume, survey
     from sousvit.errors import TrialError, UserError
     from sousvit.initial import init
     from sousvit.models.preprocess import Preprocess
@@ -115,6 +115,7 @@ __all__ = [
     "register_runtime",
     "register_technique",
     "replay",
+    "resume",
     "schema",
     "survey",
     "techniques",
@@ -168,6 +169,7 @@ _PLACES = {
     "register_runtime": "sousvit.plugins",
     "register_technique": "sousvit.plugins",
     "replay": "sousvit.tools",
+    "resume": "sousvit.api",
     "schema": "sousvit.tools",
     "survey": "sousvit.api",
     "verify": "sousvit.tools",

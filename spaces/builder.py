@@ -137,15 +137,24 @@ class ModelBuilder:
         At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`, ``decisions`` with what
         :func:`rebuilt` needs.
         """
+        steps, context = self._plan(recipe, fidelity)
         chosen = {} if decisions is None else decisions
-        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions=chosen)
-        context = replace(context, fidelity=fidelity, deadline=deadline, seconds=seconds)
-        changing = changing_steps(recipe)
-        steps = tuple(step for step in changing if fidelity > 0 or step.role is not Role.REPAIR)
+        context = replace(context, deadline=deadline, seconds=seconds, decisions=chosen)
         done, model = self._longest_beginning(steps, context)
         if done == 0 and self._cache is not None and steps and steps[0].role is Role.PREPARE:
             done, model = self._prepared(self._cache, steps, context)
         return self._carried_on(model, steps, done, context)
+
+    def has(self, recipe: Recipe, fidelity: float = 1.0) -> bool:
+        """Whether its model is stored, so that building it trains nothing."""
+        steps, context = self._plan(recipe, fidelity)
+        return self._cache is not None and (not steps or self._cache.has(self._key(steps, context)))
+
+    def _plan(self, recipe: Recipe, fidelity: float) -> tuple[tuple[Step, ...], Context]:
+        """The steps that change the model at a fidelity, and their context."""
+        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions={})
+        steps = tuple(step for step in changing_steps(recipe) if fidelity > 0 or step.role is not Role.REPAIR)
+        return steps, replace(context, fidelity=fidelity)
 
     @cached_property
     def _base_macs(self) -> int:

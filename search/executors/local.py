@@ -23,8 +23,6 @@ from sousvit.search.executors.executor import G, Job, JobResult, Progress, Queue
 from sousvit.search.executors.spawn import UNGUARDED, start_deaf, unguarded
 from sousvit.search.trial import BaseRecord
 
-#: Seconds a worker may overrun a job's own deadline before it is killed.
-GRACE = 20.0
 #: Share of the machine's memory that one trial may take unless the budget says otherwise.
 MEMORY_SHARE = 0.85
 
@@ -82,7 +80,7 @@ class LocalExecutor(QueueExecutor):
         try:
             if self._process is None:
                 self._spawn()
-            return self._ask(job, job.timeout + GRACE)
+            return self._ask(job, job.timeout + job.grace)
         except WorkerLostError as error:
             self._kill()
             if isinstance(error, WorkerEndedError):

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,12 +31,13 @@ from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.subject import MeasuredSubject, measure
 from sousvit.objectives.tasks.task import JUDGING_TASKS
-from sousvit.objectives.timing import Timing, TimingPlan
+from sousvit.objectives.timing import Timing
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget, open_space
-from sousvit.search.executors.executor import Progress
+from sousvit.search.executors.executor import MakeTable, Progress
 from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.teacher_runtime import TeacherRuntime
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
+from sousvit.search.timekeeping.timing import timing_plan
 from sousvit.search.trial import BaseRecord
 from sousvit.search.verdict import HELD_BACK
 from sousvit.spaces.builder import ModelBuilder, skeleton
@@ -74,6 +76,19 @@ class Structure:
     probes: dict[str, Probe]
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A recipe that was built and measured again, with the subject that came of it."""
+
+    recipe: dict[str, Any]
+    fidelity: float
+    subject: MeasuredSubject
+
+    def is_of(self, request: MakeTable) -> bool:
+        """Whether it is the answer that a table is asked for."""
+        return self.recipe == request.recipe and self.fidelity == request.fidelity
+
+
 class Subjects:
     """Makes subjects of one run from its base, data, teacher and devices.
 
@@ -90,12 +105,13 @@ class Subjects:
     """
 
     def __init__(self, setup: dict[str, Any], progress: Progress) -> None:
+        self._begun = time.monotonic()
         torch.set_num_threads(available_cores())
         self.folder, self.progress = Path(setup["folder"]), progress
         self.budget: Budget = make_budget(setup["budget"], self.folder)
         self.devices = {target.label: open_device(target) for target in self.budget.targets}
         self.task = JUDGING_TASKS.get(self.budget.model.task)
-        self.plan = TimingPlan.of(self.budget.search.measure_time)
+        self.plan = timing_plan(self.budget.search)
         self.objectives = trial_objectives(self.budget)
         for source in chain.from_iterable(checkpoints(self.budget.space).values()):
             open_source(source)  # raises now what every trial would run into
@@ -133,6 +149,10 @@ class Subjects:
         self.base: MeasuredSubject
         self.quick_base: MeasuredSubject
         self.unseen_base: MeasuredSubject | None = None
+        #: The recipe that was measured again last, for the final table: exporting it twice may take long.
+        self.verified: Verified | None = None
+        #: What judging one image takes, of the base.
+        self.judging_seconds = 0.0
         self._runtime.begin(self._context, self._teacher_artifact)
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
@@ -141,6 +161,7 @@ class Subjects:
         Raises:
             UserError: the model's weights or the data are not those of the ``known`` base.
         """
+        seconds = {"load": time.monotonic() - self._begun}
         fingerprint = content_hash(self._model.fingerprint, self._splits.fingerprint)
         if known is not None and known.fingerprint != fingerprint:
             raise UserError(
@@ -152,7 +173,8 @@ class Subjects:
         named = [*self.budget.optimize, *self.budget.limits]
         facts = {name: device.check(asked_of(name, named, self.budget)) for name, device in self.devices.items()}
         folder = self.folder / "artifacts" / "base"
-        artifact = self._artifact(self._model.module, BASE_RECIPE, folder, self._context)
+        with clocked(seconds, "export"):
+            artifact = self._artifact(self._model.module, BASE_RECIPE, folder, self._context)
         for device in self.devices.values():
             device.keep(artifact)
         self.base = self._subject(self._model.module, artifact)
@@ -160,7 +182,8 @@ class Subjects:
             self.base.timings |= {name: Timing(**plain) for name, plain in known.timings.items()}
         self.progress("measuring the base", 0, 0)
         self.base.plan = self.plan.careful()  # every trial's milliseconds are in units of it
-        timings = {name: asdict(self.base.timing_on(name)) for name in self.devices}
+        with clocked(seconds, "timing"):
+            timings = {name: asdict(self.base.timing_on(name)) for name in self.devices}
         quick = self._splits.validation.spread(_quick_count(len(self._splits.validation)), self.budget.search.seed)
         self.quick_base = replace(self.base, images=quick)
         held_back = self._splits.held_back
@@ -170,24 +193,28 @@ class Subjects:
             found = check_parity(session, self.base.model, self.probe_images(), quantized=False)
         if known is not None:
             return known
-        if self.budget.data.kind == "labelled":
-            where = f"{len(self.base.images)} validation images"
-            check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
-        values = measure(self.base, self.objectives)
+        with clocked(seconds, "judge"):
+            if self.budget.data.kind == "labelled":
+                where = f"{len(self.base.images)} validation images"
+                check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
+            values = measure(self.base, self.objectives)
+        self.judging_seconds = seconds["judge"] / len(self.base.images)
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
         epoch = self.epoch_seconds(values) if self._trains_against_time else 0.0
         return BaseRecord(
-            values,
-            asdict(self.shape),
-            machine,
-            found.relative,
-            fingerprint,
-            timings,
-            num_unseen,
-            epoch,
-            class_names(self._model, self._splits.train),
-        )
+            values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch,
+            class_names(self._model, self._splits.train), seconds, self._image_counts(),
+        )  # fmt: skip
+
+    def _image_counts(self) -> dict[str, int]:
+        """Images by part; of the test split, which is not read yet, only where a search has to foretell its time."""
+        splits, data = self._splits, self.budget.data
+        parts = {"validation": splits.validation, "calibration": self._context.calibration, "train": splits.train}
+        found = {name: len(images) for name, images in parts.items() if images is not None}
+        if self.budget.search.time is not None and data.has_test:
+            found["test"] = len(splits.look_at_test())
+        return found
 
     @property
     def _trains_against_time(self) -> bool:
@@ -237,7 +264,8 @@ class Subjects:
         ended: list[float] = []
         few = data.head(batch * (STEPS + 1))
         fit(model, few, self._model.normalise, plan, progress=lambda *_: ended.append(time.monotonic()))
-        return (ended[-1] - ended[0]) / max(1, len(ended) - 1) / batch * len(data)
+        steps = [after - before for before, after in pairwise(ended)]
+        return median(steps or [0.0]) / batch * len(data)
 
     def structure(self, recipe: Recipe) -> Structure:
         """What the untrained artifact costs; the same structure is exported and timed once."""
@@ -302,6 +330,10 @@ class Subjects:
         with faults_told(self.folder), open_session(artifact, available_cores()) as session:
             check_parity(session, model, self.probe_images(), quantized=recipe.is_quantized)
         return subject
+
+    def has_model(self, recipe: Recipe, fidelity: float) -> bool:
+        """Whether its model need not be made anew."""
+        return self._builder.has(recipe, fidelity)
 
     def final_images(self) -> ImageSet:
         """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""

@@ -97,7 +97,13 @@ def _require_sound(plain: dict[str, Any]) -> None:
     numbers = [*plain["cost"].values()]
     for limit in plain.get("limits", ()):
         numbers += [limit[name] for name in ("value", "low", "high", "confidence") if limit[name] is not None]
-    texts = [*plain["notes"], *plain["violated"], plain.get("images", ""), plain.get("reason", "")]
+    texts = [
+        *plain["notes"],
+        *plain["violated"],
+        *plain.get("skipped", ()),
+        plain.get("images", ""),
+        plain.get("reason", ""),
+    ]
     again, rows = plain.get("confirmation"), plain["rows"]
     figures = [row["values"] for row in rows] + ([] if again is None else [again["values"]])
     is_sound = all(map(is_number, numbers)) and all(map(are_figures, figures)) and all(map(_is_row, rows))

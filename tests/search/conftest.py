@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +21,19 @@ from sousvit.search.results import Answer
 from sousvit.search.run import make_engine
 from sousvit.spaces.shape import VitShape
 from sousvit.spaces.space import make_space, read_space
-from tests.search.simulation import Simulation, base_record, simulated_budget, tiny_shape
+from tests.search.simulation import Simulation, base_record, figures, simulated_budget, tiny_shape
 from tests.search.simulation import simulated_search as search_simulated
 
 
 @pytest.fixture(scope="session")
 def shape() -> VitShape:
     return tiny_shape()
+
+
+@pytest.fixture(scope="session")
+def made_up() -> SimpleNamespace:
+    """The made-up world's parts, for tests that put them together otherwise."""
+    return SimpleNamespace(simulation=Simulation, base_record=base_record, figures=figures, budget=simulated_budget)
 
 
 @dataclass

@@ -354,12 +354,12 @@ def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
     assert not seen["validation"] & seen["train"] and not seen["test"] & seen["train"]
 
 
-def test_the_command_to_resume_keeps_every_option_that_was_given():
-    given = {"trials": 3, "time": "60s", "seed": None, "executor": None, "data-root": Path("data")}
-    assert _command("search", Path("b.yaml"), Path("runs"), given) == (
-        "search b.yaml --trials 3 --time 60s --data-root data"
+def test_the_command_to_go_on_keeps_every_option_that_was_given():
+    given = {"trials": 3, "time": "60s", "seed": None, "data-root": Path("data")}
+    assert _command("resume", "a run", Path("runs"), given, strict=True, allow_plugins=False) == (
+        "resume 'a run' --trials 3 --time 60s --data-root data --strict"
     )
-    assert _command("survey", Path("b.yaml"), Path("/other"), {}) == "survey b.yaml --runs /other"
+    assert _command("survey", "b.yaml", Path("/other"), {"run": "mine"}) == "survey b.yaml --run mine --runs /other"
 
 
 @pytest.mark.parametrize(
