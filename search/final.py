@@ -15,6 +15,7 @@ from sousvit.search.confirmation import confirmed_answer
 from sousvit.search.executors.executor import Executor, MakeTable
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, best, candidates, explained, judged, nearest_miss
+from sousvit.search.stored.details_file import write_details
 from sousvit.search.trial import Trial
 from sousvit.search.verdict import HELD_BACK, hangs_on_images
 from sousvit.spaces.technique import Stage
@@ -51,6 +52,7 @@ def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Execu
         archive.append("test_told")
     if table.contact_sheet is not None:
         write_atomic(archive.folder / CONTACT_SHEET, table.contact_sheet)
+    write_details(table.details, archive.folder)
     answer = judged(replace(answer, rows=table.rows, images=table.images), budget)
     notes = _notes(answer, goals) + _notes_on_confirmation(answer, archive, budget)
     notes += _notes_on_data(budget.data, answer.images) + table.notes

@@ -72,6 +72,11 @@ def damaged_inputs(folder: Path) -> list[str]:
     return [f"{INPUTS_FILE}: unreadable, so nothing says whether model, data and plug-ins changed"] * is_damaged
 
 
+def input_contents(folder: Path) -> dict[str, str]:
+    """What the inputs of a run were, by their role (``data.test``): a hash of their content; empty where nobody knows."""
+    return {role: str(noted.get("content", "")) for role, noted in (_known(folder) or {}).items()}
+
+
 def _known(folder: Path) -> dict[str, dict[str, Any]] | None:
     """What the inputs were; None where it was not noted, or cannot be read."""
     try:

@@ -192,7 +192,7 @@ def _optimize(
     base: LoadedModel | None = None,
     allow_plugins: bool = False,
 ) -> Result:
-    from sousvit.search.report.html import write_report
+    from sousvit.search.report.page.write import write_report
     from sousvit.search.run import search
 
     told = Callbacks(callbacks)

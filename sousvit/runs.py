@@ -20,7 +20,7 @@ from sousvit.search.archive import Archive, new_run_name, run_folder
 from sousvit.search.budget import Budget
 from sousvit.search.identity import changed_inputs, told_of_changes, told_of_damage
 from sousvit.search.report.listing import run_rows
-from sousvit.search.results import Answer
+from sousvit.search.results import Answer, judged, phrases
 from sousvit.search.stored.opened import answer_of
 from sousvit.search.stored.opened import open_run as open_archive
 from sousvit.search.stored.trust import require_known_factory
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sousvit.models.load import LoadedModel
     from sousvit.search.executors.executor import Progress
+    from sousvit.search.report.page.compare import Comparison
 
 #: Where runs lie unless a caller says otherwise.
 RUNS = Path("runs")
@@ -149,9 +150,27 @@ class Run:
         answer, other = retarget(self.folder, asked, progress or (lambda what, done, total: None))
         return self._result(answer, other)
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the self-contained HTML report, by default as ``report.html`` in the folder; returns the path."""
-        return self._result(Answer(False, None, None)).report(path)
+    def trial(self, key: str) -> Result:
+        """One trial as a result, to write its recipe or take its model: what the report's commands name.
+
+        Args:
+            key: of the trial, or its beginning.
+
+        Raises:
+            UserError: no trial, or several, have such a key; or the trial did not finish.
+        """
+        found = [trial for trial in self.archive if key and trial.key.startswith(key)]
+        if len(found) != 1 or found[0].status != "complete":
+            rule = "a trial is named by the key of one that finished, or by its beginning"
+            said = f"{key!r}, {found[0].status}" if len(found) == 1 else f"{key!r}, which {len(found)} have"
+            raise UserError(rule, said, "see the column key of result.trials, or the report")
+        goals, [one] = self.budget.goals(), found
+        answer = Answer(one.is_final and goals.holds(one.values), one, None, phrases(one, goals))
+        return self._result(judged(answer, self.budget))
+
+    def report(self, path: str | Path | None = None, form: str | None = None, images: bool = True) -> Path:
+        """Write the report, see :meth:`.Result.report`; returns the path."""
+        return self._result(Answer(False, None, None)).report(path, form, images)
 
     def _asked(self, budget: str | Path | Mapping[str, Any] | None, **parts: Any) -> Path | Mapping[str, Any]:
         given = {name: part for name, part in parts.items() if part is not None}
@@ -205,6 +224,23 @@ def open_run(folder: str | Path, *, allow_plugins: bool = False) -> Run:
     for damage in run.damaged:
         print(f"damaged: {damage}", file=sys.stderr)
     return run
+
+
+def compare_runs(runs: Sequence[str | Path], *, allow_plugins: bool = False) -> Comparison:
+    """Runs beside each other: ``warnings`` says what is not alike, ``write`` writes a page with their fronts.
+
+    Args:
+        runs: folders of two to twelve runs.
+        allow_plugins: see :func:`open_run`.
+
+    Raises:
+        UserError: fewer, more, one twice, or one of them cannot be opened.
+    """
+    from sousvit.search.report.page.compare import compare
+
+    folders = [folder_of(run) for run in runs]
+    opened = [open_run(folder, allow_plugins=allow_plugins) for folder in folders]
+    return compare(folders, [(run.budget, run.archive) for run in opened])
 
 
 def list_runs(folder: str | Path = RUNS) -> list[dict[str, str]]:

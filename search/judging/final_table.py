@@ -16,6 +16,7 @@ from sousvit.objectives.objective import Measurement, Stage, get_objective
 from sousvit.objectives.subject import MeasuredSubject, measure
 from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.judging.details import details_of
 from sousvit.search.judging.subjects import BASE_RECIPE, Subjects
 from sousvit.search.results import FinalTable, Row
 from sousvit.spaces.recipe import Recipe, Step
@@ -56,9 +57,11 @@ def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
             continue  # what cannot stand alone has no row
         recipes[role] = recipe
     skipped = _add_parts(subjects, request, built, recipes)
-    rows = tuple(_rows(subjects, built, recipes))
+    judged: dict[str, MeasuredSubject] = {}
+    rows = tuple(_rows(subjects, built, recipes, judged))
     sheet = subjects.contact_sheet(Recipe.from_dict(request.recipe))
-    return FinalTable(rows, skipped, sheet, subjects.notes, subjects.final_name)
+    details = details_of(subjects, judged)
+    return FinalTable(rows, skipped, sheet, subjects.notes, subjects.final_name, details)
 
 
 def _built(
@@ -141,7 +144,13 @@ def _rest(subjects: Subjects, recipe: Recipe, technique: str) -> Recipe | None:
     return rest if rest.steps else None
 
 
-def _rows(subjects: Subjects, built: dict[str, MeasuredSubject], recipes: dict[str, Recipe]) -> Iterator[Row]:
+def _rows(
+    subjects: Subjects,
+    built: dict[str, MeasuredSubject],
+    recipes: dict[str, Recipe],
+    judged: dict[str, MeasuredSubject],
+) -> Iterator[Row]:
+    """The rows, and in ``judged`` the subjects as they were timed and judged for them."""
     artifacts = {role: subject.artifact for role, subject in built.items()}
     timings = {}
     for name, device in subjects.devices.items():
@@ -157,8 +166,8 @@ def _rows(subjects: Subjects, built: dict[str, MeasuredSubject], recipes: dict[s
     base: MeasuredSubject | None = None
     for role, subject in built.items():
         own = {name: found[role] for name, found in timings.items()}
-        judged = replace(subject, images=final, timings=own, reference=base)
-        base = base or judged
-        values = measure(judged, objectives)
+        judged[role] = replace(subject, images=final, timings=own, reference=base)
+        base = base or judged[role]
+        values = measure(judged[role], objectives)
         noisy = any(timing.noisy for timing in own.values())
         yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name, noisy)

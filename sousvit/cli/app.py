@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INFEASIBLE, NOT_SHOWN, INTERRUPTED = 3, 4, 130
 
 #: Commands that load no model.
-LIGHT = frozenset({None, "list", "recipe", "replay", "report", "schema"})
+LIGHT = frozenset({None, "compare", "list", "recipe", "replay", "report", "schema", "watch"})
 
 app = typer.Typer(
     name="sousvit",
