@@ -73,7 +73,7 @@ def damaged_inputs(folder: Path) -> list[str]:
 
 
 def input_contents(folder: Path) -> dict[str, str]:
-    """What the inputs of a run were, by their role (``data.test``): a hash of their content; empty where nobody knows."""
+    """Hashes of what the inputs of a run were, by their role (``data.test``); empty where nobody knows."""
     return {role: str(noted.get("content", "")) for role, noted in (_known(folder) or {}).items()}
 
 

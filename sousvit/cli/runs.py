@@ -92,9 +92,7 @@ def retarget_command(
 @app.command("report")
 def report_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="file, if not report.html in the run folder")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="file, if not report.html in the run folder")] = None,
     form: Annotated[
         str | None, typer.Option("--format", metavar="NAME", help="html, md, json or png, if not as FILE ends")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sousvit.search.report.page.content import Content, LatencyRow, Part
+from sousvit.search.report.page.content import WHOLE, Content, Cut, LatencyRow, Part
 
 #: Less than this much of the whole factor (in logs) that no technique has alone is not worth a row.
 LEAST_REST = 0.01
@@ -36,7 +36,7 @@ def waterfall(parts: list[Part], whole: Part | None, figure: str) -> list[Bar]:
     steps = [(part.technique, math.log(getattr(part, figure))) for part in parts]
     rest = total - sum(step for _, step in steps)
     if abs(rest) > LEAST_REST:
-        steps.append(("shared by several", rest))
+        steps.append(("together, or not measured alone", rest))
     ends = [0.0]
     for _, step in steps:
         ends.append(ends[-1] + step)
@@ -76,6 +76,22 @@ def latency_bars(rows: list[LatencyRow]) -> list[LatencyBar]:
         return round(100 * math.log(value / low) / math.log(high / low), 2)
 
     return [LatencyBar(row, *map(place, (row.low, row.high, row.p50, row.p95, row.p99))) for row in rows]
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """Cuts of blocks as a table: a row a block, a column a quantity; None where a block has no such cut."""
+
+    columns: list[str]
+    rows: dict[str, list[Cut | None]]
+
+
+def block_table(cuts: list[Cut]) -> BlockTable:
+    """The cuts that are of blocks, not of the whole network."""
+    of_blocks = [cut for cut in cuts if cut.part != WHOLE]
+    columns = list(dict.fromkeys(cut.what for cut in of_blocks))
+    rows = {part: {cut.what: cut for cut in of_blocks if cut.part == part} for part in {c.part: 0 for c in of_blocks}}
+    return BlockTable(columns, {part: [found.get(column) for column in columns] for part, found in rows.items()})
 
 
 def sensitivity_bars(content: Content) -> list[Bar]:

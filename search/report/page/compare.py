@@ -57,7 +57,7 @@ class Comparison:
 
     def write(self, path: Path) -> Path:
         """Write the page; returns its path."""
-        names = ("name", "merit", "axes", "points", "curves")
+        names = ("name", "status", "merit", "axes", "points", "curves")
         data = {"runs": [{name: plain[name] for name in names} for plain in (run.to_dict() for run in self.runs)]}
         write_atomic(path, page("compare.html.j2", False, data, comparison=self))
         return path

@@ -1,4 +1,4 @@
-"""The content of a report: what the page shows of a run, as plain values. Every form (HTML, Markdown, JSON) shows these.
+"""The content of a report: what the page shows of a run, as plain values. HTML, Markdown and JSON show the same.
 
 ``Content`` is made from a run by :func:`sousvit.search.report.page.gather.gather`; ``sousvit report RUN --format json``
 prints it. Texts may hold anything that a run holds, markup included: whoever shows them escapes them.
@@ -14,6 +14,9 @@ Shown = Literal["holds", "not shown", "broken", "not measured"]
 #: What became of a trial.
 State = Literal["fits", "breaks a limit", "partly trained", "untrained", "gated", "failed"]
 Role = Literal["base", "answer", "best single", "trial"]
+
+#: The part of the network that is all of it.
+WHOLE = "whole network"
 
 #: ``[value, low, high]``; the ends are None where there is no interval.
 Span = list[float | None]

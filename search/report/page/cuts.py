@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sousvit.errors import UserError
-from sousvit.search.report.page.content import Cut
+from sousvit.search.report.page.content import WHOLE, Cut
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import BlockShape, ModelShape, NetworkShape, VitShape, read_shape
 
@@ -41,19 +41,18 @@ def find_cuts(base: dict[str, Any], recipe: dict[str, Any], measured: dict[str, 
 
 
 def _whole(before: NetworkShape, after: NetworkShape, bits: float) -> list[Cut]:
-    whole = "whole network"
     rows = [
-        _cut(whole, "parameters, M", before.params() / 1e6, after.params() / 1e6),
-        _cut(whole, "MACs, M", before.macs() / 1e6, after.macs() / 1e6),
-        _cut(whole, "bits of a weight", FULL_BITS, bits),
+        _cut(WHOLE, "parameters, M", before.params() / 1e6, after.params() / 1e6),
+        _cut(WHOLE, "MACs, M", before.macs() / 1e6, after.macs() / 1e6),
+        _cut(WHOLE, "bits of a weight", FULL_BITS, bits),
     ]
     if isinstance(before, VitShape) and isinstance(after, VitShape):
         patches = [f"{shape.patch[0]} x {shape.patch[1]}" for shape in (before, after)]
         rows += [
-            _cut(whole, "blocks", before.depth, after.depth),
-            _cut(whole, "embedding width", before.embed_dim, after.embed_dim),
-            Cut(whole, "patch, px", *patches, None),
-            _cut(whole, "tokens at the start", before.num_tokens, after.num_tokens),
+            _cut(WHOLE, "blocks", before.depth, after.depth),
+            _cut(WHOLE, "embedding width", before.embed_dim, after.embed_dim),
+            Cut(WHOLE, "patch, px", *patches, None),
+            _cut(WHOLE, "tokens at the start", before.num_tokens, after.num_tokens),
         ]
     return rows
 

@@ -35,7 +35,7 @@ from sousvit.search.report.page.points import (
     shown_trials,
 )
 from sousvit.search.report.terminal import headings, row_cells, short_recipe, show
-from sousvit.search.results import Answer, judged
+from sousvit.search.results import Answer, candidates, choose, explained, judged
 from sousvit.search.stored.details_file import Details, read_details
 from sousvit.search.stored.opened import answer_of, open_run
 from sousvit.search.trial import BaseRecord, quality_of, word_of
@@ -56,55 +56,66 @@ def gather(folder: Path, with_images: bool = True) -> Content:
     """
     budget, archive = open_run(folder)
     answer = answer_of(budget, archive)
-    if answer is not None and not answer.limits:  # written by an earlier version
+    if answer is not None and not answer.limits:  # an earlier version wrote it
         answer = judged(answer, budget)
     notes: list[str] = []
     details: Details | None = None
+    running = answer is None
+    if answer is None:
+        assert archive.base is not None
+        goals = budget.goals(archive.base.values)
+        answer = judged(explained(choose(archive, goals), candidates(archive, goals), goals), budget)
     try:
-        details = None if answer is None else read_details(folder)
+        details = None if running else read_details(folder)
     except UserError as error:
         notes.append(f"shown without details: {error}")
     sheet = folder / CONTACT_SHEET
     picture = ""
     if with_images and sheet.is_file():
         picture = base64.b64encode(read_bytes(sheet, "a contact sheet", MOST_DESCRIPTION)).decode()
-    return content(budget, archive, answer, folder.name, details or Details(), notes, picture, with_images)
+    return content(budget, archive, answer, folder.name, details or Details(), notes, picture, with_images, running)
 
 
 def content(
     budget: Budget,
     archive: Archive,
-    answer: Answer | None,
+    answer: Answer,
     name: str,
     details: Details,
     notes: Iterable[str] = (),
     contact_sheet: str = "",
     with_images: bool = True,
+    running: bool = False,
 ) -> Content:
-    """What is shown of a run called ``name``."""
+    """What is shown of a run called ``name``.
+
+    Args:
+        running: the answer is the best so far.
+    """
     base = archive.base
     assert base is not None
     quality, word = quality_of(base.values), word_of(base.values)
-    chosen = None if answer is None else answer.chosen
+    chosen = answer.chosen
     shown, left_out = shown_trials(archive, budget, answer)
-    rows = () if answer is None else answer.rows
+    rows = answer.rows
     cuts, cuts_note = ([], "") if chosen is None else find_cuts(base.shape, chosen.recipe, details.shape)
     names = _names(budget, quality)
+    asked = list(dict.fromkeys([quality, *budget.limits, *budget.optimize]))
     parts, whole = parts_of(answer)
     front = {trial.key for trial in archive.front(budget.goals())}
     return Content(
         name=name,
-        status="running" if answer is None else answer.status,
-        said=_said(answer),
+        status="running" if running else answer.status,
+        said=_said(answer, running),
         recipe="" if chosen is None else short_recipe(chosen.recipe),
-        reason="" if answer is None else answer.reason,
-        notes=[*notes, *(() if answer is None else answer.notes), *left_out],
+        reason=answer.reason,
+        notes=[*notes, *answer.notes, *left_out],
         facts=[[key, text] for key, text in _facts(budget, archive).items()],
         limits=_lights(budget, answer),
         headlines=_headlines(answer, quality, word, budget),
         merit=word,
         axes=[axis(one, budget, quality, word) for one in names],
-        points=[base_point(base, names), *points_of(shown, names, budget, answer, name, front)],
+        points=[base_point(base, names), *points_of(shown, names, budget, answer, name, front, running)],
         cuts=cuts,
         cuts_note=cuts_note,
         parts=parts,
@@ -118,11 +129,11 @@ def content(
         disagreements=_disagreements(details),
         headings=headings(budget, rows) if rows else [],
         rows=[TableRow(row.role, row_cells(row.values, budget), short_recipe(row.recipe)) for row in rows],
-        judged_on=(answer.images if answer is not None else "") or budget.data.final_name,
-        alternative_headings=names,
-        alternatives=[] if answer is None else [_alternative(one, names) for one in answer.alternatives],
+        judged_on=answer.images or budget.data.final_name,
+        alternative_headings=asked,
+        alternatives=[_alternative(one, asked) for one in answer.alternatives],
         cost=_cost(archive, answer),
-        reproduce=[] if chosen is None or answer is None else answer_commands(name, answer),
+        reproduce=[] if chosen is None or running else answer_commands(name, answer),
         contact_sheet=contact_sheet,
     )
 
@@ -132,9 +143,9 @@ def _names(budget: Budget, quality: str) -> list[str]:
     return list(dict.fromkeys([*usual, *budget.limits, *budget.optimize]))
 
 
-def _said(answer: Answer | None) -> str:
-    if answer is None:
-        return "The search is not finished; what is here is what it has found so far."
+def _said(answer: Answer, running: bool) -> str:
+    if running:
+        return "The search is not finished. The best so far is shown, by the search's own figures."
     if answer.chosen is None:
         return "No trial finished."
     if not answer.feasible:
@@ -147,9 +158,9 @@ def _said(answer: Answer | None) -> str:
 # Limits and headlines
 
 
-def _lights(budget: Budget, answer: Answer | None) -> list[LimitLights]:
+def _lights(budget: Budget, answer: Answer) -> list[LimitLights]:
     """Each limit as the search's own figures hold it, and as the answer was judged at the end."""
-    if answer is None or answer.chosen is None:
+    if answer.chosen is None:
         unknown = Light("not measured", "", "")
         return [LimitLights(limit.name, limit.condition, unknown, unknown) for limit in budget.hard_limits]
     where = budget.data.validation_name
@@ -169,16 +180,16 @@ def _light(limit: JudgedLimit | None) -> Light:
     return Light(limit.verdict, figure, limit.images)
 
 
-def _headlines(answer: Answer | None, quality: str, word: str, budget: Budget) -> list[Headline]:
+def _headlines(answer: Answer, quality: str, word: str, budget: Budget) -> list[Headline]:
     """How much faster, how much smaller, how much better or worse the answer is, with intervals."""
-    if answer is None or answer.chosen is None:
+    if answer.chosen is None:
         return []
     values = answer.chosen.values if answer.row is None else answer.row.values
     where = budget.data.validation_name if answer.row is None else answer.images or budget.data.final_name
     found = []
     for name, title, about in (
-        ("latency_ratio", "times as fast", f"as the base in ONNX Runtime fp32, on {budget.target.label}"),
-        ("size_ratio", "times smaller", "than the base's file"),
+        ("latency_ratio", "as fast", f"as the base in ONNX Runtime fp32, on {budget.target.label}"),
+        ("size_ratio", "smaller", "than the base's file"),
     ):
         if name in values and values[name].value > 0:
             value = _inverse(values[name])
@@ -207,10 +218,10 @@ def _interval(value: Measurement, pattern: str) -> str:
 # What brought what
 
 
-def parts_of(answer: Answer | None) -> tuple[list[Part], Part | None]:
+def parts_of(answer: Answer) -> tuple[list[Part], Part | None]:
     """What each technique brought, by the answer without it; and the whole recipe against the base."""
-    whole = None if answer is None else answer.row
-    if whole is None or answer is None:
+    whole = answer.row
+    if whole is None:
         return [], None
     quality, own = quality_of(whole.values), whole.values
     parts = [
@@ -293,14 +304,14 @@ def _of_base(base: BaseRecord, budget: Budget) -> str:
     return f"{show(base.values[quality_of(base.values)])} {word_of(base.values)} on {judged_on}"
 
 
-def _cost(archive: Archive, answer: Answer | None) -> str:
+def _cost(archive: Archive, answer: Answer) -> str:
     seconds: dict[str, float] = {}
     for trial in archive:
         for part, value in trial.seconds.items():
             seconds[part] = seconds.get(part, 0.0) + value
     statuses = [trial.status for trial in archive]
     total = ""
-    if answer is not None and answer.cost:
+    if answer.cost:
         cost = {part: value / 60 for part, value in answer.cost.items() if part.endswith("_seconds")}
         last = f" ({cost['answer_seconds']:.1f} of them for the answer)" if "answer_seconds" in cost else ""
         total = f"{cost['wall_seconds']:.1f} min wall time{last}, {answer.cost['core_hours']:.2f} core-hours. "

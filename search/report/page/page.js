@@ -27,7 +27,7 @@ function range(values) {
 // An empty plot with its grid: where x and y are drawn to, and the SVG.
 function plot(place, xs, ys, xLabel, yLabel) {
   const width = Math.max(280, place.clientWidth), height = Math.round(Math.min(460, Math.max(300, width * 0.55)));
-  const left = 52, bottom = 44, top = 14, right = 12, [x0, x1] = range(xs), [y0, y1] = range(ys);
+  const left = 62, bottom = 44, top = 24, right = 12, [x0, x1] = range(xs), [y0, y1] = range(ys);
   place.replaceChildren();
   const svg = make(place, "svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": `${yLabel} against ${xLabel}` });
   const x = value => left + (value - x0) / (x1 - x0) * (width - left - right), y = value => height - bottom - (value - y0) / (y1 - y0) * (height - bottom - top);
@@ -87,7 +87,8 @@ function stairs(area, points, x, y) {
   const corners = front.map((p, i) => (i ? `H${area.x(at(p, x))}V${area.y(at(p, y))}` : `M${area.x(at(p, x))} ${area.y(at(p, y))}`));
   make(area.svg, "path", { class: "front", d: corners.join("") });
 }
-const title = point => point.role === "trial" ? point.state : point.role;
+const word = point => point.role === "answer" && runs[point.run].status === "running" ? "best so far" : point.role;
+const title = point => point.role === "trial" ? point.state : word(point);
 function dot(area, point, x, y) {
   const left = area.x(x), up = area.y(y), common = { tabindex: "-1", role: "button", "data-key": point.key, "data-run": point.run,
     "aria-label": `${title(point)}: ${point.recipe}, ${short(x)}, ${short(y)}` };
@@ -98,7 +99,7 @@ function dot(area, point, x, y) {
   else mark = make(area.svg, "circle", { ...common, class: `dot ${kind}${chosen}`, cx: left, cy: up, r: point.role === "answer" ? 9 : runs.length > 1 ? 4 : 5.5 });
   make(mark, "title", {}, `${title(point)}\n${point.recipe}`);
   if (point.role !== "trial") {
-    const end = left > (area.left + area.right) / 2, name = runs.length > 1 ? `${point.role} ${runs[point.run].name}` : point.role;
+    const end = left > (area.left + area.right) / 2, name = runs.length > 1 ? `${word(point)} ${runs[point.run].name}` : word(point);
     make(area.svg, "text", { class: "name", x: left + (end ? -12 : 12), y: Math.max(area.top + 10, up - 10), "text-anchor": end ? "end" : "start" }, name);
   }
   mark.addEventListener("click", () => show(point));
@@ -137,7 +138,7 @@ function drawCurves() {
 }
 function controls() {
   const names = runs[0].axes.filter(axis => runs.some(run => run.points.some(point => point.values[axis.name])));
-  for (const [id, wanted] of [["x", ["latency_ratio", "latency"]], ["y", ["accuracy", "map", "agreement"]]]) {
+  for (const [id, wanted] of [["x", ["latency_ratio", "latency"]], ["y", [runs[0].axes[0].name]]]) {
     const select = by(id), found = wanted.find(name => names.some(axis => axis.name === name));
     for (const axis of names) make(select, "option", { value: axis.name }, axis.label);
     state[id] = names.some(axis => axis.name === state[id]) ? state[id] : found || names[id === "x" ? 0 : names.length - 1].name;

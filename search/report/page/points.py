@@ -20,6 +20,7 @@ PERCENT = 100.0
 
 
 def axis(name: str, budget: Budget, quality: str, word: str) -> Axis:
+    """What an objective is called on the plot; ``word`` is what people call ``quality``, the figure of merit."""
     objective = get_objective(name)
     share = objective.unit == "share"
     label = word if name == quality else name.replace("_", " ")
@@ -46,15 +47,14 @@ def base_point(base: BaseRecord, names: list[str]) -> Point:
     return Point("base", "base", "fits", False, 1.0, _spans(base.values, names), where, [], "base", "", [])
 
 
-def shown_trials(archive: Archive, budget: Budget, answer: Answer | None) -> tuple[list[Trial], list[str]]:
+def shown_trials(archive: Archive, budget: Budget, answer: Answer) -> tuple[list[Trial], list[str]]:
     """The trials that are shown, in their order, and a line where some are not."""
     trials = list(archive)
     if len(trials) <= MOST_POINTS:
         return trials, []
     goals = budget.goals()
     first = {trial.key for trial in archive.front(goals)}
-    if answer is not None:
-        first |= {trial.key for trial in (answer.chosen, answer.single) if trial is not None}
+    first |= {trial.key for trial in (answer.chosen, answer.single) if trial is not None}
     order = sorted(trials, key=lambda trial: (trial.key not in first, not trial.is_final, -trial.fidelity))
     kept = {trial.key for trial in order[:MOST_POINTS]}
     said = f"{MOST_POINTS} of {len(trials)} trials are shown, those trained in full first; trials.parquet has all"
@@ -75,11 +75,23 @@ def state_of(trial: Trial, budget: Budget) -> State:
 
 
 def points_of(
-    trials: Iterable[Trial], names: list[str], budget: Budget, answer: Answer | None, run: str, front: set[str]
+    trials: Iterable[Trial],
+    names: list[str],
+    budget: Budget,
+    answer: Answer,
+    run: str,
+    front: set[str],
+    running: bool = False,
 ) -> Iterator[Point]:
-    """The trials as points; ``front`` holds the keys of those on the front."""
-    chosen = None if answer is None or answer.chosen is None else answer.chosen.key
-    single = None if answer is None or answer.single is None else answer.single.key
+    """The trials as points.
+
+    Args:
+        run: its name.
+        front: keys of the trials on the front.
+        running: the answer is the best so far, and no file holds it.
+    """
+    chosen = None if answer.chosen is None else answer.chosen.key
+    single = None if answer.single is None else answer.single.key
     for trial in trials:
         is_answer = trial.key == chosen
         role: Role = "answer" if is_answer else "best single" if trial.key == single else "trial"
@@ -98,7 +110,7 @@ def points_of(
             steps=[*map(_step, trial.recipe["steps"]), str(trial.recipe["runtime"])],
             origin=trial.origin,
             message=trial.message,
-            commands=answer_commands(run, answer) if is_answer and answer is not None else commands,
+            commands=answer_commands(run, answer) if is_answer and not running else commands,
         )
 
 

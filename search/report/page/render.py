@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sousvit.search.report.page.bars import latency_bars, sensitivity_bars, waterfall
-from sousvit.search.report.page.content import Content
+from sousvit.search.report.page.bars import block_table, latency_bars, sensitivity_bars, waterfall
+from sousvit.search.report.page.content import WHOLE, Content
 
 HERE = Path(__file__).parent
 
@@ -35,6 +35,8 @@ def render(content: Content, live: bool = False) -> str:
         smaller=waterfall(content.parts, content.saved_all, "smaller"),
         latency_bars=latency_bars(content.latencies),
         sensitivity_bars=sensitivity_bars(content),
+        whole_cuts=[cut for cut in content.cuts if cut.part == WHOLE],
+        blocks=block_table(content.cuts),
     )
 
 
