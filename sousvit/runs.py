@@ -230,7 +230,7 @@ def compare_runs(runs: Sequence[str | Path], *, allow_plugins: bool = False) -> 
     """Runs beside each other: ``warnings`` says what is not alike, ``write`` writes a page with their fronts.
 
     Args:
-        runs: folders of two to twelve runs.
+        runs: folders of two to eight runs.
         allow_plugins: see :func:`open_run`.
 
     Raises:

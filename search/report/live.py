@@ -78,14 +78,14 @@ class ReportServer(ThreadingHTTPServer):
         with self._lock:
             version = self.version()
             if self._page is None or self._page[0] != version:
-                self._page = version, self._made()
+                self._page = version, self._made(version)
             return self._page[1]
 
-    def _made(self) -> str:
+    def _made(self, version: str) -> str:
         try:
-            return render(gather(self.folder), live=True)
+            return render(gather(self.folder), version)
         except NothingFinishedError:
-            return waiting(self.folder.name)
+            return waiting(self.folder.name, version)
 
 
 class _Handler(BaseHTTPRequestHandler):

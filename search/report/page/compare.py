@@ -16,8 +16,8 @@ from sousvit.search.report.page.content import Content
 from sousvit.search.report.page.gather import gather
 from sousvit.search.report.page.render import page
 
-#: Runs on one page, at most.
-MOST_RUNS = 12
+#: Runs on one page, at most: so many colours are told apart.
+MOST_RUNS = 8
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ function plot(place, xs, ys, xLabel, yLabel) {
   place.replaceChildren();
   const svg = make(place, "svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": `${yLabel} against ${xLabel}` });
   const x = value => left + (value - x0) / (x1 - x0) * (width - left - right), y = value => height - bottom - (value - y0) / (y1 - y0) * (height - bottom - top);
-  for (const at of ticks(x0, x1, width / 90)) {
+  for (const at of ticks(x0, x1, width / 75)) {
     make(svg, "line", { class: "grid", x1: x(at), x2: x(at), y1: top, y2: height - bottom });
     make(svg, "text", { x: x(at), y: height - bottom + 16, "text-anchor": "middle" }, short(at));
   }
@@ -85,21 +85,22 @@ function stairs(area, points, x, y) {
   for (const point of sorted) if (!front.length || better(y, point, front[front.length - 1])) front.push(point);
   if (front.length < 2) return;
   const corners = front.map((p, i) => (i ? `H${area.x(at(p, x))}V${area.y(at(p, y))}` : `M${area.x(at(p, x))} ${area.y(at(p, y))}`));
-  make(area.svg, "path", { class: "front", d: corners.join("") });
+  make(area.svg, "path", { class: "front" + ofRun(front[0].run), d: corners.join("") });
 }
+const ofRun = number => runs.length > 1 ? ` of-run run${number}` : "";
 const word = point => point.role === "answer" && runs[point.run].status === "running" ? "best so far" : point.role;
 const title = point => point.role === "trial" ? point.state : word(point);
 function dot(area, point, x, y) {
   const left = area.x(x), up = area.y(y), common = { tabindex: "-1", role: "button", "data-key": point.key, "data-run": point.run,
     "aria-label": `${title(point)}: ${point.recipe}, ${short(x)}, ${short(y)}` };
-  const kind = point.role === "best single" ? "single" : point.role === "trial" ? NAMES[point.state] : point.role, chosen = point.key === state.trial ? " chosen" : "";
+  const kind = point.role === "best single" ? "single" : point.role === "trial" ? NAMES[point.state] : point.role, chosen = ofRun(point.run) + (point.key === state.trial ? " chosen" : "");
   let mark;
   if (point.role === "base") mark = make(area.svg, "rect", { ...common, class: "dot base" + chosen, x: left - 7, y: up - 7, width: 14, height: 14 });
   else if (point.role === "best single") mark = make(area.svg, "path", { ...common, class: "dot single" + chosen, d: `M${left} ${up - 9}L${left + 8} ${up + 6}H${left - 8}Z` });
   else mark = make(area.svg, "circle", { ...common, class: `dot ${kind}${chosen}`, cx: left, cy: up, r: point.role === "answer" ? 9 : runs.length > 1 ? 4 : 5.5 });
   make(mark, "title", {}, `${title(point)}\n${point.recipe}`);
-  if (point.role !== "trial") {
-    const end = left > (area.left + area.right) / 2, name = runs.length > 1 ? `${word(point)} ${runs[point.run].name}` : word(point);
+  if (point.role === "answer" || (point.role !== "trial" && runs.length === 1)) {
+    const end = left > (area.left + area.right) / 2, name = runs.length > 1 ? runs[point.run].name : word(point);
     make(area.svg, "text", { class: "name", x: left + (end ? -12 : 12), y: Math.max(area.top + 10, up - 10), "text-anchor": end ? "end" : "start" }, name);
   }
   mark.addEventListener("click", () => show(point));
@@ -145,6 +146,11 @@ function controls() {
     select.value = state[id];
     select.addEventListener("change", () => { state[id] = select.value; keep(); drawFront(); });
   }
+  if (runs.length > 1) runs.forEach((run, number) => {
+    const label = make(by("states"), "span"), key = make(label, "svg", { class: "key", viewBox: "0 0 12 12" });
+    make(key, "circle", { class: "dot" + ofRun(number), cx: 6, cy: 6, r: 6 });
+    label.append(`${run.name} `);
+  });
   for (const name in NAMES) {
     const count = runs.reduce((sum, run) => sum + run.points.filter(p => p.role === "trial" && p.state === name).length, 0);
     if (!count) continue;
@@ -159,12 +165,10 @@ function controls() {
 // What a reader chose outlives a live page's reload; a page from a file may have no storage.
 function keep() { if (data.live) try { sessionStorage.setItem("sousvit", JSON.stringify(state)); } catch { } }
 function follow() {
-  let known = null;
   setInterval(async () => {
     try {
       const found = await (await fetch("version", { cache: "no-store" })).text();
-      if (known !== null && found !== known) location.reload();
-      known = found;
+      if (found !== data.live) return location.reload();
       by("live").textContent = "live: this page follows the search";
     } catch { by("live").textContent = "the server has ended; this is the last it showed"; }
   }, 2000);

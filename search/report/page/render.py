@@ -20,16 +20,16 @@ def _own(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def render(content: Content, live: bool = False) -> str:
+def render(content: Content, version: str = "") -> str:
     """A report as HTML; everything in it is escaped.
 
     Args:
-        live: the page asks its server for news (``sousvit watch``).
+        version: of a page that asks its server for another one (``sousvit watch``).
     """
     return page(
         "page.html.j2",
-        live,
-        {"content": content.to_dict(), "live": live},
+        bool(version),
+        {"content": content.to_dict(), "live": version},
         c=content,
         faster=waterfall(content.parts, content.saved_all, "faster"),
         smaller=waterfall(content.parts, content.saved_all, "smaller"),
@@ -40,9 +40,9 @@ def render(content: Content, live: bool = False) -> str:
     )
 
 
-def waiting(name: str) -> str:
+def waiting(name: str, version: str) -> str:
     """The live page of a run that has nothing to show yet."""
-    return page("waiting.html.j2", True, {"live": True}, name=name)
+    return page("waiting.html.j2", True, {"live": version}, name=name)
 
 
 def page(template: str, live: bool, data: dict[str, Any], **shown: Any) -> str:
