@@ -1,7 +1,8 @@
-"""MLflow: on the server that ``MLFLOW_TRACKING_URI`` names, else in files of the run folder, under ``mlruns/``."""
+"""MLflow: on the server that ``MLFLOW_TRACKING_URI`` names, else in ``mlflow.db`` of the run folder."""
 
 from __future__ import annotations
 
+import logging
 from typing import ClassVar
 
 from sousvit.search.trackers.tracker import Figures, Texts, Tracker, from_environment
@@ -16,9 +17,9 @@ class MlflowTracker(Tracker):
     def begin(self, base: Figures) -> None:
         from mlflow import MlflowClient
 
-        self._client = MlflowClient(
-            from_environment("MLFLOW_TRACKING_URI", (self.folder / "mlruns").absolute().as_uri())
-        )
+        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it tells of every table that it makes
+        place = (self.folder / "mlflow.db").absolute()
+        self._client = MlflowClient(from_environment("MLFLOW_TRACKING_URI", f"sqlite:///{place}"))
         name = from_environment("MLFLOW_EXPERIMENT_NAME", "sousvit")
         known = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if known is None else known.experiment_id

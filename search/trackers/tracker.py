@@ -112,7 +112,7 @@ class Tracker(Callback):
             try:
                 method(*content)
             except Exception as error:
-                self._failed.append(f"{type(error).__name__}: {one_line(error)}{self._advice(error)}")
+                self._failed.append(f"{one_line(error)}{self._advice(error)}")
                 return
 
     def _advice(self, error: Exception) -> str:
