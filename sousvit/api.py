@@ -198,7 +198,7 @@ def _optimize(
 
     own = tuple(callbacks)
     limits = ", ".join(map(str, budget.hard_limits)) or "none"
-    settings = {"model": budget.model.name, "target": budget.where, "limits": limits, "run": folder.name}
+    settings = {"model": budget.model.name or "", "target": budget.where, "limits": limits, "run": folder.name}
     trackers = open_trackers(budget.search.trackers, folder, settings, lambda text: told.on_message(text))
     told = Callbacks([*own, *trackers])
     try:

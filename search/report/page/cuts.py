@@ -47,11 +47,11 @@ def _whole(before: NetworkShape, after: NetworkShape, bits: float) -> list[Cut]:
         _cut(WHOLE, "bits of a weight", FULL_BITS, bits),
     ]
     if isinstance(before, VitShape) and isinstance(after, VitShape):
-        patches = [f"{shape.patch[0]} x {shape.patch[1]}" for shape in (before, after)]
+        patch, new_patch = (f"{shape.patch[0]} x {shape.patch[1]}" for shape in (before, after))
         rows += [
             _cut(WHOLE, "blocks", before.depth, after.depth),
             _cut(WHOLE, "embedding width", before.embed_dim, after.embed_dim),
-            Cut(WHOLE, "patch, px", *patches, None),
+            Cut(WHOLE, "patch, px", patch, new_patch, None),
             _cut(WHOLE, "tokens at the start", before.num_tokens, after.num_tokens),
         ]
     return rows
