@@ -162,7 +162,9 @@ class Run:
         found = [trial for trial in self.archive if key and trial.key.startswith(key)]
         if len(found) != 1 or found[0].status != "complete":
             rule = "a trial is named by the key of one that finished, or by its beginning"
-            said = f"{key!r}, {found[0].status}" if len(found) == 1 else f"{key!r}, which {len(found)} have"
+            said = (
+                f"{key!r}, {found[0].status}" if len(found) == 1 else f"{key!r}, which {len(found) or 'no'} trials have"
+            )
             raise UserError(rule, said, "see the column key of result.trials, or the report")
         goals, [one] = self.budget.goals(), found
         answer = Answer(one.is_final and goals.holds(one.values), one, None, phrases(one, goals))

@@ -16,6 +16,8 @@ from sousvit.schema import Checked, validated
 DETAILS = "details.json"
 #: Images on which base and answer disagree, at most; pixels of the longer side of each.
 MOST_IMAGES, THUMBNAIL = 24, 64
+#: Characters of one in base64: a PNG of noise has a third of it.
+MOST_ENCODED = 65536
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -46,7 +48,7 @@ class Disagreement(Checked):
     ``label`` is empty where there are no labels.
     """
 
-    image: str
+    image: str = Field(max_length=MOST_ENCODED)
     label: str
     base: str
     answer: str

@@ -82,33 +82,35 @@ def compare(folders: Sequence[Path], opened: Sequence[tuple[Budget, Archive]]) -
 def _warnings(folders: Sequence[Path], opened: Sequence[tuple[Budget, Archive]]) -> list[str]:
     contents = [input_contents(folder) for folder in folders]
 
-    def part(kind: str) -> Callable[[int], str]:
-        def of(number: int) -> str:
-            found = sorted(f"{role} {content}" for role, content in contents[number].items() if role.startswith(kind))
-            budget, archive = opened[number]
-            named = budget.model.name if kind == "model" else ""
-            known = "" if archive.base is None else archive.base.fingerprint
-            return f"{named} {', '.join(found) or known}".strip()
+    def fingerprint(number: int) -> str:
+        base = opened[number][1].base
+        return "" if base is None else base.fingerprint
 
-        return of
+    def inputs(kind: str, number: int) -> str:
+        found = sorted(f"{role} {content}" for role, content in contents[number].items() if role.startswith(kind))
+        return ", ".join(found) or fingerprint(number)
 
     def machine(number: int) -> str:
         base = opened[number][1].base
         return "" if base is None else str(base.machine.get("cpu", ""))
 
     asked: dict[str, Callable[[int], str]] = {
-        "other bases": part("model"),
-        "other data": part("data"),
+        "other bases": lambda number: f"{opened[number][0].model.name} {inputs('model', number)}".strip(),
+        "other data": lambda number: inputs("data", number),
         "other targets": lambda number: opened[number][0].where,
         "other machines": machine,
         "other limits": lambda number: ", ".join(map(str, opened[number][0].hard_limits)) or "none",
     }
-    found = []
-    for what, of in asked.items():
-        groups: dict[str, list[str]] = {}
-        for number, folder in enumerate(folders):
-            groups.setdefault(of(number), []).append(folder.name)
-        if len(groups) > 1:
-            words = "; ".join(f"{', '.join(names)}: {value}" for value, names in groups.items())
-            found.append(f"{what} ({words})")
-    return found
+    found = {what: said for what, of in asked.items() if (said := _differing(folders, of))}
+    if not {"other bases", "other data"} & found.keys():  # the same files, of which a budget may take a part
+        selection = _differing(folders, fingerprint)
+        found |= {"other parts of the same data": selection} if selection else {}
+    return [f"{what} ({said})" for what, said in found.items()]
+
+
+def _differing(folders: Sequence[Path], of: Callable[[int], str]) -> str:
+    """Which runs have which value; "" where all have the same."""
+    groups: dict[str, list[str]] = {}
+    for number, folder in enumerate(folders):
+        groups.setdefault(of(number), []).append(folder.name)
+    return "; ".join(f"{', '.join(names)}: {value}" for value, names in groups.items()) if len(groups) > 1 else ""
