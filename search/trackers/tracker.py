@@ -25,8 +25,8 @@ from sousvit.search.trial import BaseRecord, Trial
 if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
-#: Seconds that a tracker may take to finish when the search is over.
-PATIENCE = 60.0
+#: Seconds that a tracker may take to finish when the search is over, and when it was interrupted.
+PATIENCE, HASTE = 60.0, 5.0
 
 Figures = dict[str, float]
 Texts = dict[str, str]
@@ -52,7 +52,7 @@ class Tracker(Callback):
         self.folder, self.settings, self._say = folder, settings, say
         self._asked: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._failed: list[str] = []
-        self._known = 0
+        self._known, self._closed = 0, False
         self._thread = threading.Thread(target=self._work, name=f"tracker {self.name}", daemon=True)
         self._thread.start()
 
@@ -87,14 +87,17 @@ class Tracker(Callback):
         figures = {name: value.value for name, value in result.figures.items()}
         chosen = result.answer.chosen
         self._ask(self.end, figures, {"status": result.status, "recipe": "" if chosen is None else _recipe(chosen)})
-        self.close()
+        self.close(PATIENCE)
 
-    def close(self) -> None:
-        """Write what is still to be written, as far as it does not take too long."""
+    def close(self, seconds: float = HASTE) -> None:
+        """Write what is still to be written, as far as it takes no longer; a second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._asked.put(None)
-        self._thread.join(PATIENCE)
+        self._thread.join(seconds)
         if self._thread.is_alive():
-            self._failed.append(f"did not finish in {PATIENCE:.0f} s")
+            self._failed.append(f"did not finish in {seconds:g} s")
         self._tell_failure()
 
     def _ask(self, method: Callable[..., None], *content: Any) -> None:
