@@ -45,6 +45,7 @@ function plot(place, xs, ys, xLabel, yLabel) {
 }
 const axisOf = name => runs[0].axes.find(axis => axis.name === name);
 const at = (point, axis) => { const value = point.values[axis.name]; return value ? value[0] * axis.factor : NaN; };
+const bounds = axis => [...new Set(runs.flatMap(run => run.axes.filter(one => one.name === axis.name).flatMap(one => one.bounds)))];
 function shownPoints(x, y) {
   const found = runs.flatMap((run, number) => run.points.map(point => ({ ...point, run: number })));
   return found.filter(p => p.role !== "trial" || !state.off.includes(p.state)).filter(p => isFinite(at(p, x)) && isFinite(at(p, y)));
@@ -53,11 +54,11 @@ function drawFront() {
   const x = axisOf(state.x), y = axisOf(state.y), points = shownPoints(x, y), place = by("front");
   if (!points.length) { place.replaceChildren(); make(place, "p", { class: "soft" }, "No trial has both figures."); return; }
   const area = plot(place, points.map(p => at(p, x)), points.map(p => at(p, y)), x.label, y.label), { svg } = area;
-  for (const bound of x.bounds) if (bound >= area.x0 && bound <= area.x1) {
+  for (const bound of bounds(x)) if (bound >= area.x0 && bound <= area.x1) {
     make(svg, "line", { class: "limit", x1: area.x(bound), x2: area.x(bound), y1: area.top, y2: area.floor });
     make(svg, "text", { class: "limit", x: area.x(bound) - 4, y: area.top + 12, "text-anchor": "end" }, "limit");
   }
-  for (const bound of y.bounds) if (bound >= area.y0 && bound <= area.y1) {
+  for (const bound of bounds(y)) if (bound >= area.y0 && bound <= area.y1) {
     make(svg, "line", { class: "limit", x1: area.left, x2: area.right, y1: area.y(bound), y2: area.y(bound) });
     make(svg, "text", { class: "limit", x: area.right - 4, y: area.y(bound) - 4, "text-anchor": "end" }, "limit");
   }

@@ -140,12 +140,13 @@ def test_it_prints_without_controls_and_in_full(browser, page):
 
 
 def test_a_comparison_works_alike(browser, simulated_search, shown_run, tmp_path):
-    simulated_search(tmp_path / "second", search={"seed": 1})
+    simulated_search(tmp_path / "second", search={"seed": 1}, limits={"accuracy_drop": 0.03, "latency_ratio": 0.5})
     path = compare_runs([shown_run, tmp_path / "second"]).write(tmp_path / "both.html")
     for width in WIDTHS:
         browser.open(path.as_uri(), width)
         assert browser.value("document.documentElement.scrollWidth") <= width and browser.value(OVERFLOW) == []
         assert browser.value("document.querySelectorAll('#front .dot.answer').length") == 2
+        assert browser.value("document.querySelectorAll('#front line.limit').length") == 2, "each run has its own"
         browser.click("#front .dot.answer[data-run='1']")
         assert browser.value("document.querySelector('#trial h3').textContent") == "second: answer, fits"
         keep_picture(browser, f"compare-{width}")
