@@ -53,9 +53,9 @@ class ReportServer(ThreadingHTTPServer):
         self._lock = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            rule = "a report is served on a port that is free"
-            raise UserError(rule, f"{port}: {error.strerror}", "give another with --port, or 0") from error
+        except (OSError, OverflowError) as error:  # an overflow: no machine has such a port
+            rule, said = "a report is served on a port that is free", getattr(error, "strerror", None) or error
+            raise UserError(rule, f"{port}: {said}", "give another with --port, or 0") from error
 
     @property
     def address(self) -> str:

@@ -96,7 +96,7 @@ def report_command(
     form: Annotated[
         str | None, typer.Option("--format", metavar="NAME", help="html, md, json or png, if not as FILE ends")
     ] = None,
-    images: Annotated[bool, typer.Option(help="show images on which base and answer disagree")] = True,
+    no_images: Annotated[bool, typer.Option("--no-images", help="leave out images of the data")] = False,
     runs: Runs = RUNS,
     plugins: Plugins = None,
     allow_plugins: AllowPlugins = False,
@@ -107,7 +107,7 @@ def report_command(
 
     load_plugins(plugins)
     found = open_run(run_path(runs, run), allow_plugins=allow_plugins)
-    path = found.report(out, form, images)
+    path = found.report(out, form, images=not no_images)
     for entry in found.changed:
         print(f"changed since this run measured it: {entry}", file=sys.stderr)
     print_json({"report": str(path)}) if as_json else print(path)
@@ -115,7 +115,7 @@ def report_command(
 
 @app.command("compare")
 def compare_command(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="two runs or more")],
+    run: Annotated[list[str], typer.Argument(metavar="RUN", help="two runs or more")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="page to write")] = None,
     runs: Runs = RUNS,
     plugins: Plugins = None,
@@ -140,9 +140,7 @@ def compare_command(
 @app.command("watch")
 def watch_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run, while it searches or afterwards")],
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="N", help="port on this machine; 0 takes a free one")
-    ] = 8765,
+    port: Annotated[int, typer.Option(metavar="N", help="port on this machine; 0 takes a free one")] = 8765,
     runs: Runs = RUNS,
     plugins: Plugins = None,
     allow_plugins: AllowPlugins = False,

@@ -107,6 +107,8 @@ def test_a_damaged_run_is_told_and_the_server_lives(begun):
 def test_a_port_that_is_taken_and_a_run_that_is_not_there_are_told(shown_run, tmp_path):
     with served(shown_run) as server, pytest.raises(UserError, match="free"):
         ReportServer(shown_run, server.server_address[1])
+    with pytest.raises(UserError, match="0-65535"):
+        ReportServer(shown_run, 70000)
     with pytest.raises(UserError, match="a run must exist"):
         serve(tmp_path / "none", 0, False, print)
 
