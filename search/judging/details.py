@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sousvit.errors import SharedInputError
+from sousvit.errors import SharedInputError, one_line
 from sousvit.objectives.subject import MeasuredSubject
 from sousvit.objectives.tasks.classification import TopOneEvaluation
 from sousvit.objectives.timing import Timing
@@ -33,19 +33,18 @@ from sousvit.spaces.module_shape import shape_of
 SENSITIVITY_SECONDS, PYTORCH_FACTOR = 10.0, 3.0
 
 
-def details_of(subjects: Subjects, judged: Mapping[str, MeasuredSubject]) -> Details | None:
-    """The details of the rows of a final table; None where they could not be recorded, which costs no answer.
+def details_of(subjects: Subjects, judged: Mapping[str, MeasuredSubject]) -> tuple[Details | None, tuple[str, ...]]:
+    """The details of the rows of a final table; None and why where they could not be recorded: it costs no answer.
 
     Args:
         judged: subjects by role, ``base`` and ``recipe`` among them, timed and judged on the same images.
     """
     try:
-        return _recorded(subjects, judged)
+        return _recorded(subjects, judged), ()
     except SharedInputError:  # the machine or the data have a fault, which is told
         raise
     except Exception as error:
-        subjects.progress(f"the report goes without details: {type(error).__name__}: {error}", 0, 0)
-        return None
+        return None, (f"the report goes without details of the answer: {one_line(error)}",)
 
 
 def _recorded(subjects: Subjects, judged: Mapping[str, MeasuredSubject]) -> Details:

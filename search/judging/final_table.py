@@ -60,8 +60,8 @@ def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
     judged: dict[str, MeasuredSubject] = {}
     rows = tuple(_rows(subjects, built, recipes, judged))
     sheet = subjects.contact_sheet(Recipe.from_dict(request.recipe))
-    details = details_of(subjects, judged)
-    return FinalTable(rows, skipped, sheet, subjects.notes, subjects.final_name, details)
+    details, problems = details_of(subjects, judged)
+    return FinalTable(rows, skipped, sheet, (*subjects.notes, *problems), subjects.final_name, details)
 
 
 def _built(
