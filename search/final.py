@@ -17,6 +17,7 @@ from sousvit.search.executors.executor import Executor, MakeTable
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, best, candidates, explained, judged, nearest_miss
+from sousvit.search.stored.details_file import write_details
 from sousvit.search.timekeeping.schedule import PARTS_SHARE
 from sousvit.search.trial import Trial
 from sousvit.search.verdict import HELD_BACK, hangs_on_images
@@ -106,6 +107,7 @@ def _with_table(
     answer = replace(answer, single=single)
     if table.contact_sheet is not None:
         write_atomic(archive.folder / CONTACT_SHEET, table.contact_sheet)
+    write_details(table.details, archive.folder)
     answer = judged(replace(answer, rows=table.rows, images=table.images, skipped=table.skipped), budget)
     notes = _notes(answer, goals) + _notes_on_confirmation(answer, archive, budget)
     notes += _notes_on_data(budget.data, answer.images) + table.notes

@@ -17,6 +17,7 @@ from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
 from sousvit.search.identity import noted_inputs
 from sousvit.search.preference.alternatives import Alternative, find_alternatives, find_reason
+from sousvit.search.stored.details_file import Details
 from sousvit.search.stored.seal import sealed
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.search.verdict import HELD_BACK, JudgedLimit, Status, judge_limits, status_of
@@ -56,6 +57,7 @@ class FinalTable:
         contact_sheet: a PNG of the images that the recipe was built from, where they are synthesised.
         notes: what reading the data dropped or changed.
         images: what the rows were judged on.
+        details: what the session saw besides figures, where it was recorded.
     """
 
     rows: tuple[Row, ...]
@@ -64,6 +66,7 @@ class FinalTable:
     contact_sheet: bytes | None = None
     notes: tuple[str, ...] = ()
     images: str = ""
+    details: Details | None = None
 
 
 @dataclass(frozen=True)

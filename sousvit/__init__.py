@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         register_technique,
     )
     from sousvit.result import Result
-    from sousvit.runs import Run, list_runs, open_run
+    from sousvit.runs import Run, compare_runs, list_runs, open_run
     from sousvit.search.budget import Budget
     from sousvit.search.callbacks import Callback
     from sousvit.search.proposers.conformance import check_proposer
@@ -94,6 +94,7 @@ __all__ = [
     "check_proposer",
     "check_runtime",
     "check_technique",
+    "compare_runs",
     "compress",
     "import_model",
     "init",
@@ -148,6 +149,7 @@ _PLACES = {
     "check_proposer": "sousvit.search.proposers.conformance",
     "check_runtime": "sousvit.objectives.runtimes.conformance",
     "check_technique": "sousvit.spaces.conformance",
+    "compare_runs": "sousvit.runs",
     "compress": "sousvit.api",
     "init": "sousvit.initial",
     "import_model": "sousvit.tools",

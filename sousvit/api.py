@@ -18,6 +18,7 @@ from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
 from sousvit.search.callbacks import Callback, Callbacks
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
 from sousvit.search.executors.spawn import end_if_rerun
+from sousvit.search.trackers.tracker import open_trackers
 from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -199,26 +200,34 @@ def _optimize(
     parts_seconds: float | None = None,
 ) -> Result:
     begun = monotonic() if begun is None else begun
-    from sousvit.search.report.html import write_report
+    from sousvit.search.report.page.write import write_report
     from sousvit.search.run import search
 
-    told = Callbacks(callbacks)
-    answer = search(
-        budget,
-        folder,
-        lambda b, f: open_executor(executor, b, f, told.on_progress, base),
-        told,
-        earlier=earlier,
-        allow_plugins=allow_plugins,
-        begun=begun,
-        parts_seconds=parts_seconds,
-        options={"executor": executor, "earlier": None if earlier is None else str(earlier.resolve())},
-    )
-    if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
-        write_report(folder)
-    result = Result(budget, folder, answer, lambda: base or _load(budget))
-    write_own_bundle(result)
-    told.on_end(result)
+    own = tuple(callbacks)
+    limits = ", ".join(map(str, budget.hard_limits)) or "none"
+    settings = {"model": budget.model.name or "", "target": budget.where, "limits": limits, "run": folder.name}
+    trackers = open_trackers(budget.search.trackers, folder, settings, lambda text: told.on_message(text))
+    told = Callbacks([*own, *trackers])
+    try:
+        answer = search(
+            budget,
+            folder,
+            lambda b, f: open_executor(executor, b, f, told.on_progress, base),
+            told,
+            earlier=earlier,
+            allow_plugins=allow_plugins,
+            begun=begun,
+            parts_seconds=parts_seconds,
+            options={"executor": executor, "earlier": None if earlier is None else str(earlier.resolve())},
+        )
+        if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
+            write_report(folder)
+        result = Result(budget, folder, answer, lambda: base or _load(budget))
+        write_own_bundle(result)
+        told.on_end(result)
+    finally:
+        for tracker in trackers:
+            tracker.close()
     return result
 
 

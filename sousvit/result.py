@@ -137,7 +137,7 @@ class Result:
 
     def markdown(self) -> str:
         """``table`` as Markdown, with intervals, and what leaving out each technique costs where that was measured."""
-        from sousvit.search.report.html import leave_one_out
+        from sousvit.search.report.page.gather import parts_of
         from sousvit.search.report.terminal import headings, row_cells, short_recipe
 
         rows = self.answer.rows
@@ -147,11 +147,11 @@ class Result:
             f"| {row.role} | {' | '.join(row_cells(row.values, self.budget))} | {short_recipe(row.recipe)} |"
             for row in rows
         ]
-        parts = leave_one_out(self.answer)
+        parts, _ = parts_of(self.answer)
         if parts:
             lines += ["", "| left out | latency becomes | file becomes | merit, points |", "|---|---:|---:|---:|"]
             lines += [
-                f"| {part['technique']} | {part['slower']:.2f}x | {part['larger']:.2f}x | {part['points']:+.2f} |"
+                f"| {part.technique} | {part.faster:.2f}x | {part.smaller:.2f}x | {-part.points:+.2f} |"
                 for part in parts
             ]
         return "\n".join(lines)
@@ -247,15 +247,25 @@ class Result:
             raise self._nothing("a recipe")
         write_atomic(Path(path), recipe_yaml(self.answer, self.budget, self._archive))
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the run's self-contained HTML report, by default as ``report.html`` in its folder; returns the path."""
-        from sousvit.search.report.html import write_report
+    def report(self, path: str | Path | None = None, form: str | None = None, images: bool = True) -> Path:
+        """Write the run's report, by default as ``report.html`` in its folder; returns the path.
 
-        return write_report(self.folder, None if path is None else Path(path))
+        Args:
+            path: its ending says the format: ``html`` (one page that needs nothing else), ``md``, ``json``, or ``png``
+                (the front).
+            form: the format, where the ending does not say it.
+            images: show some images of the data on which base and answer disagree.
+
+        Raises:
+            UserError: there is no such format, or nothing finished in the run.
+        """
+        from sousvit.search.report.page.write import write_report
+
+        return write_report(self.folder, None if path is None else Path(path), form, images)
 
     def plot(self) -> go.Figure:
         """The figure of merit of every trial against its latency, with the front."""
-        from sousvit.search.report.html import scatter
+        from sousvit.search.report.plot import scatter
 
         return scatter(self._archive, self.budget)
 

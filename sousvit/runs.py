@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sousvit.models.load import LoadedModel
     from sousvit.search.executors.executor import Progress
+    from sousvit.search.report.page.compare import Comparison
 
 #: Where runs lie unless a caller says otherwise.
 RUNS = Path("runs")
@@ -178,9 +179,9 @@ class Run:
             raise UserError("a front has members", f"none in {self.folder}", "name a --trial, or give the search more")
         return [self.trial(key).bundle(at_home(folder) / key, uint8=uint8) for key in keys]
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the self-contained HTML report, by default as ``report.html`` in the folder; returns the path."""
-        return self._result(Answer(False, None, None)).report(path)
+    def report(self, path: str | Path | None = None, form: str | None = None, images: bool = True) -> Path:
+        """Write the report, see :meth:`.Result.report`; returns the path."""
+        return self._result(Answer(False, None, None)).report(path, form, images)
 
     def _asked(self, budget: str | Path | Mapping[str, Any] | None, **parts: Any) -> Path | Mapping[str, Any]:
         given = {name: part for name, part in parts.items() if part is not None}
@@ -234,6 +235,23 @@ def open_run(folder: str | Path, *, allow_plugins: bool = False) -> Run:
     for damage in run.damaged:
         print(f"damaged: {damage}", file=sys.stderr)
     return run
+
+
+def compare_runs(runs: Sequence[str | Path], *, allow_plugins: bool = False) -> Comparison:
+    """Runs beside each other: ``warnings`` says what is not alike, ``write`` writes a page with their fronts.
+
+    Args:
+        runs: folders of two to eight runs.
+        allow_plugins: see :func:`open_run`.
+
+    Raises:
+        UserError: fewer, more, one twice, or one of them cannot be opened.
+    """
+    from sousvit.search.report.page.compare import compare
+
+    folders = [folder_of(run) for run in runs]
+    opened = [open_run(folder, allow_plugins=allow_plugins) for folder in folders]
+    return compare(folders, [(run.budget, run.archive) for run in opened])
 
 
 def list_runs(folder: str | Path = RUNS) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from sousvit.objectives.subject import MeasuredSubject, measure
 from sousvit.objectives.timing import TimingPlan
 from sousvit.search.executors.executor import MakeTable, Verify
 from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.judging.details import details_of
 from sousvit.search.judging.subjects import BASE_RECIPE, Subjects, Verified
 from sousvit.search.results import FinalTable, Row
 from sousvit.search.timekeeping.costs import PROBE_SECONDS
@@ -72,9 +73,11 @@ def make_table(subjects: Subjects, request: MakeTable) -> FinalTable:
             continue  # what cannot stand alone has no row
         recipes[role] = recipe
     skipped, absent = _add_parts(subjects, request, built, recipes)
-    rows = tuple(_rows(subjects, built, recipes, end))
+    judged: dict[str, MeasuredSubject] = {}
+    rows = tuple(_rows(subjects, built, recipes, judged, end))
     sheet = subjects.contact_sheet(Recipe.from_dict(request.recipe))
-    return FinalTable(rows, skipped, absent, sheet, subjects.notes, subjects.final_name)
+    details, problems = details_of(subjects, judged, end)
+    return FinalTable(rows, skipped, absent, sheet, (*subjects.notes, *problems), subjects.final_name, details)
 
 
 def _built(
@@ -184,8 +187,13 @@ def _rest(subjects: Subjects, recipe: Recipe, technique: str) -> Recipe | None:
 
 
 def _rows(
-    subjects: Subjects, built: dict[str, MeasuredSubject], recipes: dict[str, Recipe], end: float = math.inf
+    subjects: Subjects,
+    built: dict[str, MeasuredSubject],
+    recipes: dict[str, Recipe],
+    judged: dict[str, MeasuredSubject],
+    end: float = math.inf,
 ) -> Iterator[Row]:
+    """The rows, and in ``judged`` the subjects as they were timed and judged for them."""
     artifacts = {role: subject.artifact for role, subject in built.items()}
     timings = {}
     final = subjects.final_images()
@@ -203,8 +211,8 @@ def _rows(
     for place, (role, subject) in enumerate(built.items()):
         subjects.progress(f"judging on {subjects.final_name}: {role}", place, len(built))
         own = {name: found[role] for name, found in timings.items()}
-        judged = replace(subject, images=final, timings=own, reference=base)
-        base = base or judged
-        values = measure(judged, objectives)
+        judged[role] = replace(subject, images=final, timings=own, reference=base)
+        base = base or judged[role]
+        values = measure(judged[role], objectives)
         noisy = any(timing.noisy for timing in own.values())
         yield Row(role, recipes[role].to_dict(), values, subject.artifact.folder.name, noisy)

@@ -245,6 +245,11 @@ class Subjects:
         return self._splits
 
     @property
+    def context(self) -> Context:
+        """What the steps of recipes may use."""
+        return self._context
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What reading the base and the data so far decided, dropped or changed, and what the base taught in."""
         return (*self._model.notes, *self._splits.notes, *self._runtime.notes)

@@ -25,6 +25,10 @@ from sousvit.text.file import read_text
 BUDGET = "budget.yaml"
 
 
+class NothingFinishedError(UserError):
+    """A run that is there, in which no trial has finished."""
+
+
 def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive]:
     """A run's budget and archive, for reading; the archive says what is damaged.
 
@@ -41,7 +45,7 @@ def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive
     if archive.base is None or not len(archive):
         why = f"; {'; '.join(archive.damaged)}" if archive.damaged else ""
         rule = "a run must have finished a trial to answer"
-        raise UserError(rule, f"{folder.name}{why}", "resume it with sousvit search")
+        raise NothingFinishedError(rule, f"{folder.name}{why}", "resume it with sousvit search")
     return budget, archive
 
 

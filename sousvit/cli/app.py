@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INFEASIBLE, NOT_SHOWN = 3, 4
 
 #: Commands that load no model.
-LIGHT = frozenset({None, "dashboard", "list", "recipe", "replay", "report", "schema"})
+LIGHT = frozenset({None, "compare", "dashboard", "list", "recipe", "replay", "report", "schema", "watch"})
 
 app = typer.Typer(
     name="sousvit",

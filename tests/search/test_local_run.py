@@ -18,8 +18,11 @@ from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.executors.executor import Job, MakeTable
 from sousvit.search.executors.open import inline_executor, local_executor
+from sousvit.search.report.page.gather import gather
+from sousvit.search.stored.details_file import read_details
 from sousvit.search.stored.lines import Lines, sealed_line
 from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import read_shape
 
 HERE = Path(__file__).parent
 SPACE = {
@@ -285,9 +288,31 @@ def test_measure_compares_two_artifacts(finished, run_sousvit, measures_quickly)
 def test_report_is_one_self_contained_page(finished):
     home, _ = finished
     page = (home / "runs/one/report.html").read_text()
-    assert "<script src" not in page and "<link" not in page
+    assert "<script src" not in page and page.count("<link") == page.count('<link rel="icon" href="data:,">') == 1
     assert all(f"<td>{role}</td>" in page for role in ("base", "recipe"))
-    assert "accuracy_drop &lt;= 0.3" in page
+    assert "accuracy_drop &lt;= 0.3" in page and len(page) < 1_500_000
+
+
+def test_its_report_shows_what_the_answers_session_kept(finished):
+    home, answer = finished
+    run = home / "runs" / "one"
+    details, shown = read_details(run), gather(run)
+    recipe = next(row for row in answer["rows"] if row["role"] == "recipe")
+    assert details is not None and {"base", "recipe"} <= set(details.latencies)
+    base = next(row for row in answer["rows"] if row["role"] == "base")
+    for one, row in ((details.latencies["base"], base), (details.latencies["recipe"], recipe)):
+        assert all(latency.p50 <= latency.p95 <= latency.p99 for latency in one.values())
+        assert row["values"]["latency"][0] == pytest.approx(next(iter(one.values())).p50, rel=0.5)
+    count = sum(one.count for one in details.classes)
+    assert sum(one.answer for one in details.classes) / count == pytest.approx(recipe["values"]["accuracy"][0])
+    assert sum(one.base for one in details.classes) / count == pytest.approx(base["values"]["accuracy"][0])
+    assert len(shown.pictures) == len(details.disagreements) == min(24, details.num_disagreements)
+    assert all(one.base != one.answer for one in shown.pictures)
+    assert not gather(run, with_images=False).pictures
+    assert details.sensitivity and all(value >= 0 for value in details.sensitivity.values())
+    shape = read_shape(details.shape)
+    assert shape.params() / 1e6 == pytest.approx(recipe["values"]["params"][0])
+    assert {cut.part for cut in shown.cuts} >= {"whole network", "block 1"}
 
 
 def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, forget_plugins):

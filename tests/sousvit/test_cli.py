@@ -269,7 +269,7 @@ def helps(command, path="sousvit"):
 )
 def test_the_help_of_every_command_reads_well_at_80_columns(path, command, text):
     assert all(len(line) <= 80 for line in text.splitlines())
-    several = re.compile(r"\[ARGS\]\.\.\.|\{?IMAGES\}?\.\.\.")  # an argument that may be given again
+    several = re.compile(r"\[ARGS\]\.\.\.|\{?(IMAGES|RUN)\}?\.\.\.")  # an argument that may be given again
     assert "..." not in several.sub("", text), "a line of the list of commands is cut short"
     unnamed = [one.name for one in command.params if not getattr(one, "help", None)]
     assert not unnamed, f"{unnamed} say nothing"
