@@ -26,8 +26,6 @@ WEIGHTS = "pytorch"
 FILE, STRUCTURE = "model.safetensors", "structure.json"
 #: Of a model specification, what its structure depends on, and how images reach it.
 _KEPT = {"name", "args", "mean", "std", "preprocess", "detector"}
-#: Arguments of ``timm.create_model`` by which it reads or downloads weights.
-_OF_FILES = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 
 
 def save_weights(folder: Path, model: nn.Module, base: LoadedModel, recipe: Recipe, decisions: dict[str, Any]) -> bool:
@@ -95,8 +93,7 @@ def architecture(model: dict[str, Any], path: Path) -> ModelSpec:
     Raises:
         UserError: other keys, or arguments by which timm reads files.
     """
-    args = model.get("args")
-    foreign = sorted(set(model) - _KEPT) + sorted(_OF_FILES & set(args if isinstance(args, dict) else ()))
+    foreign = sorted(set(model) - _KEPT)
     if foreign:
         raise _broken(path, f"model holds {', '.join(map(str, foreign))[:200]}")
     return validated(ModelSpec, model, str(path))

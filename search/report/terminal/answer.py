@@ -47,7 +47,9 @@ def print_answer(out: Console, answer: Answer, budget: Budget, folder: Path, rep
     print_notes(out, answer.notes)
     name = "recipe.yaml" if answer.feasible else "nearest-miss.yaml"
     model = {"model": folder / "artifacts" / "recipe"} if answer.rows else {}
-    for what, place in {"recipe": folder / name, **model, "report": report}.items():
+    bundle = folder / "bundle"
+    handed = {"bundle": bundle} if bundle.is_dir() else model
+    for what, place in {"recipe": folder / name, **handed, "report": report}.items():
         out.print(f"{what:<9}{place}", highlight=False, markup=False, soft_wrap=True)  # a path is copied whole
     _print_cost(out, answer)
 

@@ -153,7 +153,7 @@ def test_the_weights_before_quantization_load_without_base_or_data(finished, tmp
     structure = json.loads((bundle / "pytorch" / "structure.json").read_text())
     for change, said in (
         ({"model": {**structure["model"], "factory": "os:getcwd"}}, "holds factory"),
-        ({"model": {**structure["model"], "args": {"checkpoint_path": "/x.pth"}}}, "holds checkpoint_path"),
+        ({"model": {**structure["model"], "args": {"checkpoint_path": "/x.pth"}}}, "weights come from checkpoint"),
         ({"model": {**structure["model"], "args": {**structure["model"]["args"], "depth": 3}}}, "received"),
         ({"recipe": {"runtime": "onnxruntime", "steps": []}}, "as they were written"),
     ):
