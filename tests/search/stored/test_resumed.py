@@ -83,14 +83,17 @@ def test_the_missing_rows_of_a_real_answer_are_made(tiny_project, tmp_path):
 
 def _forget_rows(folder, roles):
     """As an answer is stored whose time was over."""
+    from contextlib import closing
     from dataclasses import replace
 
     from sousvit.search.stored.answer_file import read_answer, write_answer
     from sousvit.search.stored.opened import read_run_budget
 
     stored, (budget, _) = read_answer(folder), read_run_budget(folder)
+    assert stored is not None
     kept = tuple(row for row in stored.answer.rows if row.role not in roles)
-    write_answer(replace(stored.answer, rows=kept, skipped=tuple(roles)), budget, folder, stored.lines)
+    with closing(Archive(folder)) as archive:
+        write_answer(replace(stored.answer, rows=kept, skipped=tuple(roles)), budget, archive)
 
 
 def test_what_cannot_be_resumed_is_one_line(finished, tmp_path):
