@@ -287,6 +287,9 @@ class _Passing(Callback):
     def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._callback.on_begin(origin, recipe, fidelity)
 
+    def on_message(self, text: str) -> None:
+        self._callback.on_message(text)
+
 
 class _Foretelling(_Passing):
     """With what the answer should take."""

@@ -29,7 +29,8 @@ def test_a_run_remembers_its_executor_and_its_budget(finished):
     folder, result = finished
     found = resumed(folder, None, None)
     assert found.executor == "inline" and found.budget.identity == result.budget.identity
-    assert found.budget.search.trials == 3 and found.earlier is None and found.parts_seconds is None
+    assert found.budget.search.trials == 3 and found.earlier is None
+    assert (found.parts_seconds is None) == (not result.answer.skipped)
 
 
 def test_more_time_comes_on_top_of_what_the_run_took(finished):
