@@ -12,7 +12,9 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import sousvit
@@ -28,18 +30,91 @@ def pages() -> dict[str, str]:
 
 
 def public_names() -> Iterator[str]:
-    """The names of ``sousvit.__all__``, each as mkdocstrings shows it."""
+    """The names of ``sousvit.__all__``: signature, docstring, and of a class its public members."""
     yield "# Public names"
     yield "What `import sousvit` offers; [Python](../python.md) shows it at work. Everything else is private.\n"
     for name in sousvit.__all__:
+        yield f"## `{name}`"
         if name == "techniques":
-            yield "## `techniques`\nA function for each technique: [Techniques](techniques.md).\n"
+            yield "A function for each technique, which makes a step of a recipe: [Techniques](techniques.md).\n"
             continue
-        found = getattr(sys.modules["sousvit.tools"], name) if name == "schema" else getattr(sousvit, name)
-        yield f"::: {found.__module__}.{found.__qualname__}"
-        if inspect.isclass(found) and found.__name__ != name:
-            yield f"    options: {{heading: {name}}}"
-        yield ""
+        found = schema if name == "schema" else getattr(sousvit, name)
+        yield _signed(name, found)
+        yield _sections(inspect.getdoc(found) or "")
+        if inspect.isclass(found):
+            yield from _members(found)
+
+
+def _members(owner: type) -> Iterator[str]:
+    """The public methods and properties that a class defines itself, and that say what they are."""
+    for name, member in vars(owner).items():
+        plain = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        if name.startswith("_") or not isinstance(plain, _MEMBERS) or not inspect.getdoc(plain):
+            continue
+        value = isinstance(plain, property | cached_property)
+        yield f"### `{owner.__name__}.{name}`{{: #{owner.__name__.lower()}-{name} }}"
+        yield "" if value else _signed(name, plain)
+        yield _sections(inspect.getdoc(plain) or "")
+
+
+_MEMBERS = (FunctionType, property, cached_property)
+
+
+def _signed(name: str, found: Any) -> str:
+    """A signature as code, a parameter a line where one line does not hold them."""
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        return ""
+    shown: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(one.startswith("*") for one in shown):
+            shown.append("*")
+        if parameter.name not in ("self", "cls"):
+            shown.append(_parameter(parameter))
+    back = "" if signature.return_annotation in _NOTHING else f" -> {_annotation(signature.return_annotation)}"
+    line = f"{name}({', '.join(shown)}){back}"
+    if len(line) > 88:
+        line = f"{name}(\n    " + ",\n    ".join(shown) + f",\n){back}"
+    return f"```python\n{line}\n```\n"
+
+
+_NOTHING = (inspect.Signature.empty, None, "None")
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    typed = "" if parameter.annotation is parameter.empty else f": {_annotation(parameter.annotation)}"
+    if parameter.default is parameter.empty:
+        return f"{stars}{parameter.name}{typed}"
+    default = repr(parameter.default)
+    return f"{parameter.name}{typed} = {default if len(default) <= 40 else '...'}"
+
+
+def _annotation(annotation: Any) -> str:
+    """A type without the modules that its names come from."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
+
+
+def _sections(docstring: str) -> str:
+    """A docstring as Markdown; ``Args:`` and ``Raises:`` become lists, ``::`` begins code."""
+    lines: list[str] = []
+    in_list = code = False
+    for line in docstring.splitlines():
+        if re.fullmatch(r"(Args|Returns|Raises|Attributes|Yields):", line):
+            in_list = line[:-1] in ("Args", "Raises", "Attributes")
+            lines += ["", f"**{line[:-1]}**", ""]
+        elif line.startswith("    ") and in_list:
+            words = re.sub(r"^    (\w[\w, *]*): ", r"- `\1`: ", line)
+            lines.append(words if words.startswith("- ") else "  " + line.strip())
+        elif line.startswith("    ") and not code:
+            lines.append(line.strip())
+        else:
+            code = line.endswith("::") or (code and (line.startswith("    ") or not line))
+            in_list = False
+            lines.append(line.replace("::", ":") if line.endswith("::") else line)
+    return _text("\n".join(lines)) + "\n"
 
 
 def budget() -> Iterator[str]:

@@ -46,6 +46,6 @@ def test_a_quickstart_does_what_it_says(page, write, tmp_path, run_sousvit, monk
                 answer = done.returncode if "search" not in line and "report" not in line else 0
                 assert answer == 0 and done.returncode in (0, 3), f"{line}\n{done.stdout}\n{done.stderr}"
                 ran += 1
-    assert ran >= 3
+    assert ran >= 2
     assert (tmp_path / "dist" / "predict.py").is_file() and (tmp_path / "runs" / "pets" / "report.html").is_file()
     sys.modules.pop("my_model", None)
