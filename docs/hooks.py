@@ -44,9 +44,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with links and empty lines as the site needs them; code stays as it is."""
+    """A page as the site needs it."""
     del config
-    source = page.file.src_uri
+    return converted(markdown, page.file.src_uri, files)
+
+
+def converted(markdown: str, source: str, files: Files) -> str:
+    """The page at ``source`` with links and empty lines as the site needs them; code stays as it is."""
     place = source if source in outside() else f"docs/{source}"
     pieces, end = [], 0
     for fence in FENCE.finditer(markdown):
@@ -56,7 +60,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _fence(block: str) -> str:
-    return re.sub(r"\A```python run$", "```python", block, flags=re.M)
+    """A block without what only the tests read behind its language."""
+    return re.sub(r"\A```python (run|file=\S+)$", "```python", block, flags=re.M)
 
 
 def _prose(text: str, source: str, place: str, files: Files) -> str:

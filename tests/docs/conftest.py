@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +125,28 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "timm": write_timm,
     "weights": write_weights,
 }
+
+
+#: A block of a page: what stands behind its backticks, and its text.
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.S | re.M)
+
+
+@pytest.fixture
+def quickstart_blocks() -> Callable[[str], list[tuple[str, str]]]:
+    """The blocks of a quickstart, by its name."""
+    return lambda name: BLOCK.findall((ROOT / "docs" / "quickstart" / f"{name}.md").read_text())
+
+
+@pytest.fixture
+def quickstart_file(quickstart_blocks: Callable[[str], list[tuple[str, str]]], tmp_path: Path) -> Callable[..., None]:
+    """Writes the files that a quickstart shows into the test's folder."""
+
+    def written(name: str) -> None:
+        for kind, text in quickstart_blocks(name):
+            if "file=" in kind:
+                (tmp_path / kind.partition("file=")[2]).write_text(text)
+
+    return written
 
 
 @pytest.fixture
