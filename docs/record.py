@@ -127,7 +127,9 @@ def drawing() -> str:
         + "</g>"
         for number, (_, rows) in enumerate(played)
     )
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" width="{width:g}" height="{height}">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" width="{width:g}" height="{height}">'
+    )
     title = f"<title>{escape(COMMANDS[0])}, recorded</title>"
     paper = f'<rect width="100%" height="100%" rx="6" fill="{PAPER}"/>'
     body = f'<defs>\n{lines}\n</defs>\n<g id="all">\n{shown}\n</g>'

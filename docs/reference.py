@@ -175,7 +175,12 @@ def _kind(value: dict[str, Any]) -> str:
         return f"mapping to {_kind(inner)}" if isinstance(inner, dict) and inner else "mapping"
     bounds = [
         f"{words} {value[key]:g}"
-        for key, words in (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
+        for key, words in (
+            ("minimum", "from"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "to"),
+            ("exclusiveMaximum", "below"),
+        )
         if key in value
     ]
     return " ".join([value.get("type", "any"), *bounds])

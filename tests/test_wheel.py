@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"sousvit": "sousvit", "spaces": "sousvit/spaces", "objectives": "sousvit/objectives", "search": "sousvit/search"}
+ROOMS = {
+    "sousvit": "sousvit",
+    "spaces": "sousvit/spaces",
+    "objectives": "sousvit/objectives",
+    "search": "sousvit/search",
+}
 TOP = ("pyproject.toml", "README.md", "LICENSE")
 
 
@@ -48,7 +53,9 @@ def test_a_wheel_holds_the_rooms_and_nothing_else(wheel):
 def test_a_wheel_says_what_it_is(wheel):
     [metadata] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     text = wheel.read(metadata).decode()
-    assert "\nName: sousvit\n" in text and "\nRequires-Python: >=3.10\n" in text and "\nLicense-Expression: MIT\n" in text
+    assert (
+        "\nName: sousvit\n" in text and "\nRequires-Python: >=3.10\n" in text and "\nLicense-Expression: MIT\n" in text
+    )
     [commands] = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert "sousvit = sousvit.__main__:main" in wheel.read(commands).decode()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())

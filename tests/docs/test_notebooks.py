@@ -6,6 +6,7 @@ import ast
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,9 +22,14 @@ def cells(name: str) -> list[str]:
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-def execute(name: str) -> list[object]:
-    """What the cells of a notebook show: the value of each one's last expression, as a notebook would draw it."""
-    names: dict[str, object] = {"__name__": name}
+def execute(name: str, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the cells of a notebook show: the value of each one's last expression, as a notebook would draw it.
+
+    As in a notebook they are the main module's, and no file.
+    """
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    names = vars(main)
     shown = []
     for number, text in enumerate(cells(name)):
         tree = ast.parse(text)
@@ -54,6 +60,6 @@ def test_notebooks_run(names, write, quickstart_file, tmp_path, monkeypatch, mea
     if "weights" in TOGETHER[names]:
         quickstart_file("own-module")
     write(*TOGETHER[names])
-    shown = {name: execute(name) for name in names}
+    shown = {name: execute(name, monkeypatch) for name in names}
     sys.modules.pop("my_model", None)
     assert all(len(values) >= 4 for values in shown.values())

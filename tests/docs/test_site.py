@@ -49,7 +49,9 @@ def test_every_page_is_built_and_fetches_nothing(site):
 
 
 def test_the_reference_has_every_public_name_technique_and_key(site):
-    names, budget, shown = ((site / "reference" / f"{name}.html").read_text() for name in ("python", "budget", "techniques"))
+    names, budget, shown = (
+        (site / "reference" / f"{name}.html").read_text() for name in ("python", "budget", "techniques")
+    )
     for name in sousvit.__all__:
         assert f'id="{name.lower()}"' in names, name
     for technique in techniques():
