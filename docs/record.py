@@ -4,8 +4,7 @@
     python docs/record.py --draw   # draws docs/quickstart.svg from the recording that is there
 
 The recording is asciinema's (version 2): every byte that the commands wrote to a terminal, and when; only prompt and
-typed commands are ours. The drawing shows what such a terminal showed at each moment. It shortens waiting, and nothing
-else. Needs pyte (``pip install pyte``), which reads the terminal's control sequences.
+typed commands are ours. The drawing shows the terminal as it stood every six seconds, and at the end. Needs pyte (``pip install pyte``), which reads the terminal's control sequences.
 """
 
 from __future__ import annotations
@@ -117,7 +116,8 @@ def drawing() -> str:
     end = f"translateX({-(len(played) - 1) * width:g}px)"
     style = (
         f"text{{font:{SIZE}px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:{INK};white-space:pre}}"
-        f"#all{{animation:play {whole:g}s steps(1,end) infinite}}@keyframes play{{{''.join(steps)}100%{{transform:{end}}}}}"
+        f"#all{{animation:play {whole:g}s steps(1,end) infinite}}"
+        f"@keyframes play{{{''.join(steps)}100%{{transform:{end}}}}}"
         f"@media (prefers-reduced-motion:reduce){{#all{{animation:none;transform:{end}}}}}"
     )
     lines = "\n".join(f'<text id="l{number}">{line}</text>' for line, number in numbers.items() if line)

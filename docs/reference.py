@@ -121,7 +121,7 @@ def budget() -> Iterator[str]:
     """The keys of a budget, from its JSON schema."""
     whole = schema()
     yield "# Budget"
-    yield "Every key, from the schema that `sousvit schema` prints. [Budgets](../budgets.md) explains them by example.\n"
+    yield "Every key, from the schema that `sousvit schema` prints. [Budgets](../budgets.md) shows them by example.\n"
     yield "## Top level"
     yield from _keys(whole)
     for name, part in whole["$defs"].items():

@@ -1,4 +1,4 @@
-"""The site: built as strictly as ``make docs`` builds it, without a network, from the pages as they are read elsewhere."""
+"""The site: built as strictly as ``make docs`` does it, without a network, from pages that are read elsewhere too."""
 
 from __future__ import annotations
 
