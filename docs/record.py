@@ -4,7 +4,8 @@
     python docs/record.py --draw   # draws docs/quickstart.svg from the recording that is there
 
 The recording is asciinema's (version 2): every byte that the commands wrote to a terminal, and when; only prompt and
-typed commands are ours. The drawing shows the terminal as it stood every six seconds, and at the end. Needs pyte (``pip install pyte``), which reads the terminal's control sequences.
+typed commands are ours. The drawing shows the terminal as it stood every six seconds, and at the end. Needs pyte (``pip
+install pyte``), which reads the terminal's control sequences.
 """
 
 from __future__ import annotations
