@@ -21,8 +21,9 @@ OUTSIDE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "runs/README.md", "
 IN_NAV = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
 FENCE = re.compile(r"^```.*?^```[ ]*$", re.S | re.M)
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\(([^)\s]+)\)")
-#: A list or a table behind a line of text.
+#: A list or a table behind a line of text, and a list in a list.
 LIST = re.compile(r"^(?![-*|#] |\d+\. |\s|$)(.+)\n(?=(?:[-*] |\d+\. ))", re.M)
+NESTED = re.compile(r"^ {2,3}(?=[-*] |\d+\. )", re.M)
 TABLE = re.compile(r"^(?!\||$)(.+)\n(?=\|)", re.M)
 
 
@@ -78,4 +79,5 @@ def _prose(text: str, source: str, place: str, files: Files) -> str:
             return found[0]  # a page that is not there: MkDocs says so
         return f"`{there}`" if words.strip("`") in (there, posixpath.basename(there)) else f"{words} (`{there}`)"
 
-    return LINK.sub(link, TABLE.sub(r"\1\n\n", LIST.sub(r"\1\n\n", text)))
+    spaced = NESTED.sub("    ", TABLE.sub(r"\1\n\n", LIST.sub(r"\1\n\n", text)))
+    return LINK.sub(link, spaced)

@@ -174,7 +174,7 @@ def _kind(value: dict[str, Any]) -> str:
         inner = value.get("additionalProperties")
         return f"mapping to {_kind(inner)}" if isinstance(inner, dict) and inner else "mapping"
     bounds = [
-        f"{words} {value[key]:g}"
+        f"{words} {value[key]:,}"
         for key, words in (
             ("minimum", "from"),
             ("exclusiveMinimum", "above"),

@@ -93,6 +93,7 @@ class Known:
         ("data.md", "[a file](../spaces/space.py#top)", "a file (`spaces/space.py`)"),
         ("data.md", "[out](https://example.org)", "[out](https://example.org)"),
         ("data.md", "Text\n- one\n- two", "Text\n\n- one\n- two"),
+        ("data.md", "- one\n  - in it", "- one\n    - in it"),
         ("data.md", "Text\n| a |\n|---|\n| b |", "Text\n\n| a |\n|---|\n| b |"),
         ("data.md", "```\nText\n- [a](../spaces/space.py)\n```", "```\nText\n- [a](../spaces/space.py)\n```"),
         ("data.md", "```python run\na\n```", "```python\na\n```"),
