@@ -15,7 +15,7 @@ NEEDS = {
     "hugging-face": ("dataset", "hugging-face"),
     "own-module": ("photos", "weights"),
 }
-#: Exit codes beside 0: three trials need not find what holds every limit.
+#: Exit codes beside 0: few trials need not find what holds every limit.
 ALSO = {"search": (3,)}
 
 
