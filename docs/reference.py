@@ -20,7 +20,6 @@ from typing import Any
 import sousvit
 from sousvit.spaces.technique import techniques
 from sousvit.techniques import noun
-from sousvit.tools import schema
 
 
 def pages() -> dict[str, str]:
@@ -38,7 +37,7 @@ def public_names() -> Iterator[str]:
         if name == "techniques":
             yield "A function for each technique, which makes a step of a recipe: [Techniques](techniques.md).\n"
             continue
-        found = schema if name == "schema" else getattr(sousvit, name)
+        found = getattr(sousvit, name)
         yield _signed(name, found)
         yield _sections(inspect.getdoc(found) or "")
         if inspect.isclass(found):
@@ -119,7 +118,7 @@ def _sections(docstring: str) -> str:
 
 def budget() -> Iterator[str]:
     """The keys of a budget, from its JSON schema."""
-    whole = schema()
+    whole = sousvit.schema()
     yield "# Budget"
     yield "Every key, from the schema that `sousvit schema` prints. [Budgets](../budgets.md) shows them by example.\n"
     yield "## Top level"
