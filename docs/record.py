@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 CAST, DRAWING = HERE / "quickstart.cast.gz", HERE / "quickstart.svg"
 COLUMNS, ROWS = 80, 24
 #: The drawn terminal is as tall as the answer; the programs saw one of ROWS lines.
-TALL, CELL, LINE, SIZE, EDGE = 50, 7.8, 17, 13, 12
+TALL, CELL, LINE, SIZE, EDGE = 38, 7.8, 17, 13, 12
 #: Seconds of the recording between two screens that are drawn, and how long each of them, and the last, stays.
 EVERY, STEP, LAST = 6.0, 0.35, 12.0
 INK, PAPER = "#e6edf3", "#0d1117"
