@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from sousvit.checked import read_yaml
 from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
-from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget, open_space, require_sound
 from sousvit.search.callbacks import AnswerStage, Callback, Counts
