@@ -1,14 +1,15 @@
-"""Facts in the model file itself, for tools that show them: ONNX's ``metadata_props``, OpenVINO's ``rt_info``.
+"""Facts in the model file itself, for tools that show them. They cost it a few kilobytes, and no time.
 
-An ONNX graph's input is called ``pixel_values`` besides, as Hugging Face's libraries expect.
-
-They cost the file a few kilobytes, and no time. LiteRT's metadata would mean to write the flatbuffer anew, without the
-alignment of its weights, and PyTorch's programs have nowhere to put them: theirs stand in the bundle's other files.
+* ONNX: ``metadata_props``. The graph's input is called ``pixel_values`` besides, as Hugging Face's libraries expect.
+* OpenVINO: ``rt_info``.
+* LiteRT: a zip archive behind the flatbuffer, which is how its files carry labels; the weights stay where they are.
+* PyTorch: an extra file of the program, ``torch.export.load(file, extra_files={"sousvit.json": ""})``.
 """
 
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
@@ -16,14 +17,15 @@ from sousvit.spaces.export.artifact import Artifact
 
 #: Of an ONNX graph's input.
 INPUT = "pixel_values"
+#: A file inside a LiteRT or PyTorch file.
+FACTS, LABELS = "sousvit.json", "labels.txt"
 
 
 def with_metadata(artifact: Artifact, facts: Mapping[str, str]) -> Artifact:
     """The artifact, whose file says ``facts`` where its form can."""
-    if artifact.path.suffix == ".onnx":
-        _in_onnx(artifact, facts)
-    elif artifact.path.suffix == ".xml":
-        _in_openvino(artifact, facts)
+    write = {".onnx": _in_onnx, ".xml": _in_openvino, ".tflite": _in_litert, ".pt2": _in_torch}
+    if artifact.path.suffix in write:
+        write[artifact.path.suffix](artifact, facts)
     return artifact
 
 
@@ -53,3 +55,15 @@ def _in_openvino(artifact: Artifact, facts: Mapping[str, str]) -> None:
     model_info = ElementTree.SubElement(info, "model_info")
     ElementTree.SubElement(model_info, "labels", value=labels)
     tree.write(artifact.path, encoding="utf-8", xml_declaration=True)
+
+
+def _in_litert(artifact: Artifact, facts: Mapping[str, str]) -> None:
+    with zipfile.ZipFile(artifact.path, "a") as file:
+        file.writestr(FACTS, json.dumps(facts))
+        file.writestr(LABELS, "".join(f"{label}\n" for label in json.loads(facts["labels"])))
+
+
+def _in_torch(artifact: Artifact, facts: Mapping[str, str]) -> None:
+    with zipfile.ZipFile(artifact.path, "a") as file:
+        top = file.namelist()[0].partition("/")[0]
+        file.writestr(f"{top}/extra/{FACTS}", json.dumps(facts))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import sousvit
@@ -116,6 +118,24 @@ def test_openvino_s_file_holds_the_facts_itself(other_runtimes):
     assert model.get_rt_info(["model_info", "labels"]).value == "rows_of_stripes columns checkerboard"
     info = ElementTree.parse(bundle / "model.xml").getroot().find("rt_info/sousvit/task")
     assert info is not None and info.get("value") == "image-classification"
+
+
+def test_a_litert_file_holds_the_facts_behind_its_model(other_runtimes):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    path = other_runtimes("litert") / "model.tflite"
+    with zipfile.ZipFile(path) as file:
+        facts = json.loads(file.read("sousvit.json"))
+        assert file.read("labels.txt").decode().splitlines() == json.loads(facts["labels"])
+    assert facts["task"] == "image-classification" and path.read_bytes()[4:8] == b"TFL3"
+    assert interpreter.Interpreter(str(path)).get_input_details()
+
+
+def test_a_pytorch_program_holds_the_facts_as_an_extra_file(other_runtimes):
+    extra = {"sousvit.json": ""}
+    torch.export.load(other_runtimes("torch") / "model.pt2", extra_files=extra)
+    facts = json.loads(extra["sousvit.json"])
+    assert json.loads(facts["labels"]) == ["rows of stripes", "columns", "checkerboard"]
+    assert json.loads(facts["recipe"])["runtime"] == "torch"
 
 
 def test_classes_that_nobody_named_are_said_to_be_so():
