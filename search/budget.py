@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,7 +38,7 @@ _NO_LABELS = {"unlabelled": "data with labels: false", "none": "data without tra
 
 
 #: More is a slip of the hand, and would be told by the allocator in the middle of a search.
-MOST_TRIALS, MOST_GB, MOST_OF_CLUSTER, MOST_TARGETS = 1_000_000, 1_000_000, 100_000, 64
+MOST_TRIALS, MOST_GB, MOST_OF_CLUSTER, MOST_TARGETS, MOST_WORKERS = 1_000_000, 1_000_000, 100_000, 64, 1024
 
 #: Share of the validation images that is held back from the trials.
 CONFIRM = 0.5
@@ -69,6 +69,10 @@ class SearchLimits(Checked):
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
     what the run folder keeps of trained models and of the teacher's answers; what is gone is computed again.
 
+    ``workers``: trials that run at once on this machine, each with its share of the cores. ``auto``: as many as train
+    fastest together, by measurement, in a search that has a ``time``; else one, for with several it depends on which
+    ends first what is tried next.
+
     ``proposer``: who says what is tried next, by its name (:mod:`sousvit.search.proposers`). ``auto`` weighs recipes by
     what they should add where that applies, and samples by TPE, or by NSGA-II in searches of 1,000 trials and more.
 
@@ -92,10 +96,18 @@ class SearchLimits(Checked):
     confirm: float = Field(default=CONFIRM, ge=0, le=0.8)
     leave_one_out: bool = True
     measure_time: Duration = 1.2
+    workers: Literal["auto"] | int = "auto"
     cache_gb: float = Field(default=10.0, gt=0, le=MOST_GB)
     proposer: str = "auto"
     without: tuple[str, ...] = ()
     trackers: tuple[str, ...] = ()
+
+    @field_validator("workers")
+    @classmethod
+    def _some_workers(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and not 1 <= value <= MOST_WORKERS:
+            raise UserError("workers must be a number of processes, or auto", value, f"use 1 to {MOST_WORKERS}")
+        return value
 
     @field_validator("proposer")
     @classmethod

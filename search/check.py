@@ -80,7 +80,9 @@ def check(budget: Budget, sheet: Path, progress: Progress) -> Checked:
             trial_seconds = time.monotonic() - begun
             check_measured(budget, base)
             space, left_out = open_space(budget, read_shape(base.shape))
-            epoch_seconds = (base.epoch_seconds or subjects.epoch_seconds(base.values)) if space.trains else None
+            epoch_seconds = (
+                (base.epoch_seconds or subjects.training_pace(base.values).epoch_seconds) if space.trains else None
+            )
             splits, model = subjects.splits, subjects.model
             images = {"train": len(splits.train), "validation": len(splits.validation)}
             if splits.held_back is not None:

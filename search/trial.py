@@ -162,7 +162,8 @@ class BaseRecord:
     trial is judged on. ``epoch_seconds`` is what a training epoch of the base takes here, 0 where nobody asked.
     ``class_names`` are what the labels mean, in their order; empty where nothing says it. ``seconds`` is the wall time
     of its own parts (load, export, timing, judge), and ``images`` the size of the data's parts: what trials cost before
-    one has shown it.
+    one has shown it. ``workers`` is how many trainings side by side were fastest on the first machine, 0 where nobody
+    asked; ``epoch_seconds`` is that of one of them.
     """
 
     values: dict[str, Measurement]
@@ -176,6 +177,7 @@ class BaseRecord:
     class_names: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
+    workers: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -191,6 +193,7 @@ class BaseRecord:
             "class_names": list(self.class_names),
             "seconds": self.seconds,
             "images": self.images,
+            "workers": self.workers,
         }
 
     @classmethod

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +56,8 @@ def available_cores() -> int:
 
 #: Open lease files of this process, by core; a core is free again once its file is closed or the process has ended.
 _leases: dict[int, IO[bytes]] = {}
+#: Cores that this process could use before it leased some.
+_before: set[int] = set()
 
 
 def lease_cores(count: int, folder: Path | None = None) -> list[int]:
@@ -82,8 +84,26 @@ def lease_cores(count: int, folder: Path | None = None) -> list[int]:
         for core in found:
             _leases.pop(core).close()
         return []
-    os.sched_setaffinity(0, found)
+    _before.update(allowed if not _before else ())
+    _pin(found)
     return found
+
+
+def release_cores() -> None:
+    """Give leased cores back; this process may use all again that it could."""
+    while _leases:
+        _leases.popitem()[1].close()
+    if _before:
+        _pin(_before)
+        _before.clear()
+
+
+def _pin(cores: Iterable[int]) -> None:
+    """Let every thread of this process run on these cores only."""
+    tasks = Path("/proc/self/task")
+    for thread in [int(task.name) for task in tasks.iterdir()] if tasks.is_dir() else [0]:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(thread, cores)
 
 
 def _lease(core: int, folder: Path) -> bool:

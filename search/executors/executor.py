@@ -45,6 +45,14 @@ class Start(Request[BaseRecord]):
 
 
 @dataclass(frozen=True)
+class UseCores(Request[None]):
+    """Compute on ``count`` cores that no other worker of this machine uses; None: on all again."""
+
+    doing = "sharing the cores"
+    count: int | None
+
+
+@dataclass(frozen=True)
 class JobResult:
     """What came of a job.
 

@@ -19,7 +19,7 @@ import psutil
 
 from sousvit.errors import TrialError, UserError
 from sousvit.faults import fault_behind
-from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start
+from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start, UseCores
 from sousvit.search.executors.spawn import UNGUARDED, start_deaf, unguarded
 from sousvit.search.trial import BaseRecord
 
@@ -61,6 +61,7 @@ class LocalExecutor(QueueExecutor):
         self._connection: Connection | None = None
         self._base: BaseRecord | None = None
         self._job: Job | None = None
+        self._stopped = False
         self._cpu = self._ended_cpu = 0.0
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
@@ -68,6 +69,27 @@ class LocalExecutor(QueueExecutor):
         self._spawn()
         assert self._base is not None
         return self._base
+
+    def know(self, base: BaseRecord) -> None:
+        """Take the base's figures; the process starts with the first job."""
+        self._base = base
+
+    def tell(self, progress: Progress) -> None:
+        """Tell another function from now on what the running job does."""
+        self._progress = progress
+
+    def use_cores(self, count: int | None) -> None:
+        """Compute on so many cores of the worker's own from now on, or on all; one that is started afresh too."""
+        self._setup = {**self._setup, "cores": count}
+        if self._process is not None:
+            try:
+                self._ask(UseCores(count), math.inf)
+            except WorkerLostError:
+                self._kill()
+
+    def stop(self) -> None:
+        """End the running job, which may be waited for in another thread, as a lost one; none runs afterwards."""
+        self._stopped = True
 
     def submit(self, job: Job) -> None:
         assert self._job is None, "the local executor runs one job at a time"
@@ -165,6 +187,8 @@ class LocalExecutor(QueueExecutor):
             raise fault from error
 
     def _check_health(self, deadline: float, timeout: float) -> None:
+        if self._stopped:
+            raise WorkerLostError("the search was ended")
         if time.monotonic() > deadline:
             raise WorkerLostError(f"no answer within {timeout:.0f} s")
         try:

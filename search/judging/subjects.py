@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -35,6 +33,7 @@ from sousvit.objectives.timing import Timing
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget, open_space
 from sousvit.search.executors.executor import MakeTable, Progress
 from sousvit.search.judging.base_check import check_base
+from sousvit.search.judging.pace import Pace, training_pace
 from sousvit.search.judging.teacher_runtime import TeacherRuntime
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.timekeeping.timing import timing_plan
@@ -53,18 +52,12 @@ from sousvit.spaces.space import read_space
 from sousvit.spaces.technique import get_technique
 from sousvit.spaces.techniques.synthesis.contact_sheet import contact_sheet
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
-from sousvit.spaces.training.loop import fit
-from sousvit.spaces.training.plan import TrainingPlan
 from sousvit.spaces.training.teacher import Teacher
 from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.store import Store
 
 BASE_RECIPE = Recipe((), "onnxruntime")
 QUICK_IMAGES = 1000
-#: A training step's time is taken from so many steps of so many images.
-STEPS, BATCH = 3, 64
-#: In so many seconds the base should read the images of one: ViT-B at 224 px trains on a handful.
-STEP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -201,10 +194,10 @@ class Subjects:
         self.judging_seconds = seconds["judge"] / len(self.base.images)
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
-        epoch = self.epoch_seconds(values) if self._trains_against_time else 0.0
+        pace = self.training_pace(values) if self._trains_against_time else Pace()
         return BaseRecord(
-            values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch,
-            class_names(self._model, self._splits.train), seconds, self._image_counts(),
+            values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, pace.epoch_seconds,
+            class_names(self._model, self._splits.train), seconds, self._image_counts(), pace.workers,
         )  # fmt: skip
 
     def _image_counts(self) -> dict[str, int]:
@@ -258,19 +251,12 @@ class Subjects:
         """The objectives that are measured at some stages."""
         return [objective for objective in self.objectives if objective.stage in stages]
 
-    def epoch_seconds(self, base: Mapping[str, Measurement]) -> float:
-        """Seconds of a training epoch of the base, from a few steps; of a slow base ``base`` tells that few must do."""
+    def training_pace(self, base: Mapping[str, Measurement]) -> Pace:
+        """What a training step of the base takes here."""
         self.progress("timing a training step", 0, 0)
-        model, data = copy.deepcopy(self._model.module), self._splits.train
-        seconds = base["latency"].value / 1000 if "latency" in base else 0.0
-        affordable = round(STEP_SECONDS / seconds) if seconds else BATCH
-        batch = max(1, min(BATCH, affordable, len(data) // (STEPS + 1)))
-        plan = TrainingPlan(epochs=1, batch_size=batch, augmentation="none")
-        ended: list[float] = []
-        few = data.head(batch * (STEPS + 1))
-        fit(model, few, self._model.normalise, plan, progress=lambda *_: ended.append(time.monotonic()))
-        steps = [after - before for before, after in pairwise(ended)]
-        return median(steps or [0.0]) / batch * len(data)
+        latency = base["latency"].value / 1000 if "latency" in base else 0.0
+        widest = max((target.threads for target in self.budget.targets if target.agent is None), default=1)
+        return training_pace(self._model, self._splits.train, latency, widest)
 
     def structure(self, recipe: Recipe) -> Structure:
         """What the untrained artifact costs; the same structure is exported and timed once."""

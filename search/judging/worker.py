@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -12,10 +13,10 @@ from typing import Any, Protocol, cast
 
 from sousvit.errors import SharedInputError, TrialError, UserError
 from sousvit.faults import told_fault
-from sousvit.machine import end_with_parent, lease_cores
+from sousvit.machine import available_cores, end_with_parent, lease_cores, release_cores
 from sousvit.objectives.objective import Measurement
 from sousvit.registry import load_class
-from sousvit.search.executors.executor import Job, JobResult, MakeTable, Progress, Request, Start, Verify
+from sousvit.search.executors.executor import Job, JobResult, MakeTable, Progress, Request, Start, UseCores, Verify
 from sousvit.search.executors.spawn import ignore_interrupts
 from sousvit.search.results import FinalTable
 from sousvit.search.trial import BaseRecord
@@ -101,7 +102,19 @@ def answered(judge: Judging, request: Request[Any]) -> Any:
             return judge.verify(request)
         case MakeTable():
             return judge.make_table(request)
+        case UseCores():
+            return use_cores(request.count)
     raise TypeError(f"a judge knows no {type(request).__name__}")
+
+
+def use_cores(count: int | None) -> None:
+    """Compute on so many cores of this process's own, or on all."""
+    if count is None:
+        release_cores()
+    else:
+        lease_cores(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count or available_cores())
 
 
 def judged(judge: Judging, job: Job) -> JobResult:

@@ -93,7 +93,7 @@ def _is_base(plain: Mapping[str, Any]) -> bool:
     read_shape(plain["shape"])
     for timing in plain.get("timings", {}).values():
         Timing(**timing)
-    numbers = [plain.get(name, 0) for name in ("export_error", "num_unseen", "epoch_seconds")]
+    numbers = [plain.get(name, 0) for name in ("export_error", "num_unseen", "epoch_seconds", "workers")]
     numbers += [number for name in ("seconds", "images") for number in plain.get(name, {}).values()]
     is_plain = isinstance(plain["machine"], dict) and type(plain.get("fingerprint", "")) is str
     is_plain = is_plain and all(type(name) is str for name in plain.get("class_names", ()))

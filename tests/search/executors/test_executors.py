@@ -18,12 +18,14 @@ import pytest
 import yaml
 
 from sousvit.errors import UserError
+from sousvit.machine import available_cores
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
-from sousvit.search.executors.executor import Executor, MakeTable, Verify
+from sousvit.search.executors.executor import Executor, MakeTable, Progress, Verify
 from sousvit.search.executors.inline import InlineExecutor
 from sousvit.search.executors.local import LocalExecutor
+from sousvit.search.executors.side_by_side import SideBySideExecutor
 from sousvit.search.executors.simulated import SimulatedExecutor
 from sousvit.search.executors.spawn import start_deaf
 from sousvit.search.judging.worker import serve
@@ -52,13 +54,28 @@ def local(budget: Budget, folder: Path) -> Executor:
     return LocalExecutor(serve, setup)
 
 
+def side_by_side(budget: Budget, folder: Path, workers: int = 1) -> Executor:
+    setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder), "judge": JUDGE}
+
+    def worker(progress: Progress, cores: int | None) -> LocalExecutor:
+        return LocalExecutor(serve, {**setup, "cores": cores}, progress=progress)
+
+    return SideBySideExecutor(worker, lambda base: workers, available_cores())
+
+
 def on_ray(budget: Budget, folder: Path) -> Executor:
     from sousvit.search.executors.ray.tune import RayExecutor
 
     return RayExecutor(budget, folder, judge=JUDGE)
 
 
-MAKERS: dict[str, Maker] = {"simulated": simulated, "inline": inline, "local": local, "ray": on_ray}
+MAKERS: dict[str, Maker] = {
+    "simulated": simulated,
+    "inline": inline,
+    "local": local,
+    "side by side": side_by_side,
+    "ray": on_ray,
+}
 
 
 @pytest.fixture(scope="module")
