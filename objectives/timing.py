@@ -35,6 +35,8 @@ MAX_DRIFT = 1.15
 #: Relative standard deviation of a session's speed that comes from where its memory lies.
 PLACEMENT = 0.004
 BOOTSTRAP_DRAWS = 1000
+#: A comparison is never planned shorter than this, in seconds and in clean groups.
+LEAST_SECONDS, LEAST_GROUPS = 0.2, 3
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,18 @@ class TimingPlan:
     def careful(self) -> TimingPlan:
         """For final tables: 3.3 times as long, with 21 groups at least."""
         return replace(self, min_seconds=self.min_seconds / 0.3, max_seconds=self.max_seconds / 0.3, min_groups=21)
+
+    def within(self, seconds: float, inference_seconds: float = 0.0) -> TimingPlan:
+        """The same in at most ``seconds`` a comparison, with fewer groups where inferences take long."""
+        seconds = max(seconds, LEAST_SECONDS)
+        # Twice as many groups as are wanted may be tried, each of four rounds.
+        affordable = int(seconds / (8 * max(self.round_seconds, inference_seconds)))
+        return replace(
+            self,
+            min_seconds=min(self.min_seconds, seconds),
+            max_seconds=min(self.max_seconds, seconds),
+            min_groups=max(LEAST_GROUPS, min(self.min_groups, affordable)),
+        )
 
 
 DEFAULT = TimingPlan()

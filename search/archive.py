@@ -59,6 +59,8 @@ class Archive:
         self.records: list[Trial] = []
         self.base: BaseRecord | None = None
         self.header: dict[str, Any] = {}
+        #: How the run was begun, beside its budget.
+        self.options: dict[str, Any] = {}
         #: What was measured of trials that broke a limit when measured again, by key: see :meth:`is_rejected`.
         self.rejected: dict[str, dict[str, Measurement]] = {}
         #: Likewise of those that held every limit; and the confidence at which either was asked.
@@ -75,6 +77,8 @@ class Archive:
         #: Trials that this run paid for itself.
         self.own = 0
         self.core_seconds = 0.0
+        #: The limit of time, in seconds, that a search of this run has come to the end of.
+        self.ended_at: float | None = None
         self._fronts: dict[tuple[Any, ...], _KeptFront] = {}
         self._ended_seconds = 0.0
         self._open_seconds = 0.0
@@ -191,9 +195,13 @@ class Archive:
             self.test_answers += int(event.get("answers", 1))
         elif kind == "predicted":
             self.predicted = dict(event["errors"])
+        elif kind == "options":
+            self.options = dict(event["options"])
         elif kind == "run":
             self.header = dict(event)
         elif kind == "session":
+            if event.get("ended_at") is not None:
+                self.ended_at = max(self.ended_at or 0.0, float(event["ended_at"]))
             self._ended_seconds += float(event["seconds"])
             self._open_seconds = 0.0
             self.core_seconds += float(event["core_seconds"])

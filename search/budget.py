@@ -21,6 +21,7 @@ from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits
 from sousvit.search.plugins import load_plugins
 from sousvit.search.proposers.proposer import PROPOSERS
+from sousvit.search.trackers.tracker import TRACKERS
 from sousvit.spaces.sources import located
 from sousvit.spaces.techniques.synthesis.config import synthesis_of
 from sousvit.specs import DataSpec, ModelSpec, Task, require_task, require_test_path
@@ -61,7 +62,8 @@ class SearchLimits(Checked):
     before its recovery, and other recipes begin at ``1 / eta`` of the epochs. ``explore_share`` is the share of trials
     and time that explores, the rest trains hopeful recipes in full: both from the start, and when so much is spent all
     that is left goes to promotions. ``leave_one_out`` measures at the end what each technique of the recipe bought, in
-    at most a quarter of the time that the search took.
+    at most a quarter of ``time``, or of what a search without that limit took. ``time`` is that of the whole command,
+    loading and the answer included.
 
     ``measure_time`` is how long a trial's artifact and the base are timed side by side; the rows of the final table
     are timed 3.3 times as long. More makes the intervals narrower, for instance on a busy machine. ``cache_gb`` bounds
@@ -74,6 +76,8 @@ class SearchLimits(Checked):
     proposer knows anything; ``gates`` reject by shape, and what a finished recipe beats (limits that are measured
     before the training still do); ``variants`` are other deployments of recovered models, and recipes that an untrained
     evaluation showed to do without their recovery, which are also ``unrecovered`` alone.
+
+    ``trackers``: tools that follow the trials (:mod:`sousvit.search.trackers`): mlflow, tensorboard, wandb.
     """
 
     trials: int = Field(default=100, ge=1, le=MOST_TRIALS)
@@ -91,6 +95,7 @@ class SearchLimits(Checked):
     cache_gb: float = Field(default=10.0, gt=0, le=MOST_GB)
     proposer: str = "auto"
     without: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
 
     @field_validator("proposer")
     @classmethod
@@ -106,6 +111,14 @@ class SearchLimits(Checked):
             if name not in LEVERS:
                 raise UnknownNameError("what a search may do without", name, LEVERS)
         return value
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in TRACKERS:
+                raise UnknownNameError("tracker", name, TRACKERS.names())
+        return tuple(dict.fromkeys(value))
 
 
 class RayOptions(Checked):
@@ -290,7 +303,7 @@ class Budget(Checked):
         left_out: Any = {
             "ray": True,
             "prefer": True,  # it is part of the weights
-            "search": {"trials", "time", "leave_one_out", "explore_share", "without"} | earlier,
+            "search": {"trials", "time", "leave_one_out", "explore_share", "without", "trackers"} | earlier,
             "targets": {"__all__": REACHING},
             # Runs of earlier versions knew none of these.
             "model": {"expected_accuracy"}

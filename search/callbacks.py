@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import SharedInputError, UserError, one_line
@@ -14,9 +15,25 @@ if TYPE_CHECKING:
     from sousvit.spaces.space import Space
 
 
+class AnswerStage(str, Enum):
+    """What an answer is made in, in this order; :meth:`Callback.on_progress` says what of it is done right now."""
+
+    CHOOSING = "choosing"
+    CONFIRMING = "confirming"
+    BUILDING = "building the table's rows"
+    TIMING = "timing"
+    JUDGING = "judging"
+    WRITING = "writing"
+
+
 @dataclass
 class Counts:
-    """What the search did so far in this session."""
+    """What the search did so far in this session.
+
+    ``owed`` counts deployments of the base that were judged though the time was over; ``of_run`` are the
+    trials that the run has paid for so far, ``front`` is the size of its front, ``best`` what would be its answer now,
+    and ``answer_seconds`` what measuring that should take.
+    """
 
     finished: int = 0
     unfit: int = 0
@@ -26,6 +43,11 @@ class Counts:
     replayed: int = 0
     variants: int = 0
     promoted: int = 0
+    owed: int = 0
+    of_run: int = 0
+    front: int = 0
+    best: Trial | None = None
+    answer_seconds: float = 0.0
 
 
 class Callback:
@@ -46,6 +68,9 @@ class Callback:
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
         """A trial has ended and is stored."""
+
+    def on_stage(self, stage: AnswerStage) -> None:
+        """The answer has got to a ``stage``."""
 
     def on_message(self, text: str) -> None:
         """A line for people."""
@@ -78,6 +103,9 @@ class Callbacks(Callback):
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
         self._tell("on_trial", trial, counts)
+
+    def on_stage(self, stage: AnswerStage) -> None:
+        self._tell("on_stage", stage)
 
     def on_message(self, text: str) -> None:
         self._tell("on_message", text)

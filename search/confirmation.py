@@ -13,16 +13,21 @@ best of those that hold the limits there as surely as they will have to on the i
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
-from sousvit.search.callbacks import Callback
+from sousvit.search.callbacks import AnswerStage, Callback
 from sousvit.search.executors.executor import Executor, Verify
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, Confirmation, best, candidates, choose
 from sousvit.search.trial import Trial, encode
 from sousvit.search.verdict import HELD_BACK, hangs_on_images
+
+if TYPE_CHECKING:
+    from sousvit.search.timekeeping.schedule import Schedule
 
 #: How often the best feasible recipe may fail to be confirmed before the search gives up.
 MOST_TRIED = 5
@@ -34,16 +39,27 @@ def confidence_of(place: int, confidence: float) -> float:
 
 
 def confirmed_answer(
-    archive: Archive, goals: Goals, confidence: float, executor: Executor, callback: Callback
+    archive: Archive,
+    goals: Goals,
+    confidence: float,
+    executor: Executor,
+    callback: Callback,
+    schedule: Schedule | None = None,
 ) -> Answer:
     """The best recipe that holds the limits when it is measured again; the nearest miss where none does.
 
     Where recipes cost what they may, but none was shown to be good enough on the images held back, it is the one that
-    missed it least there, with a confirmation that does not hold.
+    missed it least there, with a confirmation that does not hold. Against a ``schedule`` further ones are tried only
+    while there is time for them.
     """
     unconfirmed: list[tuple[float, Answer]] = []
     last: Answer | None = None
-    for _ in range(MOST_TRIED):
+    answer = choose(archive, goals)
+    for number in range(MOST_TRIED):
+        if number and schedule is not None and not schedule.may_confirm():
+            callback.on_message("no time is left to try another recipe")
+            answer = last or answer
+            break
         level = confidence_of(archive.num_tried, confidence)
         answer = _candidate(archive, goals, level)
         if answer.chosen is None or not answer.feasible:
@@ -51,7 +67,9 @@ def confirmed_answer(
         known = archive.confirmed.get(answer.chosen.key)
         if known is not None:  # it was confirmed before this run was resumed
             return replace(answer, confirmation=_confirmation(archive, answer.chosen, known, holds=True))
-        again = executor.call(Verify(answer.chosen.recipe, answer.chosen.fidelity))
+        callback.on_stage(AnswerStage.CONFIRMING)
+        timing = math.inf if schedule is None else schedule.timing_seconds()
+        again = executor.call(Verify(answer.chosen.recipe, answer.chosen.fidelity, timing))
         asked = goals.at_least(level)
         broken, said = asked.violations(again, measured_only=True), asked.explain(again, measured_only=True)
         event = {"key": answer.chosen.key, "values": encode(again), "confidence": level}

@@ -31,13 +31,14 @@ from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
-from sousvit.search.proposers.starters import hybrid_recipes, single_recipes, student_recipes
-from sousvit.search.results import every_failure
+from sousvit.search.proposers.starters import deployments, hybrid_recipes, single_recipes, student_recipes
+from sousvit.search.results import best, every_failure
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
 if TYPE_CHECKING:
     from sousvit.objectives.objective import Measurement
+    from sousvit.search.timekeeping.schedule import Schedule
     from sousvit.search.trial import BaseRecord
     from sousvit.spaces.shape import ModelShape
 
@@ -66,6 +67,7 @@ class Engine:
         policy: fidelity of trials.
         callback: told of every trial.
         clock: seconds; the simulated executor brings its own.
+        schedule: keeps time for the answer; without one the budget's time is the search's alone.
     """
 
     def __init__(
@@ -79,9 +81,11 @@ class Engine:
         policy: Halving,
         callback: Callback | None = None,
         clock: Callable[[], float] = time.monotonic,
+        schedule: Schedule | None = None,
     ) -> None:
         self._budget, self._archive, self._proposals, self._executor = budget, archive, proposals, executor
         self._base, self._shape, self._policy, self._clock = base, shape, policy, clock
+        self._schedule = schedule
         self._callback = callback or Callback()
         self.goals = policy.goals
         self._begun, self._spent_before = clock(), archive.spent_seconds
@@ -99,6 +103,8 @@ class Engine:
         #: How often a trial's worker was lost, by its key.
         self._losses: Counter[str] = Counter()
         self._exhausted = False
+        #: Whether what waits takes longer than the search has.
+        self._is_late = False
         self.counts = Counts()
 
     @property
@@ -109,14 +115,22 @@ class Engine:
     @property
     def stopped_because(self) -> str:
         """Why no job is given any more; "" while there may be one."""
-        return self._limit_reached() or ("the space is exhausted" if self._exhausted else "")
+        late = f"{self._budget.search.time:.0f} s" if self._is_late else ""
+        return self._limit_reached() or late or ("the space is exhausted" if self._exhausted else "")
+
+    @property
+    def _time_limit(self) -> float | None:
+        """Search time that there is, in the terms of :attr:`seconds`."""
+        if self._schedule is None:
+            return self._budget.search.time
+        return self.seconds + self._schedule.for_search()
 
     def _limit_reached(self) -> str:
         """The budget's trials (those on their way included) or time, where they are spent; "" while some are left."""
         limits = self._budget.search
         if self._archive.own + len(self._running) >= limits.trials:
             return f"{limits.trials} trials"
-        if limits.time is not None and self.seconds >= limits.time:
+        if limits.time is not None and self.seconds >= (self._time_limit or 0.0):
             return f"{limits.time:.0f} s"
         return ""
 
@@ -157,20 +171,45 @@ class Engine:
             if trial is not None:
                 return self._start(trial)
             if self._exhausted or len(self._held) >= max(MOST_HELD, len(self._running)):
-                return None
+                self._is_late = self._schedule is not None and bool(self._held) and not self._running
+                break
             trial = self._ask()
             if trial is None:
                 self._exhausted = True
             else:
                 self._hold_or_record(trial)
-        return None
+        trial = self._owed_deployment()
+        return None if trial is None else self._start(trial)
 
     def _take_held(self) -> Trial | None:
-        """The first held trial whose weights no running job is training, so that waiting would save nothing."""
+        """The first held trial that ends in time, and whose weights no running job trains: waiting would save none."""
         training = {(trial.model_key, trial.fidelity) for trial in self._running.values()}
         for place, trial in enumerate(self._held):
-            if not trial.parsed.trains or (trial.model_key, trial.fidelity) not in training:
+            waits = trial.parsed.trains and (trial.model_key, trial.fidelity) in training
+            if not waits and self._in_time(trial):
                 return self._held.pop(place)
+        return None
+
+    def _in_time(self, trial: Trial) -> bool:
+        return self._schedule is None or self._schedule.fits(trial)
+
+    def _owed_deployment(self) -> Trial | None:
+        """A deployment of the base, where nothing else ends in time and nothing holds the limits: it needs no training.
+
+        One is judged though the time is over: no search can do without.
+        """
+        if self._schedule is None or self._running or self._archive.own >= self._budget.search.trials:
+            return None
+        if self._archive.front(self.goals):
+            return None
+        for recipe in deployments(self._proposals.space):
+            trial = self._trial(recipe.canonical(self._shape), FULL, "single")
+            if trial.key in self._archive.trials or not self._fits(trial.parsed) or self._gated(trial) is not None:
+                continue
+            if self._schedule.fits_at_all(trial) or not any(one.seconds for one in self._archive):
+                self._held = [held for held in self._held if held.key != trial.key]
+                self.counts.owed += 1
+                return trial
         return None
 
     def _next_variant(self) -> Trial | None:
@@ -178,15 +217,17 @@ class Engine:
         while (following := self._fan_out.next()) is not None:
             recipe, origin = following
             trial = self._trial(recipe.canonical(self._shape), FULL, origin)
-            if self._fits(trial.parsed) and not self._is_asked(trial):
+            if self._fits(trial.parsed) and not self._is_asked(trial) and self._in_time(trial):
                 self.counts.variants += 1
                 return trial
         return None
 
     def _next_promotion(self) -> Trial | None:
         """The trial that is trained further now."""
-        promoted = self._promotions.next(self.seconds, self._on_their_way(), self._exhausted)
-        self.counts.promoted += promoted is not None
+        promoted = self._promotions.next(self.seconds, self._time_limit, self._on_their_way(), self._exhausted)
+        if promoted is None or not self._in_time(promoted):
+            return None
+        self.counts.promoted += 1
         return promoted
 
     def _ask(self) -> Trial | None:
@@ -249,6 +290,7 @@ class Engine:
     def _start(self, trial: Trial, attempt: str | None = None) -> Job:
         self._callback.on_begin(trial.origin, trial.parsed, trial.fidelity)
         job = make_job(trial, self._budget.search, self._rivals(trial))
+        job = job if self._schedule is None else self._schedule.bounded(job, trial)
         job = job if attempt is None else replace(job, attempt=attempt)
         self._running[job.attempt] = replace(trial, status="running", attempt=job.attempt)
         return job
@@ -267,8 +309,13 @@ class Engine:
         """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
         if self._limit_reached():
             return None
-        promoted = self._promotions.next(self.seconds, self._on_their_way(), self._exhausted)
-        if promoted is None or promoted.recipe != job.recipe or promoted.fidelity not in self.rungs_of(job)[1:2]:
+        promoted = self._promotions.next(self.seconds, self._time_limit, self._on_their_way(), self._exhausted)
+        if (
+            promoted is None
+            or not self._in_time(promoted)
+            or promoted.recipe != job.recipe
+            or promoted.fidelity not in self.rungs_of(job)[1:2]
+        ):
             return None
         self.counts.promoted += 1
         return self._start(promoted, attempt)
@@ -299,7 +346,11 @@ class Engine:
         if trial.artifact:
             self._archive.drop_artifacts(self.goals, trial)
         self.counts.finished += 1
+        self.counts.of_run = self._archive.own
         self.counts.failed += trial.status == "failed"
+        if trial.is_final:
+            front = self._archive.front(self.goals)
+            self.counts.front, self.counts.best = len(front), best(front, self.goals)
         self._callback.on_trial(trial, self.counts)
         self._check_not_hopeless()
 
@@ -339,7 +390,7 @@ class Engine:
 
     def _longest_training(self) -> float:
         """Epochs of the base that the training of a starter should cost at most."""
-        time_limit, epoch = self._budget.search.time, self._base.epoch_seconds
+        time_limit, epoch = self._time_limit, self._base.epoch_seconds
         return math.inf if time_limit is None or not epoch else time_limit * TRAINING_SHARE / epoch
 
     def _enqueue_later(self) -> None:

@@ -2,64 +2,122 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sousvit.files import write_atomic
 from sousvit.objectives.tasks.task import task_measured
 from sousvit.search.archive import Archive
 from sousvit.search.budget import CONTACT_SHEET, Budget
-from sousvit.search.callbacks import Callback
+from sousvit.search.callbacks import AnswerStage, Callback
 from sousvit.search.confirmation import confirmed_answer
 from sousvit.search.executors.executor import Executor, MakeTable
+from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.goals import Goals
 from sousvit.search.results import Answer, best, candidates, explained, judged, nearest_miss
+from sousvit.search.stored.details_file import write_details
+from sousvit.search.timekeeping.schedule import PARTS_SHARE
 from sousvit.search.trial import Trial
 from sousvit.search.verdict import HELD_BACK, hangs_on_images
 from sousvit.spaces.technique import Stage
 from sousvit.specs import LEAST_PART, DataSpec
 
-#: Share of the time that a search took which the rows without one technique each may take together.
-PARTS_SHARE = 0.25
+if TYPE_CHECKING:
+    from sousvit.search.timekeeping.schedule import Schedule
 
 
-def final_answer(archive: Archive, goals: Goals, budget: Budget, executor: Executor, callback: Callback) -> Answer:
-    """Choose, confirm the choice, then judge it (and its parts) on the test split."""
-    answer = confirmed_answer(archive, goals, budget.search.confidence, executor, callback)
-    chosen = answer.chosen
-    if chosen is None:
+def final_answer(
+    archive: Archive,
+    goals: Goals,
+    budget: Budget,
+    executor: Executor,
+    callback: Callback,
+    schedule: Schedule | None = None,
+) -> Answer:
+    """Choose, confirm the choice, then judge it (and its parts) on the test split, within a ``schedule``."""
+    callback.on_stage(AnswerStage.CHOOSING)
+    answer = confirmed_answer(archive, goals, budget.search.confidence, executor, callback, schedule)
+    if answer.chosen is None:
         return judged(answer, budget)
-    pool = candidates(archive, goals)
-    answer = explained(answer, pool, goals)
+    answer = explained(answer, candidates(archive, goals), goals)
     before = archive.test_answers
+    callback.on_stage(AnswerStage.BUILDING)
+    found = _with_table(answer, archive, goals, budget, executor, schedule, _parts_seconds(archive, schedule))
+    if budget.data.has_test:  # an answer that was cut short before told nobody anything
+        archive.append("test_told")
+    if before:
+        note = f"the test split was read for earlier answers ({before}): choices made by them flatter this one"
+        found = replace(found, notes=(*found.notes, note))
+    return found
+
+
+def completed_answer(
+    answer: Answer, archive: Archive, goals: Goals, budget: Budget, executor: Executor, schedule: Schedule | None
+) -> Answer:
+    """The same answer with the rows without one technique that it lacked, all rows measured anew in one session.
+
+    Nothing is chosen by it, so the test split tells no more than it did.
+    """
+    seconds = math.inf if schedule is None else max(0.0, schedule.table_seconds() - schedule.costs.table())
+    return _with_table(answer, archive, goals, budget, executor, schedule, seconds)
+
+
+def _parts_seconds(archive: Archive, schedule: Schedule | None) -> float:
+    """What the rows without one technique may take: a quarter of the time that there is, or that the search took."""
+    return PARTS_SHARE * archive.spent_seconds if schedule is None else schedule.parts_seconds()
+
+
+def _with_table(
+    answer: Answer,
+    archive: Archive,
+    goals: Goals,
+    budget: Budget,
+    executor: Executor,
+    schedule: Schedule | None,
+    parts_seconds: float,
+) -> Answer:
+    """A chosen answer with the rows of its final table, and what a reader must know of them."""
+    chosen, pool = answer.chosen, candidates(archive, goals)
+    assert chosen is not None
+    if schedule is not None and chosen.status != "complete" and not schedule.may_train(chosen.parsed, chosen.fidelity):
+        note = "no time was left to build and measure the nearest miss: its figures are those of the search"
+        return judged(replace(answer, notes=(*answer.notes, note)), budget)
     if budget.data.has_test:  # noted before it happens: a crash during the read must not hide that it was read
         archive.append("test_read", recipe=chosen.recipe)
     with_parts = budget.search.leave_one_out and answer.feasible
+    single, too_long = answer.single, ""
+    is_untrained = single is not None and not single.is_final
+    if schedule is not None and single is not None and is_untrained and not schedule.may_train(single.parsed, FULL):
+        single, too_long = None, "no time was left to train the best single technique in full, so it has no row"
     table = executor.call(
         MakeTable(
             chosen.recipe,
             chosen.fidelity,
-            single=None if answer.single is None else answer.single.recipe,
-            retrain_base=_seems_better(chosen),
-            parts_seconds=PARTS_SHARE * archive.spent_seconds if with_parts else 0.0,
+            single=None if single is None else single.recipe,
+            retrain_base=_seems_better(chosen) and (schedule is None or schedule.may_train(chosen.parsed, FULL)),
+            parts_seconds=parts_seconds if with_parts else 0.0,
             training_seconds=_training_seconds(chosen, archive),
+            row_seconds=0.0 if schedule is None else schedule.costs.row(),
+            seconds=math.inf if schedule is None else schedule.table_seconds(),
             instead=_instead(chosen, pool, goals),
         )
     )
-    if budget.data.has_test:  # an answer that was cut short before told nobody anything
-        archive.append("test_told")
+    answer = replace(answer, single=single)
     if table.contact_sheet is not None:
         write_atomic(archive.folder / CONTACT_SHEET, table.contact_sheet)
-    answer = judged(replace(answer, rows=table.rows, images=table.images), budget)
+    write_details(table.details, archive.folder)
+    answer = judged(replace(answer, rows=table.rows, images=table.images, skipped=table.skipped), budget)
     notes = _notes(answer, goals) + _notes_on_confirmation(answer, archive, budget)
     notes += _notes_on_data(budget.data, answer.images) + table.notes
-    if before:
-        notes += (f"the test split was read for earlier answers ({before}): choices made by them flatter this one",)
+    notes += (too_long,) * bool(too_long)
+    if table.absent:
+        notes += (f"the search has nothing that stands for {', '.join(table.absent)}",)
     if table.skipped:
         notes += (
-            "leaving out one technique at a time may take a quarter of the time that the search took; "
-            f"not made: {', '.join(table.skipped)}",
+            "leaving out one technique at a time may take a quarter of the time; "
+            f"not made: {', '.join(table.skipped)}; sousvit resume {archive.folder.name} goes on with them",
         )
     return replace(answer, notes=notes)
 

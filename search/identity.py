@@ -20,7 +20,7 @@ from sousvit.models.checkpoints.hub import PREFIXES, cached_folder
 from sousvit.search.budget import Budget
 from sousvit.search.stored.seal import is_changed
 from sousvit.spaces.sources import checkpoints
-from sousvit.specs import NO_DATA, DataSpec, paths_of
+from sousvit.specs import NO_DATA, DataSpec, ModelSpec, paths_of
 
 #: In the run folder: what each input was.
 INPUTS_FILE = "inputs.json"
@@ -40,6 +40,19 @@ def note_inputs(budget: Budget, folder: Path) -> None:
             files = _files(places)
             known[role] = {"places": list(map(str, places)), **_glance(files), "content": files_hash(files)}
         write_atomic(path, json.dumps(known, indent=1))
+
+
+def noted_inputs(folder: Path) -> dict[str, str]:
+    """Content hashes of what a run depends on outside of its folder, by what it is (``data.test``)."""
+    return {role: str(entry["content"]) for role, entry in (_known(folder) or {}).items()}
+
+
+def input_contents(model: ModelSpec, data: DataSpec) -> dict[str, str]:
+    """Content hashes of a model and data that lie on this machine, by what they are, as a run notes them."""
+    found = {}
+    for role, places in [*_of_model(model), *_of_data(data)]:
+        found[role] = files_hash(_files(places))
+    return found
 
 
 def changed_inputs(budget: Budget, folder: Path) -> list[str]:
@@ -109,20 +122,27 @@ def require_same_inputs(budget: Budget, folder: Path) -> None:
 
 def _inputs(budget: Budget) -> Iterator[tuple[str, list[Path]]]:
     """Every input that lies on this machine: the key that names it, and where it is."""
-    data = budget.data
-    if budget.model.checkpoint is not None:
-        yield from _there("model.checkpoint", _of_checkpoint(budget.model.checkpoint))
+    yield from _of_model(budget.model)
     for key, sources in checkpoints(budget.space).items():
         yield from _there(key, [place for source in sources for place in _of_checkpoint(source)])
+    yield from _of_data(budget.data)
+    for kind, references in budget.plugins.items():
+        for number, reference in enumerate(references):
+            yield from _there(f"plugins.{kind} {number}", _code(reference))
+
+
+def _of_model(model: ModelSpec) -> Iterator[tuple[str, list[Path]]]:
+    if model.checkpoint is not None:
+        yield from _there("model.checkpoint", _of_checkpoint(model.checkpoint))
+
+
+def _of_data(data: DataSpec) -> Iterator[tuple[str, list[Path]]]:
     for part in ("train", "test", "validation"):
         yield from _there(
             f"data.{part}", [near for path in _paths(getattr(data, part)) for near in _beside(path, data)]
         )
     yield from _there("data.root", [Path(data.root)] if data.root and data.train is None else [])
     yield from _there("data.images", [Path(entry) for entry in data.images or ()])
-    for kind, references in budget.plugins.items():
-        for number, reference in enumerate(references):
-            yield from _there(f"plugins.{kind} {number}", _code(reference))
 
 
 def _there(role: str, places: list[Path]) -> Iterator[tuple[str, list[Path]]]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -14,7 +15,9 @@ from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive, feasible
 from sousvit.search.budget import Budget
 from sousvit.search.goals import Goals
+from sousvit.search.identity import noted_inputs
 from sousvit.search.preference.alternatives import Alternative, find_alternatives, find_reason
+from sousvit.search.stored.details_file import Details
 from sousvit.search.stored.seal import sealed
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.search.verdict import HELD_BACK, JudgedLimit, Status, judge_limits, status_of
@@ -49,17 +52,21 @@ class FinalTable:
     """The rows of an answer, as a worker measured them.
 
     Attributes:
-        skipped: rows that were not made, because their time was over or there is nothing to show.
+        skipped: rows that were not made, because their time was over.
+        absent: rows for which there is nothing to show.
         contact_sheet: a PNG of the images that the recipe was built from, where they are synthesised.
         notes: what reading the data dropped or changed.
         images: what the rows were judged on.
+        details: what the session saw besides figures, where it was recorded.
     """
 
     rows: tuple[Row, ...]
     skipped: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     contact_sheet: bytes | None = None
     notes: tuple[str, ...] = ()
     images: str = ""
+    details: Details | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class Answer:
         reason: why this one was chosen, in one sentence.
         alternatives: it, the ends of the front and its knee, by the search's figures: see
             :mod:`.preference.alternatives`.
+        skipped: rows of the table for which no time was left; resuming the run goes on with them.
     """
 
     feasible: bool
@@ -122,6 +130,7 @@ class Answer:
     limits: tuple[JudgedLimit, ...] = ()
     reason: str = ""
     alternatives: tuple[Alternative, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def row(self) -> Row | None:
@@ -151,6 +160,7 @@ class Answer:
             "single": None if self.single is None else self.single.to_dict(),
             "violated": list(self.violated),
             "rows": [row.to_dict() for row in self.rows],
+            "skipped": list(self.skipped),
             "notes": list(self.notes),
             "cost": self.cost,
         }
@@ -176,6 +186,7 @@ class Answer:
             tuple(JudgedLimit.from_dict(limit) for limit in plain.get("limits", ())),
             plain.get("reason", ""),
             tuple(Alternative.from_dict(one) for one in plain.get("alternatives", ())),
+            tuple(plain.get("skipped", ())),
         )
 
 
@@ -252,8 +263,13 @@ def phrases(trial: Trial, goals: Goals) -> tuple[str, ...]:
     return tuple(found)
 
 
-def recipe_yaml(answer: Answer, budget: Budget) -> str:
-    """The text of ``recipe.yaml``: all that ``sousvit apply`` needs, and what was measured."""
+def recipe_yaml(answer: Answer, budget: Budget, archive: Archive, by_name: bool = False) -> str:
+    """The text of ``recipe.yaml``: all that ``sousvit apply`` needs, and what was measured where, of which content.
+
+    Args:
+        archive: of the run.
+        by_name: name files and folders without where they lie here, for readers elsewhere.
+    """
     assert answer.chosen is not None
     test = answer.row
     content: dict[str, Any] = {
@@ -269,8 +285,23 @@ def recipe_yaml(answer: Answer, budget: Budget) -> str:
         ("validation" if budget.data.kind != "none" else "held_out"): plain_values(answer.chosen.values),
         **({} if test is None or not budget.data.has_test else {"test": plain_values(test.values)}),
     }
+    if archive.base is not None:
+        content["machine"] = {key: value for key, value in archive.base.machine.items() if key != "devices"}
+    content["inputs"] = noted_inputs(archive.folder)
+    if by_name:
+        content |= {part: _by_name(content[part]) for part in ("model", "data", "target", "recipe")}
     head = "# Written by sousvit search; reproduce the artifact with: sousvit apply THIS-FILE --out DIR\n"
     return head + sealed(yaml.safe_dump(content, sort_keys=False))
+
+
+def _by_name(value: Any) -> Any:
+    """Plain values, absolute paths in them without their folders."""
+    if isinstance(value, Mapping):
+        return {key: _by_name(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_name(entry) for entry in value]
+    is_path = isinstance(value, str) and PurePath(value).is_absolute()
+    return PurePath(value).name if is_path else value
 
 
 def _short_limit(limit: JudgedLimit) -> dict[str, Any]:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
+from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive
-from sousvit.search.budget import Budget, open_space, require_sound
-from sousvit.search.callbacks import Callback, Counts
+from sousvit.search.budget import Budget, make_budget, open_space, require_sound
+from sousvit.search.callbacks import AnswerStage, Callback, Counts
 from sousvit.search.engine import Engine
 from sousvit.search.executors.executor import Executor
 from sousvit.search.fidelity.halving import Halving, make_rungs
 from sousvit.search.fidelity.learning_curve import FULL, UNTRAINED
-from sousvit.search.final import final_answer
+from sousvit.search.final import completed_answer, final_answer
 from sousvit.search.identity import damaged_inputs, note_inputs, require_same_inputs, told_of_damage
-from sousvit.search.judging.gate import seconds_saved
 from sousvit.search.limits import Limit
 from sousvit.search.proposers.proposer import PROPOSERS, Problem
 from sousvit.search.proposers.queue import ProposalQueue
@@ -31,9 +32,13 @@ from sousvit.search.report.tables import write_tables
 from sousvit.search.results import Answer
 from sousvit.search.reuse import take_over
 from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer, write_answer
+from sousvit.search.stored.moved import former_folder, relocated
 from sousvit.search.stored.opened import BUDGET, damaged_answer, lost_lines
 from sousvit.search.stored.seal import sealed
 from sousvit.search.stored.trust import note_code
+from sousvit.search.timekeeping.costs import Costs
+from sousvit.search.timekeeping.schedule import Schedule
+from sousvit.search.timekeeping.session import Session
 from sousvit.search.trial import BaseRecord, Trial
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import ModelShape, read_shape
@@ -55,22 +60,30 @@ def search(
     clock: Callable[[], float] = time.monotonic,
     earlier: Path | None = None,
     allow_plugins: bool = False,
+    begun: float | None = None,
+    parts_seconds: float | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Run (or resume) the search in ``folder`` and return its answer; a new one may continue from an ``earlier`` run.
 
     Args:
         allow_plugins: load the plug-ins that the earlier run names, even if the user never named them.
+        begun: when the budget's time began, on ``clock``; now by default. The answer ends within it, too.
+        parts_seconds: of a finished run, go on for so long with the rows without one technique that it had no time for.
+        options: how the run was begun, beside its budget; kept for whoever resumes it.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
         KeyboardInterrupt: passed on after the state is written; the same call resumes.
     """
-    callback = callback or Callback()
+    callback, begun = callback or Callback(), clock() if begun is None else begun
     require_sound(budget)
     with closing(Archive(folder, writable=True, techniques=TECHNIQUES)) as archive:
         archive.damaged += lost_lines(archive)
         archive.mended += damaged_answer(archive) + damaged_inputs(folder)
         claim_run(archive, budget, budget.identity)
+        if options is not None and options != archive.options:
+            archive.append("options", options=dict(options))
         if earlier is not None and archive.base is None:
             count = take_over(archive, budget, earlier, allow_plugins)
             callback.on_message(f"{count} results taken over from {earlier.name}")
@@ -79,10 +92,14 @@ def search(
         if archive.base is not None and damaged_inputs(folder):
             note_inputs(budget, folder)
         stored = _stored_answer(archive)
-        if stored is not None and _is_spent(archive, budget):
+        completes = stored is not None and bool(stored.skipped) and parts_seconds is not None
+        if stored is not None and _is_spent(archive, budget) and not completes:
             return stored
         with make_executor(budget, folder) as executor:
-            return _search(archive, budget, executor, callback, clock)
+            session = Session(archive, executor, callback, clock, begun)
+            if stored is not None and completes:
+                return _complete(stored, archive, budget, executor, session, parts_seconds)
+            return _search(archive, budget, executor, session)
 
 
 def tell_damage(archive: Archive, callback: Callback) -> None:
@@ -98,6 +115,8 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
         UserError: the run has figures of another budget already.
     """
     known = archive.header.get("identity")
+    if known != identity and known is not None and _same_but_moved(archive, budget):
+        identity = known
     if known != identity:
         if known is not None and archive.base is not None:
             raise UserError(
@@ -105,10 +124,23 @@ def claim_run(archive: Archive, budget: Budget, identity: str) -> None:
                 f"another budget for {archive.folder.name}",
                 "use another --run name, or sousvit recipe to ask this run's archive",
             )
-        archive.append("run", identity=identity, started=time.strftime("%Y-%m-%d %H:%M:%S"))
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        archive.append("run", identity=identity, started=started, folder=str(archive.folder.resolve()))
     text = yaml.safe_dump(budget.model_dump(mode="json"), sort_keys=False)
     write_atomic(archive.folder / BUDGET, sealed(text))
     note_code(budget)
+
+
+def _same_but_moved(archive: Archive, budget: Budget) -> bool:
+    """Whether a budget is the run's own, of a run that was moved or copied with what it names."""
+    path = archive.folder / BUDGET
+    if former_folder(archive.folder) is None or not path.is_file():
+        return False
+    values = relocated(read_yaml(path), archive.folder)
+    given = budget.model_dump(mode="json")["plugins"]
+    if (values.get("plugins") or {}) != given:  # reading a budget loads the code that it names
+        return False
+    return make_budget(values, archive.folder, str(path)).identity == budget.identity
 
 
 def _stored_answer(archive: Archive) -> Answer | None:
@@ -124,48 +156,77 @@ def _stored_answer(archive: Archive) -> Answer | None:
 
 def _is_spent(archive: Archive, budget: Budget) -> bool:
     limits = budget.search
-    return archive.own >= limits.trials or (limits.time is not None and archive.spent_seconds >= limits.time)
+    if archive.own >= limits.trials:
+        return True
+    # A search that ended in time had some left, in which nothing fitted.
+    return limits.time is not None and max(archive.spent_seconds, archive.ended_at or 0.0) >= limits.time
 
 
-def _search(
-    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
-) -> Answer:
+def _search(archive: Archive, budget: Budget, executor: Executor, session: Session) -> Answer:
     """Explore, then choose the answer, measure it and write it."""
-    begun, seconds_before, core_seconds_before = clock(), archive.spent_seconds, archive.core_seconds
-    finished_before = archive.own
+    finished_before, ended_at = archive.own, {}
     try:
-        stopped_because = _explore(archive, budget, executor, callback, clock)
+        schedule, engine = _explore(archive, budget, executor, session)
+        if schedule is not None and archive.own < budget.search.trials:
+            ended_at = {"ended_at": budget.search.time}
     finally:
-        archive.append("session", seconds=clock() - begun, core_seconds=executor.core_seconds())
+        session.note(**ended_at)
     stored = _stored_answer(archive) if archive.own == finished_before else None
     if stored is not None:
         return stored
-    callback.on_message(f"search over ({stopped_because}); measuring the answer on {budget.data.final_name}")
-    searched = clock()
+    callback, searched = session.callback, session.clock()
+    callback.on_message(f"search over ({engine.stopped_because}); measuring the answer on {budget.data.final_name}")
     assert archive.base is not None  # the exploration began with it
     goals = budget.goals(archive.base.values)
-    answer = final_answer(archive, goals, budget, executor, callback)
-    cost = {
-        "wall_seconds": seconds_before + clock() - begun,
-        "answer_seconds": clock() - searched,
-        "core_hours": (core_seconds_before + executor.core_seconds()) / 3600,
-        "trials": float(archive.own),
-        "gated": float(sum(trial.status == "gated" for trial in archive)),
-        "prepare_seconds": sum(trial.seconds.get("prepare", 0.0) for trial in archive if not trial.source),
-        "gates_saved_seconds": seconds_saved(archive),
-    }
-    notes = (*answer.notes, *told_of_damage(archive.damaged))
-    answer = replace(answer, cost=cost, notes=notes)
-    write_answer(answer, budget, archive.folder, archive.last_line)
-    write_tables(archive, goals, archive.folder)
+    answer = final_answer(archive, goals, budget, executor, callback, schedule)
+    notes = (*answer.notes, *_notes_on_time(budget, engine, session), *told_of_damage(archive.damaged))
+    return _written(replace(answer, notes=notes), archive, budget, session, searched)
+
+
+def _complete(
+    answer: Answer,
+    archive: Archive,
+    budget: Budget,
+    executor: Executor,
+    session: Session,
+    seconds: float | None,
+) -> Answer:
+    """A finished run's answer with the rows without one technique for which it had no time."""
+    executor.start(archive.base)
+    searched = session.clock()
+    session.callback.on_stage(AnswerStage.BUILDING)
+    assert archive.base is not None
+    goals = budget.goals(archive.base.values)
+    answer = completed_answer(answer, archive, goals, budget, executor, session.schedule(budget, seconds))
+    return _written(answer, archive, budget, session, searched)
+
+
+def _written(answer: Answer, archive: Archive, budget: Budget, session: Session, searched: float) -> Answer:
+    """The answer with what it cost, written to the run's folder."""
+    session.callback.on_stage(AnswerStage.WRITING)
+    assert archive.base is not None
+    answer = replace(answer, cost=session.cost(searched))
+    session.note()
+    write_answer(answer, budget, archive)
+    write_tables(archive, budget.goals(archive.base.values), archive.folder)
     return answer
 
 
-def _explore(
-    archive: Archive, budget: Budget, executor: Executor, callback: Callback, clock: Callable[[], float]
-) -> str:
-    """Run the engine until its trials or time are spent; returns which."""
+def _notes_on_time(budget: Budget, engine: Engine, session: Session) -> tuple[str, ...]:
+    """What an answer says whose time was over before a recipe held the limits."""
+    if not engine.counts.owed:
+        return ()
+    return (
+        f"loading and measuring the base took {session.loading:.0f} s of {budget.search.time:.0f} s, and the answer "
+        "needs more than the rest: only the base's deployments were judged; give the search more time",
+    )
+
+
+def _explore(archive: Archive, budget: Budget, executor: Executor, session: Session) -> tuple[Schedule | None, Engine]:
+    """Run the engine until its trials or time are spent; returns it, with the schedule, if any."""
+    callback, clock = session.callback, session.clock
     base = executor.start(archive.base)
+    session.loading = clock() - session.begun
     check_measured(budget, base)  # before anything is kept, so that the same run begins with a mended budget
     if archive.base is None:
         archive.append("base", base=base.to_dict(), identity=budget.identity)
@@ -173,13 +234,15 @@ def _explore(
     shape = read_shape(base.shape)
     space, left_out = open_space(budget, shape)
     callback.on_start(base, space, left_out)
-    engine = make_engine(budget, archive, executor, base, shape, space, callback, clock)
+    schedule = session.schedule(budget)
+    told = _Foretelling(callback, session.costs(budget), schedule)
+    engine = make_engine(budget, archive, executor, base, shape, space, told, clock, schedule=schedule)
     engine.run()
     errors = engine.cost_errors()
     if errors:
         archive.append("predicted", errors=errors)
         callback.on_message(f"costs predicted for the order of candidates: {archive.prediction_errors}")
-    return engine.stopped_because
+    return schedule, engine
 
 
 def make_engine(
@@ -192,11 +255,13 @@ def make_engine(
     callback: Callback,
     clock: Callable[[], float] = time.monotonic,
     with_study: bool = True,
+    schedule: Schedule | None = None,
 ) -> Engine:
     """The engine with the budget's proposer and this release's fidelity policy.
 
     Args:
         with_study: keep its trials as a study of Optuna beside the archive.
+        schedule: keeps time for the answer.
     """
     goals, search_limits = budget.goals(base.values), budget.search
     problem = Problem(space, shape, goals, search_limits.seed, search_limits.trials)
@@ -210,17 +275,38 @@ def make_engine(
     low = search_limits.explore_fidelity if space.trains else FULL
     rungs, eta = make_rungs(low, search_limits.eta), search_limits.eta
     policy = Halving(rungs, low == UNTRAINED, eta, search_limits.explore_share, goals, archive.records)
-    return Engine(budget, archive, proposals, executor, base, shape, policy, callback, clock)
+    return Engine(budget, archive, proposals, executor, base, shape, policy, callback, clock, schedule)
 
 
-class _WithStudy(Callback):
-    """What the engine tells, with each trial written to the study before others hear of it."""
+class _Passing(Callback):
+    """What the engine tells, passed on."""
 
-    def __init__(self, callback: Callback, study: StudyFile) -> None:
-        self._callback, self._study = callback, study
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
 
     def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._callback.on_begin(origin, recipe, fidelity)
+
+
+class _Foretelling(_Passing):
+    """With what the answer should take."""
+
+    def __init__(self, callback: Callback, costs: Costs, schedule: Schedule | None) -> None:
+        super().__init__(callback)
+        self._costs, self._schedule = costs, schedule
+
+    def on_trial(self, trial: Trial, counts: Counts) -> None:
+        parts = 0.0 if self._schedule is None else self._schedule.foretold_parts()
+        counts.answer_seconds = self._costs.verify() + self._costs.table() + parts
+        self._callback.on_trial(trial, counts)
+
+
+class _WithStudy(_Passing):
+    """With each trial written to the study before others hear of it."""
+
+    def __init__(self, callback: Callback, study: StudyFile) -> None:
+        super().__init__(callback)
+        self._study = study
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
         self._study.write()

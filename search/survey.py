@@ -235,6 +235,7 @@ class _Listed:
         self._archive.add(trial)
         self._archive.drop_artifacts(self._budget.goals(), trial)
         self._counts.finished += 1
+        self._counts.of_run = self._archive.own
         self._counts.failed += trial.status == "failed"
         self._callback.on_trial(trial, self._counts)
         return True

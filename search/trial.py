@@ -160,6 +160,9 @@ class BaseRecord:
     the plain forms of its :class:`sousvit.objectives.timing.Timing` by target. ``machine`` are the facts of the first
     target's device, with those of all by target under ``devices``. ``num_unseen`` is how many validation images no
     trial is judged on. ``epoch_seconds`` is what a training epoch of the base takes here, 0 where nobody asked.
+    ``class_names`` are what the labels mean, in their order; empty where nothing says it. ``seconds`` is the wall time
+    of its own parts (load, export, timing, judge), and ``images`` the size of the data's parts: what trials cost before
+    one has shown it.
     """
 
     values: dict[str, Measurement]
@@ -170,6 +173,9 @@ class BaseRecord:
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_unseen: int = 0
     epoch_seconds: float = 0.0
+    class_names: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -182,6 +188,9 @@ class BaseRecord:
             "timings": self.timings,
             "num_unseen": self.num_unseen,
             "epoch_seconds": self.epoch_seconds,
+            "class_names": list(self.class_names),
+            "seconds": self.seconds,
+            "images": self.images,
         }
 
     @classmethod
@@ -189,7 +198,8 @@ class BaseRecord:
         """The inverse of :meth:`to_dict`; keys of other versions are ignored."""
         known = {entry.name for entry in fields(cls)}
         kept = {name: value for name, value in plain.items() if name in known}
-        return cls(**{**kept, "values": decode(plain["values"])})
+        names = tuple(plain.get("class_names", ()))
+        return cls(**{**kept, "values": decode(plain["values"]), "class_names": names})
 
 
 def recipe_model_key(recipe: dict[str, Any]) -> str:

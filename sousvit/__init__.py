@@ -12,11 +12,12 @@ The names in ``__all__`` are public; each is imported at its first use, so that 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sousvit import techniques
-    from sousvit.api import Search, compress, survey
+    from sousvit.api import Search, compress, resume, survey
     from sousvit.errors import TrialError, UserError
     from sousvit.initial import init
     from sousvit.models.preprocess import Preprocess
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         register_technique,
     )
     from sousvit.result import Result
-    from sousvit.runs import Run, list_runs, open_run
+    from sousvit.runs import Run, compare_runs, list_runs, open_run
     from sousvit.search.budget import Budget
     from sousvit.search.callbacks import Callback
     from sousvit.search.proposers.conformance import check_proposer
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
         list_spaces,
         list_targets,
         list_techniques,
+        load_model,
         measure,
+        predict,
         replay,
         schema,
         verify,
@@ -61,6 +64,10 @@ if TYPE_CHECKING:
     from sousvit.workshop import Workshop
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's wheels report what they run to Microsoft unless this is set before they are first imported, which
+# several libraries do; so also in every process that is started. Who wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Artifact",
@@ -87,6 +94,7 @@ __all__ = [
     "check_proposer",
     "check_runtime",
     "check_technique",
+    "compare_runs",
     "compress",
     "import_model",
     "init",
@@ -96,9 +104,11 @@ __all__ = [
     "list_spaces",
     "list_targets",
     "list_techniques",
+    "load_model",
     "machine_facts",
     "measure",
     "open_run",
+    "predict",
     "read_space",
     "register_device",
     "register_objective",
@@ -106,6 +116,7 @@ __all__ = [
     "register_runtime",
     "register_technique",
     "replay",
+    "resume",
     "schema",
     "survey",
     "techniques",
@@ -138,6 +149,7 @@ _PLACES = {
     "check_proposer": "sousvit.search.proposers.conformance",
     "check_runtime": "sousvit.objectives.runtimes.conformance",
     "check_technique": "sousvit.spaces.conformance",
+    "compare_runs": "sousvit.runs",
     "compress": "sousvit.api",
     "init": "sousvit.initial",
     "import_model": "sousvit.tools",
@@ -147,9 +159,11 @@ _PLACES = {
     "list_spaces": "sousvit.tools",
     "list_targets": "sousvit.tools",
     "list_techniques": "sousvit.tools",
+    "load_model": "sousvit.tools",
     "machine_facts": "sousvit.objectives.devices.machine",
     "measure": "sousvit.tools",
     "open_run": "sousvit.runs",
+    "predict": "sousvit.tools",
     "read_space": "sousvit.spaces.space",
     "register_device": "sousvit.plugins",
     "register_objective": "sousvit.plugins",
@@ -157,6 +171,7 @@ _PLACES = {
     "register_runtime": "sousvit.plugins",
     "register_technique": "sousvit.plugins",
     "replay": "sousvit.tools",
+    "resume": "sousvit.api",
     "schema": "sousvit.tools",
     "survey": "sousvit.api",
     "verify": "sousvit.tools",

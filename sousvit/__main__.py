@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from sousvit.errors import BAD_INPUT
+from sousvit.errors import BAD_INPUT, INTERRUPTED
 from sousvit.faults import memory_fault, told_fault
 
 
@@ -17,6 +17,8 @@ def main() -> None:
         from sousvit.cli.main import main as run
 
         run()
+    except KeyboardInterrupt:  # before a command has begun to handle it: importing takes a second
+        sys.exit(INTERRUPTED)
     except Exception as error:
         fault = told_fault(error) or memory_fault(error)
         if fault is None:

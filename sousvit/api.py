@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.inputs import INPUTS, data_input, model_input, preprocess_input, target_input
 from sousvit.objectives.targets.target import Target
 from sousvit.plugins import objectives_input, space_input, techniques_input
-from sousvit.result import Result
+from sousvit.result import Result, write_own_bundle
 from sousvit.runs import Run, folder_of, starting
 from sousvit.schema import validated
 from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
 from sousvit.search.callbacks import Callback, Callbacks
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor
 from sousvit.search.executors.spawn import end_if_rerun
+from sousvit.search.trackers.tracker import open_trackers
 from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -141,6 +143,7 @@ class Search:
         callbacks: follow the search.
         earlier: the folder of a run whose results are taken over.
         allow_plugins: load the plug-ins that the earlier run names, even if you never named them on this machine.
+        begun: when the budget's time began, by ``time.monotonic()``; by default when :meth:`optimize` is called.
 
     Raises:
         UserError: a wrong budget, or no such executor.
@@ -155,6 +158,7 @@ class Search:
         callbacks: Sequence[Callback] = (),
         earlier: str | Path | None = None,
         allow_plugins: bool = False,
+        begun: float | None = None,
     ) -> None:
         end_if_rerun()
         self.budget = read_budget(budget)
@@ -163,7 +167,7 @@ class Search:
         self.folder = folder_of(run, _name_of(budget))
         self._callbacks = tuple(callbacks)
         self._earlier = None if earlier is None else folder_of(earlier)
-        self._allow_plugins = allow_plugins
+        self._allow_plugins, self._begun = allow_plugins, begun
 
     def optimize(self) -> Result:
         """Search until the budget's trials or time are spent, then judge the answer.
@@ -180,6 +184,7 @@ class Search:
                 self._callbacks,
                 self._earlier,
                 allow_plugins=self._allow_plugins,
+                begun=self._begun,
             )
 
 
@@ -191,24 +196,83 @@ def _optimize(
     earlier: Path | None = None,
     base: LoadedModel | None = None,
     allow_plugins: bool = False,
+    begun: float | None = None,
+    parts_seconds: float | None = None,
 ) -> Result:
-    from sousvit.search.report.html import write_report
+    begun = monotonic() if begun is None else begun
+    from sousvit.search.report.page.write import write_report
     from sousvit.search.run import search
 
-    told = Callbacks(callbacks)
-    answer = search(
-        budget,
-        folder,
-        lambda b, f: open_executor(executor, b, f, told.on_progress, base),
-        told,
-        earlier=earlier,
-        allow_plugins=allow_plugins,
-    )
-    if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
-        write_report(folder)
-    result = Result(budget, folder, answer, lambda: base or _load(budget))
-    told.on_end(result)
+    own = tuple(callbacks)
+    limits = ", ".join(map(str, budget.hard_limits)) or "none"
+    settings = {"model": budget.model.name or "", "target": budget.where, "limits": limits, "run": folder.name}
+    trackers = open_trackers(budget.search.trackers, folder, settings, lambda text: told.on_message(text))
+    told = Callbacks([*own, *trackers])
+    try:
+        answer = search(
+            budget,
+            folder,
+            lambda b, f: open_executor(executor, b, f, told.on_progress, base),
+            told,
+            earlier=earlier,
+            allow_plugins=allow_plugins,
+            begun=begun,
+            parts_seconds=parts_seconds,
+            options={"executor": executor, "earlier": None if earlier is None else str(earlier.resolve())},
+        )
+        if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
+            write_report(folder)
+        result = Result(budget, folder, answer, lambda: base or _load(budget))
+        write_own_bundle(result)
+        told.on_end(result)
+    finally:
+        for tracker in trackers:
+            tracker.close()
     return result
+
+
+def resume(
+    run: str | Path,
+    *,
+    time: float | str | None = None,
+    trials: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    allow_plugins: bool = False,
+    begun: float | None = None,
+) -> Result:
+    """Go on with a run, as it was begun: with its search where that was interrupted, and with its answer.
+
+    A finished run goes on with the rows of its final table for which no time was left; with more ``trials``, or with
+    ``time`` where no row is missing, it searches on.
+
+    Args:
+        run: its folder.
+        time: what this call may take, in seconds or as text such as ``"1h30m"``; by default what the run has left of
+            its own, and as long as it takes for rows that a finished run lacks.
+        trials: of the run in all, instead of its own.
+        callbacks: follow the search.
+        allow_plugins: run the code that the run names, even if you never named it on this machine.
+        begun: when ``time`` began, by ``time.monotonic()``; by default now.
+
+    Raises:
+        UserError: no run there, or it names code that you did not; nothing that finished is lost.
+    """
+    from sousvit.search.stored.resumed import resumed
+
+    begun = monotonic() if begun is None else begun
+    end_if_rerun()
+    found = resumed(folder_of(run), time, trials, allow_plugins)
+    with starting(found.folder):
+        return _optimize(
+            found.budget,
+            found.folder,
+            found.executor,
+            callbacks,
+            found.earlier,
+            allow_plugins=allow_plugins,
+            begun=begun,
+            parts_seconds=found.parts_seconds,
+        )
 
 
 def survey(

@@ -46,6 +46,10 @@ class TensorCache:
     def __init__(self, folder: Path, max_bytes: float = float("inf"), shared: Store | None = None) -> None:
         self._folder, self._max_bytes, self._shared = folder, max_bytes, shared
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry of this name here, whole or not."""
+        return self._path(key).exists()
+
     def read(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors and notes of ``key``; None where it is missing, or was damaged (then it is removed).
 

@@ -19,6 +19,8 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 
 #: Exit code of a command that told of a :class:`UserError`.
 BAD_INPUT = 2
+#: Exit code of a command that was interrupted (Ctrl-C).
+INTERRUPTED = 130
 #: An unknown name without a close match lists at most this many known ones.
 MOST_NAMES = 24
 #: Characters of each part of a message: what a user gave may be as long as a file.

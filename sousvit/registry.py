@@ -72,6 +72,8 @@ class Registry(Generic[T]):
             UnknownNameError: nothing has this name.
             UserError: the plug-in of this name does not import or breaks the contract.
         """
+        if not isinstance(name, str):  # out of somebody's file: a list cannot even be looked up
+            raise UnknownNameError(self.kind, name, self.names())
         if name not in self._items:
             if name in self._builtin:
                 module, _, attribute = self._builtin[name].partition(":")
@@ -202,7 +204,7 @@ class Registry(Generic[T]):
         return iter([self.get(name) for name in self.names()])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items or name in self._builtin or name in self._points
+        return isinstance(name, str) and (name in self._items or name in self._builtin or name in self._points)
 
     @cached_property
     def _points(self) -> dict[str, importlib.metadata.EntryPoint]:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sousvit.errors import UnknownNameError, UserError
-from sousvit.files import disk_errors_as_user_errors, write_atomic
+from sousvit.files import write_atomic
 from sousvit.objectives.objective import Measurement
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.results import Answer, judged, recipe_yaml
 from sousvit.search.trial import quality_of
 from sousvit.search.verdict import Status
+from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.recipe import Recipe
+from sousvit.text.paths import at_home
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sousvit.models.load import LoadedModel
+
+#: In the run folder: the bundle of its answer.
+BUNDLE = "bundle"
 
 
 class Result:
@@ -132,7 +137,7 @@ class Result:
 
     def markdown(self) -> str:
         """``table`` as Markdown, with intervals, and what leaving out each technique costs where that was measured."""
-        from sousvit.search.report.html import leave_one_out
+        from sousvit.search.report.page.gather import parts_of
         from sousvit.search.report.terminal import headings, row_cells, short_recipe
 
         rows = self.answer.rows
@@ -142,11 +147,11 @@ class Result:
             f"| {row.role} | {' | '.join(row_cells(row.values, self.budget))} | {short_recipe(row.recipe)} |"
             for row in rows
         ]
-        parts = leave_one_out(self.answer)
+        parts, _ = parts_of(self.answer)
         if parts:
             lines += ["", "| left out | latency becomes | file becomes | merit, points |", "|---|---:|---:|---:|"]
             lines += [
-                f"| {part['technique']} | {part['slower']:.2f}x | {part['larger']:.2f}x | {part['points']:+.2f} |"
+                f"| {part.technique} | {part.faster:.2f}x | {part.smaller:.2f}x | {-part.points:+.2f} |"
                 for part in parts
             ]
         return "\n".join(lines)
@@ -177,9 +182,13 @@ class Result:
         """
         from sousvit.cache import TensorCache
         from sousvit.search.judging.build import Workshop
+        from sousvit.spaces.weights import WEIGHTS, load_weights
 
         if self.answer.chosen is None or self.recipe is None:
             raise self._nothing("a model")
+        kept = self._artifact_place() / WEIGHTS
+        if kept.is_dir():
+            return load_weights(kept)
         search = self.budget.search
         cache = TensorCache(self.folder / "cache", search.cache_gb * 1e9)
         workshop = Workshop(self._load_base(), self.budget.data, search.seed, cache)
@@ -192,30 +201,41 @@ class Result:
         Raises:
             UserError: there is no recipe, or the run did not keep it.
         """
-        if self.answer.chosen is None:
-            raise self._nothing("an artifact")
-        name = self.answer.chosen.artifact if self.answer.row is None else self.answer.row.artifact
-        path = self.folder / "artifacts" / name
-        if not name or not path.is_dir():
+        path = self._artifact_place()
+        if not path.is_dir():
             action = "build it again: sousvit.build(result.recipe, ...)"
             raise UserError("a run keeps the artifacts of its front", f"none of this recipe in {self.folder}", action)
         return path
 
-    def bundle(self, folder: str | Path) -> Path:
-        """Copy the ``artifact`` and its ``recipe.yaml`` into a new or empty folder; returns the folder.
+    def bundle(self, folder: str | Path, *, uint8: str | None = None) -> Path:
+        """Write all that running the model elsewhere needs into a new or empty folder; returns the folder.
 
-        The recipe says in its ``status`` whether it is a nearest miss.
+        The model's files, labels, preprocessing (as Hugging Face's libraries read it too), ``predict.py``, a model card
+        and check sums. Card and recipe say where it is a nearest miss.
+
+        Args:
+            uint8: ``nchw`` or ``nhwc``: fold normalisation into an ONNX graph, which then takes pixels in that order.
 
         Raises:
-            UserError: the folder holds something, or there is no artifact.
+            UserError: the folder holds something, there is no artifact, or its graph cannot be changed so.
         """
-        out, artifact = Path(folder), self.artifact
-        with disk_errors_as_user_errors(out):
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise UserError("a bundle's folder is new or empty", out, "choose another")
-            shutil.copytree(artifact, out / "artifact")
-        self.write_recipe(out / "recipe.yaml")
-        return out
+        from sousvit.search.bundle.bundle import write_bundle
+        from sousvit.search.bundle.facts import facts_of
+
+        facts = facts_of(self.answer, self.budget, self._archive, Artifact.open(self.artifact))
+        return write_bundle(facts, at_home(folder), uint8 or "")
+
+    @property
+    def keeps_artifact(self) -> bool:
+        """Whether the run still has the recipe's exported model."""
+        return self.answer.chosen is not None and self._artifact_place().is_dir()
+
+    def _artifact_place(self) -> Path:
+        """Where the recipe's artifact lies, if the run kept it."""
+        if self.answer.chosen is None:
+            raise self._nothing("an artifact")
+        name = self.answer.chosen.artifact if self.answer.row is None else self.answer.row.artifact
+        return self.folder / "artifacts" / (name or "none")
 
     def write_recipe(self, path: str | Path) -> None:
         """Write the recipe with all that ``sousvit apply`` needs, and what was measured.
@@ -225,17 +245,27 @@ class Result:
         """
         if self.answer.chosen is None:
             raise self._nothing("a recipe")
-        write_atomic(Path(path), recipe_yaml(self.answer, self.budget))
+        write_atomic(Path(path), recipe_yaml(self.answer, self.budget, self._archive))
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the run's self-contained HTML report, by default as ``report.html`` in its folder; returns the path."""
-        from sousvit.search.report.html import write_report
+    def report(self, path: str | Path | None = None, form: str | None = None, images: bool = True) -> Path:
+        """Write the run's report, by default as ``report.html`` in its folder; returns the path.
 
-        return write_report(self.folder, None if path is None else Path(path))
+        Args:
+            path: its ending says the format: ``html`` (one page that needs nothing else), ``md``, ``json``, or ``png``
+                (the front).
+            form: the format, where the ending does not say it.
+            images: show some images of the data on which base and answer disagree.
+
+        Raises:
+            UserError: there is no such format, or nothing finished in the run.
+        """
+        from sousvit.search.report.page.write import write_report
+
+        return write_report(self.folder, None if path is None else Path(path), form, images)
 
     def plot(self) -> go.Figure:
         """The figure of merit of every trial against its latency, with the front."""
-        from sousvit.search.report.html import scatter
+        from sousvit.search.report.plot import scatter
 
         return scatter(self._archive, self.budget)
 
@@ -272,3 +302,17 @@ class Result:
             parts.append(self.alternatives.drop(columns="recipe").to_html())
         parts += [f"<p>{html.escape(note)}</p>" for note in self.answer.notes]
         return "\n".join(parts)
+
+
+def write_own_bundle(result: Result) -> None:
+    """Write the bundle of a search's answer into its run folder; a nearest miss gets none, and none is left there.
+
+    Where the answer's artifact was removed since, what is there stays.
+    """
+    out, holds = result.folder / BUNDLE, result.answer.feasible and result.answer.row is not None
+    if holds and not result.keeps_artifact:
+        return
+    if out.is_dir():
+        shutil.rmtree(out)
+    if holds:
+        result.bundle(out)

@@ -20,7 +20,7 @@ from sousvit.search.archive import Archive, new_run_name, run_folder
 from sousvit.search.budget import Budget
 from sousvit.search.identity import changed_inputs, told_of_changes, told_of_damage
 from sousvit.search.report.listing import run_rows
-from sousvit.search.results import Answer
+from sousvit.search.results import Answer, choose_among, judged
 from sousvit.search.stored.opened import answer_of
 from sousvit.search.stored.opened import open_run as open_archive
 from sousvit.search.stored.trust import require_known_factory
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sousvit.models.load import LoadedModel
     from sousvit.search.executors.executor import Progress
+    from sousvit.search.report.page.compare import Comparison
 
 #: Where runs lie unless a caller says otherwise.
 RUNS = Path("runs")
@@ -149,9 +150,38 @@ class Run:
         answer, other = retarget(self.folder, asked, progress or (lambda what, done, total: None))
         return self._result(answer, other)
 
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the self-contained HTML report, by default as ``report.html`` in the folder; returns the path."""
-        return self._result(Answer(False, None, None)).report(path)
+    def trial(self, key: str) -> Result:
+        """The result of one trial, as if it were the answer; its figures are those of the search.
+
+        Args:
+            key: as in ``trials``, or a beginning that only one trial has.
+
+        Raises:
+            UserError: no such trial, several, or one that was not judged in full.
+        """
+        found = [one for one in self.archive if key and one.key.startswith(key)]
+        complete = [one for one in found if one.is_final]
+        if len(found) != 1 or not complete:
+            several = f"{len(found)} trials of the run begin so" if len(found) > 1 else "none of them is"
+            received = f"{key}: it was not judged in full" if len(found) == 1 else f"{key}: {several}"
+            raise UserError("a trial is named by its key", received, "see the column key of trials.parquet")
+        goals = self.budget.goals(self.base)
+        return self._result(judged(choose_among(found, goals), self.budget))
+
+    def bundle_front(self, folder: str | Path, *, uint8: str | None = None) -> list[Path]:
+        """A bundle of every member of the front, in a folder each that is called by its key; see `Result.bundle`.
+
+        Raises:
+            UserError: the front has no members, or one cannot be written.
+        """
+        keys = [trial.key for trial in self.archive.front(self.budget.goals(self.base))]
+        if not keys:
+            raise UserError("a front has members", f"none in {self.folder}", "name a --trial, or give the search more")
+        return [self.trial(key).bundle(at_home(folder) / key, uint8=uint8) for key in keys]
+
+    def report(self, path: str | Path | None = None, form: str | None = None, images: bool = True) -> Path:
+        """Write the report, see :meth:`.Result.report`; returns the path."""
+        return self._result(Answer(False, None, None)).report(path, form, images)
 
     def _asked(self, budget: str | Path | Mapping[str, Any] | None, **parts: Any) -> Path | Mapping[str, Any]:
         given = {name: part for name, part in parts.items() if part is not None}
@@ -205,6 +235,23 @@ def open_run(folder: str | Path, *, allow_plugins: bool = False) -> Run:
     for damage in run.damaged:
         print(f"damaged: {damage}", file=sys.stderr)
     return run
+
+
+def compare_runs(runs: Sequence[str | Path], *, allow_plugins: bool = False) -> Comparison:
+    """Runs beside each other: ``warnings`` says what is not alike, ``write`` writes a page with their fronts.
+
+    Args:
+        runs: folders of two to eight runs.
+        allow_plugins: see :func:`open_run`.
+
+    Raises:
+        UserError: fewer, more, one twice, or one of them cannot be opened.
+    """
+    from sousvit.search.report.page.compare import compare
+
+    folders = [folder_of(run) for run in runs]
+    opened = [open_run(folder, allow_plugins=allow_plugins) for folder in folders]
+    return compare(folders, [(run.budget, run.archive) for run in opened])
 
 
 def list_runs(folder: str | Path = RUNS) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -80,7 +80,8 @@ def _switch_in(value: Any, annotation: Any) -> str | None:
         return None if any(kind in (bool, Any) or _names_switch(kind) for kind in kinds) else str(value)
     if Any in kinds or (isinstance(value, dict) and any(_model_in(kind) is kind for kind in kinds)):
         return None  # a model looks at its own values
-    inside = tuple(part for kind in kinds for part in get_args(kind) if part is not Ellipsis)
+    holding = [kind for kind in kinds if get_origin(kind) is not Literal]  # whose arguments are values, and no types
+    inside = tuple(part for kind in holding for part in get_args(kind) if part is not Ellipsis)
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     found = ((place, _switch_in(entry, Union[inside])) for place, entry in entries if inside)  # noqa: UP007
     return next((f"{place}: {entry}" for place, entry in found if entry is not None), None)

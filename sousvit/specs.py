@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from sousvit.errors import UserError
-from sousvit.models.arguments import refuse_giants
+from sousvit.models.arguments import refuse_giants, refuse_other_weights
 from sousvit.models.checkpoints.checkpoint import Imported
 from sousvit.models.checkpoints.forms import is_source, open_source, resolved_source
 from sousvit.models.preprocess import Preprocess
@@ -103,6 +103,7 @@ class ModelSpec(Checked):
     @model_validator(mode="after")
     def _of_a_size(self) -> ModelSpec:
         if self.factory is None:
+            refuse_other_weights(self.args)
             refuse_giants(self.args)
         return self
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sousvit.models.load import LoadedModel
     from sousvit.search.budget import Budget
+    from sousvit.search.bundle.predicting import Found
     from sousvit.search.check import Checked
     from sousvit.search.executors.executor import Progress
     from sousvit.search.judging.build import Built
@@ -46,6 +47,9 @@ def build(
 ) -> Built:
     """The compressed, exported model of a recipe, judged on validation images and on the test split.
 
+    Where a file recorded figures, and model and data are those that it recorded, ``compared`` holds each beside what
+    was measured now, and ``agrees`` says whether all lie within the recorded intervals.
+
     Args:
         recipe: a recipe, its plain values, or a file as a search writes it, which names the rest too.
         model: as for :func:`compress`; by default the file's.
@@ -63,7 +67,7 @@ def build(
     """
     from sousvit.models.load import load
     from sousvit.search.identity import changed_beside, told_of_changes
-    from sousvit.search.judging.build import RecipeFile, build_recipe, require_buildable
+    from sousvit.search.judging.build import RecipeFile, beside_recorded, build_recipe, require_buildable
 
     if isinstance(recipe, str | Path):
         file = RecipeFile.read(Path(recipe))
@@ -80,9 +84,11 @@ def build(
         base = base or load(spec)
         given = [train, validation, test] != [None] * 3
         data = data_input(train, validation, test, Path(inputs)) if given else file.data()
+        same_run = fidelity in (None, file.fidelity) and seed in (None, file.seed)
         fidelity = file.fidelity if fidelity is None else fidelity
         seed = file.seed if seed is None else seed
         built = build_recipe(file.recipe, base, data, folder, fidelity, seed, progress)
+        built = beside_recorded(built, file, spec, data, same_run)
     return replace(built, notes=[*built.notes, *told_of_changes(changed_beside(recipe))])
 
 
@@ -198,6 +204,47 @@ def verify(
     if junit is not None:
         write_junit(found, Path(junit), strict)
     return found
+
+
+def predict(bundle: str | Path, images: Sequence[str | Path]) -> list[tuple[Path, list[Found]]]:
+    """What a bundle's model finds on image files: five classes with probabilities, or objects with boxes.
+
+    The bundle may be anyone's: its files are held to their check sums, its model runs in a process of its own, and none
+    of its code is run.
+
+    Args:
+        bundle: the folder that ``sousvit bundle`` or :meth:`.Result.bundle` wrote.
+        images: their files.
+
+    Returns:
+        Each image with what was found, the surest first: ``label``, ``score`` and, of an object, ``box``
+        ``(x1, y1, x2, y2)`` in pixels of the file.
+
+    Raises:
+        UserError: no bundle there, or a changed one; images reached its model through a transform that could not
+            travel; or an image cannot be read.
+    """
+    from sousvit.search.bundle.predicting import predict_files
+
+    return list(predict_files(at_home(bundle), [at_home(image) for image in images]))
+
+
+def load_model(folder: str | Path) -> nn.Module:
+    """The compressed model of a bundle before quantization, as a module to be trained further.
+
+    It takes normalised images float32 ``[B, C, H, W]`` and gives logits ``[B, classes]`` (a detector its dense
+    predictions). The base and the data are not needed, and no code of the folder is run.
+
+    Args:
+        folder: a bundle, an artifact that ``sousvit apply`` wrote, or its folder ``pytorch``.
+
+    Raises:
+        UserError: no weights there, or they do not fit what the folder says of them.
+    """
+    from sousvit.spaces.weights import WEIGHTS, load_weights
+
+    path = at_home(folder)
+    return load_weights(path / WEIGHTS if (path / WEIGHTS).is_dir() else path)
 
 
 def replay(

@@ -84,6 +84,28 @@ def skeleton(base: LoadedModel, recipe: Recipe, decisions: dict[str, Any] | None
     return apply_steps(base.module, recipe, Context(base.normalise, decisions=decisions or {}, input_shape=shape))
 
 
+def rebuilt(
+    base: LoadedModel, steps: Sequence[Step], decisions: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> nn.Module:
+    """The model that steps made of the base, from its weights alone.
+
+    Args:
+        steps: model steps, without those that only supply images.
+        decisions: that the build took from data.
+
+    Raises:
+        UserError, TrialError, RuntimeError: the weights are of another model.
+    """
+    model = skeleton(base, Recipe(tuple(steps)), decisions)
+    model.load_state_dict(tensors)
+    return model
+
+
+def changing_steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The model steps of a recipe that change the model: those that supply images are left out."""
+    return tuple(step for step in recipe.model_steps if step.role is not Role.SUPPLY)
+
+
 def _cuts(steps: Sequence[Step]) -> int:
     """Number of steps that cut the base which a first step, such as ``elastic``, prepares; 0 without such a step."""
     if steps[0].role is not Role.PREPARE:
@@ -110,19 +132,31 @@ class ModelBuilder:
         fidelity: float = 1.0,
         deadline: float | None = None,
         seconds: dict[str, float] | None = None,
+        decisions: dict[str, Any] | None = None,
     ) -> nn.Module:
         """The compressed model before quantization; trained at ``fidelity`` when the recipe trains.
 
-        At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`.
+        At fidelity 0 recovery is left out. ``seconds`` is filled as :attr:`Context.seconds`, ``decisions`` with what
+        :func:`rebuilt` needs.
         """
-        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions={})
-        context = replace(context, fidelity=fidelity, deadline=deadline, seconds=seconds)
-        changing = (step for step in recipe.model_steps if step.role is not Role.SUPPLY)
-        steps = tuple(step for step in changing if fidelity > 0 or step.role is not Role.REPAIR)
+        steps, context = self._plan(recipe, fidelity)
+        chosen = {} if decisions is None else decisions
+        context = replace(context, deadline=deadline, seconds=seconds, decisions=chosen)
         done, model = self._longest_beginning(steps, context)
         if done == 0 and self._cache is not None and steps and steps[0].role is Role.PREPARE:
             done, model = self._prepared(self._cache, steps, context)
         return self._carried_on(model, steps, done, context)
+
+    def has(self, recipe: Recipe, fidelity: float = 1.0) -> bool:
+        """Whether its model is stored, so that building it trains nothing."""
+        steps, context = self._plan(recipe, fidelity)
+        return self._cache is not None and (not steps or self._cache.has(self._key(steps, context)))
+
+    def _plan(self, recipe: Recipe, fidelity: float) -> tuple[tuple[Step, ...], Context]:
+        """The steps that change the model at a fidelity, and their context."""
+        context = replace(self.context_of(recipe), start=recipe.start, base_macs=self._base_macs, decisions={})
+        steps = tuple(step for step in changing_steps(recipe) if fidelity > 0 or step.role is not Role.REPAIR)
+        return steps, replace(context, fidelity=fidelity)
 
     @cached_property
     def _base_macs(self) -> int:
@@ -207,8 +241,7 @@ class ModelBuilder:
             return None
         tensors, notes = found
         try:
-            model = skeleton(self._base, Recipe(tuple(steps)), notes[DECISIONS])
-            model.load_state_dict(tensors)
+            model = rebuilt(self._base, steps, notes[DECISIONS], tensors)
         except (UserError, TrialError, RuntimeError, KeyError):
             self._cache.forget(key)
             return None

@@ -10,7 +10,7 @@ from functools import partial
 
 from sousvit.cache import TensorCache
 from sousvit.data import DataSpec, ImageSet, Splits, look_at_test
-from sousvit.data.classes import Match, are_wordnet, match, taken_as_numbers
+from sousvit.data.classes import Match, are_placeholders, are_wordnet, match, taken_as_numbers
 from sousvit.errors import UserError
 from sousvit.models.load import LoadedModel
 from sousvit.spaces.tasks.task import task_of
@@ -18,6 +18,16 @@ from sousvit.spaces.techniques.synthesis.config import SynthesisConfig, synthesi
 from sousvit.spaces.techniques.synthesis.select import truth_of
 from sousvit.spaces.techniques.synthesis.synthesiser import FINAL, HELD_OUT, Synthesiser
 from sousvit.spaces.training.teacher import Teacher
+
+
+def class_names(base: LoadedModel, images: ImageSet) -> tuple[str, ...]:
+    """What each label of ``base`` means, by its checkpoint, else by the data; "" where neither says it."""
+    theirs, own = list(base.class_names), list(images.class_names)
+    if theirs and are_placeholders(theirs) and own:
+        theirs = []
+    longest = max(len(theirs), len(own))
+    theirs, own = (names + [""] * (longest - len(names)) for names in (theirs, own))
+    return tuple(one or other for one, other in zip(theirs, own, strict=True))
 
 
 def open_splits(

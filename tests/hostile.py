@@ -11,12 +11,14 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.watched import EndedError, lines_of
 
 #: What one file may cost: seconds of the processor, and memory on top of what the libraries take.
 MOST_SECONDS, MOST_MB = 5.0, 1000
@@ -53,22 +55,21 @@ class Outcome:
         return ""
 
 
-def outcomes(tasks: list[dict], timeout: float = 120) -> list[Outcome]:
-    """What opening each of ``tasks`` gave, see :func:`_run`; fewer than there are where the process died."""
-    command = [sys.executable, __file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            out, err = process.communicate(json.dumps(tasks).encode(), timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-            err += f"\nended after {timeout:.0f} s".encode()
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
-    found = [Outcome(**line) for line in lines if "kind" in line]
-    if process.returncode:
-        last = lines[-1]["name"] if lines else "nothing"
-        raise AssertionError(f"the process ended with {process.returncode} at {last}: {err.decode()[-2000:]}")
-    return found
+def outcomes(tasks: list[dict], silence: float = 60) -> Iterator[Outcome]:
+    """What opening each of ``tasks`` gave, as it comes, see :func:`_run`.
+
+    Raises:
+        EndedError: the process died or hung at the file that it names.
+    """
+    last = "nothing"
+    try:
+        for line in lines_of([sys.executable, "-m", "tests.hostile"], silence, json.dumps(tasks)):
+            told = json.loads(line) if line.startswith("{") else {}
+            last = told.get("name", last)
+            if "kind" in told:
+                yield Outcome(**told)
+    except EndedError as error:
+        raise EndedError(f"{last}: {error}") from None
 
 
 def open_data(place: str, format: str | None = None, labelled: bool = True) -> None:
@@ -115,24 +116,19 @@ OPENERS = {"data": open_data, "checkpoint": open_checkpoint, "table": open_table
 
 
 def _run(task: dict) -> None:
-    """One task: ``opener`` with ``place`` and ``options``; or ``count`` mutations of the files below ``root``."""
-    if "count" not in task:
-        print(json.dumps(_tried(task["name"], task["opener"], task["place"], task.get("options", {}))), flush=True)
+    """One task: ``opener`` with ``place`` and ``options``; with ``root``, a file below it is changed, by ``seed``."""
+    if "root" not in task:
+        _tell(task["name"], task["opener"], task["place"], task.get("options", {}))
         return
-    chance, place, folder = random.Random(task["seed"]), Path(task["place"]), Path(task["root"])
-    files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    chance, folder = random.Random(task["seed"]), Path(task["root"])
+    file = chance.choice(sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file()))
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work) / "copy"
         shutil.copytree(folder, copy)
-        for number in range(task["count"]):
-            file = chance.choice(files)
-            content = (folder / file).read_bytes()
-            how, changed = mutated(content, chance)
-            (copy / file).write_bytes(changed)
-            name = f"{task['name']} {number}: {how} of {file}"
-            print(json.dumps({"name": name}), flush=True)
-            print(json.dumps(_tried(name, task["opener"], str(copy / place.relative_to(folder)), task["options"])))
-            (copy / file).write_bytes(content)
+        how, changed = mutated((folder / file).read_bytes(), chance)
+        (copy / file).write_bytes(changed)
+        place = copy / Path(task["place"]).relative_to(folder)
+        _tell(f"{task['name']}: {how} of {file}", task["opener"], str(place), task["options"])
 
 
 def mutated(content: bytes, chance: random.Random) -> tuple[str, bytes]:
@@ -172,6 +168,12 @@ def mutated(content: bytes, chance: random.Random) -> tuple[str, bytes]:
     return f"flips at {place}", bytes(data)
 
 
+def _tell(name: str, opener: str, place: str, options: dict) -> None:
+    """Open a file, and print before and after it."""
+    print(json.dumps({"name": name}), flush=True)
+    print(json.dumps(_tried(name, opener, place, options)), flush=True)
+
+
 def _tried(name: str, opener: str, place: str, options: dict) -> dict:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, start = _megabytes("VmRSS"), time.process_time()
@@ -190,7 +192,6 @@ def _megabytes(figure: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, in which tests of ours are called like what they test
     os.environ["OMP_NUM_THREADS"] = "1"
     given = json.load(sys.stdin)
     import timm  # noqa: F401 - what is measured is the opening, and not the libraries
@@ -202,5 +203,4 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     for one in given:
-        print(json.dumps({"name": one["name"]}), flush=True)
         _run(one)

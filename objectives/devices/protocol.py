@@ -7,6 +7,7 @@ with nothing but numpy and a runtime.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -82,7 +83,9 @@ class Request:
             artifacts = {str(name): read_artifact(one, folder) for name, one in descriptions.items()}
             request = cls(artifacts=artifacts, plan=plan, **given)
             request._check()
-        except (TypeError, KeyError, AttributeError) as error:
+        except (UserError, RequestError):
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError) as error:  # dict("x") is a ValueError
             raise RequestError(f"the request is malformed: {error}") from error
         return request
 
@@ -147,7 +150,7 @@ def read_artifact(plain: Mapping[str, Any], folder: Callable[[Mapping[str, Any]]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_count(value: Any, most: int) -> bool:

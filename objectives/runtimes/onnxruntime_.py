@@ -42,10 +42,13 @@ class OnnxRuntime(Runtime):
 class _Session(Session):
     def __init__(self, session: Any) -> None:
         self._session: Any = session
-        self._input = session.get_inputs()[0].name
+        taken = session.get_inputs()[0]
+        self._input = taken.name
+        self._takes_pixels = taken.type == "tensor(uint8)"
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         try:
+            batch = batch.astype(np.uint8) if self._takes_pixels else batch
             return np.asarray(self._session.run(None, {self._input: batch})[0])
         except Exception as error:  # as above
             raise TrialError(f"ONNX Runtime failed: {one_line(error)}") from error

@@ -7,6 +7,7 @@ executor's own.
 
 from __future__ import annotations
 
+import math
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: (what, done, total) of the running job; total 0 where it is not known.
 Progress = Callable[[str, int, int], None]
+
+#: Seconds that a job may overrun its deadline by before its worker is ended.
+GRACE = 20.0
 
 G = TypeVar("G")
 
@@ -63,7 +67,8 @@ class Job(Request[JobResult]):
 
     Attributes:
         attempt: identifies this attempt; a late result of a lost attempt is discarded by it.
-        timeout: seconds after which the job is stopped and fails.
+        timeout: seconds after which its training is stopped and it fails.
+        grace: seconds of overrunning it after which its worker is ended.
         rivals: optimised figures of finished recipes that hold every limit; a candidate that is worse than one of
             them in all objectives before it is trained need not be trained.
     """
@@ -75,6 +80,7 @@ class Job(Request[JobResult]):
     seed: int
     timeout: float
     rivals: tuple[dict[str, float], ...] = ()
+    grace: float = GRACE
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,15 @@ class Verify(Request[dict[str, Measurement]]):
     """Measure a finished recipe once more, with care: what it costs, and how good it is on images held back.
 
     Where none are, or an executor has no images, only its costs are among the figures.
+
+    Attributes:
+        timing_seconds: what timing it may take.
     """
 
     doing = "measuring the best recipe again"
     recipe: dict[str, Any]
     fidelity: float
+    timing_seconds: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,10 @@ class MakeTable(Request[FinalTable]):
     Attributes:
         single: the recipe of the best single technique.
         retrain_base: add the base after the recipe's own recovery training, where a recipe seems to beat it.
+        seconds: what all of it may take; timing is cut short for it.
         parts_seconds: what the rows of the recipe without each of its techniques may take together; 0 asks for none.
         training_seconds: what the recipe's own training took; a row that must be trained anew takes about as long.
+        row_seconds: what a row takes beside that: exporting, timing and judging it.
         instead: by technique the recipe that stands for the recipe without it, where that would be something else
             altogether; None where there is none.
     """
@@ -109,6 +121,8 @@ class MakeTable(Request[FinalTable]):
     retrain_base: bool
     parts_seconds: float = 0.0
     training_seconds: float = 0.0
+    row_seconds: float = 0.0
+    seconds: float = math.inf
     instead: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)
 
 

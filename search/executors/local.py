@@ -20,11 +20,9 @@ import psutil
 from sousvit.errors import TrialError, UserError
 from sousvit.faults import fault_behind
 from sousvit.search.executors.executor import G, Job, JobResult, Progress, QueueExecutor, Request, Start
-from sousvit.search.executors.spawn import UNGUARDED, unguarded
+from sousvit.search.executors.spawn import UNGUARDED, start_deaf, unguarded
 from sousvit.search.trial import BaseRecord
 
-#: Seconds a worker may overrun a job's own deadline before it is killed.
-GRACE = 20.0
 #: Share of the machine's memory that one trial may take unless the budget says otherwise.
 MEMORY_SHARE = 0.85
 
@@ -82,7 +80,7 @@ class LocalExecutor(QueueExecutor):
         try:
             if self._process is None:
                 self._spawn()
-            return self._ask(job, job.timeout + GRACE)
+            return self._ask(job, job.timeout + job.grace)
         except WorkerLostError as error:
             self._kill()
             if isinstance(error, WorkerEndedError):
@@ -117,10 +115,13 @@ class LocalExecutor(QueueExecutor):
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=self._entry, args=(theirs, self._setup), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._connection = ours
+        process = context.Process(target=self._entry, args=(theirs, self._setup), daemon=True)
+        try:
+            start_deaf(process)
+        finally:
+            theirs.close()
+            if process.pid is not None:  # what never began cannot be ended
+                self._process, self._connection = process, ours
         try:
             self._base = self._ask(Start(self._base), self._start_timeout)
         except WorkerLostError as error:

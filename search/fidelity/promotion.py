@@ -32,11 +32,14 @@ class Promotions:
     def __init__(self, budget: Budget, archive: Archive, policy: Halving) -> None:
         self._budget, self._archive, self._policy = budget, archive, policy
 
-    def next(self, seconds: float, pending: Sequence[Trial] = (), exhausted: bool = False) -> Trial | None:
+    def next(
+        self, seconds: float, time_limit: float | None, pending: Sequence[Trial] = (), exhausted: bool = False
+    ) -> Trial | None:
         """The pending trial of what to train further now, if anything.
 
         Args:
             seconds: of search time spent.
+            time_limit: what there is of it, None without a limit.
             pending: trials on their way.
             exhausted: whether there is nothing else left to do.
         """
@@ -46,14 +49,15 @@ class Promotions:
         risen = self._policy.rise(busy)
         if risen is not None:
             return risen
-        chosen = self._in_full(seconds, pending, busy, exhausted)
+        chosen = self._in_full(seconds, time_limit, pending, busy, exhausted)
         return None if chosen is None else chosen.promoted(FULL)
 
-    def _in_full(self, seconds: float, pending: Sequence[Trial], busy: set[str], exhausted: bool) -> Trial | None:
+    def _in_full(
+        self, seconds: float, time_limit: float | None, pending: Sequence[Trial], busy: set[str], exhausted: bool
+    ) -> Trial | None:
         """The low-rung result to train in full now."""
-        time_limit = self._budget.search.time
         left = math.inf if time_limit is None else time_limit - seconds
-        is_late = exhausted or self._policy.promotes(self._spent_share(seconds))
+        is_late = exhausted or self._policy.promotes(self._spent_share(seconds, time_limit))
         if not is_late and not self._lags(pending):
             return self._last_chance(left, busy)
         single = self._due_single(left, pending, busy)
@@ -81,11 +85,10 @@ class Promotions:
         of_seconds = _cost(full) / max(_cost(trials), EPSILON)
         return max(of_trials, of_seconds) < 1 - self._policy.explore_share or of_trials < LEAST_SHARE
 
-    def _spent_share(self, seconds: float) -> float:
-        limits = self._budget.search
-        shares = [self._archive.own / limits.trials]
-        if limits.time is not None:
-            shares.append(seconds / limits.time)
+    def _spent_share(self, seconds: float, time_limit: float | None) -> float:
+        shares = [self._archive.own / self._budget.search.trials]
+        if time_limit is not None:
+            shares.append(seconds / max(time_limit, EPSILON))
         return max(shares)
 
     def _has_answer(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sousvit.data import ImageSet, Splits
 from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
+from sousvit.files import disk_errors_as_user_errors
 from sousvit.machine import available_cores, torch_threads
 from sousvit.models.checkpoints.forms import open_source, resolved_source
 from sousvit.models.load import LoadedModel
@@ -23,7 +24,9 @@ from sousvit.objectives.subject import JUDGING_BATCH
 from sousvit.objectives.tasks.task import JUDGING_TASKS, Evaluation
 from sousvit.schema import read_yaml, validated
 from sousvit.search.executors.executor import Progress
+from sousvit.search.judging.comparison import Compared, compared_figures, other_inputs, other_machine
 from sousvit.search.judging.measure import plain
+from sousvit.search.stored.moved import relocated
 from sousvit.spaces.builder import ModelBuilder
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import DESCRIPTION, Artifact
@@ -33,6 +36,7 @@ from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.specs import DataSpec, ModelSpec, require_task
 
 if TYPE_CHECKING:
@@ -49,6 +53,9 @@ class Built:
     ``model`` is the module before quantization. ``figures`` are ``size_mb`` and, by the task,
     ``validation_top1`` and ``test_top1`` and their like with 95% intervals (``agreement`` where validation images have
     no labels). ``notes`` say what reading the data dropped or changed.
+
+    ``compared`` are the figures beside those that the recipe's file recorded, where it was built on the same model and
+    data; ``agrees`` whether all of them lie within the recorded intervals, None where nothing was compared.
     """
 
     recipe: Recipe
@@ -56,6 +63,12 @@ class Built:
     model: nn.Module
     figures: Mapping[str, Measurement]
     notes: list[str]
+    compared: tuple[Compared, ...] = ()
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether every figure agrees with the recorded one."""
+        return all(one.agrees for one in self.compared) if self.compared else None
 
     def __getitem__(self, name: str) -> Measurement:
         return self.figures[name]
@@ -64,7 +77,8 @@ class Built:
         """Plain values for JSON."""
         figures = plain(self.figures)
         return {"artifact": str(self.artifact.folder), "recipe": self.recipe.to_dict(), "figures": figures,
-                "notes": self.notes}  # fmt: skip
+                "notes": self.notes, "compared": [one.to_dict() for one in self.compared],
+                "agrees": self.agrees}  # fmt: skip
 
 
 class Workshop:
@@ -181,10 +195,30 @@ def build_recipe(
         require_task(base.spec, data)
         recipe.reshape(shape_of(base.module, base.spec.name or "the model", base.size, base.channels, base.num_classes))
         workshop = Workshop(base, data, seed, progress=progress)
-        model = workshop.model(recipe, fidelity)
+        decisions: dict[str, Any] = {}
+        model = workshop.builder.build(recipe, fidelity, decisions=decisions)
         artifact = workshop.export(recipe, out, fidelity, model)
+        with disk_errors_as_user_errors(out):
+            save_weights(out / WEIGHTS, model, base, recipe, decisions)
         figures = _judge(artifact, model, base, workshop.splits, recipe)
     return Built(recipe, artifact, model, figures, [*base.notes, *workshop.splits.notes])
+
+
+def beside_recorded(built: Built, file: RecipeFile, model: ModelSpec, data: DataSpec, same_run: bool) -> Built:
+    """What was built beside what its recipe file recorded, where both are of the same model and data.
+
+    Args:
+        same_run: whether fidelity and seed are the file's too.
+    """
+    others = other_inputs(model, data, file.values)
+    compared = compared_figures(built.figures, file.values) if same_run and not others else ()
+    notes = list(built.notes)
+    if others:
+        notes.append(f"not compared with the recorded figures: other content of {', '.join(others)}")
+    different = other_machine(file.values)
+    if different and any(not one.agrees for one in compared):
+        notes.append(f"the figures were recorded on another machine: {different}")
+    return replace(built, compared=compared, notes=notes)
 
 
 def require_buildable(recipe: Recipe, out: Path) -> None:
@@ -245,7 +279,7 @@ class RecipeFile:
         if not isinstance(value.get("recipe"), dict):
             rule, received = "a recipe file holds recipe: {runtime, steps}", f"keys {sorted(value)} in {path}"
             raise UserError(rule, received, "see a run's recipe.yaml")
-        return cls(Recipe.from_dict(value["recipe"]), path, value)
+        return cls(Recipe.from_dict(value["recipe"]), path, relocated(value, path.parent))
 
     @property
     def fidelity(self) -> float:

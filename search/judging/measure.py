@@ -73,6 +73,9 @@ def measure_artifact(artifact: Artifact, baseline: Artifact | None, target: Targ
     other = baseline or artifact
     for one in (artifact, other):
         check_artifact(one)
+        if one.uint8:
+            rule = "an artifact that is measured takes normalised images, as every other does"
+            raise UserError(rule, f"{one.folder}, whose graph normalises", "measure the bundle without folded steps")
     if other.input_shape != artifact.input_shape:
         raise UserError(
             "artifact and baseline take the same input",

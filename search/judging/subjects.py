@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from sousvit.cache import TensorCache
 from sousvit.data import ImageSet, Splits, require_test
 from sousvit.errors import UserError
 from sousvit.faults import faults_told
-from sousvit.files import content_hash, write_atomic
+from sousvit.files import content_hash, disk_errors_as_user_errors, write_atomic
 from sousvit.machine import available_cores, training_device
 from sousvit.models.checkpoints.forms import open_source
 from sousvit.models.load import LoadedModel, load
@@ -30,19 +31,20 @@ from sousvit.objectives.runtimes.parity import check_parity
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.subject import MeasuredSubject, measure
 from sousvit.objectives.tasks.task import JUDGING_TASKS
-from sousvit.objectives.timing import Timing, TimingPlan
+from sousvit.objectives.timing import Timing
 from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget, open_space
-from sousvit.search.executors.executor import Progress
+from sousvit.search.executors.executor import MakeTable, Progress
 from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.teacher_runtime import TeacherRuntime
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
+from sousvit.search.timekeeping.timing import timing_plan
 from sousvit.search.trial import BaseRecord
 from sousvit.search.verdict import HELD_BACK
 from sousvit.spaces.builder import ModelBuilder, skeleton
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.export import make_artifact
-from sousvit.spaces.images import open_final, open_splits
+from sousvit.spaces.images import class_names, open_final, open_splits
 from sousvit.spaces.module_shape import shape_of
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.shape import OtherShape, VitShape
@@ -54,6 +56,7 @@ from sousvit.spaces.techniques.synthesis.synthesiser import Synthesiser
 from sousvit.spaces.training.loop import fit
 from sousvit.spaces.training.plan import TrainingPlan
 from sousvit.spaces.training.teacher import Teacher
+from sousvit.spaces.weights import WEIGHTS, save_weights
 from sousvit.store import Store
 
 BASE_RECIPE = Recipe((), "onnxruntime")
@@ -73,6 +76,19 @@ class Structure:
     probes: dict[str, Probe]
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A recipe that was built and measured again, with the subject that came of it."""
+
+    recipe: dict[str, Any]
+    fidelity: float
+    subject: MeasuredSubject
+
+    def is_of(self, request: MakeTable) -> bool:
+        """Whether it is the answer that a table is asked for."""
+        return self.recipe == request.recipe and self.fidelity == request.fidelity
+
+
 class Subjects:
     """Makes subjects of one run from its base, data, teacher and devices.
 
@@ -89,12 +105,13 @@ class Subjects:
     """
 
     def __init__(self, setup: dict[str, Any], progress: Progress) -> None:
+        self._begun = time.monotonic()
         torch.set_num_threads(available_cores())
         self.folder, self.progress = Path(setup["folder"]), progress
         self.budget: Budget = make_budget(setup["budget"], self.folder)
         self.devices = {target.label: open_device(target) for target in self.budget.targets}
         self.task = JUDGING_TASKS.get(self.budget.model.task)
-        self.plan = TimingPlan.of(self.budget.search.measure_time)
+        self.plan = timing_plan(self.budget.search)
         self.objectives = trial_objectives(self.budget)
         for source in chain.from_iterable(checkpoints(self.budget.space).values()):
             open_source(source)  # raises now what every trial would run into
@@ -132,6 +149,10 @@ class Subjects:
         self.base: MeasuredSubject
         self.quick_base: MeasuredSubject
         self.unseen_base: MeasuredSubject | None = None
+        #: The recipe that was measured again last, for the final table: exporting it twice may take long.
+        self.verified: Verified | None = None
+        #: What judging one image takes, of the base.
+        self.judging_seconds = 0.0
         self._runtime.begin(self._context, self._teacher_artifact)
 
     def start(self, known: BaseRecord | None) -> BaseRecord:
@@ -140,6 +161,7 @@ class Subjects:
         Raises:
             UserError: the model's weights or the data are not those of the ``known`` base.
         """
+        seconds = {"load": time.monotonic() - self._begun}
         fingerprint = content_hash(self._model.fingerprint, self._splits.fingerprint)
         if known is not None and known.fingerprint != fingerprint:
             raise UserError(
@@ -151,7 +173,8 @@ class Subjects:
         named = [*self.budget.optimize, *self.budget.limits]
         facts = {name: device.check(asked_of(name, named, self.budget)) for name, device in self.devices.items()}
         folder = self.folder / "artifacts" / "base"
-        artifact = self._artifact(self._model.module, BASE_RECIPE, folder, self._context)
+        with clocked(seconds, "export"):
+            artifact = self._artifact(self._model.module, BASE_RECIPE, folder, self._context)
         for device in self.devices.values():
             device.keep(artifact)
         self.base = self._subject(self._model.module, artifact)
@@ -159,7 +182,8 @@ class Subjects:
             self.base.timings |= {name: Timing(**plain) for name, plain in known.timings.items()}
         self.progress("measuring the base", 0, 0)
         self.base.plan = self.plan.careful()  # every trial's milliseconds are in units of it
-        timings = {name: asdict(self.base.timing_on(name)) for name in self.devices}
+        with clocked(seconds, "timing"):
+            timings = {name: asdict(self.base.timing_on(name)) for name in self.devices}
         quick = self._splits.validation.spread(_quick_count(len(self._splits.validation)), self.budget.search.seed)
         self.quick_base = replace(self.base, images=quick)
         held_back = self._splits.held_back
@@ -169,14 +193,28 @@ class Subjects:
             found = check_parity(session, self.base.model, self.probe_images(), quantized=False)
         if known is not None:
             return known
-        if self.budget.data.kind == "labelled":
-            where = f"{len(self.base.images)} validation images"
-            check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
-        values = measure(self.base, self.objectives)
+        with clocked(seconds, "judge"):
+            if self.budget.data.kind == "labelled":
+                where = f"{len(self.base.images)} validation images"
+                check_base(self.base.evaluation, self.task, self.budget.model.expected_accuracy, where)
+            values = measure(self.base, self.objectives)
+        self.judging_seconds = seconds["judge"] / len(self.base.images)
         machine = {**facts[self.budget.target.label], "devices": facts}
         num_unseen = 0 if held_back is None else len(held_back)
         epoch = self.epoch_seconds(values) if self._trains_against_time else 0.0
-        return BaseRecord(values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch)
+        return BaseRecord(
+            values, asdict(self.shape), machine, found.relative, fingerprint, timings, num_unseen, epoch,
+            class_names(self._model, self._splits.train), seconds, self._image_counts(),
+        )  # fmt: skip
+
+    def _image_counts(self) -> dict[str, int]:
+        """Images by part; of the test split, which is not read yet, only where a search has to foretell its time."""
+        splits, data = self._splits, self.budget.data
+        parts = {"validation": splits.validation, "calibration": self._context.calibration, "train": splits.train}
+        found = {name: len(images) for name, images in parts.items() if images is not None}
+        if self.budget.search.time is not None and data.has_test:
+            found["test"] = len(splits.look_at_test())
+        return found
 
     @property
     def _trains_against_time(self) -> bool:
@@ -207,6 +245,11 @@ class Subjects:
         return self._splits
 
     @property
+    def context(self) -> Context:
+        """What the steps of recipes may use."""
+        return self._context
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What reading the base and the data so far decided, dropped or changed, and what the base taught in."""
         return (*self._model.notes, *self._splits.notes, *self._runtime.notes)
@@ -226,7 +269,8 @@ class Subjects:
         ended: list[float] = []
         few = data.head(batch * (STEPS + 1))
         fit(model, few, self._model.normalise, plan, progress=lambda *_: ended.append(time.monotonic()))
-        return (ended[-1] - ended[0]) / max(1, len(ended) - 1) / batch * len(data)
+        steps = [after - before for before, after in pairwise(ended)]
+        return median(steps or [0.0]) / batch * len(data)
 
     def structure(self, recipe: Recipe) -> Structure:
         """What the untrained artifact costs; the same structure is exported and timed once."""
@@ -254,6 +298,7 @@ class Subjects:
         seconds: dict[str, float],
         deadline: float | None = None,
         structure: Structure | None = None,
+        with_weights: bool = False,
     ) -> MeasuredSubject:
         """The finished model and its artifact, checked through its session.
 
@@ -262,6 +307,7 @@ class Subjects:
             seconds: takes the time of each part.
             deadline: of the training, on the monotonic clock.
             structure: its timings are not measured again.
+            with_weights: keep the model before quantization beside the artifact, see :mod:`sousvit.spaces.weights`.
 
         Raises:
             TrialError: the recipe cannot be built, or the artifact computes something else than the model.
@@ -271,13 +317,17 @@ class Subjects:
         if self._synthesiser.seconds > before:
             seconds["images"] = self._synthesiser.seconds - before
         before = self._teacher.seconds + self._synthesiser.seconds
-        model = self._builder.build(recipe, fidelity, deadline, seconds)
+        decisions: dict[str, Any] = {}
+        model = self._builder.build(recipe, fidelity, deadline, seconds, decisions)
         paid = self._teacher.seconds + self._synthesiser.seconds - before
         if paid > 0:  # once for all trials, so it says nothing about this one
             seconds["teacher"] = paid
             seconds["prepare" if "prepare" in seconds else "recover"] -= paid
         with clocked(seconds, "export"):
             artifact = self._artifact(model, recipe, folder, context)
+        if with_weights:
+            with disk_errors_as_user_errors(folder):
+                save_weights(folder / WEIGHTS, model, self._model, recipe, decisions)
         subject = self._subject(model, artifact)
         # Where widths depend on data, the skeleton was a stand-in, and the real artifact is timed by itself.
         if structure is not None and not recipe.shapes_by_data:
@@ -285,6 +335,10 @@ class Subjects:
         with faults_told(self.folder), open_session(artifact, available_cores()) as session:
             check_parity(session, model, self.probe_images(), quantized=recipe.is_quantized)
         return subject
+
+    def has_model(self, recipe: Recipe, fidelity: float) -> bool:
+        """Whether its model need not be made anew."""
+        return self._builder.has(recipe, fidelity)
 
     def final_images(self) -> ImageSet:
         """The images that an answer is judged on: the test split, which is read now, or what stands in for it."""

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     from sousvit.data import ImageSet
 
-#: Where a bundle keeps its artifact.
-BUNDLED = "artifact"
-
 
 @dataclass(frozen=True)
 class Verification:
@@ -100,7 +97,7 @@ def verify_path(path: Path, budget: Budget, work: Path, progress: Progress) -> V
         parity: float | None = None
         subject: Any
         if isinstance(source, RecipeFile):
-            subject = subjects.trained(source.recipe, source.fidelity, work / BUNDLED, {})
+            subject = subjects.trained(source.recipe, source.fidelity, work / "artifact", {})
             parity = _parity(subjects, subject, source.recipe.is_quantized)
         else:
             subject = _of_artifact(subjects, source)
@@ -123,9 +120,8 @@ def verify_path(path: Path, budget: Budget, work: Path, progress: Progress) -> V
 def _opened(path: Path) -> RecipeFile | Artifact:
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         return RecipeFile.read(path)
-    for folder in (path, path / BUNDLED):
-        if (folder / DESCRIPTION).is_file():
-            return Artifact.open(folder)
+    if (path / DESCRIPTION).is_file():
+        return Artifact.open(path)
     rule = "what is verified is a recipe file, or the folder of an artifact or bundle"
     raise UserError(rule, path, "name a run's recipe.yaml, or what apply or bundle wrote")
 
@@ -154,7 +150,7 @@ def _of_artifact(subjects: Subjects, artifact: Artifact) -> ArtifactSubject:
     if artifact.runtime not in budget.runtimes:
         rule = f"an artifact runs on the budget's targets ({', '.join(budget.runtimes)})"
         raise UserError(rule, artifact.runtime, "verify it with a budget whose targets have this runtime")
-    for what in ("input_shape", "mean", "std", "preprocess"):
+    for what in ("input_shape", "mean", "std", "preprocess", "uint8"):
         own, known = getattr(artifact, what), getattr(base.artifact, what)
         if own != known:
             rule = "an artifact takes images as the budget's model does"

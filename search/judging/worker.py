@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from sousvit.machine import end_with_parent, lease_cores
 from sousvit.objectives.objective import Measurement
 from sousvit.registry import load_class
 from sousvit.search.executors.executor import Job, JobResult, MakeTable, Progress, Request, Start, Verify
+from sousvit.search.executors.spawn import ignore_interrupts
 from sousvit.search.results import FinalTable
 from sousvit.search.trial import BaseRecord
 
@@ -51,7 +51,7 @@ def serve(connection: Connection, setup: dict[str, Any]) -> None:
             train or measure beside it. ``judge`` names another class (``file.py:Class``), such as one that
             gives recorded results.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    ignore_interrupts()  # Ctrl-C is the driver's to handle
     end_with_parent()
     if setup.get("cores"):
         lease_cores(setup["cores"])

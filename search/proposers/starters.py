@@ -5,6 +5,7 @@ Every technique alone, a ladder of hybrids, and one of students that spans the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from math import inf, log
 from typing import TYPE_CHECKING
@@ -48,8 +49,17 @@ def single_recipes(
     samples = [option.samples(shape) for option in space.options() if _compresses(option)]
     middle = [alone(steps[0]) for steps in samples if steps]
     more = [alone(step) for steps in samples for step in steps[1:]]
+    return _deployed(space, images), middle, more
+
+
+def deployments(space: Space) -> list[Recipe]:
+    """The base in every way that the space can deploy it; as it is, where the space quantizes nothing."""
+    return _deployed(space, ()) or [Recipe((), name) for name, _ in space.deploys.values()]
+
+
+def _deployed(space: Space, images: Sequence[Step]) -> list[Recipe]:
     last = ((name, deploy.default_step()) for name, deploy in space.deploys.values() if deploy is not None)
-    return [Recipe((*images, step), name) for name, step in last], middle, more
+    return [Recipe((*images, step), name) for name, step in last]
 
 
 def hybrid_recipes(space: Space, shape: ModelShape, longest: float = inf) -> list[Recipe]:

@@ -1,12 +1,13 @@
 """The trials of a run as a study of Optuna, for optuna-dashboard: ``optuna-dashboard runs/NAME/study.journal``.
 
-It says what was measured, under the names of objectives and limits, in Optuna's journal format, its lines with numbers
-and checksums. The archive is the durable log; the search reads nothing here, what is missing is written from there, and
-a damaged file is written anew.
+It says what was measured, under the names of objectives and limits, with the rungs of each recipe and the recipe as
+text, in Optuna's journal format, its lines with numbers and checksums. The archive is the durable log; the search reads
+nothing here, what is missing is written from there, and a damaged file is written anew.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from datetime import timedelta
@@ -23,8 +24,9 @@ from sousvit.files import disk_errors_as_user_errors
 from sousvit.search.archive import Archive
 from sousvit.search.proposers.optuna_sampler import constraints_of, state_of
 from sousvit.search.proposers.proposer import Problem
+from sousvit.search.report.terminal.words import short_recipe
 from sousvit.search.stored.lines import TORN, Lines, sealed_line
-from sousvit.search.trial import Trial
+from sousvit.search.trial import Trial, quality_of
 from sousvit.spaces.recipe import Recipe
 
 STUDY_FILE, STUDY = "study.journal", "sousvit"
@@ -50,6 +52,7 @@ class StudyFile:
 
     def __init__(self, archive: Archive, problem: Problem) -> None:
         self._archive, self._problem, self._path = archive, problem, archive.folder / STUDY_FILE
+        self._rungs: dict[str, dict[int, float]] = {}
         with disk_errors_as_user_errors(self._path), warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives are
             self.damaged, last_line = _without_damage(self._path)
@@ -73,6 +76,8 @@ class StudyFile:
         self._written = len(known)
         if [trial.user_attrs["key"] for trial in known] != [trial.key for trial in self._archive.records[: len(known)]]:
             raise ValueError("of other trials")
+        for trial in self._archive.records[: self._written]:
+            self._note_rung(trial)
         self._study.set_metric_names(list(directions))
 
     def write(self) -> None:
@@ -87,25 +92,45 @@ class StudyFile:
                 self._written += 1
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
-        """The trial in Optuna's form: at a low rung it was stopped early, outside the space it has no parameters."""
+        """The trial in Optuna's form: at a low rung it was stopped early, outside the space it has no parameters.
+
+        Its intermediate values are what its recipe reached at the rungs so far, by percent of the training.
+        """
         goals, parameters = self._problem.goals, self._problem.parameters(Recipe.from_dict(trial.recipe))
         asked = FixedTrial(parameters or {})
         if parameters is not None:
             self._problem.space.suggest(asked)
         state, constraints = state_of(trial, goals), constraints_of(trial, goals)
         is_complete = state is TrialState.COMPLETE
+        rungs = self._note_rung(trial)
         found = create_trial(
             state=TrialState.PRUNED if is_complete and not trial.is_final else state,
             values=list(goals.figures(trial.values).values()) if is_complete else None,
             params=asked.params,
             distributions=asked.distributions,
             constraints=constraints,
-            user_attrs={name: getattr(trial, name) for name in SHOWN if getattr(trial, name)},
+            intermediate_values=dict(rungs),
+            user_attrs=_shown(trial),
             system_attrs={OLD_CONSTRAINTS: list(constraints.values())},
         )
         assert found.datetime_start is not None
         found.datetime_start -= timedelta(seconds=sum(trial.seconds.values()))
         return found
+
+    def _note_rung(self, trial: Trial) -> dict[int, float]:
+        """The quality of a trial's recipe at its rungs so far, this one included."""
+        rungs = self._rungs.setdefault(trial.recipe_key, {})
+        quality = trial.get(quality_of(trial.values))
+        if trial.status == "complete" and math.isfinite(quality):
+            rungs[round(100 * trial.fidelity)] = quality
+        return rungs
+
+
+def _shown(trial: Trial) -> dict[str, Any]:
+    """The recipe as text, what came of it, and every measured figure."""
+    said = {name: getattr(trial, name) for name in SHOWN if getattr(trial, name)}
+    figures = {name: value.value for name, value in sorted(trial.values.items()) if value.is_finite}
+    return {"recipe": short_recipe(trial.recipe), "status": trial.status, **said, **figures}
 
 
 class _Journal(JournalFileBackend):

@@ -10,6 +10,7 @@ from typing import Any
 
 from sousvit.errors import UserError
 from sousvit.files import content_hash, write_atomic
+from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.results import Answer, recipe_yaml
 from sousvit.search.stored.events import (
@@ -70,18 +71,15 @@ def read_answer(folder: Path) -> AnswerFile | None:
         raise DamagedAnswerError(path, f"not an answer's values ({error})") from error
 
 
-def write_answer(answer: Answer, budget: Budget, folder: Path, lines: int = 0) -> None:
-    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe).
-
-    Args:
-        lines: of the run's log.
-    """
-    plain = {**answer.to_dict(), _LINES: lines}
+def write_answer(answer: Answer, budget: Budget, archive: Archive) -> None:
+    """Write ``answer.json`` and ``recipe.yaml`` (``nearest-miss.yaml`` when infeasible, and no stale recipe)."""
+    folder = archive.folder
+    plain = {**answer.to_dict(), _LINES: archive.last_line}
     write_atomic(folder / ANSWER, json.dumps({**plain, _CHECKSUM: content_hash(plain)}, indent=1))
     names = ("recipe.yaml", "nearest-miss.yaml")
     right, stale = names if answer.feasible else reversed(names)
     if answer.chosen is not None:
-        write_atomic(folder / right, recipe_yaml(answer, budget))
+        write_atomic(folder / right, recipe_yaml(answer, budget, archive))
     (folder / stale).unlink(missing_ok=True)
 
 
@@ -99,7 +97,13 @@ def _require_sound(plain: dict[str, Any]) -> None:
     numbers = [*plain["cost"].values()]
     for limit in plain.get("limits", ()):
         numbers += [limit[name] for name in ("value", "low", "high", "confidence") if limit[name] is not None]
-    texts = [*plain["notes"], *plain["violated"], plain.get("images", ""), plain.get("reason", "")]
+    texts = [
+        *plain["notes"],
+        *plain["violated"],
+        *plain.get("skipped", ()),
+        plain.get("images", ""),
+        plain.get("reason", ""),
+    ]
     again, rows = plain.get("confirmation"), plain["rows"]
     figures = [row["values"] for row in rows] + ([] if again is None else [again["values"]])
     is_sound = all(map(is_number, numbers)) and all(map(are_figures, figures)) and all(map(_is_row, rows))

@@ -94,7 +94,9 @@ def _is_base(plain: Mapping[str, Any]) -> bool:
     for timing in plain.get("timings", {}).values():
         Timing(**timing)
     numbers = [plain.get(name, 0) for name in ("export_error", "num_unseen", "epoch_seconds")]
+    numbers += [number for name in ("seconds", "images") for number in plain.get(name, {}).values()]
     is_plain = isinstance(plain["machine"], dict) and type(plain.get("fingerprint", "")) is str
+    is_plain = is_plain and all(type(name) is str for name in plain.get("class_names", ()))
     return is_plain and bool(plain["values"]) and are_figures(plain["values"]) and all(map(is_number, numbers))
 
 
@@ -130,7 +132,10 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "test_told": lambda event: type(event.get("answers", 1)) is int,
     "predicted": _is_predicted,
     "run": lambda event: type(event["identity"]) is str,
-    "session": lambda event: is_number(event["seconds"]) and is_number(event["core_seconds"]),
+    "options": lambda event: all(value is None or type(value) is str for value in event["options"].values()),
+    "session": lambda event: all(
+        is_number(number) for number in (event["seconds"], event["core_seconds"], event.get("ended_at", 0.0))
+    ),
     "enqueued": _is_enqueued,
     "asked": _is_asked,
     "told": _is_told,

@@ -16,12 +16,17 @@ from sousvit.search.confirmation import confirmed_before
 from sousvit.search.identity import damaged_inputs
 from sousvit.search.results import Answer, candidates, choose, explained, judged
 from sousvit.search.stored.answer_file import ANSWER, DamagedAnswerError, read_answer
+from sousvit.search.stored.moved import relocated
 from sousvit.search.stored.seal import is_changed
 from sousvit.search.stored.trust import require_known_code
 from sousvit.spaces.technique import TECHNIQUES
 from sousvit.text.file import read_text
 
 BUDGET = "budget.yaml"
+
+
+class NothingFinishedError(UserError):
+    """A run that is there, in which no trial has finished."""
 
 
 def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive]:
@@ -33,23 +38,33 @@ def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive
     Raises:
         UserError: no run there, it has no base figures yet, or it names code that the user did not.
     """
+    budget, was_changed = read_run_budget(folder, allow_plugins)
+    archive = Archive(folder, techniques=TECHNIQUES)
+    archive.damaged += [f"{BUDGET}: changed since the search wrote it"] * was_changed
+    archive.damaged += lost_lines(archive) + damaged_answer(archive) + damaged_inputs(folder)
+    if archive.base is None or not len(archive):
+        why = f"; {'; '.join(archive.damaged)}" if archive.damaged else ""
+        rule = "a run must have finished a trial to answer"
+        raise NothingFinishedError(rule, f"{folder.name}{why}", "resume it with sousvit search")
+    return budget, archive
+
+
+def read_run_budget(folder: Path, allow_plugins: bool = False) -> tuple[Budget, bool]:
+    """What a run was asked, and whether somebody changed it since.
+
+    Raises:
+        UserError: no run there, a wrong budget, or it names code that the user did not.
+    """
     path = folder / BUDGET
     if not path.is_file():
         raise UserError("a run must exist", folder, "see sousvit list runs")
     text = read_text(path)
     with _as_damage(path, text):
         values = parse_yaml(text, str(path))
+    values = relocated(values, folder)
     require_known_code(values.get("plugins") or {}, folder, allow_plugins)
     with _as_damage(path, text):
-        budget = make_budget(_with_share_held_back(values), folder, str(path))
-    archive = Archive(folder, techniques=TECHNIQUES)
-    archive.damaged += [f"{BUDGET}: changed since the search wrote it"] * is_changed(text)
-    archive.damaged += lost_lines(archive) + damaged_answer(archive) + damaged_inputs(folder)
-    if archive.base is None or not len(archive):
-        why = f"; {'; '.join(archive.damaged)}" if archive.damaged else ""
-        rule = "a run must have finished a trial to answer"
-        raise UserError(rule, f"{folder.name}{why}", "resume it with sousvit search")
-    return budget, archive
+        return make_budget(_with_share_held_back(values), folder, str(path)), is_changed(text)
 
 
 @contextlib.contextmanager

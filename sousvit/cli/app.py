@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -16,10 +17,10 @@ from sousvit.machine import reserved_stdout
 if TYPE_CHECKING:
     from sousvit.search.verdict import Status
 
-INFEASIBLE, NOT_SHOWN, INTERRUPTED = 3, 4, 130
+INFEASIBLE, NOT_SHOWN = 3, 4
 
 #: Commands that load no model.
-LIGHT = frozenset({None, "list", "recipe", "replay", "report", "schema"})
+LIGHT = frozenset({None, "compare", "dashboard", "list", "recipe", "replay", "report", "schema", "watch"})
 
 app = typer.Typer(
     name="sousvit",
@@ -30,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+#: When the command began, by ``time.monotonic()``: importing what it needs is part of its time.
+_BEGUN: ContextVar[float] = ContextVar("begun")
 
 #: Where a command with ``--json`` prints.
 _OUT: ContextVar[TextIO] = ContextVar("out")
@@ -69,10 +73,16 @@ AllowPlugins = Annotated[
 def _root(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False
 ) -> None:
+    _BEGUN.set(time.monotonic())
     if version:
         print(__version__)
         raise typer.Exit
     require_ulimits(computing=context.invoked_subcommand not in LIGHT)
+
+
+def command_begun() -> float:
+    """When the command began, by ``time.monotonic()``."""
+    return _BEGUN.get()
 
 
 def load_plugins(plugins: list[str] | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sousvit.cli.app import DataRoot, Json, Plugins, Strict, app, exit_code, load_plugins, print_json
+from sousvit.cli.app import INFEASIBLE, DataRoot, Json, Plugins, Strict, app, exit_code, load_plugins, print_json
 
 
 @app.command("apply")
@@ -22,7 +22,10 @@ def apply_command(
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Reproduce the compressed, exported model of a recipe."""
+    """Reproduce the compressed, exported model of a recipe.
+
+    Compares with the figures it recorded. Exit code 3: they disagree.
+    """
     from sousvit.search.judging.build import read_data
     from sousvit.search.report.terminal import console, print_applied, spinner
     from sousvit.tools import build
@@ -32,6 +35,8 @@ def apply_command(
         train = None if data is None else read_data(data)
         built = build(recipe, model, out=out, train=train, progress=progress)
     print_json(built.to_dict()) if as_json else print_applied(console(), built.to_dict())
+    if built.agrees is False:
+        sys.exit(INFEASIBLE)
 
 
 @app.command("measure")

@@ -10,7 +10,7 @@ from sousvit.errors import BAD_INPUT, TrialError, UserError
 from sousvit.faults import told_fault
 
 # isort: off
-from sousvit.cli import searching, budgets, runs, artifacts, models, devices  # noqa: F401 - in the order of the help
+from sousvit.cli import searching, budgets, runs, dashboard, artifacts, bundles, models, devices  # noqa: F401 - in the order of the help
 # isort: on
 
 

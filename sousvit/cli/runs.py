@@ -1,4 +1,4 @@
-"""Commands about runs: ``recipe``, ``retarget``, ``report`` and ``list``."""
+"""Commands about runs: ``recipe``, ``retarget``, ``report``, ``compare``, ``watch`` and ``list``."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ def recipe_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a finished or interrupted run")],
     budget: OtherBudget = None,
     prefer: Prefer = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="KEY", help="a trial of the run instead, as its report names it")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="where to write the recipe")] = None,
     runs: Runs = RUNS,
     strict: Strict = False,
@@ -50,9 +53,12 @@ def recipe_command(
     """Answer another budget from a run, without a new search."""
     from sousvit.runs import open_run
 
-    asked = _other_budget(budget, prefer)
+    if trial is not None and (budget is not None or prefer):
+        raise UserError("a trial is taken as it is", "a budget or --prefer beside --trial", "leave it out")
+    asked = None if trial is not None else _other_budget(budget, prefer)
     load_plugins(plugins)
-    found = open_run(run_path(runs, run), allow_plugins=allow_plugins).answer(asked, prefer=_preference(prefer))
+    opened = open_run(run_path(runs, run), allow_plugins=allow_plugins)
+    found = opened.answer(asked, prefer=_preference(prefer)) if trial is None else opened.trial(trial)
     _give_archive_answer(found, out, strict, as_json)
 
 
@@ -86,23 +92,67 @@ def retarget_command(
 @app.command("report")
 def report_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="HTML file, if not report.html in the run folder")
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="file, if not report.html in the run folder")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="NAME", help="html, md, json or png, if not as FILE ends")
     ] = None,
+    no_images: Annotated[bool, typer.Option("--no-images", help="leave out images of the data")] = False,
     runs: Runs = RUNS,
     plugins: Plugins = None,
     allow_plugins: AllowPlugins = False,
     as_json: Json = False,
 ) -> None:
-    """Write a run's self-contained HTML report."""
+    """Write a run's report: a page, Markdown, JSON, or a picture."""
     from sousvit.runs import open_run
 
     load_plugins(plugins)
     found = open_run(run_path(runs, run), allow_plugins=allow_plugins)
-    path = found.report(out)
+    path = found.report(out, form, images=not no_images)
     for entry in found.changed:
         print(f"changed since this run measured it: {entry}", file=sys.stderr)
     print_json({"report": str(path)}) if as_json else print(path)
+
+
+@app.command("compare")
+def compare_command(
+    run: Annotated[list[str], typer.Argument(metavar="RUN", help="two runs or more")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="page to write")] = None,
+    runs: Runs = RUNS,
+    plugins: Plugins = None,
+    allow_plugins: AllowPlugins = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the answers and fronts of runs.
+
+    Says where they are of other bases, data or targets.
+    """
+    from sousvit.runs import compare_runs
+    from sousvit.search.report.compared import print_comparison
+    from sousvit.search.report.terminal import console
+
+    load_plugins(plugins)
+    found = compare_runs([run_path(runs, name) for name in run], allow_plugins=allow_plugins)
+    if out is not None:
+        found.write(out)
+    print_json(found.to_dict()) if as_json else print_comparison(console(), found)
+
+
+@app.command("watch")
+def watch_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run, while it searches or afterwards")],
+    port: Annotated[int, typer.Option(metavar="N", help="port on this machine; 0 takes a free one")] = 8765,
+    runs: Runs = RUNS,
+    plugins: Plugins = None,
+    allow_plugins: AllowPlugins = False,
+) -> None:
+    """Serve a run's report on this machine, while the search runs.
+
+    The page follows by itself. Ctrl-C ends it.
+    """
+    from sousvit.search.report.live import serve
+
+    load_plugins(plugins)
+    serve(run_path(runs, run), port, allow_plugins, lambda address: print(f"{address}  (Ctrl-C ends)", flush=True))
 
 
 @app.command("list")

@@ -6,13 +6,13 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from sousvit.cli.app import (
-    INTERRUPTED,
     RUNS,
     AllowPlugins,
     DataRoot,
@@ -21,11 +21,13 @@ from sousvit.cli.app import (
     Runs,
     Strict,
     app,
+    command_begun,
     exit_code,
     load_plugins,
     print_json,
     run_path,
 )
+from sousvit.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from sousvit.result import Result
@@ -33,6 +35,19 @@ if TYPE_CHECKING:
     from sousvit.search.callbacks import Callback
 
 RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="run name; the same name again resumes")]
+
+Wide = Annotated[bool, typer.Option("--wide", help="print the final table with all columns")]
+
+
+class Progress(str, Enum):
+    """How progress is told on stderr."""
+
+    AUTO = "auto"
+    JSON = "json"
+    NONE = "none"
+
+
+ShowProgress = Annotated[Progress, typer.Option("--progress", metavar="HOW", help="on stderr: auto, json, none")]
 
 T = TypeVar("T")
 
@@ -42,7 +57,9 @@ def search_command(
     budget: Annotated[Path, typer.Argument(metavar="BUDGET", help="budget YAML")],
     run: RunName = None,
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="trials at most")] = None,
-    time: Annotated[str | None, typer.Option(metavar="TIME", help="search time at most, such as 30m")] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="TIME", help="time at most, the answer included, such as 30m")
+    ] = None,
     executor: Annotated[
         str | None, typer.Option(metavar="NAME", help="where trials run: local, ray, or inline (this process)")
     ] = None,
@@ -52,16 +69,18 @@ def search_command(
     runs: Runs = RUNS,
     strict: Strict = False,
     allow_plugins: AllowPlugins = False,
+    wide: Wide = False,
+    progress: ShowProgress = Progress.AUTO,
     as_json: Json = False,
 ) -> None:
     """Search for the best recipe within a budget.
 
-    Shows progress, then the final table. Exit code 3: nothing fits.
+    Shows progress, then the answer. Exit code 3: nothing fits.
     """
     from sousvit.api import Search
     from sousvit.search.budget import Budget, require_sound
-    from sousvit.search.report.terminal import console, print_answer
 
+    begun = command_begun()
     asked = Budget.read(budget, data_root, trials=trials, time=time, seed=seed)
     require_sound(asked)
     folder = run_path(runs, run or _new_name(budget.stem))
@@ -69,15 +88,53 @@ def search_command(
 
     def optimize(view: Callback) -> Result:
         told = {"executor": executor, "callbacks": [view], "earlier": before, "allow_plugins": allow_plugins}
-        return Search(asked, run=folder, **told).optimize()  # type: ignore[arg-type]
+        return Search(asked, run=folder, begun=begun, **told).optimize()  # type: ignore[arg-type]
 
-    given = {"trials": trials, "time": time, "seed": seed, "executor": executor, "data-root": data_root}
-    command = _command("search", budget, runs, given) + (" --strict" if strict else "")
-    result = _watched(optimize, asked, folder, command, as_json)
+    command = _command("resume", folder.name, runs, {}, strict=strict)
+    result = _watched(optimize, asked, folder, command, _quiet(progress, as_json), begun)
+    _print_result(result, asked, folder, strict, wide, as_json)
+
+
+@app.command("resume")
+def resume_command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="an interrupted run, or one whose answer lacks rows")],
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="what this may take, such as 10m")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="trials of the run in all")] = None,
+    runs: Runs = RUNS,
+    strict: Strict = False,
+    allow_plugins: AllowPlugins = False,
+    wide: Wide = False,
+    progress: ShowProgress = Progress.AUTO,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run as it was begun.
+
+    With its search, its answer, or the rows that its answer lacks.
+    """
+    from sousvit.api import resume
+    from sousvit.search.stored.resumed import resumed
+
+    begun, folder = command_begun(), run_path(runs, run)
+    asked = resumed(folder, time, trials, allow_plugins).budget
+
+    def go_on(view: Callback) -> Result:
+        more = {"time": time, "trials": trials, "callbacks": [view], "allow_plugins": allow_plugins}
+        return resume(folder, begun=begun, **more)  # type: ignore[arg-type]
+
+    given = {"time": time, "trials": trials}
+    command = _command("resume", run, runs, given, strict=strict, allow_plugins=allow_plugins)
+    result = _watched(go_on, asked, folder, command, _quiet(progress, as_json), begun)
+    _print_result(result, asked, folder, strict, wide, as_json)
+
+
+def _print_result(result: Result, asked: Budget, folder: Path, strict: bool, wide: bool, as_json: bool) -> None:
+    """The answer; ends with its exit code."""
+    from sousvit.search.report.terminal import console, print_answer
+
     if as_json:
         print_json({"run": str(folder), **result.answer.to_dict()})
     else:
-        print_answer(console(), result.answer, asked, folder, folder / "report.html")
+        print_answer(console(), result.answer, asked, folder, folder / "report.html", wide)
     sys.exit(exit_code(result.status, strict))
 
 
@@ -101,8 +158,9 @@ def survey_command(
     asked = Budget.read(budget, data_root)
     require_sound(asked)
     folder = run_path(runs, run or _new_name(f"{budget.stem}-survey"))
-    command = _command("survey", budget, runs, {"data-root": data_root})
-    found = _watched(lambda view: survey(asked, run=folder, callbacks=[view]), asked, folder, command, as_json)
+    command = _command("survey", str(budget), runs, {"data-root": data_root, "run": folder.name})
+    shown, begun = _quiet(Progress.AUTO, as_json), command_begun()
+    found = _watched(lambda view: survey(asked, run=folder, callbacks=[view]), asked, folder, command, shown, begun)
     if as_json:
         print_json({"run": str(folder), "trials": [trial.to_dict() for trial in found.archive]})
     else:
@@ -148,18 +206,28 @@ def replay_command(
         console().print(markdown(comparison), highlight=False)
 
 
-def _watched(run: Callable[[Callback], T], budget: Budget, folder: Path, command: str, quiet: bool) -> T:
-    """Run with live progress; interrupted, it says how to resume and ends with exit code 130."""
-    from sousvit.search.report.terminal import SearchView, console
+def _quiet(progress: Progress, as_json: bool) -> Progress:
+    """Nothing beside JSON on stdout, unless progress is asked for by name."""
+    return Progress.NONE if as_json and progress is Progress.AUTO else progress
+
+
+def _watched(
+    run: Callable[[Callback], T], budget: Budget, folder: Path, command: str, progress: Progress, begun: float
+) -> T:
+    """Run with live progress; interrupted, it says how to go on and ends with exit code 130."""
+    from sousvit.search.callbacks import Callback
+    from sousvit.search.report.terminal import JsonLines, SearchView, console
 
     before = signal.signal(signal.SIGTERM, _interrupt)  # Slurm and Kubernetes send it; background jobs ignore Ctrl-C
-    view = SearchView(budget, folder, quiet=quiet)
+    views = {Progress.AUTO: SearchView, Progress.JSON: JsonLines}
     try:
-        with view:
+        if progress is Progress.NONE:
+            return run(Callback())
+        with views[progress](budget, folder, begun) as view:
             return run(view)
     except KeyboardInterrupt:
-        resume = f"interrupted; resume with: sousvit {command} --run {shlex.quote(folder.name)}"
-        console(stderr=True).print(resume, highlight=False)
+        told = f"interrupted; go on with: sousvit {command}"
+        console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -169,11 +237,12 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _command(verb: str, path: Path, runs: Path, given: Mapping[str, object]) -> str:
-    """The command that goes on with this one's options; ``--run`` is added where the run's name is known."""
+def _command(verb: str, what: str, runs: Path, given: Mapping[str, object], **flags: bool) -> str:
+    """The command that goes on with this one's options."""
     given = {**given, "runs": None if runs == RUNS else runs}
     options = (part for name, value in given.items() if value is not None for part in (f"--{name}", str(value)))
-    return shlex.join([verb, str(path), *options])
+    said = (f"--{name.replace('_', '-')}" for name, is_set in flags.items() if is_set)
+    return shlex.join([verb, what, *options, *said])
 
 
 def _new_name(stem: str) -> str:

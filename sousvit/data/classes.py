@@ -50,7 +50,7 @@ def match(data: Sequence[str], learned: Sequence[str], outputs: int, ordered: bo
         UserError: the model learned other classes, or fewer.
     """
     found = _by_name(data, learned) if learned else None
-    if found is None and (not learned or _are_placeholders(learned)):
+    if found is None and (not learned or are_placeholders(learned)):
         return _unnamed(data, outputs, ordered)
     if found is None and ordered and len(data) <= outputs:
         shown = _differing(data, learned)
@@ -66,7 +66,7 @@ def match(data: Sequence[str], learned: Sequence[str], outputs: int, ordered: bo
 
 def taken_as_numbers(learned: Sequence[str]) -> Match:
     """The match of labels that are numbers alone: they stand, with a word on what the checkpoint means by them."""
-    if not learned or _are_placeholders(learned):
+    if not learned or are_placeholders(learned):
         return Match()
     means = ", ".join(f"{label} is {name}" for label, name in enumerate(learned[:3]))
     more = ", ..." if len(learned) > 3 else ""
@@ -137,7 +137,7 @@ def _synonyms(name: str) -> list[str]:
     return [*_folded(name), *(spelling for part in name.split(",") for spelling in _folded(part))]
 
 
-def _are_placeholders(names: Sequence[str]) -> bool:
+def are_placeholders(names: Sequence[str]) -> bool:
     """Whether names are just the numbers of their labels."""
     matches = [_PLACEHOLDER.fullmatch(name) for name in names]
     return all(found is not None and int(found[1]) == label for label, found in enumerate(matches))

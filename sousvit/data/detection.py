@@ -186,8 +186,17 @@ class DetectionSet(ImageSet):
         return len(self.class_names)
 
     def fit(self, image: Image.Image) -> Image.Image:
-        image = eight_bits(image).convert(MODES[self.channels])
-        return image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return stretched(image, self.size, self.channels)
+
+
+def stretched(image: Image.Image, size: tuple[int, int], channels: int) -> Image.Image:
+    """A decoded image at a detector's ``size`` (height, width), whatever its shape.
+
+    Raises:
+        ValueError: pixels whose range nobody knows.
+    """
+    image = eight_bits(image).convert(MODES[channels])
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
 class _Reboxed:

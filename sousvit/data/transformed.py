@@ -22,7 +22,7 @@ from sousvit.data.dataset import write_dataset
 from sousvit.data.source import ImageSet
 from sousvit.data.splits import Splits
 from sousvit.errors import UserError
-from sousvit.models.preprocess import Preprocess, eight_bits
+from sousvit.models.preprocess import MOST_WORDS, Preprocess, eight_bits
 from sousvit.specs import DataSpec
 
 Transform = Callable[[Any], Any]
@@ -49,7 +49,19 @@ def write_transformed(data: DataSpec, transform: Transform, folder: Path) -> tup
     sets = {part: _Transformed(images, pixels, part) for part, images in parts.items()}
     paths = {part: str(write_dataset(images, folder, part)) for part, images in sets.items()}
     kept = data.model_dump(include={"calibration", "split_seed"})
-    return DataSpec(format="parquet", **paths, **kept), Preprocess(size=sets["train"].size, **norm)
+    how = Preprocess(size=sets["train"].size, transform=in_words(transform), **norm)
+    return DataSpec(format="parquet", **paths, **kept), how
+
+
+def in_words(transform: Transform) -> str:
+    """What a transform calls itself, on one line, without where it lies in memory.
+
+    ``Compose(Resize(size=256), ToTensor())`` for instance, or the name of a function.
+    """
+    said = " ".join(repr(transform).split())
+    if " at 0x" in said:
+        said = getattr(transform, "__qualname__", type(transform).__qualname__)
+    return said[:MOST_WORDS]
 
 
 def _without_normalize(transform: Transform) -> tuple[Transform, dict[str, tuple[float, ...]]]:

@@ -1,4 +1,4 @@
-"""Arguments of models: their sizes, bounded by arithmetic before timm allocates anything."""
+"""Arguments of models: their sizes, bounded by arithmetic before timm allocates anything, and no other weights."""
 
 from __future__ import annotations
 
@@ -26,6 +26,29 @@ MOST_PARAMETERS = 2**35
 MOST_PATCHES = 2**16
 #: Of models that do not say it here: most patches are as large, or larger.
 USUAL_PATCH = 16
+
+#: Arguments of timm, and entries of its ``pretrained_cfg``, that name files or addresses: weights come from
+#: ``checkpoint`` alone, which is opened as foreign files are.
+NAMES_WEIGHTS = frozenset({"checkpoint_path", "pretrained", "cache_dir"})
+CONFIG_NAMES_WEIGHTS = frozenset({"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"})
+
+
+def refuse_other_weights(args: Mapping[str, Any]) -> None:
+    """Check that arguments name no weights of their own.
+
+    Raises:
+        UserError: one of them does.
+    """
+    found = sorted(NAMES_WEIGHTS & args.keys())
+    for name in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        config = args.get(name)
+        if config is not None and not isinstance(config, Mapping):
+            found.append(name)
+        elif config is not None:
+            found += [f"{name}.{entry}" for entry in sorted(CONFIG_NAMES_WEIGHTS & config.keys())]
+    if found:
+        rule = "a model's weights come from checkpoint, or from timm with pretrained: true"
+        raise UserError(rule, f"model.args.{found[0]}", "write model: {checkpoint: FILE}")
 
 
 def refuse_giants(args: Mapping[str, Any]) -> None:

@@ -32,6 +32,8 @@ Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "ham
 #: Pixels of an image, at most, decoded or resized: 16384 x 16384, a gigabyte. PIL's own bound, 179 megapixels, is below
 #: what scanners and satellites deliver; without any, a file of some kilobytes fills the memory.
 MOST_PIXELS = 1 << 28
+#: Characters that say what a user's own transform is, at most.
+MOST_WORDS = 300
 #: PIL's mode by the number of channels that a model takes.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -58,6 +60,8 @@ class Preprocess(Checked):
         channel_order: ``rgb`` or ``bgr``.
         rescale: factor of pixels 0..255 before they are normalised.
         mean, std: per channel, of rescaled pixels. By default the model's own.
+        transform: in words, a transform of the user's own that images went through before these steps; nobody else has
+            it, so files of others cannot be fed to the model.
 
     Raises:
         UserError: ``crop_pct`` and ``resize_size`` together.
@@ -75,6 +79,7 @@ class Preprocess(Checked):
     rescale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1 / 255
     mean: tuple[Finite, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = None
+    transform: Annotated[str, Field(max_length=MOST_WORDS)] | None = None
 
     @model_validator(mode="after")
     def _one_resize(self) -> Preprocess:
@@ -116,12 +121,14 @@ class Preprocess(Checked):
             del steps["fill"]
         elif self.fill is None:
             steps["fill"] = self._mean_colour
+        if self.transform is None:
+            del steps["transform"]
         return steps
 
     @property
     def geometry(self) -> str:
-        """Identity of :attr:`steps`, "" for the default."""
-        steps = self.steps
+        """Identity of :attr:`steps`, "" for the default; what a user's own transform made are other images."""
+        steps = {name: value for name, value in self.steps.items() if name != "transform"}
         usual = {name: Preprocess.model_fields[name].default for name in steps}
         return "" if steps == usual else content_hash(steps)
 

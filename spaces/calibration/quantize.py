@@ -133,10 +133,16 @@ def sensitive_blocks(model: nn.Module, quantized: dict[int, QuantLinear], contex
 
 
 def sensitive_parts(model: nn.Module, parts: Mapping[str, nn.Module], context: Context) -> list[str]:
-    """Names of ``parts``, the one first whose quantization alone changes the predictions most.
+    """Names of ``parts``, the one first whose quantization alone changes the predictions most."""
+    harms = part_sensitivities(model, parts, context)
+    return sorted(harms, key=lambda name: -harms[name])
+
+
+def part_sensitivities(model: nn.Module, parts: Mapping[str, nn.Module], context: Context) -> dict[str, float]:
+    """By the name of a part how much its quantization alone changes the predictions: the task's divergence.
 
     Linear layers and convolutions of a part read their inputs on a uint8 grid between the extremes of the
-    calibration images, and have int8 weights with one scale an output channel. The change is the task's divergence.
+    calibration images, and have int8 weights with one scale an output channel.
     """
     images = calibration_images(context, PART_IMAGES)
     batch = torch.cat([batch for batch, _ in image_batches(images, context)])
@@ -147,7 +153,7 @@ def sensitive_parts(model: nn.Module, parts: Mapping[str, nn.Module], context: C
             check_deadline(context, "measuring sensitivities")
             with _fake_quantized(part):
                 harms[name] = float(task.divergence(model(batch), target))
-    return sorted(harms, key=lambda name: -harms[name])
+    return harms
 
 
 @contextmanager

@@ -18,6 +18,18 @@ DESCRIPTION = "artifact.json"
 MAX_DESCRIPTION = 1 << 20
 #: Numbers of one image: larger inputs are refused before anything is allocated for them.
 MAX_INPUT = 2**28
+#: What a bundle holds beside its model, see :mod:`sousvit.search.bundle`: no runtime reads it.
+BUNDLE_FILES = (
+    "README.md",
+    "SHA256SUMS",
+    "config.json",
+    "labels.txt",
+    "predict.py",
+    "preprocessor_config.json",
+    "recipe.yaml",
+)
+#: Orders of the axes of pixels that a model may take itself; "": it takes normalised float32 ``[B, C, H, W]``.
+UINT8_LAYOUTS = ("", "nchw", "nhwc")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -36,6 +48,8 @@ class Artifact:
         preprocess: what happens to an image before that: :attr:`sousvit.models.preprocess.Preprocess.steps`.
         batch_dependent: whether logits depend on the other images of a batch (dynamic quantization scales do).
         options: runtime options that belong to the artifact, such as OpenVINO's ``INFERENCE_PRECISION_HINT``.
+        uint8: of a graph that normalises pixels itself, the order of their axes: ``nchw`` or ``nhwc``; ``input_shape``
+            stays ``(1, C, H, W)``.
     """
 
     folder: Path
@@ -47,6 +61,7 @@ class Artifact:
     preprocess: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     batch_dependent: bool = False
+    uint8: str = ""
 
     @property
     def path(self) -> Path:
@@ -55,13 +70,14 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all files that must be shipped (the description is not counted)."""
+        """Bytes of all files that must be shipped (descriptions and what a bundle adds are not counted)."""
         return sum(file.stat().st_size for file in self.shipped_files)
 
     @property
     def shipped_files(self) -> list[Path]:
         """The files that must be shipped."""
-        return sorted(file for file in self.folder.iterdir() if file.is_file() and file.name != DESCRIPTION)
+        beside = (DESCRIPTION, *BUNDLE_FILES)
+        return sorted(file for file in self.folder.iterdir() if file.is_file() and file.name not in beside)
 
     def save(self) -> Artifact:
         """Write ``artifact.json`` beside the model file."""
@@ -122,6 +138,7 @@ def _described(folder: Path, values: Mapping[str, Any]) -> Artifact:
             isinstance(values.get(name, {}), dict) for name in ("preprocess", "options")
         ),
         "batch_dependent is true or false": isinstance(values.get("batch_dependent", False), bool),
+        "uint8 is nchw, nhwc or empty": values.get("uint8", "") in UINT8_LAYOUTS,
     }
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:

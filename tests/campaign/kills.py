@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tests.campaign.outcome import Outcome
+from tests.campaign.outcome import Outcome, chance_of, grouped
 
 JUDGE = f"{Path(__file__).parents[1] / 'search' / 'executors' / 'simulated_judge.py'}:SimulatedJudge"
 BUDGET = {
@@ -40,20 +41,34 @@ BUDGET = {
     },
     "search": {"trials": 14, "proposer": "tpe"},
 }
+#: Said by the driver once an interrupt is its own to handle; before that it is Python's, which has a traceback.
+BEGUN = "begun"
 DRIVER = textwrap.dedent("""
     import signal, sys
     from pathlib import Path
-    from sousvit.search.budget import Budget
-    from sousvit.search.executors.local import LocalExecutor
-    from sousvit.search.judging.worker import serve
-    from sousvit.search.run import search
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
-    if __name__ == "__main__":
+    def main():
+        from sousvit.errors import UserError
+        from sousvit.search.budget import Budget
+        from sousvit.search.executors.local import LocalExecutor
+        from sousvit.search.judging.worker import serve
+        from sousvit.search.run import search
+
         folder = Path(sys.argv[2])
-        budget = Budget.read(Path(sys.argv[1]))
-        setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve()), "judge": sys.argv[3]}
-        search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
+        try:
+            budget = Budget.read(Path(sys.argv[1]))
+            setup = {"budget": budget.model_dump(mode="json"), "folder": str(folder.resolve()), "judge": sys.argv[3]}
+            search(budget, folder, lambda b, f: LocalExecutor(serve, setup))
+        except UserError as error:  # a worker killed while it loads ends a search, and the same command goes on
+            sys.exit(f"sousvit: {error}")
+
+    if __name__ == "__main__":
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+            print("begun", file=sys.stderr, flush=True)
+            main()
+        except KeyboardInterrupt:
+            sys.exit("interrupted")
 """)
 #: What is attacked, and how.
 ATTACKS = {
@@ -68,9 +83,8 @@ ATTACKS_PER_RUN = 5
 LONGEST = 60.0
 
 
-def attacks(count: int, seed: int) -> Iterator[Outcome]:
-    """``count`` attacks on one run after another."""
-    random = Random(seed)
+def attacks(numbers: range, seed: int) -> Iterator[Outcome]:
+    """Attacks on one run after another."""
     with tempfile.TemporaryDirectory() as folder:
         driver, budget = Path(folder, "driver.py"), Path(folder, "budget.yaml")
         driver.write_text(DRIVER)
@@ -79,20 +93,16 @@ def attacks(count: int, seed: int) -> Iterator[Outcome]:
         begun = time.monotonic()
         wanted = _ended(command, Path(folder, "undisturbed"))
         usual = time.monotonic() - begun
-        number = 0
-        while count > 0:
-            number += 1
-            rounds = min(count, ATTACKS_PER_RUN)
-            yield from _one_run(command, Path(folder, str(number)), wanted, rounds, usual, random)
-            count -= rounds
+        for number, told in grouped(numbers, ATTACKS_PER_RUN):
+            run = Path(folder, str(number))
+            yield from _one_run(command, run, wanted, usual, chance_of(seed, number))[told.start : told.stop]
+            shutil.rmtree(run)
 
 
-def _one_run(
-    command: list[str], run: Path, wanted: dict[str, Any], rounds: int, usual: float, random: Random
-) -> Iterator[Outcome]:
-    """Attack one run, let it end, and compare; a finding counts for the run's last attack."""
+def _one_run(command: list[str], run: Path, wanted: dict[str, Any], usual: float, random: Random) -> list[Outcome]:
+    """Attack one run, let it end, and compare; a finding counts for each attack on the run."""
     kinds, finding = [], ""
-    for _ in range(rounds):
+    for _ in range(ATTACKS_PER_RUN):
         kind = random.choice(list(ATTACKS))
         kinds.append(kind)
         before = _keys(run)
@@ -101,8 +111,7 @@ def _one_run(
         finding = finding or (f"{len(lost)} finished trials were lost" if lost else "")
     ended = _ended(command, run)
     finding = finding or _difference(wanted, ended, _keys(run))
-    yield from (Outcome(kind) for kind in kinds[:-1])
-    yield Outcome(kinds[-1], finding)
+    return [Outcome(kind, finding) for kind in kinds]
 
 
 def _attack(command: list[str], run: Path, kind: str, seconds: float) -> str:
@@ -129,8 +138,11 @@ def _attack(command: list[str], run: Path, kind: str, seconds: float) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return f"no end within {LONGEST:.0f} s"
-    is_interrupt = "KeyboardInterrupt" in said  # the command line turns it into a line; this driver has none
-    return "" if "Traceback" not in said or is_interrupt else said.strip().splitlines()[-1]
+    last = said.strip().splitlines()[-1:]
+    # Python's own words of a worker whose driver was killed in the moment in which it was starting it.
+    is_orphan = target != "worker" and last == ["EOFError: Ran out of input"]
+    is_early = BEGUN not in said and last == ["KeyboardInterrupt"]
+    return "" if "Traceback" not in said or is_orphan or is_early else last[0]
 
 
 def _children(process: int) -> list[psutil.Process]:
@@ -149,7 +161,11 @@ def _send(process: int, sent: signal.Signals) -> None:
 
 def _ended(command: list[str], run: Path) -> dict[str, Any]:
     """The run's answer, once it has ended in peace."""
-    done = subprocess.run([*command, str(run), JUDGE], capture_output=True, text=True, timeout=4 * LONGEST, check=False)
+    whole = [*command, str(run), JUDGE]
+    try:
+        done = subprocess.run(whole, capture_output=True, text=True, timeout=4 * LONGEST, check=False)
+    except subprocess.TimeoutExpired:
+        return {"ended": f"no end within {4 * LONGEST:.0f} s"}
     if done.returncode:
         return {"ended": (done.stderr.strip().splitlines() or ["no word"])[-1]}
     answer: dict[str, Any] = json.loads((run / "answer.json").read_text())

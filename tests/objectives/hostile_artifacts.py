@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sousvit.spaces.export.artifact import Artifact
 
+Change = Callable[[onnx.ModelProto], None]
 SHAPE = (1, 3, 16, 16)
 
 
@@ -78,6 +79,8 @@ def _texts(*texts: str) -> list[dict[str, Any]]:
     return [{"name": "", "arg": {"as_string": text}, "kind": 1} for text in texts]
 
 
+#: Parts of a program that may be pickled.
+PICKLED = ("weights", "constants", "sample_inputs")
 #: Ways to have code in the program's JSON.
 PROGRAMS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "a symbolic size": _size,
@@ -122,7 +125,7 @@ def rezipped(honest: Artifact, folder: Path, rewritten: Callable[[str, bytes], b
     return Artifact(folder, honest.runtime, honest.file, honest.input_shape).save()
 
 
-def onnx_artifact(folder: Path, change: Callable[[onnx.ModelProto], None] = lambda model: None) -> Artifact:
+def onnx_artifact(folder: Path, change: Change = lambda model: None) -> Artifact:
     """A model of one product, changed."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = numpy_helper.from_array(np.ones((768, 5), np.float32), "weights")
@@ -148,7 +151,54 @@ def external(tensor: TensorProto, location: str, offset: int = 0) -> None:
         tensor.external_data.add(key=key, value=str(value))
 
 
-def loop_of(turns: int, body: str = "Identity") -> Callable[[onnx.ModelProto], None]:
+def _named(location: str, offset: int = 0) -> Change:
+    return lambda model: external(model.graph.initializer[0], location, offset)
+
+
+def _a_node(model: onnx.ModelProto) -> None:
+    constant = numpy_helper.from_array(np.ones((768, 5), np.float32), "value")
+    external(constant, "/etc/passwd")
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["weights"], value=constant))
+    model.graph.ClearField("initializer")
+
+
+def _a_branch(model: onnx.ModelProto) -> None:
+    inner = numpy_helper.from_array(np.ones(5, np.float32), "inner")
+    external(inner, "../secret")
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [5])
+    branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["out"])], "branch", [], [out], [inner])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["unused"], then_branch=branch, else_branch=branch))
+
+
+def _a_function(model: onnx.ModelProto) -> None:
+    constant = numpy_helper.from_array(np.ones(5, np.float32), "value")
+    external(constant, "/etc/passwd")
+    node = helper.make_node("Constant", [], ["y"], value=constant)
+    model.functions.append(helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 17)]))
+
+
+def _sparse(model: onnx.ModelProto) -> None:
+    values = numpy_helper.from_array(np.ones(5, np.float32), "values")
+    external(values, "/etc/passwd")
+    indices = numpy_helper.from_array(np.arange(5), "indices")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [768]))
+
+
+#: ONNX weights that lie elsewhere.
+EXTERNALS: dict[str, Change] = {
+    "beside": _named("weights.bin"),
+    "absolute": _named("/etc/passwd"),
+    "above": _named("../secret"),
+    "memory of the process": _named("*/_ORT_MEM_ADDR_/*", 140_000_000_000_000),
+    "of a node": _a_node,
+    "of a branch": _a_branch,
+    "of a function": _a_function,
+    "sparse": _sparse,
+}
+
+
+def loop_of(turns: int, body: str = "Identity") -> Change:
     """A change: the logits pass a loop; with the body ``Concat`` they double at each turn."""
 
     def change(model: onnx.ModelProto) -> None:
@@ -177,3 +227,37 @@ def loop_of(turns: int, body: str = "Identity") -> Callable[[onnx.ModelProto], N
 def named_options(artifact: Artifact, options: dict[str, Any]) -> Artifact:
     """The artifact, its description with options."""
     return replace(artifact, options=options).save()
+
+
+#: Options that write, load or read what an artifact names.
+OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "a model that is written": lambda mark: {"session.optimized_model_filepath": str(mark)},
+    "a library": lambda mark: {"session.register_custom_ops_library": str(mark)},
+    "a cache": lambda mark: {"CACHE_DIR": str(mark)},
+}
+#: Artifacts that do not need an honest one: each is refused, or ended.
+ONNX_ATTACKS: dict[str, Callable[[Path, Path], Artifact]] = {
+    **{
+        f"external data, {name}": lambda folder, mark, change=change: onnx_artifact(folder, change)
+        for name, change in EXTERNALS.items()
+    },
+    **{
+        f"option, {name}": lambda folder, mark, given=given: named_options(onnx_artifact(folder), given(mark))
+        for name, given in OPTIONS.items()
+    },
+    "a loop without end": lambda folder, mark: onnx_artifact(folder, loop_of(2**62)),
+    "a loop that grows": lambda folder, mark: onnx_artifact(folder, loop_of(40, "Concat")),
+}
+#: Artifacts made of an honest program: none runs its code.
+TORCH_ATTACKS: dict[str, Callable[[Artifact, Path, Path], Artifact]] = {
+    **{
+        f"code in {name}": lambda honest, folder, mark, change=change: torch_artifact(
+            honest, folder, lambda program: change(program, mark)
+        )
+        for name, change in PROGRAMS.items()
+    },
+    **{
+        f"pickled {part}": lambda honest, folder, mark, part=part: pickled_artifact(honest, folder, part, mark)
+        for part in PICKLED
+    },
+}

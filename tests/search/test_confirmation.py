@@ -147,7 +147,7 @@ def test_a_recipe_is_chosen_as_surely_as_it_must_hold_later(searched):
     assert confirmed(run).chosen == best
 
 
-def test_the_verdict_of_an_answer_names_every_limit(searched, tmp_path):
+def test_the_verdict_of_an_answer_names_every_limit(searched):
     run, _ = searched(lambda count: drop(0.01))
     answer = final_answer(run.archive, run.engine.goals, run.budget, run.executor, Callback())
     assert answer.status == "holds"
@@ -155,9 +155,9 @@ def test_the_verdict_of_an_answer_names_every_limit(searched, tmp_path):
     assert limits["accuracy_drop"]["holds"] is True and limits["accuracy_drop"]["images"] == "the test split"
     assert limits["size"]["images"] == "" and limits["size"]["verdict"] == "holds"
     assert Answer.from_dict(answer.to_dict()) == answer
-    assert "verdict: holds" in recipe_yaml(answer, run.budget)
-    write_answer(answer, run.budget, tmp_path)
-    assert '"status": "holds"' in (tmp_path / "answer.json").read_text()
+    assert "verdict: holds" in recipe_yaml(answer, run.budget, run.archive)
+    write_answer(answer, run.budget, run.archive)
+    assert '"status": "holds"' in (run.archive.folder / "answer.json").read_text()
 
 
 def test_a_limit_that_the_test_split_does_not_show_is_not_green(searched):

@@ -20,7 +20,7 @@ from sousvit.search.budget import Budget, make_budget
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.open import inline_executor
 from sousvit.search.proposers.starters import hybrid_recipes, single_recipes
-from sousvit.search.report.html import write_report
+from sousvit.search.report.page.write import write_report
 from sousvit.search.report.terminal import console, print_answer
 from sousvit.search.reuse import answer_other_budget
 from sousvit.search.run import search
@@ -55,7 +55,7 @@ def words_of(budget, folder: Path, answer) -> str:
     out = console()
     with out.capture() as captured:
         print_answer(out, answer, budget, folder, report)
-    page = re.sub(r"<script.*?</script>", "", report.read_text(), flags=re.DOTALL)  # plotly's own code
+    page = re.sub(r"<script.*?</script>", "", report.read_text(), flags=re.DOTALL)  # what is data, or our own code
     files = [path.read_text() for path in folder.glob("*.csv")] + [(folder / "recipe.yaml").read_text()]
     return "\n".join([captured.get(), json.dumps(answer.to_dict()), page, *files])
 

@@ -16,11 +16,13 @@ import yaml
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
-from sousvit.search.executors import local
 from sousvit.search.executors.executor import Job, MakeTable
 from sousvit.search.executors.open import inline_executor, local_executor
+from sousvit.search.report.page.gather import gather
+from sousvit.search.stored.details_file import read_details
 from sousvit.search.stored.lines import Lines, sealed_line
 from sousvit.spaces.recipe import Recipe, Step
+from sousvit.spaces.shape import read_shape
 
 HERE = Path(__file__).parent
 SPACE = {
@@ -203,19 +205,26 @@ SINGLE = Recipe(STEPS[:1]).to_dict()
 
 
 @pytest.mark.parametrize(
-    ("asked", "made", "skipped"),
+    ("asked", "made", "skipped", "absent"),
     [
-        ({}, [], []),
-        ({"parts_seconds": 600.0}, ["int8_dynamic", "prune_depth", "distill"], []),
-        ({"parts_seconds": 1e-9}, [], ["int8_dynamic", "prune_depth", "distill"]),
+        ({}, [], [], []),
+        ({"parts_seconds": 600.0}, ["int8_dynamic", "prune_depth", "distill"], [], []),
+        ({"parts_seconds": 1e-9}, [], ["int8_dynamic", "prune_depth", "distill"], []),
+        # Rows have to be timed and judged, too: there is time for one.
+        ({"parts_seconds": 600.0, "row_seconds": 400.0}, ["int8_dynamic"], ["prune_depth", "distill"], []),
         # Without the pruning int8 alone is left, which trains nothing.
-        ({"parts_seconds": 600.0, "training_seconds": 1e6}, ["int8_dynamic", "prune_depth", "distill"], []),
-        ({"parts_seconds": 600.0, "instead": {"prune_depth": SINGLE}}, ["prune_depth", "int8_dynamic", "distill"], []),
-        ({"parts_seconds": 600.0, "instead": {"prune_depth": None}}, ["int8_dynamic", "distill"], ["prune_depth"]),
+        ({"parts_seconds": 600.0, "training_seconds": 1e6}, ["int8_dynamic", "prune_depth", "distill"], [], []),
+        (
+            {"parts_seconds": 600.0, "instead": {"prune_depth": SINGLE}},
+            ["prune_depth", "int8_dynamic", "distill"],
+            [],
+            [],
+        ),
+        ({"parts_seconds": 600.0, "instead": {"prune_depth": None}}, ["int8_dynamic", "distill"], [], ["prune_depth"]),
     ],
 )
 def test_parts_of_the_recipe_are_made_by_their_worth_as_far_as_their_time_goes(
-    asked, made, skipped, tiny_project, tmp_path
+    asked, made, skipped, absent, tiny_project, tmp_path
 ):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
     request = MakeTable(PLAIN, 1.0, single=None, retrain_base=False, **asked)
@@ -225,6 +234,7 @@ def test_parts_of_the_recipe_are_made_by_their_worth_as_far_as_their_time_goes(
         table = executor.call(request)
     assert [row.role for row in table.rows] == ["base", "recipe", *(f"without {name}" for name in made)]
     assert table.skipped == tuple(f"without {name}" for name in skipped)
+    assert table.absent == tuple(f"without {name}" for name in absent)
     rows = {row.role: row.recipe for row in table.rows}
     if asked.get("instead", {}).get("prune_depth"):
         assert rows["without prune_depth"] == SINGLE, "the row is what stands for it"
@@ -278,13 +288,34 @@ def test_measure_compares_two_artifacts(finished, run_sousvit, measures_quickly)
 def test_report_is_one_self_contained_page(finished):
     home, _ = finished
     page = (home / "runs/one/report.html").read_text()
-    assert "<script src" not in page and "<link" not in page
+    assert "<script src" not in page and page.count("<link") == page.count('<link rel="icon" href="data:,">') == 1
     assert all(f"<td>{role}</td>" in page for role in ("base", "recipe"))
-    assert "accuracy_drop &lt;= 0.3" in page
+    assert "accuracy_drop &lt;= 0.3" in page and len(page) < 1_500_000
 
 
-def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch, forget_plugins):
-    monkeypatch.setattr(local, "GRACE", 1.0)
+def test_its_report_shows_what_the_answers_session_kept(finished):
+    home, answer = finished
+    run = home / "runs" / "one"
+    details, shown = read_details(run), gather(run)
+    recipe = next(row for row in answer["rows"] if row["role"] == "recipe")
+    assert details is not None and {"base", "recipe"} <= set(details.latencies)
+    base = next(row for row in answer["rows"] if row["role"] == "base")
+    for one, row in ((details.latencies["base"], base), (details.latencies["recipe"], recipe)):
+        assert all(latency.p50 <= latency.p95 <= latency.p99 for latency in one.values())
+        assert row["values"]["latency"][0] == pytest.approx(next(iter(one.values())).p50, rel=0.5)
+    count = sum(one.count for one in details.classes)
+    assert sum(one.answer for one in details.classes) / count == pytest.approx(recipe["values"]["accuracy"][0])
+    assert sum(one.base for one in details.classes) / count == pytest.approx(base["values"]["accuracy"][0])
+    assert len(shown.pictures) == len(details.disagreements) == min(24, details.num_disagreements)
+    assert all(one.base != one.answer for one in shown.pictures)
+    assert not gather(run, with_images=False).pictures
+    assert details.sensitivity and all(value >= 0 for value in details.sensitivity.values())
+    shape = read_shape(details.shape)
+    assert shape.params() / 1e6 == pytest.approx(recipe["values"]["params"][0])
+    assert {cut.part for cut in shown.cuts} >= {"whole network", "block 1"}
+
+
+def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, forget_plugins):
     budget = tiny_project.write_budget(
         tmp_path / "budget.yaml",
         plugins={"objectives": [f"{HERE / 'trouble_objective.py'}:Trouble"]},
@@ -300,7 +331,7 @@ def test_misbehaving_trials_fail_alone(tiny_project, tmp_path, monkeypatch, forg
         assert base.values["trouble"].value == 4.0
         for drop, timeout in ((0, 60.0), (1, 60.0), (2, 60.0), (3, 2.0), (0, 60.0)):
             recipe = Recipe((Step.make("prune_depth", drop=drop),)) if drop else Recipe()
-            executor.submit(Job(f"{drop}-{len(outcomes)}", recipe.to_dict(), 1.0, 0, timeout))
+            executor.submit(Job(f"{drop}-{len(outcomes)}", recipe.to_dict(), 1.0, 0, timeout, grace=1.0))
             outcome = executor.wait()
             outcomes[outcome.attempt] = outcome
         greedy = Recipe((Step.make("prune_mlp", keep=0.5),))
@@ -344,7 +375,7 @@ def _heed_interrupts() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_is_resumable(sent, tiny_project, tmp_path):
+def test_an_interrupted_search_is_resumable(sent, tiny_project, tmp_path, run_sousvit):
     budget = tiny_project.write_budget(tmp_path / "budget.yaml", space=SPACE, search=SEARCH)
     command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "r"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -355,7 +386,27 @@ def test_an_interrupted_search_is_resumable(sent, tiny_project, tmp_path):
         time.sleep(0.2)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "resume with" in errors and "Traceback" not in errors
+    assert process.returncode == 130 and "go on with: sousvit resume r\n" in errors and "Traceback" not in errors
+    before = set(Archive(tmp_path / "runs/r").trials)
+    result = run_sousvit("resume", "r", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    after = Archive(tmp_path / "runs/r")
+    assert before < set(after.trials) and after.own == SEARCH["trials"]
+    assert json.loads(result.stdout)["rows"] and after.options["executor"] == "local"
+
+
+@pytest.mark.slow
+def test_a_search_and_its_answer_end_within_their_time(tiny_project, tmp_path):
+    limits = {"accuracy_drop": 0.5}
+    budget = tiny_project.write_budget(tmp_path / "b.yaml", limits=limits, space="default", search={"seed": 0})
+    command = [sys.executable, "-m", "sousvit", "search", str(budget), "--run", "r", "--time", "60s", "--json"]
+    begun = time.monotonic()
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    took = time.monotonic() - begun
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["rows"] and answer["cost"]["trials"] >= 1
+    assert took <= 60 + 30, "far more than a busy machine explains"
 
 
 def test_the_table_of_a_student_has_no_row_without_what_teaches_it(tiny_project, tmp_path):

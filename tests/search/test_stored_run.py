@@ -16,7 +16,7 @@ from sousvit.search.budget import open_space
 from sousvit.search.callbacks import Callback
 from sousvit.search.executors.executor import JobResult
 from sousvit.search.executors.simulated import SimulatedClock, SimulatedExecutor
-from sousvit.search.report.html import write_report
+from sousvit.search.report.page.write import write_report
 from sousvit.search.results import Answer
 from sousvit.search.reuse import answer_other_budget
 from sousvit.search.run import make_engine

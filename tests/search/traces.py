@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-import timm
-
 from sousvit.files import content_hash
 from sousvit.search.archive import Archive
 from sousvit.search.callbacks import Callback
@@ -24,11 +22,10 @@ from sousvit.search.replay.policies import ABLATIONS, POLICIES, Replay
 from sousvit.search.replay.table import Table
 from sousvit.search.run import make_engine
 from sousvit.search.trial import Trial
-from sousvit.spaces.module_shape import vit_shape
 from sousvit.spaces.space import make_space, read_space
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Simulation, base_record, simulated_budget
+from simulation import Simulation, base_record, simulated_budget, tiny_shape
 
 TABLE = Path(__file__).parents[2] / "benchmarks" / "recorded_table" / "fashion-mnist.yaml"
 STORED = Path(__file__).with_name("traces.json")
@@ -49,10 +46,7 @@ def replayed(policy: str, seed: int, evaluations: int = 60) -> Iterable[Trial]:
 
 def simulated(workers: int = 1, **changes: object) -> Iterable[Trial]:
     """A search in a made-up world."""
-    model = timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=4, embed_dim=96, depth=6, num_heads=3, num_classes=10
-    )
-    shape = vit_shape(model)
+    shape = tiny_shape()
     budget = simulated_budget(**changes)
     base = base_record(shape)
     clock = SimulatedClock()

@@ -1,6 +1,6 @@
-"""Makes ``hostile`` and ``data_forms`` importable for the tests of this folder."""
+"""Makes ``data_forms`` importable for the tests of this folder."""
 
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "data")]
+sys.path.insert(0, str(Path(__file__).parent / "data"))

@@ -269,7 +269,8 @@ def helps(command, path="sousvit"):
 )
 def test_the_help_of_every_command_reads_well_at_80_columns(path, command, text):
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert "..." not in text.replace("[ARGS]...", ""), "a line of the list of commands is cut short"
+    several = re.compile(r"\[ARGS\]\.\.\.|\{?(IMAGES|RUN)\}?\.\.\.")  # an argument that may be given again
+    assert "..." not in several.sub("", text), "a line of the list of commands is cut short"
     unnamed = [one.name for one in command.params if not getattr(one, "help", None)]
     assert not unnamed, f"{unnamed} say nothing"
     options = text.partition("Options:")[2].partition("Commands:")[0].strip("\n").splitlines()
@@ -353,12 +354,12 @@ def test_the_embedded_example_keeps_its_sizes_and_its_splits_apart():
     assert not seen["validation"] & seen["train"] and not seen["test"] & seen["train"]
 
 
-def test_the_command_to_resume_keeps_every_option_that_was_given():
-    given = {"trials": 3, "time": "60s", "seed": None, "executor": None, "data-root": Path("data")}
-    assert _command("search", Path("b.yaml"), Path("runs"), given) == (
-        "search b.yaml --trials 3 --time 60s --data-root data"
+def test_the_command_to_go_on_keeps_every_option_that_was_given():
+    given = {"trials": 3, "time": "60s", "seed": None, "data-root": Path("data")}
+    assert _command("resume", "a run", Path("runs"), given, strict=True, allow_plugins=False) == (
+        "resume 'a run' --trials 3 --time 60s --data-root data --strict"
     )
-    assert _command("survey", Path("b.yaml"), Path("/other"), {}) == "survey b.yaml --runs /other"
+    assert _command("survey", "b.yaml", Path("/other"), {"run": "mine"}) == "survey b.yaml --run mine --runs /other"
 
 
 @pytest.mark.parametrize(
@@ -375,3 +376,23 @@ def test_a_tilde_is_the_users_home_in_every_option_and_argument(monkeypatch):
         "search", "/home/me/b.yaml", "--run", "/home/me/r", "--runs=/home/me/runs", "--data-root", "/home/me", "a~b",
         "~other/x", "-h",
     ]  # fmt: skip
+
+
+INTERRUPTED_EARLY = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "sousvit.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sousvit.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_a_command_is_imported_is_no_traceback():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_EARLY], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr == ""

@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hostile import OPENED, Outcome, outcomes
 from PIL import Image
 from safetensors.torch import save
 
 from sousvit.data.formats.folder import FolderSource
+from tests.hostile import OPENED, Outcome, outcomes
 
 IDX = struct.Struct(">HBB")
 

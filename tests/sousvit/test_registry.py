@@ -75,6 +75,14 @@ def listed(tmp_path, monkeypatch):
         sys.modules.pop(f"listed_{name}", None)
 
 
+@pytest.mark.parametrize("name", [{"a": 1}, ["bell"], None, 1, True])
+def test_what_is_no_name_is_unknown(name, things):
+    things.register(Bell)
+    assert name not in things
+    with pytest.raises(UnknownNameError, match="thing must be a known name; received"):
+        things.get(name)
+
+
 def test_a_look_up_imports_the_one_that_was_asked_for_and_listing_names_none(listed):
     table, imported = listed
     things = Registry("thing", None, table)

@@ -223,6 +223,18 @@ def test_true_and_false_are_no_numbers(values):
     assert f"{name} takes no true or false" in refused(validated, Counted, values, "here")
 
 
+class Named(Checked):
+    scope: Literal["global", "not an expression ("] = "global"
+    bits: Literal[4, 8] | None = None
+
+
+@pytest.mark.parametrize("value", [[], [1], ["global"], {"last": 1}, {"last": True}, [[True]]])
+@pytest.mark.parametrize("name", ["scope", "bits"])
+def test_a_collection_in_the_place_of_a_word_of_a_list_is_one_clear_line(name, value):
+    for call in (lambda: Named(**{name: value}), lambda: validated_field(Named, name, value, "here")):
+        assert name in refused(call)
+
+
 def test_true_and_false_stand_where_they_may():
     values = {
         "switch": True,

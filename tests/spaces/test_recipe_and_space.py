@@ -93,6 +93,8 @@ def test_steps_that_change_nothing_are_dropped(shape):
         ({"steps": [{"technique": "distill"}, {"technique": "prune_mlp"}]}, "steps go images, base, input, structure"),
         ({"steps": [{"technique": "int8_dynamic"}], "runtime": "openvino"}, "must suit the runtime"),
         ({"steps": [], "runtime": "tensorrt"}, "runtime must be a known name"),
+        ({"steps": [], "runtime": {"a": 1}}, "runtime must be a known name"),
+        ({"steps": [], "runtime": None}, "runtime must be a known name"),
         ({"steps": [{"keep": 1}]}, "names its technique"),
         ({"steps": {"a": 1}}, "a list of steps"),
         ({"stages": []}, "runtime and a list of steps"),

@@ -68,7 +68,7 @@ class Store:
 
     def lacking(self, hashes: Iterable[str]) -> list[str]:
         """Those that are not here; the others count as used now."""
-        return [name for name in dict.fromkeys(hashes) if not self._touch(self._folder / check_hash(name))]
+        return [name for name in dict.fromkeys(map(check_hash, hashes)) if not self._touch(self._folder / name)]
 
     def add(self, name: str, stream: Stream, length: int) -> None:
         """Take ``length`` bytes from ``stream``, if they are what ``name`` says.

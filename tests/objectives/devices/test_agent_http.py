@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import re
 import select
 import socket
 import threading
@@ -24,44 +23,10 @@ from sousvit.objectives.devices.remote.connections import MAX_STRANGERS, Strange
 from sousvit.objectives.devices.remote.names import Names
 from sousvit.objectives.devices.remote.store import FullError, Store
 from sousvit.objectives.targets.target import Target
+from tests.campaign.agent_requests import AMBIGUOUS, FIRST_LINES
+from tests.objectives.agents import ESCAPE, FACTS, SOON, Line, ask, request, status
 
 TOKEN = "a token of some length"
-ESCAPE = "\x1b]0;owned\x07\x1b[31m"
-#: Seconds in which everything must be answered.
-SOON = 3.0
-
-
-class Line:
-    """A connection to an agent."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", agent.server_port), timeout=SOON)
-
-    def say(self, *parts: bytes) -> Line:
-        for part in parts:
-            self.socket.sendall(part)
-        return self
-
-    def answer(self) -> bytes:
-        """All that comes until the other side ends, which it must soon."""
-        found, deadline = b"", time.monotonic() + SOON
-        while time.monotonic() < deadline:
-            part = self.socket.recv(1 << 16)
-            if not part:
-                return found
-            found += part
-        raise AssertionError(f"no end of {found[:200]!r}")
-
-    def is_open(self) -> bool:
-        self.socket.setblocking(False)
-        try:
-            return self.socket.recv(1, socket.MSG_PEEK) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            self.socket.settimeout(SOON)
 
 
 @pytest.fixture
@@ -75,29 +40,6 @@ def lines() -> Iterator[Callable[[Agent], Line]]:
             return line
 
         yield open_line
-
-
-def request(agent: Agent, first: str, *headers: str, host: str | None = None) -> bytes:
-    """A head; its host is the agent's address unless another is given."""
-    shown = f"127.0.0.1:{agent.server_port}" if host is None else host
-    return "\r\n".join([first, f"Host: {shown}", *headers, "", ""]).encode("latin-1")
-
-
-def status(answer: bytes) -> int:
-    found = re.match(rb"HTTP/1\.[01] (\d{3}) ", answer)
-    assert found, answer
-    return int(found[1])
-
-
-def ask(agent: Agent, content: bytes) -> tuple[int, str]:
-    """The status and the error of one request."""
-    line = Line(agent).say(content)
-    with line.socket:
-        answer = line.answer()
-    return status(answer), json.loads(answer.partition(b"\r\n\r\n")[2]).get("error", "")
-
-
-FACTS = "GET /v1/facts HTTP/1.1"
 
 
 # ------------------------------------------------------------------------------------------------ who may ask it
@@ -152,7 +94,6 @@ def test_a_page_of_another_origin_is_refused(header: str, token: str | None, ser
 
 def test_another_name_is_given_on_the_command(start_agent: Any) -> None:
     started = start_agent("--host-name", "Board.example", "--host-name", "proxy")
-    started.server_port = started.port
     for host, wanted in (("board.example:9", 200), ("proxy", 200), ("other.example", 421)):
         assert ask(started, request(started, FACTS, host=host))[0] == wanted
 
@@ -194,33 +135,7 @@ def test_who_asks_by_an_unknown_name_is_told_what_to_do(agent: Agent, monkeypatc
 PUT = f"PUT /v1/files/{hashlib.sha256(b'abc').hexdigest()} HTTP/1.1"
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [],
-        ["Content-Length: 3", "Content-Length: 3"],
-        ["Content-Length: 3", "Content-Length: 30"],
-        ["Content-Length: 3, 3"],
-        ["Content-Length: -3"],
-        ["Content-Length: +3"],
-        ["Content-Length: 0x3"],
-        ["Content-Length: \xb3"],
-        ["Content-Length:"],
-        ["Content-Length: " + "9" * 5000],
-        ["Transfer-Encoding: chunked"],
-        ["Transfer-Encoding: chunked", "Content-Length: 3"],
-        ["Content-Length: 3", "Transfer-Encoding: identity"],
-        ["Content-Length: 3", "Host: evil.example"],
-        ["Content-Length : 3"],
-        ["Content-Length: 3", " folded"],
-        ["Content-Length: 3", "X: a\x00b"],
-        ["Content-Length: 3", f"X: {ESCAPE}"],
-        ["Content-Length: 3\nX: bare line feed"],
-        ["Content-Length: 3\rX: bare return"],
-        ["Content-Length: 3", "no colon"],
-        ["Content-Length: 3", "X\xe9: a"],
-    ],
-)
+@pytest.mark.parametrize("headers", AMBIGUOUS)
 def test_a_head_of_two_meanings_is_refused(headers: list[str], agent: Agent, lines: Any, capsys: Any) -> None:
     answer = lines(agent).say(request(agent, PUT, *headers) + b"abc").answer()
     assert status(answer) == 400 and answer.count(b"HTTP/1.") == 1 and b"application/json" in answer
@@ -229,25 +144,7 @@ def test_a_head_of_two_meanings_is_refused(headers: list[str], agent: Agent, lin
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("first", "wanted"),
-    [
-        ("GET /v1/facts", 400),
-        ("GET  /v1/facts HTTP/1.1", 400),
-        ("GET /v1/facts HTTP/2.0", 400),
-        ("GET /v1/facts HTTP/1.1 more", 400),
-        ("GET http://evil.example/v1/facts HTTP/1.1", 400),
-        ("GET v1/facts HTTP/1.1", 400),
-        ("get /v1/facts HTTP/1.1", 400),
-        (f"GET /{ESCAPE} HTTP/1.1", 400),
-        ('GET /v1/"200 HTTP/1.1', 400),
-        ("GET /" + "a" * 600 + " HTTP/1.1", 414),
-        ("GET /" + "a" * 70_000 + " HTTP/1.1", 431),
-        ("GET /v1/../v1/facts HTTP/1.1", 404),
-        ("GET /v1/files/..%2f..%2fetc%2fpasswd HTTP/1.1", 404),
-        ("TRACE /v1/facts HTTP/1.1", 404),
-    ],
-)
+@pytest.mark.parametrize(("first", "wanted"), FIRST_LINES.items())
 def test_a_first_line_is_a_method_a_path_and_a_version(first: str, wanted: int, agent: Agent) -> None:
     with contextlib.suppress(ConnectionError):  # told before all of a long line was taken
         assert ask(agent, request(agent, first))[0] == wanted

@@ -53,7 +53,8 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
     for request, status, words in cases:
         found, error = ask(agent, *request)
         assert found == status and words in error, request
-    for body, words in ((b"", "JSON"), (b"[1]", "object"), (b"{}", "hashes"), (b"[" * 10**5, "JSON")):
+    for body, words in ((b"", "JSON"), (b"[1]", "object"), (b"{}", "hashes"), (b"[" * 10**5, "JSON"),
+                        (b'{"hashes": [[1]]}', "SHA-256"), (b'{"hashes": [{}, 1]}', "SHA-256")):  # fmt: skip
         found, error = ask(agent, "POST", "/v1/lacking", body, **JSON)
         assert found == 400 and words in error, body[:10]
     assert ask(agent, "POST", "/v1/measure", b" " * (MAX_JSON + 1), **JSON)[0] == 413
@@ -75,6 +76,11 @@ def test_wrong_requests_are_told_in_one_line(agent: Agent) -> None:
         (lambda o: o.update(shell="rm"), "malformed"),
         (lambda o: o.update(artifacts={}), "1 to"),
         (lambda o: o.update(artifacts=None), "malformed"),
+        (lambda o: o.update(artifacts="x"), "malformed"),
+        (lambda o: o["artifacts"].update(base="x"), "malformed"),
+        (lambda o: o["artifacts"]["base"].update(options="x"), "malformed"),
+        (lambda o: o["artifacts"]["base"].update(files="x"), "malformed"),
+        (lambda o: o.update(timeout=10**400), "times"),
         (lambda o: o.pop("plan"), "malformed"),
         (lambda o: o["artifacts"]["base"].update(runtime="torch"), "litert, onnxruntime, openvino, not torch"),
         (lambda o: o["artifacts"]["base"].update(file="../model.onnx"), "file name"),

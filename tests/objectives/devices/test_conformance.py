@@ -29,7 +29,7 @@ def test_our_devices_conform(name, values):
 
 
 def test_the_device_behind_an_agent_conforms(start_agent):
-    address = f"http://127.0.0.1:{start_agent().port}"
+    address = f"http://127.0.0.1:{start_agent().server_port}"
     check_device(DEVICES.get("agent"), make_target({"device": "board", "agent": address}, Path()))
 
 

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import onnx
 import pytest
-from hostile_artifacts import SHAPE, external, loop_of, named_options, onnx_artifact
 
 from sousvit.errors import TrialError
 from sousvit.objectives.devices import process
@@ -19,6 +18,7 @@ from sousvit.objectives.devices.isolated_session import IsolatedSession
 from sousvit.objectives.devices.standin import StandIn
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.targets.target import Target
+from tests.objectives.hostile_artifacts import SHAPE, external, loop_of, named_options, onnx_artifact
 
 IMAGES = np.random.default_rng(0).standard_normal((3, *SHAPE[1:]), dtype=np.float32)
 ENDLESS = loop_of(2**62)

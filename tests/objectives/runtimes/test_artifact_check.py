@@ -8,16 +8,14 @@ import re
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from hostile_artifacts import SHAPE, external, onnx_artifact
-from onnx import helper, numpy_helper
 
 from sousvit.errors import TrialError, UserError
 from sousvit.objectives.runtimes.artifact_check import check_options
 from sousvit.objectives.runtimes.runtime import check_artifact, get_runtime, open_session
 from sousvit.spaces.export.artifact import Artifact
 from sousvit.spaces.export.openvino import read_openvino, save_openvino
+from tests.objectives.hostile_artifacts import EXTERNALS, SHAPE, onnx_artifact
 
 IMAGES = np.zeros(SHAPE, np.float32)
 
@@ -66,54 +64,7 @@ def test_no_runtime_takes_an_option_that_it_does_not_name(name):
         assert "/tmp/x" not in values
 
 
-def named(location, offset=0):
-    return lambda model: external(model.graph.initializer[0], location, offset)
-
-
-def of_a_node(model):
-    constant = numpy_helper.from_array(np.ones((768, 5), np.float32), "value")
-    external(constant, "/etc/passwd")
-    model.graph.node.insert(0, helper.make_node("Constant", [], ["weights"], value=constant))
-    model.graph.ClearField("initializer")
-
-
-def of_a_branch(model):
-    inner = numpy_helper.from_array(np.ones(5, np.float32), "inner")
-    external(inner, "../secret")
-    out = helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [5])
-    branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["out"])], "branch", [], [out], [inner])
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-    model.graph.node.append(helper.make_node("If", ["yes"], ["unused"], then_branch=branch, else_branch=branch))
-
-
-def of_a_function(model):
-    constant = numpy_helper.from_array(np.ones(5, np.float32), "value")
-    external(constant, "/etc/passwd")
-    node = helper.make_node("Constant", [], ["y"], value=constant)
-    model.functions.append(helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 17)]))
-
-
-def sparse(model):
-    values = numpy_helper.from_array(np.ones(5, np.float32), "values")
-    external(values, "/etc/passwd")
-    indices = numpy_helper.from_array(np.arange(5), "indices")
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [768]))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        named("weights.bin"),
-        named("/etc/passwd"),
-        named("../secret"),
-        named("*/_ORT_MEM_ADDR_/*", 140_000_000_000_000),
-        of_a_node,
-        of_a_branch,
-        of_a_function,
-        sparse,
-    ],
-    ids=["beside", "absolute", "above", "memory", "node", "branch", "function", "sparse"],
-)
+@pytest.mark.parametrize("change", EXTERNALS.values(), ids=EXTERNALS.keys())
 def test_weights_of_an_onnx_file_lie_nowhere_else(change, tmp_path):
     artifact = onnx_artifact(tmp_path / "artifact", change)
     (artifact.folder / "weights.bin").write_bytes(b"\0" * 4 * 768 * 5)
@@ -122,7 +73,7 @@ def test_weights_of_an_onnx_file_lie_nowhere_else(change, tmp_path):
 
 def test_openvino_opens_only_its_own_form(tmp_path):
     """It would choose the reader by the file's name, and read an ONNX file's memory marker."""
-    artifact = onnx_artifact(tmp_path / "artifact", named("*/_ORT_MEM_ADDR_/*", 140_000_000_000_000))
+    artifact = onnx_artifact(tmp_path / "artifact", EXTERNALS["memory of the process"])
     refused(Artifact(artifact.folder, "openvino", "model.onnx", SHAPE), r"openvino opens \.xml files")
     artifact.path.rename(artifact.folder / "model.xml")
     refused(Artifact(artifact.folder, "openvino", "model.xml", SHAPE), "an OpenVINO artifact is a whole model.xml")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,21 @@ print(Telemetry().consent, "CI" in os.environ)
     assert told.stdout.split() == ["False", "False"]
 
 
+def test_onnx_runtime_reports_to_nobody(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """Its wheels for Linux do from version 1.29 on, and keep a number of the machine for it in the user's cache."""
+    code = f"""
+from pathlib import Path
+from sousvit.objectives.runtimes.runtime import open_session
+from sousvit.spaces.export.artifact import Artifact
+open_session(Artifact.open(Path({str(artifacts["onnxruntime"].folder)!r})), 1).close()
+"""
+    places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    switches = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS")
+    environment = {key: value for key, value in os.environ.items() if key not in switches}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**environment, **places})
+    assert not list(tmp_path.iterdir())
+
+
 def test_torch_keeps_the_thread_count_of_the_process(artifacts: dict[str, Artifact], images: np.ndarray) -> None:
     before = torch.get_num_threads()
     with open_session(artifacts["torch"], before + 1) as session:
@@ -150,7 +166,7 @@ def test_the_measuring_process_loads_the_plug_in_of_an_artifact(artifacts: dict[
 
 
 def test_an_agent_that_lacks_a_runtime_says_so_in_one_line(artifacts: dict[str, Artifact], start_agent: Any) -> None:
-    address = f"http://127.0.0.1:{start_agent().port}"
+    address = f"http://127.0.0.1:{start_agent().server_port}"
     device = open_device(make_target({"device": "board", "agent": address, "runtime": "reference"}, Path()))
     with pytest.raises(UserError, match="its runtimes must be installed on the device; received no reference there"):
         device.check()

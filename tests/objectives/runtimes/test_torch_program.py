@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hostile_artifacts import PROGRAMS, SHAPE, pickled_artifact, rezipped, torch_artifact
 
 from sousvit.errors import TrialError
 from sousvit.objectives.runtimes.runtime import open_session
 from sousvit.objectives.runtimes.torch_operators import CHECKS, OPERATORS, SIZES, TEXTS
 from sousvit.spaces.context import Context
 from sousvit.spaces.export.export import make_artifact
+from tests.objectives.hostile_artifacts import PICKLED, PROGRAMS, SHAPE, pickled_artifact, rezipped, torch_artifact
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_code_in_a_program_never_runs(how, honest, tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("part", ["weights", "constants", "sample_inputs"])
+@pytest.mark.parametrize("part", PICKLED)
 def test_pickles_are_never_read(part, honest, tmp_path):
     mark = tmp_path / "mark"
     hostile = pickled_artifact(honest, tmp_path / "hostile", part, mark)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 
 from sousvit.errors import UserError
 from sousvit.search.archive import Archive
@@ -18,8 +25,10 @@ from sousvit.search.executors.executor import Executor, MakeTable, Verify
 from sousvit.search.executors.inline import InlineExecutor
 from sousvit.search.executors.local import LocalExecutor
 from sousvit.search.executors.simulated import SimulatedExecutor
+from sousvit.search.executors.spawn import start_deaf
 from sousvit.search.judging.worker import serve
 from sousvit.search.run import search
+from tests.campaign import kills
 
 JUDGE = f"{Path(__file__).with_name('simulated_judge.py')}:SimulatedJudge"
 Maker = Callable[[Budget, Path], Executor]
@@ -176,3 +185,40 @@ def test_a_worker_that_dies_while_files_may_not_grow_is_no_result(expected, tmp_
         search(budget(tmp_path), tmp_path, local, KillTheFifth())
     answer = search(budget(tmp_path), tmp_path, local)
     assert (trials(tmp_path), answer.chosen.recipe) == expected
+
+
+class Beginning:
+    """A process that a Ctrl-C meets while it is being started."""
+
+    whole = False
+
+    def start(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        self.whole = True
+
+
+def test_an_interrupt_waits_until_a_process_has_begun() -> None:
+    beginning, before = Beginning(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        start_deaf(beginning)
+    assert beginning.whole and signal.getsignal(signal.SIGINT) is before
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.parametrize("later", [0.0, 0.1, 0.4])
+def test_an_interrupt_while_a_worker_begins_is_no_traceback(later: float, tmp_path: Path) -> None:
+    """A terminal sends it to driver and worker, which imports for seconds."""
+    (tmp_path / "driver.py").write_text(kills.DRIVER)
+    (tmp_path / "budget.yaml").write_text(yaml.safe_dump(kills.BUDGET))
+    command = [sys.executable, tmp_path / "driver.py", tmp_path / "budget.yaml", tmp_path / "run", JUDGE]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while driver.poll() is None and not [
+        child for child in psutil.Process(driver.pid).children() if "spawn_main" in " ".join(child.cmdline())
+    ]:
+        time.sleep(0.002)
+    time.sleep(later)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert said == f"{kills.BEGUN}\ninterrupted\n" and driver.returncode == 1

@@ -50,7 +50,7 @@ def test_the_junit_file_has_a_case_a_limit_and_one_for_parity(verified):
 
 def test_an_artifact_alone_is_judged_but_for_what_needs_its_model(verified, tiny_project, run_sousvit):
     home, budget, _ = verified
-    run_sousvit("apply", home / "recipe.yaml", "--out", home / "dist/artifact", "--model", tiny_project.checkpoint,
+    run_sousvit("apply", home / "recipe.yaml", "--out", home / "dist", "--model", tiny_project.checkpoint,
                 "--data", budget, cwd=home)  # fmt: skip
     said = run_sousvit("verify", "dist", budget, "--junit", "junit.xml", cwd=home)
     assert said.returncode == 3 and "params_ratio" in said.stdout and "no PyTorch model" in said.stdout

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from sousvit.objectives.objective import OBJECTIVES, Measurement, Objective, Stage
 from sousvit.search.callbacks import Counts
+from sousvit.search.judging.comparison import compared_figures
 from sousvit.search.preference.alternatives import Alternative
 from sousvit.search.report.terminal import (
     SearchView,
-    answer_table,
     console,
     headings,
     print_applied,
@@ -20,6 +20,7 @@ from sousvit.search.report.terminal import (
     print_limits,
     row_cells,
     trial_line,
+    wide_table,
 )
 from sousvit.search.results import Answer, Row
 from sousvit.search.trial import Trial
@@ -50,16 +51,21 @@ def test_the_teachers_runtime_is_told_once(simulated, tmp_path, capsys):
     with SearchView(simulated().budget, tmp_path) as view:
         for what in ("choosing the teacher's runtime", "teacher: openvino int8, 3,000 images/s", "recover", "recover"):
             view.on_progress(what, 0, 0)
-    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    lines = [line.partition(" ")[2].strip() for line in capsys.readouterr().err.splitlines()]  # without the time
     assert lines.count("... teacher: openvino int8, 3,000 images/s") == 1 and "... recover" not in lines
 
 
 def test_what_reading_the_data_changed_is_printed_with_an_applied_recipe():
     out = console()
-    result = {"artifact": "out", "recipe": RECIPE, "figures": {"size_mb": 1.0}, "notes": ["3 boxes [cut] in train"]}
+    figures = compared_figures({"size_mb": Measurement(1.0)}, {"validation": {"size": 1.5}})
+    compared = [one.to_dict() for one in figures]
+    notes = ["3 boxes [cut] in train"]
+    result = {"artifact": "out", "recipe": RECIPE, "figures": {"size_mb": 1.0}, "notes": notes, "compared": compared}
     with out.capture() as captured:
         print_applied(out, result)
-    assert captured.get().splitlines()[-1] == "note: 3 boxes [cut] in train"
+    assert captured.get().splitlines()[-2:] == [
+        "size_mb 1, recorded 1.5: disagrees", "note: 3 boxes [cut] in train"
+    ]  # fmt: skip
 
 
 class Blocks(Objective):
@@ -88,7 +94,7 @@ def test_the_final_table_shows_what_a_budget_asks_beyond_the_usual_a_users_own_o
     assert row_cells(values, budget)[9:] == ["6", "-", "0.75 [0.7-0.8]"]
     out = Console(width=300)
     with out.capture() as captured:
-        out.print(answer_table(Answer(False, None, None, rows=tuple(rows)), budget))
+        out.print(wide_table(Answer(False, None, None, rows=tuple(rows)), budget))
     assert "latency_p95, ms" in captured.get() and captured.get().count("0.75 [0.7-0.8]") == 2
 
 

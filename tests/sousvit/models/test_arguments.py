@@ -65,3 +65,26 @@ def test_a_factory_takes_what_it_takes():
 def test_heads_of_detectors_are_bounded(values):
     with pytest.raises(UserError):
         DetectorSpec(**values)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"checkpoint_path": "weights.pth"},
+        {"pretrained": True},
+        {"cache_dir": "/tmp"},
+        {"pretrained_cfg": {"file": "weights.pth"}},
+        {"pretrained_cfg": {"url": "http://example.com/weights.pth"}},
+        {"pretrained_cfg": "a_tag"},
+        {"pretrained_cfg_overlay": {"hf_hub_id": "owner/model"}},
+        {"pretrained_cfg_overlay": {"custom_load": True, "input_size": [3, 32, 32]}},
+    ],
+)
+def test_arguments_name_no_weights(args):
+    with pytest.raises(UserError, match="weights come from checkpoint"):
+        ModelSpec(name="vit_tiny_patch16_224", args=args)
+
+
+def test_arguments_may_say_what_the_model_takes():
+    overlay = {"input_size": [3, 32, 32], "mean": [0.5, 0.5, 0.5]}
+    assert ModelSpec(name="swin_tiny_patch4_window7_224", args={"pretrained_cfg_overlay": overlay}).args

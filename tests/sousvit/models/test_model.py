@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,7 +80,6 @@ def test_an_unknown_timm_name_gets_a_hint():
         {"patch_size": 0},
         {"in_chans": -1},
         {"global_pool": "best"},
-        {"pretrained": True},
     ],
 )
 def test_wrong_arguments_are_one_clear_line(change):
@@ -106,16 +106,24 @@ def test_wrong_arguments_are_told_before_pretrained_weights():
     assert "model.args must suit" in refused(create, ModelSpec(name=NAME, pretrained=True, args={"foo": 1}))
 
 
-def test_pretrained_weights_load_through_timms_own_path(tmp_path, module):
+@pytest.fixture
+def published(tmp_path, module, monkeypatch):
+    """The module's weights as those that timm knows of the model; a local file in the place of the hub."""
+    from timm.models import _registry
+
     save_file(module.state_dict(), tmp_path / "hub.safetensors")
-    overlay = {"file": str(tmp_path / "hub.safetensors"), "num_classes": 3, "input_size": [1, 16, 16]}
-    spec = ModelSpec(name=NAME, pretrained=True, args={**ARGS, "pretrained_cfg_overlay": overlay})
+    known = {"file": str(tmp_path / "hub.safetensors"), "num_classes": 3, "input_size": (1, 16, 16)}
+    config = replace(_registry.get_pretrained_cfg(NAME), url=None, hf_hub_id=None, custom_load=False, **known)
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, NAME, config)
+
+
+def test_pretrained_weights_load_through_timms_own_path(published, module):
+    spec = ModelSpec(name=NAME, pretrained=True, args=ARGS)
     assert same_weights(load(spec).module, module)
 
 
-def test_pretrained_weights_that_do_not_fit_are_one_clear_line(tmp_path, module):
-    save_file(module.state_dict(), tmp_path / "hub.safetensors")
-    args = {**ARGS, "embed_dim": 32, "pretrained_cfg_overlay": {"file": str(tmp_path / "hub.safetensors")}}
+def test_pretrained_weights_that_do_not_fit_are_one_clear_line(published):
+    args = {**ARGS, "embed_dim": 32}
     assert "fit model.args" in refused(create, ModelSpec(name=NAME, pretrained=True, args=args))
 
 

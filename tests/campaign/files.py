@@ -1,22 +1,37 @@
-"""Small valid files of every form, damaged at random with a fixed seed: each opens, or is one clear line."""
+"""Small valid files of every form (data, weights, recorded tables), damaged: each opens, or is one clear line."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import timm
 import torch
-from data_forms import LABELS, PIXELS, WORDS, encoded, write_csv, write_folder, write_saved, write_table, write_tar
-from hostile import OPENED, outcomes
 from PIL import Image
 from safetensors.torch import save_file
 
 from sousvit.data.formats.idx import write_idx
 from sousvit.models.load import save_checkpoint
+from tests.campaign.outcome import Outcome, fault_of_line
+from tests.hostile import OPENED, outcomes
+from tests.sousvit.data.data_forms import (
+    LABELS,
+    PIXELS,
+    WORDS,
+    encoded,
+    write_csv,
+    write_folder,
+    write_saved,
+    write_table,
+    write_tar,
+)
+from tests.watched import EndedError
 
 NAME = "vit_tiny_patch16_224"
 ARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 3}
@@ -164,20 +179,38 @@ FORMS = {
     "recorded CSV": ("table", write_recorded("csv")),
     "recorded parquet": ("table", write_recorded("parquet")),
 }
-#: Of each form.
-COUNT = 24
+
+#: What is attacked, by who opens it.
+WAYS = {"data": "data set, images", "checkpoint": "weights", "table": "recorded table"}
 
 
-def test_a_damaged_file_opens_or_is_one_clear_line(tmp_path):
+def attacks(numbers: range, seed: int) -> Iterator[Outcome]:
+    """A file of each form in turns; the whole ones are opened before."""
+    with tempfile.TemporaryDirectory() as folder:
+        forms = _written(Path(folder))
+        whole = [{key: value for key, value in task.items() if key != "root"} for task in forms]
+        tasks = whole + [{**forms[number % len(forms)], "seed": f"{seed} {number}"} for number in numbers]
+        done = 0
+        while done < len(tasks):
+            try:
+                for outcome in outcomes(tasks[done:]):
+                    task, done = tasks[done], done + 1
+                    if "root" in task:
+                        yield Outcome(WAYS[task["opener"]], outcome.fault or fault_of_line(outcome.said))
+                    else:
+                        assert outcome.kind == OPENED, f"{task['name']} does not open as it was written: {outcome.said}"
+            except EndedError as error:
+                yield Outcome(WAYS[tasks[done]["opener"]], str(error))
+                done += 1
+
+
+def _written(folder: Path) -> list[dict]:
+    """Whole files of every form, as tasks of :mod:`tests.hostile`."""
     tasks = []
     for number, (name, (way, write)) in enumerate(FORMS.items()):
         opener, _, form = way.partition(" ")
-        root = tmp_path / str(number)
+        root = folder / str(number)
         root.mkdir()
         options = {"format": form} if form else {}
-        whole = {"name": name, "opener": opener, "place": str(write(root)), "options": options}
-        tasks += [whole, {**whole, "root": str(root), "seed": number, "count": COUNT}]
-    found = outcomes(tasks)
-    assert [outcome.name for outcome in found if outcome.name in FORMS and outcome.kind == OPENED] == list(FORMS)
-    faults = [outcome.fault for outcome in found if outcome.fault]
-    assert not faults, f"{len(faults)} of {len(found)}:\n" + "\n".join(faults)
+        tasks.append({"name": name, "opener": opener, "place": str(write(root)), "options": options, "root": str(root)})
+    return tasks
