@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from sousvit.checked import Checked, read_yaml, validated
 from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
 from sousvit.objectives.objective import Measurement, Objective, get_objective
 from sousvit.objectives.targets.profiles import load_target, make_target
 from sousvit.objectives.targets.target import REACHING, Target
-from sousvit.schema import Checked, read_yaml, validated
 from sousvit.search.goals import Goals
 from sousvit.search.limits import Duration, Limit, _check_contradictions, parse_limits
 from sousvit.search.plugins import load_plugins

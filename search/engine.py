@@ -171,7 +171,6 @@ class Engine:
             if trial is not None:
                 return self._start(trial)
             if self._exhausted or len(self._held) >= max(MOST_HELD, len(self._running)):
-                self._is_late = self._schedule is not None and bool(self._held) and not self._running
                 break
             trial = self._ask()
             if trial is None:
@@ -179,7 +178,10 @@ class Engine:
             else:
                 self._hold_or_record(trial)
         trial = self._owed_deployment()
-        return None if trial is None else self._start(trial)
+        if trial is not None:
+            return self._start(trial)
+        self._is_late = self._schedule is not None and bool(self._held) and not self._running
+        return None
 
     def _take_held(self) -> Trial | None:
         """The first held trial that ends in time, and whose weights no running job trains: waiting would save none."""

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sousvit.checked import read_yaml
 from sousvit.data.formats.format import FORMATS
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.objectives.devices.open import DEVICES
 from sousvit.objectives.objective import OBJECTIVES
 from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.registry import Registry, absolute_reference, classes_of, load_class
-from sousvit.schema import read_yaml
 from sousvit.search.proposers.proposer import PROPOSERS
 from sousvit.spaces.export.exporter import EXPORTERS
 from sousvit.spaces.technique import TECHNIQUES

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sousvit.checked import read_yaml
 from sousvit.errors import TrialError, UserError
 from sousvit.files import disk_errors_as_user_errors
 from sousvit.objectives.devices.device import Device
@@ -17,7 +18,6 @@ from sousvit.objectives.devices.isolated import open_isolated
 from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.objectives.subject import PlacedSubject, measure
 from sousvit.objectives.timing import TimingPlan
-from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget, open_space
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
+from sousvit.checked import read_yaml
 from sousvit.errors import UserError
 from sousvit.files import write_atomic
 from sousvit.objectives.objective import get_objective
-from sousvit.schema import read_yaml
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, make_budget, open_space, require_sound
 from sousvit.search.callbacks import AnswerStage, Callback, Counts
@@ -286,6 +286,9 @@ class _Passing(Callback):
 
     def on_begin(self, origin: str, recipe: Recipe, fidelity: float) -> None:
         self._callback.on_begin(origin, recipe, fidelity)
+
+    def on_message(self, text: str) -> None:
+        self._callback.on_message(text)
 
 
 class _Foretelling(_Passing):

@@ -7,13 +7,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from sousvit.checked import validated
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.inputs import INPUTS, data_input, model_input, preprocess_input, target_input
 from sousvit.objectives.targets.target import Target
 from sousvit.plugins import objectives_input, space_input, techniques_input
 from sousvit.result import Result, write_own_bundle
 from sousvit.runs import Run, folder_of, starting
-from sousvit.schema import validated
 from sousvit.search.budget import Budget, SearchLimits, make_budget, read_budget
 from sousvit.search.callbacks import Callback, Callbacks
 from sousvit.search.executors.open import EXECUTORS, INLINE, open_executor

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.checked import validated
 from sousvit.data.formats.format import format_of
 from sousvit.data.layout import PART_NAMES, expand, parts_below, resolve_data
 from sousvit.errors import UserError
 from sousvit.models.preprocess import WHOLE_IMAGE, Preprocess
-from sousvit.schema import validated
 from sousvit.specs import NO_DATA, DataSpec, ModelSpec
 from sousvit.text.paths import resolved
 

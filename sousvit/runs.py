@@ -160,11 +160,11 @@ class Run:
             UserError: no such trial, several, or one that was not judged in full.
         """
         found = [one for one in self.archive if key and one.key.startswith(key)]
-        complete = [one for one in found if one.is_final]
-        if len(found) != 1 or not complete:
-            several = f"{len(found)} trials of the run begin so" if len(found) > 1 else "none of them is"
-            received = f"{key}: it was not judged in full" if len(found) == 1 else f"{key}: {several}"
-            raise UserError("a trial is named by its key", received, "see the column key of trials.parquet")
+        if len(found) != 1 or not found[0].is_final:
+            begin = "no trial begins so" if not found else f"{len(found)} trials of the run begin so"
+            received = f"{key}: {'it was not judged in full' if len(found) == 1 else begin}"
+            rule = "a trial is named by the key of one that was judged in full, or by its beginning"
+            raise UserError(rule, received, "see the column key of trials.parquet, or the report")
         goals = self.budget.goals(self.base)
         return self._result(judged(choose_among(found, goals), self.budget))
 

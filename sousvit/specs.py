@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from sousvit.checked import Checked, validated
 from sousvit.errors import UserError
 from sousvit.models.arguments import refuse_giants, refuse_other_weights
 from sousvit.models.checkpoints.checkpoint import Imported
 from sousvit.models.checkpoints.forms import is_source, open_source, resolved_source
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import Checked, validated
 from sousvit.text.paths import exists, resolved
 
 Task = Literal["classification", "detection"]

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from sousvit.checked import parse_yaml, validated
 from sousvit.errors import UserError
 from sousvit.files import content_hash
 from sousvit.registry import Registry
-from sousvit.schema import parse_yaml, validated
 from sousvit.spaces.context import Start
 from sousvit.spaces.export.exporter import get_exporter
 from sousvit.spaces.needs import Needs

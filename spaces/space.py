@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sousvit.checked import parse_yaml, read_yaml, validated_field
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import content_hash
-from sousvit.schema import parse_yaml, read_yaml, validated_field
 from sousvit.spaces.context import Start
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.spaces.technique import (

@@ -22,9 +22,9 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sousvit.checked import Checked
 from sousvit.errors import UserError
 from sousvit.registry import Registry
-from sousvit.schema import Checked
 from sousvit.spaces.context import Context, Start
 from sousvit.spaces.export.exporter import EXPORTERS, Deployment, get_exporter
 from sousvit.spaces.needs import Needs

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.checked import validated
 from sousvit.errors import TrialError, UserError, one_line
 from sousvit.files import read_text, write_atomic
-from sousvit.schema import validated
 from sousvit.specs import ModelSpec
 
 if TYPE_CHECKING:

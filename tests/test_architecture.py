@@ -247,7 +247,7 @@ def test_nothing_opens_untrusted_code(file):
         if name in ("np.load", "numpy.load"):
             assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False", f"line {node.lineno}"
         if name.startswith("yaml.") and "load" in name:
-            raise AssertionError(f"line {node.lineno}: use sousvit.schema, which is bounded")
+            raise AssertionError(f"line {node.lineno}: use sousvit.checked, which is bounded")
         assert name not in ("eval", "exec", "os.system"), f"line {node.lineno}"
         assert ast.unparse(given.get("shell", ast.Constant(False))) == "False", f"line {node.lineno}: shell=True"
 
@@ -267,7 +267,7 @@ def test_importing_sousvit_is_light():
 
 
 def test_the_spec_of_model_and_data_is_light():
-    assert heavy_modules("import sousvit.specs, sousvit.schema, sousvit.registry, sousvit.machine") == []
+    assert heavy_modules("import sousvit.specs, sousvit.checked, sousvit.registry, sousvit.machine") == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import runpy
 from pathlib import Path
@@ -17,7 +19,9 @@ from sousvit.registry import load_class
 
 ROOT = Path(__file__).parents[1]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
-PAGES = sorted([*TOP, *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*TOP, *(ROOT / "docs").rglob("*.md")])
+#: Done elsewhere, on the files that their readers have: tests/docs/test_quickstarts.py.
+QUICKSTARTS = sorted((ROOT / "docs" / "quickstart").glob("*.md"))
 OTHERS = sorted([*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "examples").rglob("*.md"), ROOT / "runs" / "README.md"])
 #: A block that begins with ```python run is executed; the blocks of a page share their names.
 RUN = re.compile(r"^```python run\n(.*?)^```$", re.S | re.M)
@@ -60,7 +64,10 @@ def test_no_page_names_a_place_on_the_machine_that_made_it(page):
     assert not found, f"made on one machine, read on others: {found}"
 
 
-@pytest.mark.parametrize("page", **named([page for page in PAGES if RUN.search(page.read_text())]))
+MARKED = [page for page in PAGES if RUN.search(page.read_text()) and page not in QUICKSTARTS]
+
+
+@pytest.mark.parametrize("page", **named(MARKED))
 def test_marked_code_runs(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {"__name__": page.stem}
@@ -115,7 +122,9 @@ def test_the_readme_is_short():
 
 def test_the_index_of_the_documents_names_every_page():
     listed = set(LINK.findall((ROOT / "docs" / "index.md").read_text()))
-    assert {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"} <= listed
+    folder = ROOT / "docs"
+    pages = {page.relative_to(folder).as_posix() for page in PAGES if page.is_relative_to(folder)}
+    assert pages - {"index.md"} <= listed
 
 
 def test_what_is_trusted_is_found_from_the_first_pages():
@@ -126,6 +135,16 @@ def test_what_is_trusted_is_found_from_the_first_pages():
 def test_the_picture_is_drawn_from_its_results():
     drawn = runpy.run_path(str(ROOT / "docs" / "front.py"))["picture"]()
     assert drawn == (ROOT / "docs" / "front.svg").read_text()
+
+
+def test_the_recording_is_drawn_from_what_a_terminal_got():
+    pytest.importorskip("pyte")
+    record = runpy.run_path(str(ROOT / "docs" / "record.py"))
+    drawn = (ROOT / "docs" / "quickstart.svg").read_text()
+    assert record["drawing"]() == drawn and len(drawn.encode()) <= 200_000
+    head, *events = map(json.loads, gzip.decompress(record["CAST"].read_bytes()).splitlines())
+    assert head["width"] == 80 and events[0][2] == f"$ {record['COMMANDS'][0]}\r\n"
+    assert record["COMMANDS"][0] in (ROOT / "README.md").read_text()
 
 
 def test_every_benchmark_is_a_folder_with_its_result_and_stands_in_the_index():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sousvit.checked import read_yaml, validated
 from sousvit.errors import UnknownNameError
 from sousvit.objectives.devices.open import device_of
 from sousvit.objectives.targets.target import Target
-from sousvit.schema import read_yaml, validated
 
 PROFILES = Path(__file__).parent
 

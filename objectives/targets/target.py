@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from sousvit.checked import Checked
 from sousvit.errors import UserError
 from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.targets.tokens import read_token, token_of_environment
-from sousvit.schema import Checked
 from sousvit.text.amounts import amount
 from sousvit.text.paths import resolved
 

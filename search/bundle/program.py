@@ -104,7 +104,7 @@ def refusal(transform: str) -> str:
 
 def preprocess_of(artifact: Artifact) -> Preprocess:
     """How images get the shape of an artifact's input."""
-    from sousvit.schema import validated
+    from sousvit.checked import validated
 
     return validated(Preprocess, artifact.preprocess, "artifact.json: preprocess")
 

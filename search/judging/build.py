@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousvit.checked import read_yaml, validated
 from sousvit.data import ImageSet, Splits
 from sousvit.data.layout import resolve_data
 from sousvit.errors import UnknownNameError, UserError
@@ -22,7 +23,6 @@ from sousvit.objectives.runtimes.runtime import get_runtime
 from sousvit.objectives.runtimes.torch_ import ModuleSession
 from sousvit.objectives.subject import JUDGING_BATCH
 from sousvit.objectives.tasks.task import JUDGING_TASKS, Evaluation
-from sousvit.schema import read_yaml, validated
 from sousvit.search.executors.executor import Progress
 from sousvit.search.judging.comparison import Compared, compared_figures, other_inputs, other_machine
 from sousvit.search.judging.measure import plain

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sousvit.checked import validated
 from sousvit.errors import UnknownNameError
-from sousvit.schema import validated
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.callbacks import Callback, Counts

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from sousvit.checked import Checked, read_yaml, validated
 from sousvit.errors import UserError
 from sousvit.objectives.objective import Direction
-from sousvit.schema import Checked, read_yaml, validated
 from sousvit.search.replay.rows import Progress, read_rows
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from sousvit.errors import UserError, one_line
 from sousvit.search.archive import EVENTS
@@ -86,6 +88,11 @@ class ReportServer(ThreadingHTTPServer):
             return render(gather(self.folder), version)
         except NothingFinishedError:
             return waiting(self.folder.name, version)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong with an answer; nothing did where nobody reads it any more."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

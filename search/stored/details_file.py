@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from sousvit.checked import Checked, validated
 from sousvit.errors import UserError
 from sousvit.files import MOST_DESCRIPTION, read_text, write_atomic
-from sousvit.schema import Checked, validated
 
 DETAILS = "details.json"
 #: Images on which base and answer disagree, at most; pixels of the longer side of each.

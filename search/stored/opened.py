@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sousvit.checked import parse_yaml
 from sousvit.errors import UserError
-from sousvit.schema import parse_yaml
 from sousvit.search.archive import EVENTS, Archive
 from sousvit.search.budget import Budget, make_budget
 from sousvit.search.confirmation import confirmed_before

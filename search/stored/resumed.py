@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from sousvit.checked import validated
 from sousvit.errors import UserError
-from sousvit.schema import validated
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, SearchLimits
 from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer

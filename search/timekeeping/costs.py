@@ -59,6 +59,15 @@ class Latest:
             return max(self._by_kind[kind])
         return max(prior, *(max(found) for found in self._by_kind.values()), 0.0)
 
+    def guess(self, kind: Hashable, prior: float, factor: float) -> float:
+        """The worst of its kind; of one that nobody has seen the worst of all, enlarged; the ``prior`` before any."""
+        if kind in self._by_kind:
+            return max(self._by_kind[kind])
+        return factor * max((max(found) for found in self._by_kind.values()), default=prior)
+
+    def __contains__(self, kind: Hashable) -> bool:
+        return kind in self._by_kind
+
     def known(self, kinds: Iterable[Hashable]) -> dict[Hashable, float]:
         """The worst of each of ``kinds`` that has been seen."""
         return {kind: max(self._by_kind[kind]) for kind in kinds if kind in self._by_kind}
@@ -97,6 +106,20 @@ class Costs:
         made = 0.0 if self._is_made(trial) else self._build(recipe) + self.training(recipe, trial.fidelity)
         return self._gate(recipe) + made + self.finish(recipe)
 
+    def unseen(self, trial: Trial) -> frozenset[str]:
+        """What of a pending trial nobody has seen in this run yet: techniques that build, and the family it trains.
+
+        Their cost is a guess: a few steps of the base's training stand for it, which a busy machine may stretch many
+        times.
+        """
+        self._read_on()
+        recipe = trial.parsed
+        if self._is_made(trial):
+            return frozenset()
+        family = {recipe.family} if recipe.trains and trial.fidelity > UNTRAINED else set()
+        built = {name for name in _built(recipe) if name not in self._builds}
+        return frozenset(built | {f"training {name}" for name in family if name not in self._paces})
+
     def finish(self, recipe: Recipe) -> float:
         """Seconds to export and judge its model."""
         self._read_on()
@@ -108,7 +131,7 @@ class Costs:
         if not recipe.trains or fidelity <= UNTRAINED:
             return 0.0
         teacher = 0.0 if self._has_taught else TEACHER_VIEWS * self.base.epoch_seconds / TRAINING_PASSES
-        pace = self._paces.worst(recipe.family, FIRST_TRAINING * self.base.epoch_seconds)
+        pace = self._paces.guess(recipe.family, self.base.epoch_seconds, FIRST_TRAINING)
         return teacher + pace * fidelity * self._compute(recipe)
 
     def verify(self) -> float:

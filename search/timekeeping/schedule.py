@@ -7,7 +7,7 @@ For instance, of 60 s loading took 15; confirming the answer should take 5, its 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sousvit.search.results import best
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PARTS_SHARE = 0.25
 #: Share of the limit that nothing is planned for.
 SPARE = 0.03
+#: Share of the limit that must be left for a trial of a new kind that may take longer.
+TRIED_SHARE = 0.2
 #: A trial that has reached its deadline is given at least so long, in seconds, to be exported and judged.
 LEAST_GRACE = 2.0
 #: What is foretold may be exceeded by this factor.
@@ -54,6 +56,7 @@ class Schedule:
     goals: Goals
     restart: float = 0.0
     with_parts: bool = True
+    _tried: set[str] = field(default_factory=set, init=False)
 
     def left(self) -> float:
         """Seconds until the command must end."""
@@ -77,8 +80,17 @@ class Schedule:
         return min(count * each, PARTS_SHARE * self.whole)
 
     def fits(self, trial: Trial) -> bool:
-        """Whether a pending trial should end in time."""
-        return self.costs.of(trial) <= self.for_search()
+        """Whether a pending trial should end in time, or is to be tried."""
+        return self.costs.of(trial) <= self.for_search() or self._is_tried(trial)
+
+    def _is_tried(self, trial: Trial) -> bool:
+        """Whether a trial may take half of the time that is left, because only a guess says that it takes longer.
+
+        It is the first of its kind then: it shows what others take, and where it does not end nothing else is lost.
+        """
+        left = self.for_search()
+        is_first = bool(self.costs.unseen(trial) - self._tried)
+        return is_first and left >= TRIED_SHARE * self.whole and self.costs.of(trial) > left
 
     def fits_at_all(self, trial: Trial) -> bool:
         """The same, where no time is kept for rows without one technique."""
@@ -88,16 +100,17 @@ class Schedule:
         """The job with its deadline.
 
         A training ends by itself there, and may then be exported and judged. Nothing else does: its worker is ended
-        early enough for another one to load the base, which the answer needs.
+        early enough for another one to load the base, which the answer needs. What is tried has half of what is left.
         """
-        cost, left = self.costs.of(trial), self.left() - self.kept()
-        if trial.parsed.trains:
-            finish = self.costs.finish(trial.parsed)
-            deadline, grace = left - finish, OVERRUN * finish
+        trains, cost, left = trial.parsed.trains, self.costs.of(trial), self.left() - self.kept()
+        finish, restart = self.costs.finish(trial.parsed), self.restart
+        if self._is_tried(trial):
+            self._tried |= self.costs.unseen(trial)
+            deadline, grace = self.for_search() / 2 - (finish if trains else restart), 0.0
         else:
-            deadline, grace = left - self.restart, 0.0
-        deadline = max(deadline, OVERRUN * cost)
-        return replace(job, timeout=min(job.timeout, deadline), grace=max(LEAST_GRACE, grace))
+            deadline, grace = (left - finish, OVERRUN * finish) if trains else (left - restart, 0.0)
+            deadline = max(deadline, OVERRUN * cost)
+        return replace(job, timeout=min(job.timeout, max(deadline, 0.0)), grace=max(LEAST_GRACE, grace))
 
     def may_confirm(self) -> bool:
         """Whether there is time to try one more recipe on the images held back."""

@@ -49,7 +49,7 @@ def import_command(
     as_json: Json = False,
 ) -> None:
     """Write a model of any form as one safetensors file."""
-    from sousvit.schema import parse_yaml
+    from sousvit.checked import parse_yaml
     from sousvit.search.report.terminal import spinner
     from sousvit.tools import import_model
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
+from sousvit.checked import Checked
 from sousvit.errors import UserError
 from sousvit.files import content_hash
-from sousvit.schema import Checked
 
 if TYPE_CHECKING:
     from PIL import Image

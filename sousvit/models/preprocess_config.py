@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from sousvit.checked import validated
 from sousvit.errors import UserError
 from sousvit.models.preprocess import Interpolation, Preprocess
-from sousvit.schema import validated
 
 _TIMM_CROP_MODES = {"center": "short", "squash": "squash", "border": "longest"}
 _HALF, _IMAGENET = ((0.5,) * 3,) * 2, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

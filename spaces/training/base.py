@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from sousvit.cache import TensorCache
+from sousvit.checked import Checked, read_yaml, validated
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data.augment import View
 from sousvit.data.classes import Match
@@ -23,7 +24,6 @@ from sousvit.files import content_hash, disk_errors_as_user_errors
 from sousvit.machine import Precision
 from sousvit.models.checkpoints.safetensors_file import CLASS_NAMES
 from sousvit.models.load import LoadedModel, ModelSpec, load, save_checkpoint
-from sousvit.schema import Checked, read_yaml, validated
 from sousvit.spaces.images import match_classes, require_room
 from sousvit.spaces.tasks.task import task_of
 from sousvit.spaces.training.checkpoint import Checkpoint

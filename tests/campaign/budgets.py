@@ -132,7 +132,7 @@ TURNS = ("budget of other values", "budget of near values", "budget of near valu
 #: Budgets of one turn; hypothesis makes them together.
 TURN = 100
 #: Seconds of the processor.
-MOST_SECONDS = 1.0
+MOST_SECONDS = 5.0
 QUIETLY: dict[str, Any] = {
     "database": None,
     "deadline": None,

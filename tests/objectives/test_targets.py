@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sousvit.checked import validated
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.machine import available_cores
 from sousvit.objectives.devices.machine import machine_facts
 from sousvit.objectives.devices.protocol import MAX_BATCH, MAX_THREADS
 from sousvit.objectives.targets.profiles import list_targets, load_target, make_target
 from sousvit.objectives.targets.target import MOST_BATCH, MOST_IN_BATCH, MOST_THREADS, Target
-from sousvit.schema import validated
 from sousvit.spaces.export.artifact import MAX_INPUT
 
 

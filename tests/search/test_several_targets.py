@@ -69,7 +69,7 @@ def test_the_limit_of_the_named_target_holds(finished: Finished) -> None:
 
 def test_the_table_and_the_report_show_each_target(finished: Finished, run_sousvit: Any) -> None:
     home, _ = finished
-    shown = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", cwd=home)
+    shown = run_sousvit("search", "--executor", "inline", "budget.yaml", "--run", "one", "--wide", cwd=home)
     assert shown.returncode == 0, shown.stderr
     assert "p50 ms board" in shown.stdout and "speed-up board" in shown.stdout
     assert "p50 ms board" in (home / "runs/one/report.html").read_text()

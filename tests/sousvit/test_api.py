@@ -304,12 +304,19 @@ def test_limits_that_nothing_holds_give_the_nearest_miss(stumbled, tmp_path):
     assert "status: infeasible" in (result.bundle(tmp_path / "miss") / "recipe.yaml").read_text()
 
 
-def test_a_search_without_time_returns_a_result_all_the_same(asked, tmp_path):
+def test_a_search_without_time_judges_a_deployment_of_the_base(asked, tmp_path):
     result = sousvit.compress(**asked, time=1e-6, run=tmp_path / "r")
-    assert result.status == "infeasible" and result.recipe is None and result.trials.empty
+    assert len(result.trials) == 1 and not result.recipe.model_steps
+    assert any("only the base's deployments were judged" in note for note in result.answer.notes)
+
+
+def test_a_result_without_a_trial_says_so(finished, tmp_path):
+    from sousvit.search.results import Answer, judged
+
+    found = finished[0]
+    result = sousvit.Result(found.budget, tmp_path, judged(Answer(False, None, None), found.budget), lambda: None)
+    assert result.status == "infeasible" and result.recipe is None
     assert result.limits["value"].isna().all() and not result.limits["holds"].any() and "infeasible" in str(result)
-    with pytest.raises(UserError, match="needs a trial that finished"):
-        result.bundle(tmp_path / "nothing")
 
 
 def test_a_callback_that_fails_within_a_trial_does_not_fail_the_trial(asked, tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sousvit.checked import parse_yaml
 from sousvit.errors import UserError
-from sousvit.schema import parse_yaml
 from sousvit.search.judging.build import RecipeFile
 from sousvit.spaces.space import PRESETS, preset_names, read_space
 

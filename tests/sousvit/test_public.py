@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import subprocess
 import sys
 
@@ -20,6 +21,13 @@ def test_every_public_name_is_there_documented_and_listed():
         if inspect.isfunction(found):
             empty = [key for key, one in inspect.signature(found).parameters.items() if one.annotation is one.empty]
             assert not empty, f"{name}: {empty} without a type"
+
+
+def test_no_module_takes_the_place_of_a_public_name():
+    """Whoever imports ``sousvit.schema`` would make a module of ``sousvit.schema``, for everybody."""
+    modules = {module.name for module in pkgutil.iter_modules(sousvit.__path__)}
+    assert modules & set(sousvit.__all__) == {"techniques"}
+    assert sousvit.Budget and sousvit.schema()["title"] == "Budget"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import sousvit.techniques
+from sousvit.checked import parse_yaml
 from sousvit.errors import UserError
-from sousvit.schema import parse_yaml
 from sousvit.spaces.recipe import Recipe, Step
 from sousvit.techniques import Distill, Int8Dynamic, PruneMlp
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sousvit.checked import validated
 from sousvit.errors import UserError
 from sousvit.models.checkpoints.checkpoint import Imported, Tensors, parse_json, read_json
 from sousvit.models.checkpoints.weights import (
@@ -19,7 +20,6 @@ from sousvit.models.checkpoints.weights import (
     stripped,
 )
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import validated
 
 #: Key of the metadata under which the description stands.
 METADATA_KEY = "sousvit"

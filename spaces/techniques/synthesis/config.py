@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sousvit.schema import validated
+from sousvit.checked import validated
 from sousvit.spaces.technique import StepConfig
 from sousvit.specs import DataSpec
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from sousvit.checked import validated
 from sousvit.errors import UserError
-from sousvit.schema import validated
 from sousvit.search.proposers.model_based import ModelBased
 from sousvit.search.proposers.surrogate import Encoder
 from sousvit.search.replay.compare import compare

@@ -55,7 +55,7 @@ def shown_run(simulated_search, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "three hundred"
     answer, _ = simulated_search(folder, search={"trials": 300, "proposer": "random", "explore_fidelity": 0.0})
     budget, archive = open_run(folder)
-    write_answer(with_parts(answer), budget, folder, archive.last_line)
+    write_answer(with_parts(answer), budget, archive)
     write_details(details(), folder)
     return folder
 

@@ -121,7 +121,9 @@ def test_the_command_prints_its_address_and_ends_by_ctrl_c(shown_run):
         port = int(re.match(r"http://127\.0\.0\.1:(\d+)/", address)[1])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("GET", "/")
-        assert connection.getresponse().status == 200
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()
+        connection.close()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert process.returncode in (0, 130) and errors == ""

@@ -184,8 +184,19 @@ ALWAYS_TRAINED = {"techniques": {"patch_size": {"patch": [8]}, "distill": {"pass
 
 def test_deployments_outside_of_the_space_are_the_answer_where_no_training_ends_in_time(timed):
     machine, answer, ended = timed(60, epoch=100.0, space=ALWAYS_TRAINED)
-    assert answer.feasible and [job.recipe["steps"][-1]["technique"] for job in machine.jobs] == ["int8_dynamic"]
+    assert answer.feasible and [step["technique"] for step in answer.chosen.recipe["steps"]] == ["int8_dynamic"]
+    assert [step["technique"] for step in machine.jobs[-1].recipe["steps"]] == ["int8_dynamic"]
     assert ended <= 66
+
+
+@pytest.mark.parametrize("seconds", [300, 1200])
+def test_a_training_whose_cost_is_only_a_guess_is_tried(seconds, timed, tmp_path):
+    """A busy machine took a few steps of the base's training for many times what trainings take."""
+    machine, answer, ended = timed(seconds, epoch=100.0)
+    trained = [job for job in machine.jobs if Recipe.from_dict(job.recipe).trains and job.fidelity > 0]
+    assert len(trained) > 1, "the first one has shown what they take"
+    assert answer.rows and answer.feasible and ended <= 1.1 * seconds
+    assert not [trial for trial in Archive(tmp_path / "run") if "deadline" in trial.message]
 
 
 def test_a_nearest_miss_that_would_have_to_be_trained_first_is_told_and_not_made(timed):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sousvit.checked import validated
 from sousvit.data import DataSpec, ImageSet, Splits
 from sousvit.data import source as source_module
 from sousvit.data.formats.folder import FolderSource
@@ -23,7 +24,6 @@ from sousvit.data.formats.torchvision_sets import TorchvisionSource
 from sousvit.data.source import decode_image, require_labels
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import validated
 
 
 def refused(call, *args):

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sousvit.checked import validated
 from sousvit.errors import UserError
 from sousvit.models.detector import EXTRA, head_of
 from sousvit.models.load import create, load, save_checkpoint
-from sousvit.schema import validated
 from sousvit.specs import DataSpec, ModelSpec, require_task
 
 ARGS = {

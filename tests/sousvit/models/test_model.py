@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from sousvit.checked import validated
 from sousvit.errors import UnknownNameError, UserError
 from sousvit.models.checkpoints.safetensors_file import open_file, read_checkpoint_metadata
 from sousvit.models.load import create, fill, load, normalise, save_checkpoint
 from sousvit.models.preprocess import Preprocess
-from sousvit.schema import validated
 from sousvit.specs import ModelSpec
 
 NAME = "vit_tiny_patch16_224"

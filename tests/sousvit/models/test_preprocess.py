@@ -10,11 +10,11 @@ import timm
 import torch
 from PIL import Image
 
+from sousvit.checked import validated
 from sousvit.errors import UserError
 from sousvit.models.load import normalise
 from sousvit.models.preprocess import Preprocess, eight_bits
 from sousvit.models.preprocess_config import of_hugging_face, of_timm
-from sousvit.schema import validated
 
 #: (width, height): square, wide, high, odd margins, smaller than the input, a line.
 SHAPES = [(64, 64), (80, 60), (60, 80), (101, 67), (67, 101), (47, 33), (20, 30), (300, 9), (225, 224)]

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from sousvit.checked import parse_yaml, read_yaml
 from sousvit.errors import UserError
-from sousvit.schema import parse_yaml, read_yaml
 from sousvit.text.yaml_loader import MOST_DEPTH, MOST_IN_VALUE, MOST_VALUES
 
 LETTERS = "abcdefghijklmnop"

@@ -122,6 +122,13 @@ def test_a_base_that_is_no_plain_vision_transformer_has_students_too(make_contex
         Recipe((Step.make("student", model="vit_64x4"), Step.make("distill"))).reshape(shape)
 
 
+def test_a_module_of_a_users_own_that_says_no_number_of_classes_has_students_too(make_context):
+    base = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)).eval()
+    step = Step.make("student", model="residual", width=8)
+    model = get_technique("student").apply(base, step.config, make_context(base, 8, (32, 32)))
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+
+
 # How long it trains
 
 

@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import save_file
 
 import sousvit
+from sousvit.checked import validated
 from sousvit.errors import UserError
 from sousvit.inputs import model_input
 from sousvit.models.checkpoints.forms import is_source, open_source
 from sousvit.models.load import load, save_checkpoint
-from sousvit.schema import validated
 from sousvit.search.archive import new_run_name, run_folder
 from sousvit.specs import ModelSpec
 

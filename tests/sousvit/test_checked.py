@@ -6,8 +6,8 @@ import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 import sousvit
+from sousvit.checked import Checked, parse_yaml, read_yaml, validated, validated_field
 from sousvit.errors import UserError
-from sousvit.schema import Checked, parse_yaml, read_yaml, validated, validated_field
 from sousvit.specs import DataSpec
 
 
