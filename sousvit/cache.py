@@ -64,7 +64,7 @@ class TensorCache:
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
                 metadata = stored.metadata() or {}
             notes = json.loads(metadata.get(_NOTES, "{}"))
-            if metadata.get(_CHECKSUM) != _checksum(tensors, notes):
+            if metadata.get(_CHECKSUM) != checksum(tensors, notes):
                 raise ValueError("checksum")
         except FileNotFoundError:
             return None
@@ -86,7 +86,7 @@ class TensorCache:
         """
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         kept = dict(notes or {})
-        metadata = {_CHECKSUM: _checksum(whole, kept), _NOTES: json.dumps(kept)}
+        metadata = {_CHECKSUM: checksum(whole, kept), _NOTES: json.dumps(kept)}
         path = self._path(key)
         content = save(whole, metadata=metadata)
         write_atomic(path, content)
@@ -170,7 +170,8 @@ def _remove(path: Path) -> bool:
     return False
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> str:
+def checksum(tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> str:
+    """Hex digest of named tensors and notes."""
     import torch
 
     digest = hashlib.blake2b(json.dumps(notes, sort_keys=True).encode(), digest_size=16)

@@ -22,6 +22,7 @@ from sousvit.cache import TensorCache
 from sousvit.errors import TrialError, UserError
 from sousvit.files import content_hash
 from sousvit.models.load import LoadedModel
+from sousvit.spaces.calibration.kept import KeptStatistics
 from sousvit.spaces.calibration.stream import check_deadline
 from sousvit.spaces.context import Context
 from sousvit.spaces.module_shape import macs_of
@@ -122,7 +123,8 @@ class ModelBuilder:
     """
 
     def __init__(self, base: LoadedModel, context: Context, cache: TensorCache | None = None) -> None:
-        self._base, self._context, self._cache = base, context, cache
+        kept = None if cache is None else KeptStatistics(cache)
+        self._base, self._context, self._cache = base, replace(context, statistics=kept), cache
 
     def build(
         self,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from sousvit.data import ImageSet
+    from sousvit.spaces.calibration.kept import KeptStatistics
     from sousvit.spaces.training.checkpoint import Checkpoint
 
 
@@ -82,6 +83,7 @@ class Context:
             nobody knows.
         start: of the model's weights.
         base_macs: multiply-accumulates of the base for one image, 0 if nobody knows; training is counted in them.
+        statistics: keeps what trials share, or None.
     """
 
     normalise: Callable[[torch.Tensor], torch.Tensor]
@@ -100,6 +102,7 @@ class Context:
     input_shape: tuple[int, int, int] | None = None
     start: Start = Start.BASE
     base_macs: int = 0
+    statistics: KeptStatistics | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 from sousvit.errors import TrialError
-from sousvit.spaces.calibration.stream import calibration_images, check_deadline
+from sousvit.spaces.calibration.stream import calibrating, calibration_images, check_deadline, enough_images
 from sousvit.spaces.tasks.task import task_of
 
 if TYPE_CHECKING:
     from sousvit.spaces.context import Context
 
 STEPS = 30
-BATCH = 64
+#: Images of a step, at least of large ones.
+BATCH, LEAST_BATCH = 64, 16
 RATE = 0.05
 #: Penalty of all gates together, relative to the divergence.
 PENALTY = 1.0
@@ -52,14 +53,15 @@ def learned_gates(
     optimizer = torch.optim.Adam(gates, lr=RATE)
     total, task = sum(groups), task_of(model)
     pulls = [torch.zeros(count) for count in groups]
+    size = len(enough_images(context, BATCH, LEAST_BATCH))
     for _ in range(STEPS):
         check_deadline(context, "learning gates")
-        rows = torch.randperm(len(images), generator=generator)[:BATCH]
+        rows = torch.randperm(len(images), generator=generator)[:size]
         batch = context.normalise(images.images(rows))
-        with torch.no_grad():
-            reference = model(batch)
-        with gated(layers, gates), torch.enable_grad():
-            divergence = task.divergence(model(batch), reference)
+        with calibrating():
+            reference = model(batch).float()
+        with calibrating(), gated(layers, gates), torch.enable_grad():
+            divergence = task.divergence(model(batch).float(), reference)
             loss = divergence + PENALTY * sum(gate.sum() for gate in gates) / total
             gradients = torch.autograd.grad(loss, gates)
         for gate, gradient, pull in zip(gates, gradients, pulls, strict=True):

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from sousvit.errors import TrialError
+from sousvit.machine import fast_products
 from sousvit.spaces.calibration.ranges import Clip, InputSample, activation_range, sample_inputs, weight_scales
 from sousvit.spaces.calibration.smoothing import Smoothing, norm_readers, smooth_pair
-from sousvit.spaces.calibration.stream import calibration_images, check_deadline, image_batches
+from sousvit.spaces.calibration.stream import calibration_images, check_deadline, enough_images, image_batches
 from sousvit.spaces.layers.merging import merged
 from sousvit.spaces.layers.quantized import (
     ACTIVATION_LEVELS,
@@ -30,8 +31,8 @@ from sousvit.spaces.tasks.task import task_of
 if TYPE_CHECKING:
     from sousvit.spaces.context import Context
 
-#: Images for sensitivities of blocks.
-SENSITIVITY_IMAGES = 64
+#: Images for sensitivities of blocks, at least of large ones.
+SENSITIVITY_IMAGES, LEAST_SENSITIVITY = 64, 16
 #: Images for sensitivities of whole parts (a detector predicts at about a thousand positions of each image).
 PART_IMAGES = 16
 #: Layers that quantizers of whole graphs, such as NNCF, quantize.
@@ -119,14 +120,15 @@ def sensitive_blocks(model: nn.Module, quantized: dict[int, QuantLinear], contex
 
     The change is the task's divergence of the half-quantized model's predictions from the float model's.
     """
-    images = calibration_images(context, SENSITIVITY_IMAGES)
+    images = enough_images(context, SENSITIVITY_IMAGES, LEAST_SENSITIVITY)
     batch = torch.cat([batch for batch, _ in image_batches(images, context)])
-    target = model(batch)
     harms = []
-    for index in range(len(list(getattr(model, "blocks", ())))):
-        check_deadline(context, "measuring sensitivities")
-        inside = _layers_of_blocks(model, [index])
-        harms.append(_harm(model, inside, quantized, batch, target))
+    with fast_products():  # in float32: int8 rounds hardly more than bf16
+        target = model(batch)
+        for index in range(len(list(getattr(model, "blocks", ())))):
+            check_deadline(context, "measuring sensitivities")
+            inside = _layers_of_blocks(model, [index])
+            harms.append(_harm(model, inside, quantized, batch, target))
     return sorted(range(len(harms)), key=lambda index: -harms[index])
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sousvit.errors import TrialError
-from sousvit.spaces.calibration.stream import calibration_images, captured_inputs, image_batches
+from sousvit.spaces.calibration.stream import calibrating, captured_inputs, enough_images, image_batches
 from sousvit.spaces.layers.quantized import ACTIVATION_LEVELS, activation_grid
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Clip = Literal["minmax", "percentile", "mse"]
 
-#: Images that ranges are taken from, and input rows kept of each layer.
-RANGE_IMAGES = 256
+#: Images that ranges are taken from, at least of large ones; of a batch; and input rows kept of each layer.
+RANGE_IMAGES, LEAST_RANGE, RANGE_BATCH = 256, 64, 32
 SAMPLE_ROWS = 4096
 #: Share of the values outside the range, on each side, under ``percentile``.
 TAIL = 1e-4
@@ -50,25 +50,23 @@ class InputSample:
         return InputSample(*((values - shift) / scale for values in (self.rows, self.low, self.high)))
 
 
-@torch.no_grad()
 def sample_inputs(model: nn.Module, layers: Sequence[nn.Module], context: Context) -> list[InputSample]:
     """Inputs of ``layers`` while ``model`` reads calibration images.
 
     Raises:
         TrialError: no images, or activations that are not finite.
     """
-    images = calibration_images(context, RANGE_IMAGES)
+    images = enough_images(context, RANGE_IMAGES, LEAST_RANGE)
     kept: list[list[InputSample]] = [[] for _ in layers]
     generator = torch.Generator().manual_seed(context.seed)
-    batches = list(image_batches(images, context))
-    share = max(1, SAMPLE_ROWS // max(1, len(batches)))
-    with captured_inputs(layers) as found:
-        for batch, _ in batches:
+    share = max(1, SAMPLE_ROWS // -(-len(images) // RANGE_BATCH))
+    with calibrating(), captured_inputs(layers) as found:
+        for batch, _ in image_batches(images, context, RANGE_BATCH):
             model(batch)
             for index in range(len(layers)):
                 if index not in found:
                     raise TrialError("a layer to quantize takes no part in the forward pass")
-                rows = found[index].detach().reshape(-1, found[index].shape[-1])
+                rows = found[index].detach().float().reshape(-1, found[index].shape[-1])
                 if not torch.isfinite(rows).all():
                     raise TrialError("calibration activations are not finite")
                 chosen = torch.randperm(len(rows), generator=generator)[:share]

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from sousvit.spaces.calibration.halfway import Known, Recorder, stood_in
 from sousvit.spaces.calibration.repair import Moments, ridge_fit
-from sousvit.spaces.calibration.stream import TokenStream, captured_inputs, check_deadline, new_linear
+from sousvit.spaces.calibration.stream import (
+    TokenStream,
+    calibrating,
+    captured_inputs,
+    captured_outputs,
+    check_deadline,
+    new_linear,
+)
 from sousvit.spaces.layers.low_rank import writing_layer
 from sousvit.spaces.module_shape import final_readers
 
@@ -33,7 +41,7 @@ def refit_projection(
     projection = block.attn.proj
     layer = writing_layer(projection)  # a factored projection keeps its rank: only its second half is fitted
     moments = Moments.zeros(layer.in_features, layer.out_features)
-    with captured_inputs([layer]) as found:
+    with calibrating(), captured_inputs([layer]) as found:
         for tokens in stream.batches:
             check_deadline(context, "converting attention")
             normed = block.norm1(tokens)
@@ -46,42 +54,54 @@ def refit_projection(
         projection.up = fitted(layer, moments)
 
 
-@torch.no_grad()
 def refit_readers(full: VisionTransformer, narrow: VisionTransformer, context: Context) -> None:
     """Fit every reader of ``narrow`` to what the same reader of ``full`` gives, in the order they run.
 
     Readers are the layers that read normalised tokens: ``qkv`` and ``fc1`` of every block, and the heads.
     """
-    wide = TokenStream(full, context, max(block.mlp.fc2.in_features for block in full.blocks))
-    thin = TokenStream(narrow, context, max(block.mlp.fc2.in_features for block in full.blocks))
+    inputs = narrow.embed_dim  # of every reader
+    wide, thin = TokenStream(full, context, inputs), TokenStream(narrow, context, inputs)
     for old, new in zip(full.blocks, narrow.blocks, strict=True):
-        new.attn.qkv = _as_in(wide, thin, old, new, "attn", "qkv")
-        new.mlp.fc1 = _as_in(wide, thin, old, new, "mlp", "fc1")
-        wide.advance(old)
-        thin.advance(new)
+        _refit_block(wide, thin, old, new)
     _refit_heads(full, narrow, wide, thin)
 
 
-def _as_in(wide: TokenStream, thin: TokenStream, old: Block, new: Block, branch: str, name: str) -> nn.Linear:
-    """The layer ``branch.name`` of ``new``, fitted to that of ``old``."""
-    target, layer = getattr(getattr(old, branch), name), getattr(getattr(new, branch), name)
-    moments = Moments.zeros(layer.in_features, layer.out_features)
-    with captured_inputs([target]) as was, captured_inputs([layer]) as now:
-        for before, after in zip(wide.batches, thin.batches, strict=True):
+def _refit_block(wide: TokenStream, thin: TokenStream, old: Block, new: Block) -> None:
+    """Fit ``qkv`` and ``fc1`` of ``new``, and move both streams behind their blocks."""
+    queries = Moments.zeros(new.attn.qkv.in_features, new.attn.qkv.out_features)
+    hidden = Moments.zeros(new.mlp.fc1.in_features, new.mlp.fc1.out_features)
+    wanted: list[torch.Tensor] = []
+    with calibrating(), captured_outputs([old.attn.qkv, old.mlp.fc1]) as given:
+        for index, (before, after) in enumerate(zip(wide.batches, thin.batches, strict=True)):
             check_deadline(thin.context, "calibration")
-            old(before)
-            new(after)
-            moments.add(now[0], target(was[0]))
-    return fitted(layer, moments)
+            wide.batches[index] = old(before)
+            queries.add(new.norm1(after), given[0])
+            wanted.append(given[1])
+    new.attn.qkv = fitted(new.attn.qkv, queries)
+    attended: list[torch.Tensor] = []
+    entered: list[torch.Tensor] = []
+    with calibrating(), stood_in(new.mlp, "fc2", Recorder([], new)), captured_inputs([new.mlp.fc1]) as found:
+        for after, target in zip(thin.batches, wanted, strict=True):
+            check_deadline(thin.context, "calibration")
+            attended.append(new.attn(new.norm1(after)))
+            with stood_in(new, "attn", Known(attended[-1])):
+                new(after)
+            entered.append(found[0])
+            hidden.add(found[0], target)
+    new.mlp.fc1 = fitted(new.mlp.fc1, hidden)
+    with calibrating():
+        for index, after in enumerate(thin.batches):
+            with stood_in(new, "attn", Known(attended[index])), stood_in(new, "mlp", Known(new.mlp(entered[index]))):
+                thin.batches[index] = new(after)
 
 
 def _refit_heads(full: VisionTransformer, narrow: VisionTransformer, wide: TokenStream, thin: TokenStream) -> None:
     for (old, name), (new, _) in zip(final_readers(full), final_readers(narrow), strict=True):
         target, layer = getattr(old, name), getattr(new, name)
         moments = Moments.zeros(layer.in_features, layer.out_features)
-        with captured_inputs([target]) as was, captured_inputs([layer]) as now:
+        with calibrating(), captured_outputs([target]) as was, captured_inputs([layer]) as now:
             for before, after in zip(wide.batches, thin.batches, strict=True):
                 full.forward_head(full.norm(before))
                 narrow.forward_head(narrow.norm(after))
-                moments.add(now[0], target(was[0]))
+                moments.add(now[0], was[0])
         setattr(new, name, fitted(layer, moments))

@@ -51,16 +51,17 @@ class Moments:
     def add(self, x: torch.Tensor, y: torch.Tensor | None = None) -> None:
         """Add ``x [..., inputs]`` and ``y [..., outputs]`` of the same rows.
 
-        A batch is multiplied in the input's own precision (several times faster than float64) and summed in float64.
+        A batch is multiplied in float32 (several times faster than float64) and summed in float64.
         """
-        x = x.detach().reshape(-1, x.shape[-1])
+        x = _rows(x)
         self.count += x.shape[0]
         self.sum_x += x.sum(0, dtype=torch.float64)
-        self.xx += (x.T @ x).double()
-        if y is not None:
-            y = y.detach().reshape(-1, y.shape[-1])
-            self.sum_y += y.sum(0, dtype=torch.float64)
-            self.xy += (x.T @ y).double()
+        with torch.autocast("cpu", enabled=False):  # which would round the products
+            self.xx += (x.T @ x).double()
+            if y is not None:
+                y = _rows(y)
+                self.sum_y += y.sum(0, dtype=torch.float64)
+                self.xy += (x.T @ y).double()
 
     def covariance(self) -> torch.Tensor:
         """Covariance of x, ``[inputs, inputs]``."""
@@ -71,6 +72,12 @@ class Moments:
         """The moments of removed columns of x (as y) on kept ones (as x)."""
         rows = self.xx[kept]
         return Moments(self.count, self.sum_x[kept], self.sum_x[removed], rows[:, kept], rows[:, removed])
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """``[..., channels]`` as float32 (or float64) rows ``[rows, channels]``."""
+    x = x.detach().reshape(-1, x.shape[-1])
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def ridge_fit(moments: Moments, ridge: float = RIDGE, intercept: bool = True) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,8 @@
 """Statistics from calibration images: activation moments block by block, and Taylor scores.
 
 Blocks are visited in order and every block reads what the already changed earlier blocks give it
-(:class:`TokenStream`), so errors of earlier blocks are seen, and repaired, by later ones.
+(:class:`TokenStream`), so errors of earlier blocks are seen, and repaired, by later ones. One pass over a block feeds
+every statistic that is needed of it.
 """
 
 from __future__ import annotations
@@ -16,20 +17,27 @@ import torch
 from torch import nn
 
 from sousvit.errors import TrialError
+from sousvit.machine import cpu_has_bf16, fast_products
 from sousvit.spaces.calibration.repair import Moments
 from sousvit.spaces.tasks.task import task_of
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import Block, VisionTransformer
+    from torch.utils.hooks import RemovableHandle
 
     from sousvit.data import ImageSet
     from sousvit.spaces.context import Context
 
-BATCH = 128
-#: Images that Taylor scores are averaged over; each costs a forward and a backward pass.
-TAYLOR_IMAGES = 256
+#: Token rows of a batch, at most, and images: what it takes in memory hardly depends on the model then.
+BATCH_ROWS, BATCH = 8192, 128
+#: Images that Taylor scores are averaged over, at least on large ones; each costs a forward and a backward pass.
+TAYLOR_IMAGES, LEAST_TAYLOR = 256, 64
+#: Pixels up to which an image is a small one.
+SMALL_IMAGE = 64 * 64
 #: Token rows per fitted input; more rows cost time and no longer change the fit.
 ROWS_PER_INPUT = 12
+#: Rows and images below which no statistic is taken, where there are as many.
+LEAST_ROWS, LEAST_IMAGES = 8192, 32
 
 
 def check_deadline(context: Context, what: str) -> None:
@@ -54,12 +62,28 @@ def calibration_images(context: Context, count: int | None = None) -> ImageSet:
     return context.calibration if count is None else context.calibration.spread(count, context.seed)
 
 
-def image_batches(images: ImageSet, context: Context) -> Iterator[tuple[torch.Tensor, Any]]:
+def enough_images(context: Context, most: int, least: int) -> ImageSet:
+    """At most ``most`` small calibration images; of larger ones, which say and cost more, fewer, but ``least``."""
+    height, width = calibration_images(context).size
+    return calibration_images(context, max(least, min(most, most * SMALL_IMAGE // (height * width))))
+
+
+def image_batches(images: ImageSet, context: Context, size: int = BATCH) -> Iterator[tuple[torch.Tensor, Any]]:
     """(normalised images ``[B, C, H, W]``, their targets) in order; checks the deadline between batches."""
-    for start in range(0, len(images), BATCH):
+    for start in range(0, len(images), size):
         check_deadline(context, "calibration")
-        rows = torch.arange(start, min(start + BATCH, len(images)))
+        rows = torch.arange(start, min(start + size, len(images)))
         yield context.normalise(images.images(rows)), images.targets(rows)
+
+
+@contextmanager
+def calibrating() -> Iterator[None]:
+    """No gradients inside the block, bf16 where the CPU multiplies it, and fast products elsewhere.
+
+    What bf16 rounds is small beside what a sample of some thousand rows leaves open.
+    """
+    with torch.no_grad(), fast_products(), torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()):
+        yield
 
 
 def embed(model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
@@ -79,12 +103,37 @@ def captured_inputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, torch.Te
 
         return hook
 
-    handles = [module.register_forward_pre_hook(keep(index)) for index, module in enumerate(modules)]
-    try:
+    with _removed([module.register_forward_pre_hook(keep(index)) for index, module in enumerate(modules)]):
         yield found
+
+
+@contextmanager
+def captured_outputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
+    """A mapping from ``i`` to the last output of ``modules[i]``, filled while models run inside the block."""
+    found: dict[int, torch.Tensor] = {}
+
+    def keep(index: int) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            found[index] = output
+
+        return hook
+
+    with _removed([module.register_forward_hook(keep(index)) for index, module in enumerate(modules)]):
+        yield found
+
+
+@contextmanager
+def _removed(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def rows_of(model: VisionTransformer) -> int:
+    """Token rows that an image gives."""
+    return int(model.patch_embed.num_patches + model.num_prefix_tokens)
 
 
 class TokenStream:
@@ -93,33 +142,46 @@ class TokenStream:
     Args:
         model: a timm VisionTransformer in eval mode.
         context: with calibration images.
-        inputs: width of the activations to fit on; decides how many images are enough.
+        inputs: width of the activations to fit on, which decides how many images are enough.
     """
 
     def __init__(self, model: VisionTransformer, context: Context, inputs: int) -> None:
-        self.context = context
-        tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-        images = calibration_images(context, max(BATCH, ceil(ROWS_PER_INPUT * inputs / tokens)))
-        with torch.no_grad():
-            self.batches = [embed(model, batch) for batch, _ in image_batches(images, context)]
+        self.context, rows = context, rows_of(model)
+        count = max(LEAST_IMAGES, ceil(max(LEAST_ROWS, ROWS_PER_INPUT * inputs) / rows))
+        images, size = calibration_images(context, count), max(1, min(BATCH, BATCH_ROWS // rows))
+        with calibrating():
+            self.batches = [embed(model, batch) for batch, _ in image_batches(images, context, size)]
 
-    @torch.no_grad()
-    def moments(self, run: Callable[[torch.Tensor], torch.Tensor], layer: nn.Linear) -> Moments:
-        """Moments of what enters ``layer`` while ``run`` reads the tokens; the stream itself stays where it is."""
-        moments = Moments.zeros(layer.in_features)
-        with captured_inputs([layer]) as found:
+    def through(self, block: Block, layers: Sequence[nn.Linear] = ()) -> list[Moments]:
+        """Pass all tokens through ``block``; moments of what enters each of its ``layers``."""
+        behind: list[torch.Tensor] = []
+        found = self.moments(block, layers, behind)
+        self.batches = behind
+        return found
+
+    def moments(
+        self, block: Block, layers: Sequence[nn.Linear], behind: list[torch.Tensor] | None = None
+    ) -> list[Moments]:
+        """Moments of what enters each of ``layers``; the stream stays, and ``behind`` gets what leaves the block."""
+        found = [Moments.zeros(layer.in_features) for layer in layers]
+        with calibrating(), captured_inputs(layers) as entered:
             for tokens in self.batches:
                 check_deadline(self.context, "calibration")
-                run(tokens)
-                moments.add(found[0])
-        return moments
+                left = block(tokens)
+                for place, moments in enumerate(found):
+                    moments.add(entered[place])
+                if behind is not None:
+                    behind.append(left)
+        return found
 
-    @torch.no_grad()
-    def advance(self, block: Block) -> None:
-        """Pass all tokens through ``block``."""
-        for index, tokens in enumerate(self.batches):
-            check_deadline(self.context, "calibration")
-            self.batches[index] = block(tokens)
+    def normed(self, norm: nn.Module) -> Moments:
+        """Moments of the tokens after ``norm``."""
+        found = Moments.zeros(self.batches[0].shape[-1])
+        with calibrating():
+            for tokens in self.batches:
+                check_deadline(self.context, "calibration")
+                found.add(norm(tokens))
+        return found
 
 
 def taylor_scores(
@@ -142,10 +204,10 @@ def taylor_scores(
     Raises:
         TrialError: the deadline passed or a score is not finite.
     """
-    images = calibration_images(context, TAYLOR_IMAGES)
+    images = enough_images(context, TAYLOR_IMAGES, LEAST_TAYLOR)
     scores = [torch.zeros(count, dtype=torch.float64) for count in groups]
-    with captured_inputs(layers) as found, torch.enable_grad():
-        for batch, targets in image_batches(images, context):
+    with calibrating(), captured_inputs(layers) as found, torch.enable_grad():
+        for batch, targets in image_batches(images, context, LEAST_TAYLOR):
             loss = task_of(model).summed_loss(model, model(batch.requires_grad_()), targets)
             activations = [found[index] for index in range(len(layers))]
             gradients = torch.autograd.grad(loss, activations)

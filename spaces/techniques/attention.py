@@ -93,7 +93,7 @@ class EfficientAttentionTechnique(ModelTechnique):
                 if stream is not None:
                     refit_projection(stream, block, softmax, context)
             if stream is not None:
-                stream.advance(block)
+                stream.through(block)
         return model
 
 

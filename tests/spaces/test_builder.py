@@ -68,7 +68,7 @@ def test_teacher_runs_once_per_view_and_damaged_files_are_rebuilt(world, tmp_pat
     assert paid == len(splits.train)
     again = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)
     assert torch.allclose(again("none", 0, 0), first, atol=0.02) and sum(calls) == paid
-    [stored] = tmp_path.rglob("*.safetensors")
+    [stored] = (tmp_path / "models").rglob("*.safetensors")
     stored.write_bytes(stored.read_bytes()[:100])
     rebuilt = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)
     assert torch.allclose(rebuilt("none", 0, 0), first, atol=0.02)
@@ -113,7 +113,7 @@ def test_a_stored_model_of_another_shape_is_built_again(world, context, tmp_path
     cache = TensorCache(tmp_path)
     builder = ModelBuilder(base, context, cache)
     model = builder.build(RECIPE)
-    [stored] = tmp_path.rglob("*.safetensors")
+    [stored] = (tmp_path / "models").rglob("*.safetensors")
     cache.write(f"models/{stored.stem}", {"foreign": torch.zeros(3)}, {"decisions": {}})
     assert same(builder.build(RECIPE), model)
 
@@ -123,7 +123,7 @@ def test_a_damaged_stored_model_is_built_again(world, context, tmp_path, monkeyp
     monkeypatch.setattr(builder_module, "WORTH_KEEPING", math.inf)  # on a busy machine any step may take long
     builder = ModelBuilder(base, context, TensorCache(tmp_path))
     model = builder.build(RECIPE)
-    [stored] = tmp_path.rglob("*.safetensors")
+    [stored] = (tmp_path / "models").rglob("*.safetensors")
     stored.write_bytes(b"not a model")
     assert same(builder.build(RECIPE), model)
 
@@ -136,7 +136,7 @@ def test_fidelity_seed_and_steps_have_models_of_their_own(world, context, tmp_pa
     builder.build(RECIPE, fidelity=0.5)
     ModelBuilder(base, replace(context, seed=7), TensorCache(tmp_path)).build(RECIPE, fidelity=0.5)
     builder.build(RECIPE.without("prune_mlp"), fidelity=0.5)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+    assert len(list((tmp_path / "models").rglob("*.safetensors"))) == 4
 
 
 def test_building_leaves_the_base_alone_and_repeats_itself(world, context):

@@ -10,10 +10,11 @@ import torch
 from sousvit.spaces.calibration.repair import Moments, ridge_fit
 from sousvit.spaces.calibration.stream import (
     TokenStream,
-    calibration_images,
+    calibrating,
     captured_inputs,
     check_deadline,
     embed,
+    enough_images,
     image_batches,
 )
 from sousvit.spaces.tasks.task import task_of
@@ -23,32 +24,43 @@ if TYPE_CHECKING:
 
     from sousvit.spaces.context import Context
 
-#: Images that choose the blocks; the choice is stable long before the repair is.
-CHOOSING_IMAGES = 128
+#: Images that choose the blocks, at least of large ones; the choice is stable long before the repair is.
+CHOOSING_IMAGES, LEAST_CHOOSING = 128, 32
 #: A layer scale below this share of its largest value cannot carry a correction.
 MIN_LAYER_SCALE = 1e-6
 
 
-@torch.no_grad()
 def least_needed(model: VisionTransformer, drop: int, context: Context) -> list[int]:
     """Indices of ``drop`` blocks in the order in which they go: each time the one that changes the predictions least.
 
-    The change is the task's divergence of the predictions without the block from the full model's.
+    The change is the task's divergence of the predictions without the block from the full model's. The order is kept,
+    and a longer one goes on from it.
     """
-    images = calibration_images(context, CHOOSING_IMAGES)
-    tokens = torch.cat([embed(model, batch) for batch, _ in image_batches(images, context)])
-    blocks = list(model.blocks)
-    target, task = _predictions(model, blocks, tokens), task_of(model)
-    kept, dropped = list(range(len(blocks))), []
-    for _ in range(drop):
-        harms = []
-        before = tokens  # enters the block at the position
-        for position in range(len(kept)):
-            check_deadline(context, "choosing blocks")
-            rest = [blocks[index] for index in kept[position + 1 :]]
-            harms.append(float(task.divergence(_predictions(model, rest, before), target)))
-            before = blocks[kept[position]](before)
-        dropped.append(kept.pop(min(range(len(kept)), key=harms.__getitem__)))
+    store, name = context.statistics, "order of blocks"
+    known = None if store is None else store.read(name, model, context)
+    order = [] if known is None else known[0].tolist()
+    if len(order) < drop:
+        order = _longer_order(model, order, drop, context)
+        if store is not None:
+            store.write(name, model, context, [torch.tensor(order)])
+    return order[:drop]
+
+
+def _longer_order(model: VisionTransformer, order: Sequence[int], drop: int, context: Context) -> list[int]:
+    images, blocks, task = enough_images(context, CHOOSING_IMAGES, LEAST_CHOOSING), list(model.blocks), task_of(model)
+    dropped, kept = list(order), [index for index in range(len(blocks)) if index not in order]
+    with calibrating():
+        tokens = torch.cat([embed(model, batch) for batch, _ in image_batches(images, context)])
+        target = _predictions(model, blocks, tokens)
+        while len(dropped) < drop:
+            harms = []
+            before = tokens  # enters the block at the position
+            for position in range(len(kept)):
+                check_deadline(context, "choosing blocks")
+                rest = [blocks[index] for index in kept[position + 1 :]]
+                harms.append(float(task.divergence(_predictions(model, rest, before), target)))
+                before = blocks[kept[position]](before)
+            dropped.append(kept.pop(min(range(len(kept)), key=harms.__getitem__)))
     return dropped
 
 
@@ -57,10 +69,9 @@ def _predictions(model: VisionTransformer, blocks: Sequence[Block], tokens: torc
     for block in blocks:
         tokens = block(tokens)
     found: torch.Tensor = model.forward_head(model.norm(tokens))
-    return found
+    return found.float()
 
 
-@torch.no_grad()
 def repair_gaps(model: VisionTransformer, kept: Sequence[int], context: Context) -> None:
     """Fold the residual update of every removed run into ``fc2`` of the kept block before it."""
     blocks = list(model.blocks)
@@ -70,14 +81,14 @@ def repair_gaps(model: VisionTransformer, kept: Sequence[int], context: Context)
         gap = blocks[index + 1 : end]
         if gap:
             _fold_gap(blocks[index], _gap_moments(stream, blocks[index], gap, context))
-        stream.advance(blocks[index])
+        stream.through(blocks[index])
 
 
 def _gap_moments(stream: TokenStream, block: Block, gap: Sequence[Block], context: Context) -> Moments:
     """Moments of ``block``'s MLP units (x) and the update that the blocks of ``gap`` would make after it (y)."""
     layer = block.mlp.fc2
     moments = Moments.zeros(layer.in_features, layer.out_features)
-    with captured_inputs([layer]) as found:
+    with calibrating(), captured_inputs([layer]) as found:
         for tokens in stream.batches:
             check_deadline(context, "calibration")
             start = end = block(tokens)
@@ -87,6 +98,7 @@ def _gap_moments(stream: TokenStream, block: Block, gap: Sequence[Block], contex
     return moments
 
 
+@torch.no_grad()
 def _fold_gap(block: Block, moments: Moments) -> None:
     """Add the predicted update to ``fc2``, whose output a layer scale multiplies before it is added to the tokens."""
     layer = block.mlp.fc2

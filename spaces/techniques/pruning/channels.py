@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def variances(model: VisionTransformer, context: Context) -> torch.Tensor:
     """Variance of each channel over the calibration tokens ``[D]``, each block's share of the whole summed up."""
-    stream = TokenStream(model, context, model.embed_dim)
+    stream = TokenStream(model, context, inputs=1)  # variances need few rows
     total = torch.zeros(model.embed_dim, dtype=torch.float64)
     for block in model.blocks:
-        stream.advance(block)
-        tokens = torch.cat([batch.flatten(0, 1) for batch in stream.batches]).double()
-        variance = tokens.var(0)
+        stream.through(block)
+        variance = torch.cat([batch.flatten(0, 1) for batch in stream.batches]).double().var(0)
         total += variance / variance.sum().clamp_min(1e-30)
     return total
 

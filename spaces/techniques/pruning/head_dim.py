@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -14,8 +13,7 @@ from sousvit.spaces.shape import BlockShape, VitShape
 from sousvit.spaces.technique import Choices, ModelTechnique, Stage, StepConfig
 
 if TYPE_CHECKING:
-    import torch
-    from timm.models.vision_transformer import Block, VisionTransformer
+    from timm.models.vision_transformer import VisionTransformer
     from torch import nn
 
 MULTIPLE = 8
@@ -71,10 +69,10 @@ class PruneHeadDim(ModelTechnique):
             width = kept_channels(block_shape, config.keep)
             moment = None
             if stream is not None:
-                moment = with_constant(stream.moments(partial(_attend, block), block.attn.qkv))
+                moment = with_constant(stream.normed(block.norm1))
             narrow_heads(block.attn, width, moment)
             if stream is not None:
-                stream.advance(block)
+                stream.through(block)
         return model
 
 
@@ -83,8 +81,3 @@ def kept_channels(block: BlockShape, keep: float) -> int:
     if keep == 1:
         return block.head_dim
     return min(block.head_dim, max(MULTIPLE, round(keep * block.head_dim / MULTIPLE) * MULTIPLE))
-
-
-def _attend(block: Block, tokens: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = block.attn(block.norm1(tokens))
-    return out

@@ -69,7 +69,7 @@ class LowRank(ModelTechnique):
 
     def apply(self, model: VisionTransformer, config: Any, context: Context) -> nn.Module:
         from sousvit.spaces.calibration.stream import TokenStream
-        from sousvit.spaces.techniques.pruning.ranks import block_moments, factor_block, sensitive_ranks
+        from sousvit.spaces.techniques.pruning.ranks import factor_block, layers_of, sensitive_ranks
 
         shape = vit_shape(model)
         target = self.reshape(shape, config)
@@ -86,9 +86,9 @@ class LowRank(ModelTechnique):
             ranks = context.decide(self.name, sensitive_ranks(model, config.method, context, ranks))
         stream = TokenStream(model, context, max(block.mlp.fc2.in_features for block in model.blocks))
         for block, block_ranks in zip(model.blocks, ranks, strict=True):
-            moments = block_moments(stream, block) if config.method == "whitened" else [None] * 4
+            moments = stream.moments(block, layers_of(block)) if config.method == "whitened" else [None] * 4
             factor_block(block, block_ranks, moments)
-            stream.advance(block)
+            stream.through(block)
         return model
 
 

@@ -34,11 +34,6 @@ def factor_block(block: Block, ranks: Sequence[int], moments: Sequence[Moments |
             setattr(owner, name, factored(getattr(owner, name), rank, moment).eval())
 
 
-def block_moments(stream: TokenStream, block: Block) -> list[Moments | None]:
-    """Moments of what each layer of ``block`` reads."""
-    return [stream.moments(block, layer) for layer in layers_of(block)]
-
-
 def sensitive_ranks(
     model: VisionTransformer, method: str, context: Context, uniform: Sequence[Sequence[int]]
 ) -> list[list[int]]:
@@ -49,10 +44,10 @@ def sensitive_ranks(
     stream = TokenStream(model, context, max(block.mlp.fc2.in_features for block in model.blocks))
     relative: list[list[torch.Tensor]] = []
     for block in model.blocks:
-        moments = block_moments(stream, block) if method == "whitened" else [None] * 4
-        found = [_energies(layer, moment) for layer, moment in zip(layers_of(block), moments, strict=True)]
+        layers = layers_of(block)
+        moments = stream.through(block, layers) if method == "whitened" else [None] * 4
+        found = [_energies(layer, moment) for layer, moment in zip(layers, moments, strict=True)]
         relative.append([energy / energy.sum().clamp_min(1e-30) for energy in found])
-        stream.advance(block)
     ranks = [list(row) for row in uniform]
     for place in range(4):
         total = sum(row[place] for row in uniform) // STEP

@@ -67,14 +67,15 @@ class Sparsify(ModelTechnique):
         if context.calibration is not None and config.importance == "wanda":
             stream = TokenStream(model, context, max(block.mlp.fc2.in_features for block in model.blocks))
         for block in model.blocks:
-            for layer in _layers(block):
-                norms = torch.ones(layer.in_features)
-                if stream is not None:
-                    moments = stream.moments(block, layer)
-                    norms = (moments.xx.diagonal() / moments.count).sqrt().to(layer.weight.dtype)
-                keep_zeros(layer, chosen(layer.weight.detach().abs() * norms, config))
+            layers = _layers(block)
+            norms = [torch.ones(layer.in_features) for layer in layers]
             if stream is not None:
-                stream.advance(block)
+                found = stream.moments(block, layers)
+                norms = [(one.xx.diagonal() / one.count).sqrt().float() for one in found]
+            for layer, norm in zip(layers, norms, strict=True):
+                keep_zeros(layer, chosen(layer.weight.detach().abs() * norm, config))
+            if stream is not None:
+                stream.through(block)
         return model
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from sousvit.spaces.calibration.gates import learned_gates
+from sousvit.spaces.calibration.halfway import Halfway
+from sousvit.spaces.calibration.kept import kept
 from sousvit.spaces.calibration.repair import Moments, fold_removed
 from sousvit.spaces.calibration.stream import TokenStream, best_units, new_linear, taylor_scores
 from sousvit.spaces.layers.low_rank import LowRankLinear, reading_layer, writing_layer
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
 
 
 class Units(ABC):
-    """One kind of unit in the blocks of a plain Vision Transformer; it has no state."""
+    """One kind of unit in the blocks of a plain Vision Transformer; it has no state.
+
+    Class attributes:
+        part: of a block, whose last layer reads the units.
+    """
+
+    part: ClassVar[Literal["attn", "mlp"]]
 
     @abstractmethod
     def count(self, shape: BlockShape) -> int:
@@ -37,10 +44,6 @@ class Units(ABC):
     @abstractmethod
     def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
         """The (factored) layer that reads the units, and the layer scale that multiplies what it gives."""
-
-    @abstractmethod
-    def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
-        """The part of the block up to the reader, for tokens ``[B, N, D]`` that enter the block."""
 
     @abstractmethod
     def weight_norms(self, block: Block) -> torch.Tensor:
@@ -59,10 +62,9 @@ class Units(ABC):
         stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
         orders = []
         for block, shape in zip(model.blocks, vit_shape(model).blocks, strict=True):
-            moments = stream.moments(partial(self.branch, block), self.reader(block))
+            (moments,) = stream.through(block, [self.reader(block)])
             scores = self._scores(block, self.count(shape), moments, "activation")
             orders.append(torch.argsort(scores, descending=True, stable=True).tolist())
-            stream.advance(block)
         return orders
 
     def reorder(self, model: VisionTransformer, orders: Sequence[Sequence[int]]) -> None:
@@ -96,18 +98,18 @@ class Units(ABC):
         """
         stream = TokenStream(model, context, max(self.reader(block).in_features for block in model.blocks))
         for index, (block, shape) in enumerate(zip(model.blocks, vit_shape(model).blocks, strict=True)):
-            reader = self.reader(block)
-            moments = stream.moments(partial(self.branch, block), reader)
+            reader, halfway = self.reader(block), Halfway(stream, block, self.part)
+            moments = halfway.moments()
             own = self._scores(block, self.count(shape), moments, importance) if scores is None else scores[index]
-            kept, removed = best_units(own, counts[index])
-            kept_channels = self._channels(kept, block, shape)
+            stays, removed = best_units(own, counts[index])
+            kept_channels = self._channels(stays, block, shape)
             if compensate:
                 gone = self._channels(removed, block, shape)
                 weight, bias = fold_removed(reader.weight, reader.bias, kept_channels, gone, moments)
             else:
                 weight, bias = reader.weight[:, kept_channels], reader.bias
-            self.narrow(block, kept, weight, bias)
-            stream.advance(block)
+            self.narrow(block, stays, weight, bias)
+            halfway.leave(kept_channels)
 
     def scores_at_once(
         self, model: VisionTransformer, importance: str, compete: bool, context: Context
@@ -120,18 +122,17 @@ class Units(ABC):
         readers = [self.reader(block) for block in model.blocks]
         if context.nested is not None and not compete:
             return [-torch.arange(count) for count in units]
-        if importance == "taylor":
-            return taylor_scores(model, readers, units, context)
-        if importance == "gates":
-            return learned_gates(model, readers, units, context)
+        learned = {"taylor": taylor_scores, "gates": learned_gates}.get(importance)
+        if learned is not None:
+            name = f"{importance} of {self.part}"
+            return kept(name, model, context, lambda: learned(model, readers, units, context))
         if not compete:
             return None
         stream = TokenStream(model, context, max(reader.in_features for reader in readers))
         scores = []
         for block, count in zip(model.blocks, units, strict=True):
-            moments = stream.moments(partial(self.branch, block), self.reader(block))
+            (moments,) = stream.through(block, [self.reader(block)])
             scores.append(self._scores(block, count, moments, importance))
-            stream.advance(block)
         return scores
 
     def _keep(self, block: Block, units: torch.Tensor, shape: BlockShape) -> None:
@@ -164,16 +165,13 @@ class Units(ABC):
 class Heads(Units):
     """Attention heads, which ``attn.proj`` reads."""
 
+    part: ClassVar[Literal["attn", "mlp"]] = "attn"
+
     def count(self, shape: BlockShape) -> int:
         return shape.heads
 
     def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
         return block.attn.proj, block.ls1
-
-    def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
-        """Attention only."""
-        out: torch.Tensor = block.attn(block.norm1(tokens))
-        return out
 
     def weight_norms(self, block: Block) -> torch.Tensor:
         """Norms of each head's value projection."""
@@ -193,16 +191,13 @@ class Heads(Units):
 class MlpUnits(Units):
     """Hidden units of the MLP, which ``fc2`` reads."""
 
+    part: ClassVar[Literal["attn", "mlp"]] = "mlp"
+
     def count(self, shape: BlockShape) -> int:
         return shape.mlp
 
     def output(self, block: Block) -> tuple[nn.Linear | LowRankLinear, nn.Module]:
         return block.mlp.fc2, block.ls2
-
-    def branch(self, block: Block, tokens: torch.Tensor) -> torch.Tensor:
-        """The whole block: the MLP is its last part."""
-        out: torch.Tensor = block(tokens)
-        return out
 
     def weight_norms(self, block: Block) -> torch.Tensor:
         """Norms of the rows of ``fc1``."""
