@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sousvit.objectives.timing import Timing
 
 
+#: Beginnings of the names of objectives that single inferences tell, and no means of many.
+TAILS = ("latency_p95", "latency_p99")
+
+
 class Latency(Objective):
     """Median milliseconds of one inference of the target's batch."""
 

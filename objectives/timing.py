@@ -106,6 +106,7 @@ class Timing:
         ratio_low, ratio_high: its 95% interval.
         samples: inferences of the candidate behind the figures.
         groups: clean groups behind the ratio.
+        tails: whether single inferences were timed; else the percentiles are of rounds' means, and say nothing.
         noisy: not enough clean groups within the time cap, or most were disturbed; all groups were used.
         batch: images an inference.
     """
@@ -125,6 +126,7 @@ class Timing:
     groups: int
     noisy: bool
     batch: int = 1
+    tails: bool = True
 
     @property
     def speedup(self) -> float:
@@ -134,12 +136,16 @@ class Timing:
 
 @dataclass
 class Group:
-    """Latencies in seconds of two rounds of each session, in the order of time, and the ratio of CPU to wall time."""
+    """Latencies in seconds of two rounds of each session, in the order of time, and the ratio of CPU to wall time.
+
+    Where a clock is too coarse for single inferences (``means``), each is its round's mean.
+    """
 
     candidate: list[float] = field(default_factory=list)
     baseline_first: list[float] = field(default_factory=list)
     baseline_last: list[float] = field(default_factory=list)
     cpu_share: float = 1.0
+    means: bool = False
 
     @property
     def baseline(self) -> list[float]:
@@ -321,6 +327,7 @@ def summarise(groups: list[Group], plan: TimingPlan, batch: int = 1) -> Timing:
         groups=len(used),
         noisy=noisy,
         batch=batch,
+        tails=not any(group.means for group in used),
     )
 
 

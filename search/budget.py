@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -188,8 +188,7 @@ class Budget(Checked):
         labels = [target.label for target in value]
         if len(set(labels)) != len(labels):
             raise UserError("targets of one search have different names", labels, "add name: to each")
-        shared = [name for name in value[0].runtimes if all(name in target.runtimes for target in value)]
-        if not shared:
+        if not _shared_runtimes(value):
             raise UserError("targets of one search share a runtime", "none in common", "run one search a target")
         return value
 
@@ -267,8 +266,8 @@ class Budget(Checked):
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """What a recipe may be deployed in: the runtimes of all targets, in the first one's order."""
-        return tuple(name for name in self.target.runtimes if all(name in other.runtimes for other in self.targets))
+        """What a recipe may be deployed in, and every target runs, in the first one's order."""
+        return _shared_runtimes(self.targets)
 
     @property
     def where(self) -> str:
@@ -345,6 +344,11 @@ def read_preference(value: Any) -> dict[str, float]:
             action = "write for instance prefer: {latency: 2, size: 1}"
             raise UserError("a weight of prefer is a positive number", f"{name}: {weight}", action)
     return {str(name): float(weight) for name, weight in weights.items()}
+
+
+def _shared_runtimes(targets: Sequence[Target]) -> tuple[str, ...]:
+    """What every target runs the files of, in the first one's order."""
+    return tuple(name for name in targets[0].artifacts if all(name in other.artifacts for other in targets))
 
 
 def open_space(budget: Budget, shape: ModelShape) -> tuple[Space, dict[str, str]]:

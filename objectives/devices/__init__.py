@@ -2,7 +2,8 @@
 
 Reading order: device.py, open.py (which device a target asks for), local.py, standin.py, remote/client.py (ours);
 protocol.py and measure.py (what a measuring process is asked and does), process.py (who watches over it),
-remote/agent.py and remote/store.py (the device's side), remote/checks.py (which answers can be true).
+remote/agent.py and remote/store.py (the device's side), remote/checks.py (which answers can be true); browser/ (a page
+that measures).
 """
 
 from __future__ import annotations

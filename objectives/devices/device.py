@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sousvit.errors import MissingPackageError, SharedInputError
@@ -21,6 +21,8 @@ from sousvit.objectives.runtimes.runtime import RUNTIMES
 from sousvit.objectives.timing import DEFAULT, Timing, TimingPlan
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sousvit.objectives.targets.target import Target
     from sousvit.spaces.export.artifact import Artifact
 
@@ -72,6 +74,10 @@ class Device(ABC):
         """A rule that the target breaks on such a device, in the words of a UserError."""
         return None
 
+    def unfit(self, facts: Mapping[str, Any], objectives: Sequence[str]) -> tuple[str, object, str] | None:
+        """A rule that a device of these facts breaks, in the words of a UserError."""
+        return None
+
     def admit(self, artifact: Artifact) -> None:  # noqa: B027 - most targets have no limit
         """Hold an artifact against the target's memory limit, if it has one.
 
@@ -82,6 +88,9 @@ class Device(ABC):
     def keep(self, artifact: Artifact) -> None:  # noqa: B027 - a hint
         """The artifact will be the baseline of many timings."""
 
+    def show(self, images: np.ndarray) -> None:  # noqa: B027 - a hint
+        """Normalised images, float32 ``[N, C, H, W]``, that predictions there may be compared with those here on."""
+
     def close(self) -> None:  # noqa: B027 - most devices hold nothing
         """Free what the device holds."""
 
@@ -91,7 +100,11 @@ class Device(ABC):
         Raises:
             UserError: the device is not what the target says, or cannot tell an objective.
         """
-        facts, target = self.facts(), self.target
+        facts, target, objectives = self.facts(), self.target, list(objectives)
+        broken = self.unfit(facts, objectives)
+        if broken is not None:
+            rule, received, action = broken
+            raise SharedInputError(f"target {target.label}: {rule}", received, action)
         missing = [name for name in target.runtimes if name not in facts["runtimes"]]
         if missing:
             raise SharedInputError(
@@ -114,6 +127,8 @@ def device_facts() -> dict[str, Any]:
     """:func:`machine_facts`, which runtimes are installed in which version, and whether energy can be measured."""
     runtimes = {}
     for runtime in RUNTIMES:
+        if runtime.files_of:
+            continue
         with contextlib.suppress(MissingPackageError):
             runtimes[runtime.name] = runtime.version()
     return {**machine_facts(), "runtimes": runtimes, "energy": find_meter() is not None}

@@ -45,6 +45,9 @@ def device_of(target: Target) -> type[Device]:
         others = [name for name in DEVICES.names() if set(ignored) <= DEVICES.get(name).reads]
         action = f"remove it, or use {' or '.join(others)}" if others else "remove it"
         raise UserError(f"device: {target.device} takes no {' and no '.join(ignored)}", _given(target, ignored), action)
+    if target.is_browser and "agent" not in device.reads:
+        action = "add agent: http://HOST:PORT of a sousvit device serve --web, and the device's name"
+        raise UserError(f"{target.runtimes[0]} runs in a browser", f"device: {target.device}", action)
     misfit = device.misfit(target)
     if misfit is not None:
         raise UserError(*misfit)

@@ -7,6 +7,7 @@ with nothing but numpy and a runtime.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ ASKS: tuple[Ask, ...] = ("time", "probe", "energy")
 #: Bounds on what a stranger may ask of a device.
 MAX_ARTIFACTS, MAX_BATCH, MAX_THREADS = 64, 4096, 1024
 MAX_SECONDS = 3600.0
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class RequestError(ValueError):
@@ -44,6 +46,8 @@ class Request:
         cores: CPU cores that the process is pinned to; None for all.
         memory_bytes: resident memory at which the process is stopped; None without a limit.
         timeout: seconds after which the process is stopped.
+        images: of a browser, which is asked for its predictions too: the SHA-256 of a file of normalised images,
+            float32 ``[N, C, H, W]``.
     """
 
     ask: Ask
@@ -56,6 +60,7 @@ class Request:
     cores: int | None = None
     memory_bytes: int | None = None
     timeout: float = 300.0
+    images: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -100,6 +105,7 @@ class Request:
             "cores are a count": self.cores is None or _is_count(self.cores, MAX_THREADS),
             "memory is a count of bytes": self.memory_bytes is None or _is_count(self.memory_bytes, 2**60),
             "times are in bounds": all(_is_number(value) and 0 < value <= MAX_SECONDS for value in seconds),
+            "images are named by their SHA-256": self.images is None or is_hash(self.images),
             "groups are a count": all(_is_count(value, 10_000) for value in counts),
             "all artifacts take one input": len({one.input_shape for one in self.artifacts.values()}) == 1,
         }
@@ -149,6 +155,11 @@ def read_artifact(plain: Mapping[str, Any], folder: Callable[[Mapping[str, Any]]
     return Artifact(folder(plain), runtime, check_file_name(plain["file"]), shape, options=options)
 
 
+def is_hash(name: object) -> bool:
+    """Whether ``name`` is a whole SHA-256 in hex."""
+    return isinstance(name, str) and _HASH.fullmatch(name) is not None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
@@ -158,8 +169,15 @@ def _is_count(value: Any, most: int) -> bool:
 
 
 def encode_groups(groups: Mapping[str, list[Group]]) -> dict[str, Any]:
-    """Raw latencies (seconds) as plain values."""
-    return {name: [asdict(group) for group in done] for name, done in groups.items()}
+    """Raw latencies (seconds) as plain values; that they are means is said where they are."""
+    return {name: [_plain_group(group) for group in done] for name, done in groups.items()}
+
+
+def _plain_group(group: Group) -> dict[str, Any]:
+    plain = asdict(group)
+    if not group.means:
+        del plain["means"]
+    return plain
 
 
 def decode_groups(plain: Any) -> dict[str, list[Group]]:
@@ -176,6 +194,6 @@ def decode_groups(plain: Any) -> dict[str, list[Group]]:
         rounds = (group.candidate, group.baseline_first, group.baseline_last)
         if not all(isinstance(one, list) and one and all(_is_number(s) and s > 0 for s in one) for one in rounds):
             raise RequestError("latencies are numbers above 0")
-        if not _is_number(group.cpu_share):
-            raise RequestError("a CPU share is a number")
+        if not _is_number(group.cpu_share) or not isinstance(group.means, bool):
+            raise RequestError("a CPU share is a number, and means are true or false")
     return groups

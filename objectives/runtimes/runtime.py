@@ -61,6 +61,7 @@ class Runtime(ABC):
             that open files have no torch to write them with.
         packages: importable packages it needs, at least one; the first gives its version.
         extra: of sousvit that installs them; empty if they are always there.
+        files_of: of a browser's, the runtime whose files it runs; it has no packages, and opens nothing here.
         batches: whether its files take more than one image at a time.
         concurrent: whether sessions may run beside each other, each in a thread of its own.
         options: what an artifact may set of the runtime, and to which values (``{"HINT": ("f32", "bf16"), "SIZE":
@@ -73,6 +74,7 @@ class Runtime(ABC):
     exporter: ClassVar[type[Exporter]]
     packages: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
+    files_of: ClassVar[str] = ""
     batches: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
     options: ClassVar[Options] = {}

@@ -41,6 +41,8 @@ class Target(Checked):
     memory that a process with the model alone may take: what needs more fails on this target. Both not for ``local``.
     Which of these keys a device heeds is the device's to say: profiles.py refuses the others.
 
+    A browser has runtimes of its own, such as ``onnxruntime-web``; its agent is a ``sousvit device serve --web``.
+
     ``token_file`` or ``token_env`` hold the agent's token. ``timeout`` is how long one measurement may take,
     ``patience`` how long a device that does not answer is waited for (a board needs a minute to start again), in
     seconds.
@@ -116,6 +118,16 @@ class Target(Checked):
         return self.name or self.device
 
     @property
+    def artifacts(self) -> dict[str, str]:
+        """What runs an artifact here, by the runtime that it was made for: the same, but in a browser."""
+        return {get_runtime(name).files_of or name: name for name in self.runtimes}
+
+    @property
+    def is_browser(self) -> bool:
+        """Whether a page measures."""
+        return any(get_runtime(name).files_of for name in self.runtimes)
+
+    @property
     def memory_bytes(self) -> int | None:
         """The memory limit, if any."""
         return None if self.memory is None else int(self.memory * 1e6)
@@ -161,6 +173,10 @@ def _unfit_keys(target: Target) -> tuple[str, object, str] | None:
         return "a token comes from one place", "token_file and token_env", "remove one of the two"
     if target.cores is not None and target.threads > target.cores:
         return "a target has a core for every thread", f"threads {target.threads} on {target.cores}", "lower threads"
+    if target.is_browser and not all(get_runtime(name).files_of for name in target.runtimes):
+        return "a target is a browser or it is none", list(target.runtimes), "give each a target of its own"
+    if len(target.artifacts) < len(target.runtimes):
+        return "a target runs each file in one runtime", list(target.runtimes), "give each a target of its own"
     single = [name for name in target.runtimes if not get_runtime(name).batches]
     if single and target.batch > 1:
         return f"files of {single[0]} take one image at a time", f"batch {target.batch}", "write batch: 1"

@@ -59,7 +59,7 @@ def _recorded(subjects: Subjects, judged: Mapping[str, MeasuredSubject], end: fl
     of, parts = _blocks(base, recipe)
     return Details(
         latencies={
-            role: {target: _latency(timing) for target, timing in subject.timings.items()}
+            role: {target: _latency(timing) for target, timing in subject.timings.items() if timing.tails}
             for role, subject in judged.items()
         },
         shape=asdict(shape),

@@ -90,10 +90,10 @@ def measure_artifact(artifact: Artifact, baseline: Artifact | None, target: Targ
         timing = device.time(pair, "baseline", CAREFUL)["baseline" if baseline is None else "artifact"]
         probe = device.probe(artifact)
         energy = device.energy_mj(artifact, CAREFUL) if facts["energy"] else None
+    tails = {"latency_p95_ms": Measurement(timing.p95_ms), "latency_p99_ms": Measurement(timing.p99_ms)}
     figures = {
         "latency_p50_ms": Measurement(timing.p50_ms, timing.p50_low_ms, timing.p50_high_ms),
-        "latency_p95_ms": Measurement(timing.p95_ms),
-        "latency_p99_ms": Measurement(timing.p99_ms),
+        **(tails if timing.tails else {}),
         "throughput_images_s": Measurement(1e3 * timing.batch / timing.p50_ms),
         "size_mb": Measurement(artifact.size_bytes / 1e6),
         "memory_mb": Measurement(probe.memory_bytes / 1e6),

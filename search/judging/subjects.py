@@ -34,6 +34,7 @@ from sousvit.search.budget import CONTACT_SHEET, Budget, make_budget, open_space
 from sousvit.search.executors.executor import MakeTable, Progress
 from sousvit.search.judging.base_check import check_base
 from sousvit.search.judging.pace import Pace, training_pace
+from sousvit.search.judging.target_facts import require_same_browsers, told
 from sousvit.search.judging.teacher_runtime import TeacherRuntime
 from sousvit.search.judging.trial_objectives import asked_of, trial_objectives
 from sousvit.search.timekeeping.timing import timing_plan
@@ -165,11 +166,15 @@ class Subjects:
         self.progress("asking the devices", 0, 0)
         named = [*self.budget.optimize, *self.budget.limits]
         facts = {name: device.check(asked_of(name, named, self.budget)) for name, device in self.devices.items()}
+        if known is not None:
+            require_same_browsers(known.machine.get("devices", {}), facts)
+        self.objectives = told(self.objectives, facts, self.budget.target.label)
         folder = self.folder / "artifacts" / "base"
         with clocked(seconds, "export"):
             artifact = self._artifact(self._model.module, BASE_RECIPE, folder, self._context)
         for device in self.devices.values():
             device.keep(artifact)
+            device.show(self.probe_images())
         self.base = self._subject(self._model.module, artifact)
         if known is not None:
             self.base.timings |= {name: Timing(**plain) for name, plain in known.timings.items()}

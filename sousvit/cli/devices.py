@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sousvit.cli.app import Json, Plugins, app, load_plugins, print_json
+from sousvit.errors import UserError
 
 device_app = typer.Typer(help="Measure on other devices: run their agent, or check them.", no_args_is_help=True)
 
@@ -25,15 +26,27 @@ def device_serve_command(
         list[str] | None, typer.Option(metavar="NAME", help="another name that the device is reached by; repeatable")
     ] = None,
     max_gb: Annotated[float, typer.Option(min=0.001, metavar="GB", help="most that uploads may take")] = 2.0,
+    web: Annotated[
+        bool, typer.Option("--web", help="a page opened in a browser measures, and not this machine")
+    ] = False,
+    assets: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="with --web: folder of the runtimes' npm packages")
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Run the agent that measures on this device, until Ctrl-C.
 
     Addresses other than loopback need a token.
     """
+    from sousvit.objectives.devices.browser.relay import serve_page
     from sousvit.objectives.devices.remote.agent import serve
 
     load_plugins(plugins)
+    if web:
+        serve_page(host, port, token_file, max_gb, host_name or (), assets)
+        return
+    if assets is not None:
+        raise UserError("runtimes for browsers are served with a page", f"--assets {assets}", "add --web")
     serve(host, port, token_file, max_gb, host_name or ())
 
 

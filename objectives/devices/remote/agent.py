@@ -35,9 +35,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sousvit.errors import TrialError, UserError, one_line
 from sousvit.objectives.devices import process
@@ -56,6 +57,19 @@ HOST, PORT = "127.0.0.1", 8765
 PREFIX = "sousvit-device-"
 #: Bytes of a JSON request.
 MAX_JSON = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """An answer that is no JSON: its bytes, their media type, and how long they may be kept (``Cache-Control``)."""
+
+    body: bytes
+    kind: str
+    cached: str = "no-store"
+
+
+#: What a request is answered with.
+Content = Mapping[str, Any] | File
 
 
 class Agent(BoundedServer):
@@ -86,7 +100,7 @@ class Agent(BoundedServer):
         self.measuring = threading.Lock()
         self.boot = uuid.uuid4().hex
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), self.handler())
         except OSError as error:
             raise UserError(
                 "the agent must be able to listen", f"{host}:{port} ({error.strerror})", "choose another --port"
@@ -94,12 +108,28 @@ class Agent(BoundedServer):
         address, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.names = Names(host, address, self.server_port, others)
 
+    def handler(self) -> type[Handler]:
+        """What answers a connection."""
+        return Handler
+
+    def greeting(self, host: str) -> list[str]:
+        """What is told when it begins to listen on ``host``."""
+        facts = self.facts()
+        shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
+        return [
+            f"listening on http://{host}:{self.server_port}",
+            f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB; {shown}",
+        ]
+
     def facts(self) -> dict[str, Any]:
         """What the device is."""
         known = device_facts()
         runtimes = {name: version for name, version in known["runtimes"].items() if get_runtime(name).opens_untrusted}
-        bounds = {"max_bytes": self.max_bytes, "boot": self.boot, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        return {**known, "runtimes": runtimes, **bounds}
+        return {**known, "runtimes": runtimes, **self.bounds()}
+
+    def bounds(self) -> dict[str, Any]:
+        """What the agent takes, since when it runs, and its date."""
+        return {"max_bytes": self.max_bytes, "boot": self.boot, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
     def measure(self, given: Mapping[str, Any], connection: socket.socket) -> dict[str, Any]:
         """Carry out a request, as long as the other side waits for it.
@@ -119,14 +149,20 @@ class Agent(BoundedServer):
                 runs = ", ".join(offered) or "no runtime"
                 raise RequestError(f"the agent runs {runs}, not {', '.join(sorted(foreign))[:40]}")
             files = {name: file_hashes(artifact) for name, artifact in request.artifacts.items()}
-            answer = process.measure(request, lambda: not _hung_up(connection))
+            answer = self.carry_out(request, lambda: not _hung_up(connection))
         return {**answer, "nonce": nonce, "files": files, "facts": self.facts()}
 
+    def carry_out(self, request: Request, is_wanted: Callable[[], bool]) -> dict[str, Any]:
+        """The raw figures of a checked request; raises as :meth:`measure`."""
+        return process.measure(request, is_wanted)
 
-class _Handler(socketserver.BaseRequestHandler):
+
+class Handler(socketserver.BaseRequestHandler):
     """One request and its answer; the connection ends with it."""
 
     server: Agent
+    #: Of every answer.
+    HEADERS: ClassVar[Mapping[str, str]] = {}
 
     def setup(self) -> None:
         self._inbound, self._asked = Inbound(self.request), "-"
@@ -150,7 +186,7 @@ class _Handler(socketserver.BaseRequestHandler):
         except Exception as error:  # told to the other side; the agent lives on
             self._send(500, {"error": one_line(error)})
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> Content:
         self._head = self._inbound.read_head()
         self._asked = f"{self._head.method} {self._head.path}"
         self.server.names.require(self._head.headers)
@@ -163,13 +199,17 @@ class _Handler(socketserver.BaseRequestHandler):
         Raises:
             RefusedError: the token is missing or wrong.
         """
-        token = self.server.token
+        token = self._token()
         given = self._head.headers.get("authorization", "").encode()
         if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise RefusedError(401, "the token is missing or wrong")
         self.server.strangers.let_in(self.request, is_known=token is not None)
 
-    def _route(self) -> Callable[[], dict[str, Any]]:
+    def _token(self) -> str | None:
+        """What a request of this head must carry."""
+        return self.server.token
+
+    def _route(self) -> Callable[[], Content]:
         method, path = self._head.method, self._head.path
         if method == "PUT" and path.startswith("/v1/files/"):
             return self._file
@@ -212,11 +252,11 @@ class _Handler(socketserver.BaseRequestHandler):
         self._inbound.allow(SILENCE + length / MIN_RATE)
         return length
 
-    def _json(self) -> dict[str, Any]:
+    def _json(self, most: int = MAX_JSON) -> dict[str, Any]:
         # A web page cannot send this type to another address without asking first.
         if self._head.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RequestError("a request is application/json")
-        length = self._length(MAX_JSON)
+        length = self._length(most)
         try:
             found = json.loads(self._inbound.read_all(length))
         except (ValueError, RecursionError) as error:
@@ -225,13 +265,19 @@ class _Handler(socketserver.BaseRequestHandler):
             raise RequestError("a request is a JSON object")
         return found
 
-    def _send(self, status: int, content: Mapping[str, Any]) -> None:
-        """Answer, after one line on stderr: neither the token nor anything that a terminal obeys can stand in it."""
+    def _log(self, status: int) -> None:
+        """One line on stderr: neither the token nor anything that a terminal obeys can stand in it."""
         with contextlib.suppress(OSError):  # nobody may read what we log
             print(f'{self.client_address[0]} "{self._asked}" {status}', file=sys.stderr)
-        body = json.dumps(content).encode()
+
+    def _send(self, status: int, content: Content) -> None:
+        self._log(status)
+        body = content.body if isinstance(content, File) else json.dumps(content).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **self.HEADERS}
+        if isinstance(content, File):
+            headers |= {"Content-Type": content.kind, "Cache-Control": content.cached}
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Connection: close"]
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         with contextlib.suppress(OSError):  # the other side may be gone
             self.request.settimeout(SILENCE + len(body) / MIN_RATE)
             self.request.sendall("\r\n".join([*lines, "", ""]).encode() + body)
@@ -270,8 +316,18 @@ def _remove_left_behind() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve(host: str, port: int, token_file: Path | None, max_gb: float, host_names: Iterable[str] = ()) -> None:
+def serve(
+    host: str,
+    port: int,
+    token_file: Path | None,
+    max_gb: float,
+    host_names: Iterable[str] = (),
+    make: Callable[..., Agent] = Agent,
+) -> None:
     """Serve until Ctrl-C; the uploaded files go with the agent.
+
+    Args:
+        make: the agent, from what its class takes.
 
     Raises:
         UserError: the host needs a token, the token's file or the port cannot be had, a host name is none.
@@ -282,12 +338,9 @@ def serve(host: str, port: int, token_file: Path | None, max_gb: float, host_nam
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder,
-        Agent(host, port, token, Path(folder), int(max_gb * 1e9), host_names) as agent,
+        make(host, port, token, Path(folder), int(max_gb * 1e9), host_names) as agent,
     ):
-        facts = agent.facts()
-        shown = ", ".join(f"{name} {version}" for name, version in facts["runtimes"].items()) or "no runtime"
-        print(f"listening on http://{host}:{agent.server_port}", flush=True)
-        print(f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gb']} GB; {shown}", flush=True)
+        print("\n".join(agent.greeting(host)), flush=True)
         agent.serve_forever(poll_interval=0.2)
 
 

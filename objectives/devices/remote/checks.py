@@ -11,7 +11,8 @@ from sousvit.objectives.devices.protocol import Request, RequestError
 from sousvit.objectives.timing import Group
 
 #: What must stay the same from answer to answer: another value is another machine.
-IDENTITY = ("cpu", "cores", "memory_gb", "os", "runtimes")
+#: Of a browser, its name and version, whether it is isolated, and its clock count too.
+IDENTITY = ("cpu", "cores", "memory_gb", "os", "runtimes", "browser")
 #: The baseline's first rounds over its last ones, median over groups: the session's own A/A test.
 MAX_SELF_RATIO = 1.3
 #: The baseline's median may change by this factor within a run (throttling and other clocks included).
@@ -34,10 +35,11 @@ class Sanity:
         Raises:
             RequestError: they are not.
         """
-        whole = isinstance(facts, Mapping) and all(key in facts for key in (*IDENTITY, "energy", "versions"))
+        needed = (*(key for key in IDENTITY if key != "browser"), "energy", "versions")
+        whole = isinstance(facts, Mapping) and all(key in facts for key in needed)
         if not whole or not isinstance(facts["cores"], int) or not isinstance(facts["runtimes"], Mapping):
             raise RequestError("the device's facts are incomplete")
-        identity = {key: facts[key] for key in IDENTITY}
+        identity = {key: facts.get(key) for key in IDENTITY}
         if self._identity is None:
             self._identity = identity
         changed = [key for key in IDENTITY if identity[key] != self._identity[key]]

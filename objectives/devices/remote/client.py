@@ -20,19 +20,24 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from sousvit.errors import SharedInputError, TrialError, UserError, printable
 from sousvit.objectives.devices.protocol import Request, RequestError
+from sousvit.objectives.devices.remote.agreement import Agreement
 from sousvit.objectives.devices.remote.checks import Sanity
 from sousvit.objectives.devices.remote.files import MIN_RATE, file_hashes
 from sousvit.objectives.devices.standin import RequestingDevice, decode
+from sousvit.objectives.latency import TAILS
 from sousvit.objectives.runtimes.runtime import RUNTIMES, get_runtime
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sousvit.objectives.targets.target import Target
     from sousvit.spaces.export.artifact import Artifact
 
@@ -48,6 +53,8 @@ GRACE = 20.0
 TRIES = 3
 #: Failed measurements in a row after which a device is out.
 QUARANTINE_AFTER = 3
+#: What runs a base's file in a browser whose target names another runtime.
+IN_BROWSERS = {"onnxruntime": "onnxruntime-web"}
 #: Bytes of an answer.
 MAX_ANSWER = 1 << 28
 
@@ -65,9 +72,11 @@ class RemoteDevice(RequestingDevice):
     @classmethod
     def misfit(cls, target: Target) -> tuple[str, object, str] | None:
         refused = [name for name in target.runtimes if not get_runtime(name).opens_untrusted]
+        if not refused and target.is_browser and target.cores is not None:
+            return "a browser is not pinned to cores", f"cores {target.cores}", "remove it"
         if not refused:
             return None
-        open_there = ", ".join(runtime.name for runtime in RUNTIMES if runtime.opens_untrusted)
+        open_there = ", ".join(runtime.name for runtime in RUNTIMES if runtime.opens_untrusted and not runtime.files_of)
         return "an agent opens no files that could hold code", ", ".join(refused), f"name one of {open_there}"
 
     def __init__(self, target: Target) -> None:
@@ -76,6 +85,7 @@ class RemoteDevice(RequestingDevice):
         self._address = _address(target.agent)
         self._token = target.token()
         self._sanity = Sanity()
+        self._agreement = Agreement(target.timeout) if target.is_browser else None
         self._failures, self._last_failure = 0, ""
 
     def facts(self) -> dict[str, Any]:
@@ -89,6 +99,31 @@ class RemoteDevice(RequestingDevice):
                 f"start sousvit device serve there, see {self.target.agent}",
             ) from error
         return facts
+
+    def unfit(self, facts: Mapping[str, Any], objectives: Sequence[str]) -> tuple[str, object, str] | None:
+        browser = facts.get("browser")
+        if not self.target.is_browser:
+            return None
+        if not isinstance(browser, Mapping):
+            action = "start sousvit device serve --web there"
+            return "a browser's agent serves a page", f"{self.target.agent} without one", action
+        if self.target.threads > 1 and not browser.get("isolated"):
+            given = f"threads {self.target.threads} on a page by plain HTTP"
+            action = "write threads: 1, or open the page by https or by localhost (adb reverse)"
+            return "more than one thread needs an isolated page", given, action
+        tails = [name for name in objectives if name.startswith(TAILS)]
+        if tails and not facts.get("tails"):
+            action = "ask for latency, or open the page by https or by localhost (adb reverse)"
+            return "percentiles need a clock for single inferences", f"{', '.join(tails)} on a coarse clock", action
+        return None
+
+    def show(self, images: np.ndarray) -> None:
+        if self._agreement is not None:
+            self._agreement.show(images)
+
+    def close(self) -> None:
+        if self._agreement is not None:
+            self._agreement.close()
 
     def carry_out(self, request: Request) -> Any:
         self._require_trusted()
@@ -108,7 +143,17 @@ class RemoteDevice(RequestingDevice):
     def _once(self, request: Request) -> Any:
         """Send what the device lacks, and measure."""
         files = {name: file_hashes(artifact) for name, artifact in request.artifacts.items()}
-        self._send_files(request, files)
+        paths = {
+            content: artifact.folder / file
+            for name, artifact in request.artifacts.items()
+            for file, content in files[name].items()
+        }
+        made_for, agreement = request.artifacts, self._agreement if request.ask == "time" else None
+        if agreement is not None:
+            images, path = agreement.file(made_for[request.baseline].input_shape)
+            request, paths[images] = replace(request, images=images), path
+        request = replace(request, artifacts={name: self._placed(artifact) for name, artifact in made_for.items()})
+        self._send_files(paths)
         nonce = uuid.uuid4().hex
         plain = {**request.to_dict(lambda artifact: {"files": file_hashes(artifact)}), "nonce": nonce}
         begun = time.monotonic()
@@ -121,14 +166,18 @@ class RemoteDevice(RequestingDevice):
         if request.ask == "time":
             base = json.dumps(files[request.baseline], sort_keys=True)
             self._sanity.check_timings(found, request, elapsed, f"{base} {request.threads} {request.batch}")
+        if agreement is not None:
+            agreement.check(made_for, answer.get("predictions"))
         return found
 
-    def _send_files(self, request: Request, files: Mapping[str, Mapping[str, str]]) -> None:
-        paths = {
-            content: artifact.folder / file
-            for name, artifact in request.artifacts.items()
-            for file, content in files[name].items()
-        }
+    def _placed(self, artifact: Artifact) -> Artifact:
+        """The artifact as the device runs it: a browser has runtimes of its own, and ONNX Runtime's for the base."""
+        if not self.target.is_browser:
+            return artifact
+        there = {**IN_BROWSERS, **self.target.artifacts}
+        return replace(artifact, runtime=there.get(artifact.runtime, artifact.runtime))
+
+    def _send_files(self, paths: Mapping[str, Path]) -> None:
         answer = self._request("POST", "/v1/lacking", {"hashes": list(paths)})
         for content in answer.get("lacking") or []:
             if content not in paths:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -18,10 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sousvit.objectives.devices.protocol import RequestError, check_file_name
-from sousvit.objectives.devices.remote.files import DIGITS
+from sousvit.objectives.devices.protocol import RequestError, check_file_name, is_hash
 
-_HASH = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 _CHUNK = 1 << 20
 #: Files at once: a million of one byte each would fit the bound on bytes.
 MAX_FILES = 4096
@@ -48,9 +45,9 @@ def check_hash(name: object) -> str:
     Raises:
         RequestError: it is not.
     """
-    if not isinstance(name, str) or not _HASH.fullmatch(name):
+    if not is_hash(name):
         raise RequestError("a file is named by its SHA-256")
-    return name
+    return str(name)
 
 
 class Store:
@@ -121,6 +118,17 @@ class Store:
             if change > 0 and self._arriving > self._max_bytes:
                 raise BusyError("too many files are arriving at the same time")
 
+    def path(self, content: str) -> Path:
+        """The file of this content, which counts as used now.
+
+        Raises:
+            RequestError: it is not here.
+        """
+        path = self._folder / check_hash(content)
+        if not self._touch(path):
+            raise RequestError(f"the file {content[:12]} is not here")
+        return path
+
     @contextmanager
     def laid_out(self, files: Mapping[str, str]) -> Iterator[Path]:
         """A folder for a while, with the files under their own names.
@@ -130,11 +138,7 @@ class Store:
         """
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".laid-") as folder:
             for name, content in files.items():
-                source = self._folder / check_hash(content)
-                if not self._touch(source):
-                    raise RequestError(f"the file {content[:12]} is not here")
-                place = Path(folder) / check_file_name(name)
-                _lay(source, place)
+                _lay(self.path(content), Path(folder) / check_file_name(name))
             yield Path(folder)
 
     def _touch(self, path: Path) -> bool:
@@ -146,7 +150,7 @@ class Store:
 
     def _make_room(self, length: int) -> None:
         held = sorted(
-            (path for path in self._folder.iterdir() if _HASH.fullmatch(path.name)),
+            (path for path in self._folder.iterdir() if is_hash(path.name)),
             key=lambda path: path.stat().st_mtime_ns,
         )
         total = sum(path.stat().st_size for path in held)

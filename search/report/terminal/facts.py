@@ -56,12 +56,21 @@ def print_facts(out: Console, target: str, facts: Mapping[str, Any]) -> None:
         "target": target,
         "cpu": f"{facts['cpu']}, {facts['cores']} cores",
         "instructions": ", ".join(facts["flags"]) or "none that matter",
-        "memory": f"{facts['memory_gb']} GB",
+        "memory": f"{facts['memory_gb']} GB" if facts["memory_gb"] else "not told",
         "system": f"{facts['os']}, Python {facts['python']}",
+        **_of_browser(facts.get("browser")),
         "runtimes": runtimes or "none",
         "energy": "can be measured" if facts["energy"] else "no counter",
     }
     _print_pairs(out, pairs)
+
+
+def _of_browser(browser: Mapping[str, Any] | None) -> dict[str, str]:
+    """What decides how a page measures, in place of what it has not."""
+    if browser is None:
+        return {}
+    alone = "isolated: threads" if browser["isolated"] else "not isolated: one thread"
+    return {"system": "a browser", "page": f"{alone}, clock {browser['tick_us']} us"}
 
 
 def print_checked(out: Console, checked: Checked, budget: Budget) -> None:

@@ -23,9 +23,14 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One tab of one browser."""
+    """One tab of one browser.
 
-    def __init__(self, profile: Path) -> None:
+    Args:
+        profile: a folder of its own.
+        more: options of the browser, besides the usual; it has no graphics processor unless they say so.
+    """
+
+    def __init__(self, profile: Path, *more: str) -> None:
         program = find_chromium()
         assert program is not None
         made = (*os.pipe(), *os.pipe())
@@ -34,7 +39,8 @@ class Browser:
             os.close(end)
         to_browser, self._out, self._in, from_browser = pipes
         quoted = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        options = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run"]
+        options += more or ["--disable-gpu"]
         options += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "--hide-scrollbars", "about:blank"]
         self._process = subprocess.Popen(
             ["bash", "-c", quoted, program, *options],
