@@ -25,7 +25,7 @@ from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import NO_LOCKS, disk_errors_as_user_errors, remove_unfinished
 from sousvit.objectives.objective import Measurement
 from sousvit.search.goals import Goals
-from sousvit.search.stored.events import problem_of
+from sousvit.search.stored.events import problem_of, read_events
 from sousvit.search.stored.lines import TORN, Lines, sealed_line
 from sousvit.search.trial import BaseRecord, Trial, decode
 from sousvit.search.verdict import hangs_on_images
@@ -33,6 +33,10 @@ from sousvit.search.verdict import hangs_on_images
 EVENTS, ARTIFACTS = "events.jsonl", "artifacts"
 #: Folders in which workers make artifacts.
 _MADE_IN = (ARTIFACTS, "cache/structures", "cache/teacher")
+#: Kinds of events that say what the archive itself knows.
+_OWN_EVENTS = frozenset(
+    ("trial", "base", "rejected", "confirmed", "tried", "test_told", "predicted", "options", "run", "session")
+)
 _NAME = re.compile(r"\w[\w .-]*")
 
 
@@ -84,6 +88,8 @@ class Archive:
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
         self._stored: set[str] = set()
+        #: Events that are not the archive's own, while nothing was written since they were read.
+        self._others: list[dict[str, Any]] | None = [] if writable else None
         if writable:
             self._open_log()
         self._read(techniques)
@@ -99,6 +105,8 @@ class Archive:
                 problems[problem] += 1
             else:
                 self._take(event)
+                if self._others is not None and event["event"] not in _OWN_EVENTS:
+                    self._others.append(event)
         #: The number of the last line.
         self.last_line = lines.last
         if self._stream is not None:
@@ -143,11 +151,19 @@ class Archive:
             UserError: the disk is full; the log stays readable.
         """
         assert self._stream is not None, "the archive was opened for reading"
+        self._others = None
         event = {"event": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}
         with disk_errors_as_user_errors(self.folder):
             _write_whole(self._stream, sealed_line(event, self.last_line + 1))
         self.last_line += 1
         return event
+
+    def others(self) -> list[dict[str, Any]]:
+        """The events of the log that are not the archive's own, such as what was proposed; in their order."""
+        kept, self._others = self._others, None  # asked for once, and then only in the way
+        if kept is None:
+            kept = [event for event in read_events(self.folder / EVENTS) if event["event"] not in _OWN_EVENTS]
+        return kept
 
     def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same key is dropped, and False returned."""
