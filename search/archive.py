@@ -47,12 +47,19 @@ class Archive:
         folder: the run folder.
         writable: open the log for appending, and lock out a second driver; what killed processes left goes.
         techniques: the known ones, where recipes are going to be built: trials of others are left out, and told.
+        only: read events of these kinds alone, for a look at a long run.
 
     Raises:
         UserError: the folder cannot be written, or another search is writing to it.
     """
 
-    def __init__(self, folder: Path, writable: bool = False, techniques: Container[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writable: bool = False,
+        techniques: Container[str] | None = None,
+        only: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         #: What is damaged of the run, each in a line; what a damaged line held is not known.
         self.damaged: list[str] = []
@@ -92,13 +99,13 @@ class Archive:
         self._others: list[dict[str, Any]] | None = [] if writable else None
         if writable:
             self._open_log()
-        self._read(techniques)
+        self._read(techniques, tuple(f'{{"event":{space}"{kind}"'.encode() for kind in only for space in ("", " ")))
         if writable:
             for place in _MADE_IN:
                 remove_unfinished(folder / place)
 
-    def _read(self, techniques: Container[str] | None) -> None:
-        lines, problems = Lines(self.folder / EVENTS), Counter[str]()
+    def _read(self, techniques: Container[str] | None, begins: tuple[bytes, ...]) -> None:
+        lines, problems = Lines(self.folder / EVENTS, begins), Counter[str]()
         for event in lines:
             problem = problem_of(event, techniques)
             if problem:
@@ -112,7 +119,8 @@ class Archive:
         if self._stream is not None:
             self._end_torn_line(lines.whole_bytes)
             self.mended += _told(Counter({TORN: lines.damage.pop(TORN, 0)}))
-        self.damaged += _told(lines.damage + problems)
+        self.damaged_lines = _told(lines.damage + problems)
+        self.damaged += self.damaged_lines
 
     def _end_torn_line(self, whole_bytes: int) -> None:
         """After a crash in the middle of a line, start the next event on a line of its own."""

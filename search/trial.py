@@ -117,6 +117,12 @@ class Trial:
         """Identity of the recipe's model before deployment: siblings share its recovered weights."""
         return recipe_model_key(self.recipe)
 
+    @cached_property
+    def deployment(self) -> str:
+        """How its model is deployed, see :attr:`sousvit.spaces.recipe.Recipe.deployment`."""
+        runtime, steps = str(self.recipe["runtime"]), self.recipe["steps"]
+        return f"{runtime}:{steps[-1]['technique']}" if _is_deployed(steps) else runtime
+
     def get(self, name: str) -> float:
         """The value of an objective, NaN where it was not measured."""
         found = self.values.get(name)
@@ -205,9 +211,13 @@ class BaseRecord:
 def recipe_model_key(recipe: dict[str, Any]) -> str:
     """Identity of a recipe's model before deployment."""
     steps = recipe["steps"]
-    last: str = steps[-1]["technique"] if steps else ""
-    deployed = last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
-    return content_hash(steps[: len(steps) - deployed])
+    return content_hash(steps[: len(steps) - _is_deployed(steps)])
+
+
+def _is_deployed(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last step is a deployment."""
+    last = str(steps[-1]["technique"]) if steps else ""
+    return last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:

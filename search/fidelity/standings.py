@@ -13,7 +13,7 @@ import numpy as np
 from sousvit.search.fidelity.learning_curve import FULL, LearningCurve, is_trained
 from sousvit.search.fidelity.training_cost import tells_cost
 from sousvit.search.goals import Goals
-from sousvit.search.ranking import Array, points_of
+from sousvit.search.ranking import UNKNOWN, Array
 from sousvit.search.trial import Trial
 
 
@@ -102,7 +102,10 @@ class Standings:
         return trial.status == "complete" and trial.fidelity < FULL and self._lasting.holds(trial.values)
 
     def _standing(self, trial: Trial) -> Standing:
-        point = tuple(points_of([trial], self._goals)[0])
+        point = tuple(
+            UNKNOWN if math.isnan(figure) else min(max(figure, -UNKNOWN), UNKNOWN)
+            for figure in self._goals.point(trial.values)
+        )
         return Standing(self._goals.miss(trial.values), point, self._goals.score(trial.values))
 
     def _take(self, trial: Trial) -> None:

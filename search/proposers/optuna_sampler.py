@@ -6,6 +6,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -40,7 +41,8 @@ class SamplerProposer(Proposer):
         #: Where the storage has what is on its way, by the number of its proposal.
         self._running: dict[int, int] = {}
         self._asked: optuna.Trial | None = None
-        self._distributions: dict[str, BaseDistribution] = {}
+        #: Of every parameter that was asked for.
+        self.distributions: dict[str, BaseDistribution] = {}
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
@@ -55,7 +57,7 @@ class SamplerProposer(Proposer):
     def begin(self, proposal: Proposal) -> None:
         trial, self._asked = self._asked, None
         if trial is None or trial.params != proposal.parameters:
-            parameters, distributions = self._asked_as(proposal.parameters)
+            parameters, distributions = self.asked_as(proposal.parameters)
             begun = create_trial(state=TrialState.RUNNING, params=parameters, distributions=distributions)
             self._running[proposal.number] = self._storage.create_new_trial(self.study._study_id, begun)
         else:
@@ -73,23 +75,38 @@ class SamplerProposer(Proposer):
 
     def frozen(self, trial: Trial, parameters: Mapping[str, Any]) -> FrozenTrial:
         """A complete trial in Optuna's form, which was asked for by ``parameters``."""
-        goals = self.problem.goals
-        asked, distributions = self._asked_as(parameters)
-        figures = list(goals.figures(trial.values).values())
-        constraints = constraints_of(trial, goals)
-        return create_trial(values=figures, params=asked, distributions=distributions, constraints=constraints)
+        assert trial.number is not None
+        goals, (asked, distributions) = self.problem.goals, self.asked_as(parameters)
+        now = datetime.now()  # create_trial would hold every distribution against forms that Optuna had long ago
+        found = FrozenTrial(
+            trial_id=trial.number,
+            number=trial.number,
+            state=TrialState.COMPLETE,
+            value=None,
+            values=list(goals.figures(trial.values).values()),
+            datetime_start=now,
+            datetime_complete=now,
+            params=asked,
+            distributions=distributions,
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+        for name, value in constraints_of(trial, goals).items():
+            found.set_constraint(name, value)
+        return found
 
-    def _asked_as(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    def asked_as(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """Parameters as a trial of Optuna has them, with their distributions."""
         space = self.problem.space
         for name in parameters:
-            if name not in self._distributions and (values := space.values_of(name)) is not None:
-                self._distributions[name] = CategoricalDistribution(values)
-        if all(name in self._distributions for name in parameters):
-            return dict(parameters), {name: self._distributions[name] for name in parameters}
+            if name not in self.distributions and (values := space.values_of(name)) is not None:
+                self.distributions[name] = CategoricalDistribution(values)
+        if all(name in self.distributions for name in parameters):
+            return dict(parameters), {name: self.distributions[name] for name in parameters}
         asked = FixedTrial(dict(parameters))
         space.suggest(asked)
-        self._distributions.update(asked.distributions)
+        self.distributions.update(asked.distributions)
         return asked.params, asked.distributions
 
 
