@@ -95,6 +95,8 @@ class Archive:
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
         self._stored: set[str] = set()
+        #: Keys of trials that are on disk and not known here yet.
+        self._kept: set[str] = set()
         #: Events that are not the archive's own, while nothing was written since they were read.
         self._others: list[dict[str, Any]] | None = [] if writable else None
         if writable:
@@ -177,8 +179,27 @@ class Archive:
         """Record a finished trial; a second result for the same key is dropped, and False returned."""
         if record.key in self.trials:
             return False
-        self.append("trial", trial=record.to_dict())
+        if record.key not in self._kept:
+            self.keep([record])
+        self._kept.discard(record.key)
+        self._take_trial(record)
         return True
+
+    def keep(self, records: Sequence[Trial]) -> None:
+        """Write finished trials and wait until they are on disk; :meth:`add` makes them known, one by one.
+
+        Raises:
+            UserError: the disk is full; the log stays readable.
+        """
+        new = [record for record in records if record.key not in self._by_key and record.key not in self._kept]
+        if not new:
+            return
+        for record in new:
+            self.note("trial", trial=record.to_dict())
+            self._kept.add(record.key)
+        assert self._stream is not None
+        with disk_errors_as_user_errors(self.folder):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Release the log."""
@@ -190,16 +211,7 @@ class Archive:
     def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "trial":
-            record = Trial.from_dict(event["trial"])
-            is_new = record.key not in self.trials
-            if not record.source:
-                self.own += is_new
-                self._open_seconds += sum(record.seconds.values())
-            if is_new:
-                self._by_key[record.key] = record
-                self.records.append(record)
-            if record.artifact:
-                self._stored.add(record.artifact)
+            self._take_trial(Trial.from_dict(event["trial"]))
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
             if "identity" in event:  # of a run whose first line is damaged
@@ -229,6 +241,17 @@ class Archive:
             self._ended_seconds += float(event["seconds"])
             self._open_seconds = 0.0
             self.core_seconds += float(event["core_seconds"])
+
+    def _take_trial(self, record: Trial) -> None:
+        is_new = record.key not in self._by_key
+        if not record.source:
+            self.own += is_new
+            self._open_seconds += sum(record.seconds.values())
+        if is_new:
+            self._by_key[record.key] = record
+            self.records.append(record)
+        if record.artifact:
+            self._stored.add(record.artifact)
 
     @property
     def trials(self) -> Mapping[str, Trial]:

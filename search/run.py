@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -48,6 +49,8 @@ from sousvit.spaces.technique import TECHNIQUES
 #: How far a limit may lie above and below the base's figure, as factors: units are a thousand apart. What lies above
 #: rejects nothing, in silence; what lies below may be meant.
 ABOVE, BELOW = 500.0, 1e4
+#: Share of the search's own time that writing its study may take; with few workers it is written after every trial.
+STUDY_SHARE = 1 / 20
 #: The most for a ratio: 25 is 25%.
 RATIO_ABOVE = 10.0
 
@@ -290,6 +293,9 @@ class _Passing(Callback):
     def on_message(self, text: str) -> None:
         self._callback.on_message(text)
 
+    def on_wait(self, running: int) -> None:
+        self._callback.on_wait(running)
+
 
 class _Foretelling(_Passing):
     """With what the answer should take."""
@@ -305,15 +311,24 @@ class _Foretelling(_Passing):
 
 
 class _WithStudy(_Passing):
-    """With each trial written to the study before others hear of it."""
+    """With trials written to the study while results are waited for, in a small share of the time."""
 
     def __init__(self, callback: Callback, study: StudyFile) -> None:
         super().__init__(callback)
         self._study = study
+        #: When the next may be written.
+        self._due = -math.inf
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
-        self._study.write()
         self._callback.on_trial(trial, counts)
+
+    def on_wait(self, running: int) -> None:
+        begun = time.perf_counter()
+        if begun >= self._due or not running:
+            self._study.write()
+            ended = time.perf_counter()
+            self._due = ended + (ended - begun) / STUDY_SHARE
+        self._callback.on_wait(running)
 
 
 def check_measured(budget: Budget, base: BaseRecord) -> None:

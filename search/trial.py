@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -75,6 +75,12 @@ class Trial:
         plain = recipe.to_dict()
         return cls(trial_key(plain, fidelity, seed), plain, fidelity, seed, "pending", origin=origin)
 
+    def changed(self, **changes: Any) -> Trial:
+        """The same recipe's trial with other fields; what is known of the recipe stays known."""
+        found = replace(self, **changes)
+        found.__dict__.update({name: self.__dict__[name] for name in _OF_RECIPE if name in self.__dict__})
+        return found
+
     def promoted(self, fidelity: float) -> Trial:
         """The pending trial of the same recipe at a higher fidelity.
 
@@ -130,19 +136,21 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "values": encode(self.values)}
+        return {name: getattr(self, name) for name in _TRIAL_FIELDS} | {"values": encode(self.values)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Trial:
         """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
-        kept = {name: value for name, value in plain.items() if name in _TRIAL_FIELDS}
+        kept = {name: plain[name] for name in _TRIAL_FIELDS if name in plain}
         kept["values"] = decode(plain["values"])
         kept["origin"] = EARLIER_ORIGINS.get(kept["origin"], kept["origin"])
         return cls(**kept)
 
 
+#: What follows from the recipe alone, and is kept once it was asked for.
+_OF_RECIPE = ("parsed", "techniques", "is_single", "recipe_key", "model_key", "deployment")
 #: Looked up for every trial of a log.
-_TRIAL_FIELDS = frozenset(entry.name for entry in fields(Trial))
+_TRIAL_FIELDS = tuple(entry.name for entry in fields(Trial))
 
 
 def quality_of(values: Mapping[str, Measurement]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import timm
@@ -80,6 +81,16 @@ class Charged:
         self._charge("asked" if asked else "next", known, begun)
         self.last_start = self._clock.now if job is not None else self.last_start
         return job
+
+    def prepare(self) -> None:
+        known, begun = len(self._archive), time.perf_counter()
+        self._engine.prepare()
+        self._charge("ahead", known, begun)
+
+    def keep(self, outcomes: Sequence[JobResult]) -> None:
+        known, begun = len(self._archive), time.perf_counter()
+        self._engine.keep(outcomes)
+        self._charge("kept", known, begun)
 
     def take(self, outcome: JobResult) -> bool:
         known, begun = len(self._archive), time.perf_counter()
