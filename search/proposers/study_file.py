@@ -34,8 +34,9 @@ from sousvit.spaces.recipe import Recipe
 STUDY_FILE, STUDY = "study.journal", "sousvit"
 #: Where Optuna before 5 kept constraints, as a list; optuna-dashboard 0.21 reads them there.
 OLD_CONSTRAINTS = "constraints"
-#: How the line of a trial begins (Optuna's code of its making), and where its key stands: no text holds bare quotes.
-_TRIAL_LINE, _KEY = b'{"op_code":4,', re.compile(rb'"key":"([^"\\]*)"')
+#: Optuna's code of a trial's making, how its line begins, and where its key stands: no text holds bare quotes.
+_TRIAL = 4
+_TRIAL_LINE, _KEY = b'{"op_code":%d,' % _TRIAL, re.compile(rb'"key":"([^"\\]*)"')
 #: What is shown of a trial beside its figures, where there is something to show.
 SHOWN = ("key", "fidelity", "origin", "message")
 
@@ -154,11 +155,14 @@ class _Journal(BaseJournalBackend):
         if path.exists():
             for line in path.open("rb"):
                 self._last += 1
-                if line.startswith(_TRIAL_LINE):
-                    found = _KEY.search(line)
-                    self.keys.append(found[1].decode() if found else json.loads(line)["user_attrs"]["key"])
+                found = _KEY.search(line) if line.startswith(_TRIAL_LINE) else None
+                content = json.loads(line) if found is None else {}
+                if found is not None:
+                    self.keys.append(found[1].decode())
+                elif content["op_code"] == _TRIAL:
+                    self.keys.append(content["user_attrs"]["key"])
                 else:
-                    self._shown.append(json.loads(line))
+                    self._shown.append(content)
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         return self._shown[log_number_from:]
