@@ -250,6 +250,11 @@ class Recipe:
         """Content identity."""
         return content_hash(self.to_dict(), length=12)
 
+    @cached_property
+    def key(self) -> str:
+        """Identity of its plain values, as trials name it."""
+        return content_hash(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
         return {"runtime": self.runtime, "steps": [step.to_dict() for step in self.steps]}

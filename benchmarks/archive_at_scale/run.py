@@ -10,17 +10,10 @@ seconds and writes ``result.md`` and ``raw.csv``. It imports the search from ins
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
 import random
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from sousvit.models.load import load
@@ -37,7 +30,6 @@ from sousvit.spaces.shape import VitShape
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import made_up
-from common.provenance import provenance, write_result
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "fashion-mnist" / "budget.yaml"
@@ -80,16 +72,16 @@ def figures(recipe: Recipe, shape: VitShape, fidelity: float = 1.0) -> dict[str,
 def budget(trials: int) -> Budget:
     """The embedded example's, in the whole default space."""
     asked = Budget.read(EXAMPLE, trials=trials)
-    return asked.model_copy(
-        update={"space": "default", "search": asked.search.model_copy(update={"time": None})}
-    )
+    return asked.model_copy(update={"space": "default", "search": asked.search.model_copy(update={"time": None})})
 
 
 def make_run(folder: Path, trials: int, stop_at: Callable[[], None] | None = None) -> None:
     """Search in ``folder`` until it has so many trials, and answer; ``stop_at`` is called before the first trial."""
     asked = budget(trials)
     shape = vit_shape(load(asked.model).module)
-    base = BaseRecord(figures(Recipe(), shape), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}})
+    base = BaseRecord(
+        figures(Recipe(), shape), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
+    )
 
     def judge(job: Job) -> JobResult:
         recipe = Recipe.from_dict(job.recipe)
@@ -101,13 +93,17 @@ def make_run(folder: Path, trials: int, stop_at: Callable[[], None] | None = Non
         return FinalTable(tuple(Row(name, one, figures(Recipe.from_dict(one), shape), name) for name, one in rows))
 
     answers = {Verify: lambda request: figures(Recipe.from_dict(request.recipe), shape), MakeTable: table}
-    search(asked, folder, lambda b, f: _Stopped(base, judge, SimulatedClock(), answers, stop_at), clock=SimulatedClock())
+    search(
+        asked, folder, lambda b, f: _Stopped(base, judge, SimulatedClock(), answers, stop_at), clock=SimulatedClock()
+    )
 
 
 class _Stopped(SimulatedExecutor):
     """An executor that tells when the first job comes."""
 
-    def __init__(self, base: BaseRecord, judge: Callable[[Job], JobResult], clock: SimulatedClock, answers: dict, told) -> None:  # type: ignore[type-arg, no-untyped-def]
+    def __init__(
+        self, base: BaseRecord, judge: Callable[[Job], JobResult], clock: SimulatedClock, answers: dict, told
+    ) -> None:  # type: ignore[type-arg, no-untyped-def]
         super().__init__(base, judge, clock, answers)
         self._told = told
 

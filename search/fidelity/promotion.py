@@ -58,7 +58,7 @@ class Promotions:
     ) -> Trial | None:
         """The low-rung result to train in full now."""
         left = math.inf if time_limit is None else time_limit - seconds
-        is_late = exhausted or self._policy.promotes(self._spent_share(seconds, time_limit))
+        is_late = exhausted or self._policy.promotes(self._spent_share(seconds, time_limit, pending))
         if not is_late and not self._lags(pending):
             return self._last_chance(left, busy)
         single = self._due_single(left, pending, busy)
@@ -84,8 +84,9 @@ class Promotions:
         of_seconds = known.late_seconds / max(known.seconds, EPSILON)
         return max(of_trials, of_seconds) < 1 - self._policy.explore_share or of_trials < LEAST_SHARE
 
-    def _spent_share(self, seconds: float, time_limit: float | None) -> float:
-        shares = [self._archive.own / self._budget.search.trials]
+    def _spent_share(self, seconds: float, time_limit: float | None, pending: Underway) -> float:
+        """Share of the trials or the time that is spent; what runs is, too: of a thousand workers it is the most."""
+        shares = [(self._archive.own + pending.num_running) / self._budget.search.trials]
         if time_limit is not None:
             shares.append(seconds / max(time_limit, EPSILON))
         return max(shares)

@@ -1,4 +1,4 @@
-"""Trials on their way: running, held for a worker, or asked for ahead; and what every question wants to know of them."""
+"""Trials on their way: running, held for a worker, or asked for ahead; and what a question wants to know of them."""
 
 from __future__ import annotations
 

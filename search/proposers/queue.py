@@ -83,18 +83,23 @@ class ProposalQueue:
             pending: recipes on their way.
         """
         history, known = self._archive.records, len(self._archive)
-        moment, note = self._following(known), dict[str, Any]()
+        moment, note, others = self._following(known), dict[str, Any](), list[tuple[Mapping[str, Any], str]]()
         if self._waiting:
             parameters, origin = self._waiting.popleft()
         else:
-            suggestion = self.proposer.ask(history, pending, self._seed_of(moment))
-            if suggestion is None:
+            suggestions = self.proposer.ask_many(history, pending, self._seed_of(moment))
+            if not suggestions:
                 return None
-            self.problem.suggest(suggestion.parameters)  # raises where it asks for what is not there
-            parameters, origin, note = suggestion.parameters, PROPOSED, dict(suggestion.note)
+            for suggestion in suggestions:
+                self.problem.suggest(suggestion.parameters)  # raises where it asks for what is not there
+            parameters, origin, note = suggestions[0].parameters, PROPOSED, dict(suggestions[0].note)
+            others = [(dict(suggestion.parameters), PROPOSED) for suggestion in suggestions[1:]]
         proposal = Proposal(self._next, parameters, origin, self.problem, note)
         content = {"number": proposal.number, "origin": origin, "parameters": dict(parameters), "known": known}
         self._archive.note("asked", **content, **({"note": note} if note else {}))
+        if others:
+            self._archive.note("enqueued", recipes=others)
+            self._waiting.extend(others)
         self._begin(proposal, moment)
         return proposal
 
