@@ -34,6 +34,7 @@ from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import deployments, hybrid_recipes, single_recipes, student_recipes
 from sousvit.search.results import best, every_failure
+from sousvit.search.stored.lines import collection_paused
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
@@ -145,7 +146,8 @@ class Engine:
         Raises:
             UserError: the disk is full, or every trial so far failed.
         """
-        self.begin()
+        with collection_paused():
+            self.begin()
         self._executor.drive(self)
         self._callback.on_wait(self._underway.num_running)
 

@@ -33,6 +33,7 @@ from sousvit.search.report.tables import write_tables
 from sousvit.search.results import Answer
 from sousvit.search.reuse import take_over
 from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer, write_answer
+from sousvit.search.stored.lines import collection_paused
 from sousvit.search.stored.moved import former_folder, relocated
 from sousvit.search.stored.opened import BUDGET, damaged_answer, lost_lines
 from sousvit.search.stored.seal import sealed
@@ -239,7 +240,8 @@ def _explore(archive: Archive, budget: Budget, executor: Executor, session: Sess
     callback.on_start(base, space, left_out)
     schedule = session.schedule(budget)
     told = _Foretelling(callback, session.costs(budget), schedule)
-    engine = make_engine(budget, archive, executor, base, shape, space, told, clock, schedule=schedule)
+    with collection_paused():
+        engine = make_engine(budget, archive, executor, base, shape, space, told, clock, schedule=schedule)
     engine.run()
     errors = engine.cost_errors()
     if errors:

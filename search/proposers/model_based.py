@@ -101,7 +101,9 @@ class ModelBased:
         needed = [*goals.directions, *(limit.name for limit in goals.limits)]
         #: Figures that are learned; a cost that cannot be negative by its logarithm.
         self._learned = {self._source(name): Learned() for name in needed if not self._is_exact(name)}
-        self._read = 0
+        self._read = self._glanced = 0
+        #: Recipes with results that were asked for, so that the model learns them.
+        self._asked: set[str] = set()
         #: Every complete result; and per recipe the one of its highest rung, then as it should end.
         self._results: list[Trial] = []
         self._highest: dict[str, Trial] = {}
@@ -137,7 +139,7 @@ class ModelBased:
         Returns:
             None where too little is known yet, or too much.
         """
-        if not records or self._knows_too_much or len(pending) > MAX_PENDING:
+        if not records or self._knows_too_much or len(pending) > MAX_PENDING or self._are_too_many(records):
             return None
         with with_one_thread():
             return self._best(records, pending)
@@ -157,6 +159,15 @@ class ModelBased:
             return None
         best, gain = self._most(pool, is_open, Pool.of(believed))
         return pool.items[best].parameters if gain > 0 else None
+
+    def _are_too_many(self, records: Sequence[Trial]) -> bool:
+        """Whether a look at results shows that the model would know too much: a resumed search need not learn them."""
+        for record in records[self._glanced :]:
+            is_asked = record.number is not None and record.status == "complete"
+            if is_asked and any(math.isfinite(record.get(name)) for name in self._learned):
+                self._asked.add(record.recipe_key)
+        self._glanced = len(records)
+        return len(self._asked) > MAX_RESULTS
 
     @property
     def _knows_too_much(self) -> bool:
