@@ -67,6 +67,7 @@ def search(
     begun: float | None = None,
     parts_seconds: float | None = None,
     options: Mapping[str, Any] | None = None,
+    archive: Archive | None = None,
 ) -> Answer:
     """Run (or resume) the search in ``folder`` and return its answer; a new one may continue from an ``earlier`` run.
 
@@ -75,6 +76,7 @@ def search(
         begun: when the budget's time began, on ``clock``; now by default. The answer ends within it, too.
         parts_seconds: of a finished run, go on for so long with the rows without one technique that it had no time for.
         options: how the run was begun, beside its budget; kept for whoever resumes it.
+        archive: of the folder, open for writing; it is closed at the end. By default it is opened here.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
@@ -82,7 +84,9 @@ def search(
     """
     callback, begun = callback or Callback(), clock() if begun is None else begun
     require_sound(budget)
-    with closing(Archive(folder, writable=True, techniques=TECHNIQUES)) as archive:
+    if archive is None:
+        archive = Archive(folder, writable=True, techniques=TECHNIQUES)
+    with closing(archive):
         archive.damaged += lost_lines(archive)
         archive.mended += damaged_answer(archive) + damaged_inputs(folder)
         claim_run(archive, budget, budget.identity)

@@ -3,18 +3,28 @@
     python benchmarks/archive_at_scale/run.py
 
 The run is made first: the embedded example's budget in the whole default space, searched on simulated trials whose
-figures are as many and as long as those of a real one. Then each command is asked in a process of its own, once for a
-run of a few trials (which loads what it imports) and once for the large one; the second is what counts. Prints the
-seconds and writes ``result.md`` and ``raw.csv``. It imports the search from inside, because no command simulates trials.
+figures are as many and as long as those of a real one (``--keep FOLDER`` keeps it, or takes one that was kept). Then
+each question is asked in a process of its own, three times: once of a run of a few trials, which loads what it
+imports, and once of the large one; what the latter takes is told, the least of three. Writes ``result.md`` and
+``raw.csv``. It imports the search from inside, because no command simulates trials.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import csv
+import json
 import random
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sousvit.models.load import load
 from sousvit.objectives.objective import Measurement
@@ -37,15 +47,16 @@ EXAMPLE = HERE.parents[1] / "examples" / "fashion-mnist" / "budget.yaml"
 TRIALS, FEW = 10_000, 24
 #: Seconds of a simulated trial.
 SECONDS = {"gate": 1.5, "build": 3.0, "export": 0.5, "judge": 1.0}
-#: What a user waits for; the last two are parts of it.
+#: What a user waits for.
 ASKED = {
-    "open_run": "`sousvit.open_run`",
+    "open": "`sousvit.open_run`",
     "recipe": "`sousvit recipe RUN --prefer size`",
     "report": "`sousvit report RUN`",
-    "resume_finished": "`sousvit resume RUN`, finished",
-    "resume_search": "`sousvit resume RUN`, until the next trial begins",
-    "study": "its study, as `sousvit dashboard` opens it",
+    "finished": "`sousvit resume RUN`, finished: its answer and its report",
+    "resumed": "`sousvit resume RUN`, until the next trial begins, without loading the model",
+    "study": "its study, as optuna-dashboard opens it",
 }
+REPEATED = 3
 
 
 def figures(recipe: Recipe, shape: VitShape, fidelity: float = 1.0) -> dict[str, Measurement]:
@@ -75,13 +86,12 @@ def budget(trials: int) -> Budget:
     return asked.model_copy(update={"space": "default", "search": asked.search.model_copy(update={"time": None})})
 
 
-def make_run(folder: Path, trials: int, stop_at: Callable[[], None] | None = None) -> None:
-    """Search in ``folder`` until it has so many trials, and answer; ``stop_at`` is called before the first trial."""
+def make_run(folder: Path, trials: int, begun: Callable[[], None] | None = None) -> None:
+    """Search in ``folder`` until it has so many trials, and answer; ``begun`` is called before the next trial."""
     asked = budget(trials)
     shape = vit_shape(load(asked.model).module)
-    base = BaseRecord(
-        figures(Recipe(), shape), asdict(shape), {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
-    )
+    machine = {"cpu": "simulated", "cores": 1, "flags": [], "versions": {}}
+    base = BaseRecord(figures(Recipe(), shape), asdict(shape), machine)
 
     def judge(job: Job) -> JobResult:
         recipe = Recipe.from_dict(job.recipe)
@@ -92,22 +102,113 @@ def make_run(folder: Path, trials: int, stop_at: Callable[[], None] | None = Non
         rows = [("base", Recipe().to_dict()), ("recipe", request.recipe)]
         return FinalTable(tuple(Row(name, one, figures(Recipe.from_dict(one), shape), name) for name, one in rows))
 
+    def make(asked: Budget, place: Path) -> SimulatedExecutor:
+        return _Told(base, judge, SimulatedClock(), answers, begun=begun)
+
     answers = {Verify: lambda request: figures(Recipe.from_dict(request.recipe), shape), MakeTable: table}
-    search(
-        asked, folder, lambda b, f: _Stopped(base, judge, SimulatedClock(), answers, stop_at), clock=SimulatedClock()
-    )
+    search(asked, folder, make, clock=SimulatedClock())
 
 
-class _Stopped(SimulatedExecutor):
-    """An executor that tells when the first job comes."""
+class _Told(SimulatedExecutor):
+    """An executor that says when it starts, and when the first job comes."""
 
-    def __init__(
-        self, base: BaseRecord, judge: Callable[[Job], JobResult], clock: SimulatedClock, answers: dict, told
-    ) -> None:  # type: ignore[type-arg, no-untyped-def]
-        super().__init__(base, judge, clock, answers)
-        self._told = told
+    def __init__(self, *given: Any, begun: Callable[[], None] | None) -> None:
+        super().__init__(*given)
+        self._begun = begun
 
     def submit(self, job: Job) -> None:
-        if self._told is not None:
-            self._told()
+        if self._begun is not None:
+            self._begun()
         super().submit(job)
+
+
+class _Begun(Exception):
+    """The next trial begins."""
+
+
+def ask(what: str, folder: Path, trials: int) -> None:
+    """Do what a user waits for."""
+    import sousvit
+
+    if what == "open":
+        sousvit.open_run(folder)
+    elif what == "recipe":
+        sousvit.open_run(folder).answer(prefer={"size": 1.0})
+    elif what == "report":
+        sousvit.open_run(folder).report()
+    elif what == "finished":
+        sousvit.resume(folder)
+    elif what == "study":
+        import optuna
+
+        journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+        optuna.load_study(study_name="sousvit", storage=optuna.storages.JournalStorage(journal)).get_trials()
+    else:
+
+        def begun() -> None:
+            raise _Begun
+
+        with contextlib.suppress(_Begun):
+            make_run(folder, trials + 1, begun)
+
+
+def asked_in_a_process(what: str, few: Path, many: Path) -> tuple[float, float]:
+    """Seconds on the clock and of the processor that a question to the large run takes, in a process that has loaded.
+
+    A question to the small run took part of it too; what it takes again is taken off (loading the model, say).
+    """
+    command = [sys.executable, __file__, "--ask", what, str(few), str(many)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    wall, processor = json.loads(told)
+    return wall, processor
+
+
+def answer(what: str, few: Path, many: Path) -> None:
+    """Ask, and print the seconds: what the process of :func:`asked_in_a_process` does."""
+    spent = []
+    for folder, trials in ((few, FEW), (few, FEW), (many, TRIALS)):
+        with tempfile.TemporaryDirectory() as copy:
+            run = Path(copy) / folder.name
+            shutil.copytree(folder, run)
+            begun, used = time.perf_counter(), time.process_time()
+            with contextlib.redirect_stdout(sys.stderr):
+                ask(what, run, trials)
+            spent.append((time.perf_counter() - begun, time.process_time() - used))
+    loading = spent[1] if what == "resumed" else (0.0, 0.0)  # the model, which a real search loads in a worker
+    print(json.dumps([spent[2][place] - loading[place] for place in (0, 1)]))
+
+
+def main() -> None:
+    """Make the runs, ask, and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, help="folder for the runs, taken from there if they are there")
+    parser.add_argument("--ask", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--name", default="result", help="of the result")
+    given = parser.parse_args()
+    if given.ask:
+        answer(given.ask[0], Path(given.ask[1]), Path(given.ask[2]))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.keep or Path(temporary)
+        few, many = place / "few", place / "many"
+        for folder, trials in ((few, FEW), (many, TRIALS)):
+            if not folder.exists():
+                make_run(folder, trials)
+        found = {what: [asked_in_a_process(what, few, many) for _ in range(REPEATED)] for what in ASKED}
+        sizes = {name: (many / name).stat().st_size / 1e6 for name in ("events.jsonl", "study.journal")}
+    with (HERE / f"raw_{given.name}.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["asked", "seconds", "processor_seconds"])
+        writer.writerows([what, f"{wall:.3f}", f"{used:.3f}"] for what, spent in found.items() for wall, used in spent)
+    lines = ["| asked of 10,000 trials, what it imports loaded | s | of the processor, s |", "|---|---:|---:|"]
+    for what, name in ASKED.items():
+        wall, used = (min(column) for column in zip(*found[what], strict=True))
+        lines.append(f"| {name} | {wall:.2f} | {used:.2f} |")
+    lines += ["", ", ".join(f"{name} has {size:.1f} MB" for name, size in sizes.items()) + "."]
+    command = "python benchmarks/archive_at_scale/run.py"
+    write_result(HERE / f"{given.name}.md", "\n".join([*provenance(command), *lines]) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

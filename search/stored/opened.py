@@ -56,15 +56,24 @@ _held: WeakValueDictionary[tuple[Any, ...], Archive] = WeakValueDictionary()
 
 def read_archive(folder: Path) -> Archive:
     """A run's archive, for reading; the one that is held already, while its log is the same file as it was."""
-    path = folder / EVENTS
-    if not path.is_file():
-        return Archive(folder, techniques=TECHNIQUES)
-    state = path.stat()
-    key = str(folder), state.st_ino, state.st_size, state.st_mtime_ns, *TECHNIQUES.names()
+    key = _state_of(folder)
     archive = _held.get(key)
     if archive is None:
         archive = _held[key] = Archive(folder, techniques=TECHNIQUES)
     return archive
+
+
+def hold_archive(archive: Archive) -> None:
+    """Let :func:`read_archive` give one that was just closed, while its caller holds it: it knows what it wrote."""
+    _held[_state_of(archive.folder)] = archive
+
+
+def _state_of(folder: Path) -> tuple[Any, ...]:
+    """What tells one state of a run's log from others."""
+    path = folder / EVENTS
+    state = path.stat() if path.is_file() else None
+    told = () if state is None else (state.st_ino, state.st_size, state.st_mtime_ns)
+    return (str(folder.resolve()), *told, *TECHNIQUES.names())
 
 
 def read_run_budget(folder: Path, allow_plugins: bool = False) -> tuple[Budget, bool]:
