@@ -40,6 +40,7 @@ from sousvit.spaces.shape import VitShape
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import made_up
+from common.provenance import provenance, write_result
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "fashion-mnist" / "budget.yaml"
