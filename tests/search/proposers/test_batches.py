@@ -98,16 +98,22 @@ def test_what_a_batch_should_add_is_more_than_chance_adds(problem, trials):
 
 def test_the_best_of_a_batch_is_the_best_there_is_and_a_twin_of_it_waits():
     generator = np.random.default_rng(0)
-    costs, mean = generator.uniform(0.1, 0.9, (40, 2)), generator.uniform(0.3, 0.9, 40)
-    costs[:2], mean[:2] = (0.1, 0.1), 0.95
-    std, chance = np.full(40, 1e-3), np.ones(40)
-    reached, at = np.array([0.5]), np.array([[0.5, 0.5]])
-    weighed = Weighed(reached, at, np.array([0.0, 1.0, 1.0]), costs.min(0), mean, std, costs)
-    exact = Improvement(reached, at, weighed.reference, weighed.least)
-    found = greedy(weighed, chance, 5)
-    assert found[0] == exact.best(mean, std, costs, chance)[0] == 0
-    assert 1 not in found and len(set(found)) == len(found)
-    assert greedy(weighed, np.zeros(40), 5) == []
+    costs = generator.uniform(0.1, 0.9, (40, 2))
+    mean = 0.9 - 0.4 * (1 - costs.mean(1)) + generator.uniform(-0.05, 0.05, 40)  # what costs more is better
+    reached, at, reference = np.array([0.5]), np.array([[0.5, 0.5]]), np.array([0.0, 1.0, 1.0])
+
+    def weighed(places):
+        std = np.full(len(places), 1e-3)
+        return Weighed(reached, at, reference, costs.min(0), mean[places], std, costs[places])
+
+    every = list(range(40))
+    best, _ = Improvement(reached, at, reference, costs.min(0)).best(
+        mean, np.full(40, 1e-3), costs, np.ones(40)
+    )  # fmt: skip
+    found = greedy(weighed(every), np.ones(40), 5)
+    assert found[0] == best and len(set(found)) == 5
+    assert greedy(weighed([*every, best]), np.ones(41), 5) in (found, [40, *found[1:]])
+    assert greedy(weighed(every), np.zeros(40), 5) == []
 
 
 def test_what_is_left_of_a_batch_waits_in_a_resumed_search_too(problem, trials, drawn, tmp_path):

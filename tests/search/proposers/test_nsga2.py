@@ -72,7 +72,7 @@ def test_a_resumed_search_takes_each_generations_parents_from_the_notes_or_choos
         first.tell(trial)
         events.append((proposal, trial))
     noted = [proposal.note["parents"] for proposal, _ in events if proposal.note.get("parents")]
-    assert len(noted) == 2 and all(len(parents) == POPULATION for parents in noted)
+    assert len(noted) == 3 and all(len(parents) == POPULATION for parents in noted)
     notes = {
         "as they were": lambda note: note,
         "of an earlier version": lambda note: {"generation": note["generation"]},
