@@ -3,7 +3,7 @@
     python benchmarks/scaling/quality.py
 
 The same simulated searches as in ``run.py``, without the engine's own time on the clock, with several seeds. Writes
-``result_quality.md`` and ``raw_quality.csv``.
+``result_quality.md`` and ``raw_quality.csv``. It imports the engine from inside, because that is what it measures.
 """
 
 from __future__ import annotations

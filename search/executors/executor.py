@@ -151,9 +151,11 @@ class JobSource(Protocol):
 
     def prepare(self) -> None:
         """Do what can be done while a result is waited for."""
+        return
 
     def keep(self, results: Sequence[JobResult]) -> None:
         """Make results durable that are taken next."""
+        return
 
     def take(self, result: JobResult) -> bool:
         """Take a result; False for that of a lost attempt, which is discarded."""
