@@ -55,7 +55,7 @@ ASKED = {
     "report": "`sousvit report RUN`",
     "finished": "`sousvit resume RUN`, finished: its answer and its report",
     "resumed": "`sousvit resume RUN`, until the next trial begins, without loading the model",
-    "study": "its study, as optuna-dashboard opens it",
+    "study": "its study by Optuna: `load_study(...).get_trials()`",
 }
 REPEATED = 3
 
@@ -184,7 +184,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, help="folder for the runs, taken from there if they are there")
     parser.add_argument("--ask", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--name", default="result", help="of the result")
     given = parser.parse_args()
     if given.ask:
         answer(given.ask[0], Path(given.ask[1]), Path(given.ask[2]))
@@ -197,7 +196,7 @@ def main() -> None:
                 make_run(folder, trials)
         found = {what: [asked_in_a_process(what, few, many) for _ in range(REPEATED)] for what in ASKED}
         sizes = {name: (many / name).stat().st_size / 1e6 for name in ("events.jsonl", "study.journal")}
-    with (HERE / f"raw_{given.name}.csv").open("w", newline="") as stream:
+    with (HERE / "raw.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["asked", "seconds", "processor_seconds"])
         writer.writerows([what, f"{wall:.3f}", f"{used:.3f}"] for what, spent in found.items() for wall, used in spent)
@@ -207,7 +206,7 @@ def main() -> None:
         lines.append(f"| {name} | {wall:.2f} | {used:.2f} |")
     lines += ["", ", ".join(f"{name} has {size:.1f} MB" for name, size in sizes.items()) + "."]
     command = "python benchmarks/archive_at_scale/run.py"
-    write_result(HERE / f"{given.name}.md", "\n".join([*provenance(command), *lines]) + "\n")
+    write_result(HERE / "result.md", "\n".join([*provenance(command), *lines]) + "\n")
     print("\n".join(lines))
 
 
