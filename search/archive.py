@@ -25,7 +25,7 @@ from sousvit.errors import UnknownNameError, UserError
 from sousvit.files import NO_LOCKS, disk_errors_as_user_errors, remove_unfinished
 from sousvit.objectives.objective import Measurement
 from sousvit.search.goals import Goals
-from sousvit.search.stored.events import problem_of
+from sousvit.search.stored.events import problem_of, read_events
 from sousvit.search.stored.lines import TORN, Lines, sealed_line
 from sousvit.search.trial import BaseRecord, Trial, decode
 from sousvit.search.verdict import hangs_on_images
@@ -33,6 +33,10 @@ from sousvit.search.verdict import hangs_on_images
 EVENTS, ARTIFACTS = "events.jsonl", "artifacts"
 #: Folders in which workers make artifacts.
 _MADE_IN = (ARTIFACTS, "cache/structures", "cache/teacher")
+#: Kinds of events that say what the archive itself knows.
+_OWN_EVENTS = frozenset(
+    ("trial", "base", "rejected", "confirmed", "tried", "test_told", "predicted", "options", "run", "session")
+)
 _NAME = re.compile(r"\w[\w .-]*")
 
 
@@ -43,12 +47,19 @@ class Archive:
         folder: the run folder.
         writable: open the log for appending, and lock out a second driver; what killed processes left goes.
         techniques: the known ones, where recipes are going to be built: trials of others are left out, and told.
+        only: read events of these kinds alone, for a look at a long run.
 
     Raises:
         UserError: the folder cannot be written, or another search is writing to it.
     """
 
-    def __init__(self, folder: Path, writable: bool = False, techniques: Container[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writable: bool = False,
+        techniques: Container[str] | None = None,
+        only: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         #: What is damaged of the run, each in a line; what a damaged line held is not known.
         self.damaged: list[str] = []
@@ -84,27 +95,34 @@ class Archive:
         self._open_seconds = 0.0
         self._stream: IO[bytes] | None = None
         self._stored: set[str] = set()
+        #: Keys of trials that are on disk and not known here yet.
+        self._kept: set[str] = set()
+        #: Events that are not the archive's own, while nothing was written since they were read.
+        self._others: list[dict[str, Any]] | None = [] if writable else None
         if writable:
             self._open_log()
-        self._read(techniques)
+        self._read(techniques, tuple(f'{{"event":{space}"{kind}"'.encode() for kind in only for space in ("", " ")))
         if writable:
             for place in _MADE_IN:
                 remove_unfinished(folder / place)
 
-    def _read(self, techniques: Container[str] | None) -> None:
-        lines, problems = Lines(self.folder / EVENTS), Counter[str]()
+    def _read(self, techniques: Container[str] | None, begins: tuple[bytes, ...]) -> None:
+        lines, problems = Lines(self.folder / EVENTS, begins), Counter[str]()
         for event in lines:
             problem = problem_of(event, techniques)
             if problem:
                 problems[problem] += 1
             else:
                 self._take(event)
+                if self._others is not None and event["event"] not in _OWN_EVENTS:
+                    self._others.append(event)
         #: The number of the last line.
         self.last_line = lines.last
         if self._stream is not None:
             self._end_torn_line(lines.whole_bytes)
             self.mended += _told(Counter({TORN: lines.damage.pop(TORN, 0)}))
-        self.damaged += _told(lines.damage + problems)
+        self.damaged_lines = _told(lines.damage + problems)
+        self.damaged += self.damaged_lines
 
     def _end_torn_line(self, whole_bytes: int) -> None:
         """After a crash in the middle of a line, start the next event on a line of its own."""
@@ -143,18 +161,45 @@ class Archive:
             UserError: the disk is full; the log stays readable.
         """
         assert self._stream is not None, "the archive was opened for reading"
+        self._others = None
         event = {"event": kind, "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}
         with disk_errors_as_user_errors(self.folder):
             _write_whole(self._stream, sealed_line(event, self.last_line + 1))
         self.last_line += 1
         return event
 
+    def others(self) -> list[dict[str, Any]]:
+        """The events of the log that are not the archive's own, such as what was proposed; in their order."""
+        kept, self._others = self._others, None  # asked for once, and then only in the way
+        if kept is None:
+            kept = [event for event in read_events(self.folder / EVENTS) if event["event"] not in _OWN_EVENTS]
+        return kept
+
     def add(self, record: Trial) -> bool:
         """Record a finished trial; a second result for the same key is dropped, and False returned."""
         if record.key in self.trials:
             return False
-        self.append("trial", trial=record.to_dict())
+        if record.key not in self._kept:
+            self.keep([record])
+        self._kept.discard(record.key)
+        self._take_trial(record)
         return True
+
+    def keep(self, records: Sequence[Trial]) -> None:
+        """Write finished trials and wait until they are on disk; :meth:`add` makes them known, one by one.
+
+        Raises:
+            UserError: the disk is full; the log stays readable.
+        """
+        new = [record for record in records if record.key not in self._by_key and record.key not in self._kept]
+        if not new:
+            return
+        for record in new:
+            self.note("trial", trial=record.to_dict())
+            self._kept.add(record.key)
+        assert self._stream is not None
+        with disk_errors_as_user_errors(self.folder):
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Release the log."""
@@ -166,16 +211,7 @@ class Archive:
     def _take(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "trial":
-            record = Trial.from_dict(event["trial"])
-            is_new = record.key not in self.trials
-            if not record.source:
-                self.own += is_new
-                self._open_seconds += sum(record.seconds.values())
-            if is_new:
-                self._by_key[record.key] = record
-                self.records.append(record)
-            if record.artifact:
-                self._stored.add(record.artifact)
+            self._take_trial(Trial.from_dict(event["trial"]))
         elif kind == "base":
             self.base = BaseRecord.from_dict(event["base"])
             if "identity" in event:  # of a run whose first line is damaged
@@ -205,6 +241,17 @@ class Archive:
             self._ended_seconds += float(event["seconds"])
             self._open_seconds = 0.0
             self.core_seconds += float(event["core_seconds"])
+
+    def _take_trial(self, record: Trial) -> None:
+        is_new = record.key not in self._by_key
+        if not record.source:
+            self.own += is_new
+            self._open_seconds += sum(record.seconds.values())
+        if is_new:
+            self._by_key[record.key] = record
+            self.records.append(record)
+        if record.artifact:
+            self._stored.add(record.artifact)
 
     @property
     def trials(self) -> Mapping[str, Trial]:

@@ -69,6 +69,9 @@ class Callback:
     def on_trial(self, trial: Trial, counts: Counts) -> None:
         """A trial has ended and is stored."""
 
+    def on_wait(self, running: int) -> None:
+        """Nothing is to be decided before one of the ``running`` trials ends; at the end of a search none runs."""
+
     def on_stage(self, stage: AnswerStage) -> None:
         """The answer has got to a ``stage``."""
 
@@ -103,6 +106,9 @@ class Callbacks(Callback):
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
         self._tell("on_trial", trial, counts)
+
+    def on_wait(self, running: int) -> None:
+        self._tell("on_wait", running)
 
     def on_stage(self, stage: AnswerStage) -> None:
         self._tell("on_stage", stage)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -27,12 +27,14 @@ from sousvit.search.fidelity.fan_out import FanOut
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.fidelity.promotion import Promotions
+from sousvit.search.fidelity.underway import Underway
 from sousvit.search.fidelity.untrained import UntrainedResults
 from sousvit.search.judging.gate import analytic_values
 from sousvit.search.proposers.proposer import Proposal
 from sousvit.search.proposers.queue import ProposalQueue
 from sousvit.search.proposers.starters import deployments, hybrid_recipes, single_recipes, student_recipes
 from sousvit.search.results import best, every_failure
+from sousvit.search.stored.lines import collection_paused
 from sousvit.search.trial import Trial
 from sousvit.spaces.recipe import Recipe
 
@@ -48,6 +50,8 @@ DUPLICATES_BEFORE_END = 60
 RETRIES = 1
 #: Recipes that wait for weights in training; while so many do, and more than jobs run, no other is asked.
 MOST_HELD = 8
+#: While so many jobs run, one trial is asked for ahead of the worker that will take it.
+RUNNING_A_TRIAL_AHEAD = 64
 #: Share of a search's time that the full training of one starter should take at most.
 TRAINING_SHARE = 1 / 10
 #: One trial in this many may be a further setting of a single technique.
@@ -95,9 +99,7 @@ class Engine:
         self._untrained = UntrainedResults(archive)
         #: Further settings of single techniques, asked in between.
         self._later: deque[Recipe] = deque()
-        #: Pending trials, and running ones by attempt.
-        self._held: list[Trial] = []
-        self._running: dict[str, Trial] = {}
+        self._underway = Underway()
         #: What was asked and waits for a trial, by its key; the proposer may ask for one recipe several times.
         self._awaited: dict[str, list[Proposal]] = defaultdict(list)
         #: How often a trial's worker was lost, by its key.
@@ -128,7 +130,7 @@ class Engine:
     def _limit_reached(self) -> str:
         """The budget's trials (those on their way included) or time, where they are spent; "" while some are left."""
         limits = self._budget.search
-        if self._archive.own + len(self._running) >= limits.trials:
+        if self._archive.own + self._underway.num_running >= limits.trials:
             return f"{limits.trials} trials"
         if limits.time is not None and self.seconds >= (self._time_limit or 0.0):
             return f"{limits.time:.0f} s"
@@ -144,8 +146,10 @@ class Engine:
         Raises:
             UserError: the disk is full, or every trial so far failed.
         """
-        self.begin()
+        with collection_paused():
+            self.begin()
         self._executor.drive(self)
+        self._callback.on_wait(self._underway.num_running)
 
     def begin(self) -> None:
         """Plan what is asked first, and take up what an earlier session left."""
@@ -167,12 +171,12 @@ class Engine:
             UserError: the disk is full, or every trial so far failed.
         """
         while not self._limit_reached():
-            trial = self._take_held() or self._next_variant() or self._next_promotion()
+            trial = self._underway.take_held(self._in_time) or self._next_variant() or self._next_promotion()
             if trial is not None:
                 return self._start(trial)
-            if self._exhausted or len(self._held) >= max(MOST_HELD, len(self._running)):
+            if self._exhausted or self._underway.num_held >= max(MOST_HELD, self._underway.num_running):
                 break
-            trial = self._ask()
+            trial = self._underway.take_stocked() or self._ask()
             if trial is None:
                 self._exhausted = True
             else:
@@ -180,17 +184,19 @@ class Engine:
         trial = self._owed_deployment()
         if trial is not None:
             return self._start(trial)
-        self._is_late = self._schedule is not None and bool(self._held) and not self._running
+        waits = self._underway.num_held > 0 and not self._underway.num_running
+        self._is_late = self._schedule is not None and waits
         return None
 
-    def _take_held(self) -> Trial | None:
-        """The first held trial that ends in time, and whose weights no running job trains: waiting would save none."""
-        training = {(trial.model_key, trial.fidelity) for trial in self._running.values()}
-        for place, trial in enumerate(self._held):
-            waits = trial.parsed.trains and (trial.model_key, trial.fidelity) in training
-            if not waits and self._in_time(trial):
-                return self._held.pop(place)
-        return None
+    def prepare(self) -> None:
+        """Use the wait for a result: ask ahead for one trial in so many that run, so that few workers wait for that."""
+        self._callback.on_wait(self._underway.num_running)
+        ahead = self._underway.num_running // RUNNING_A_TRIAL_AHEAD
+        while self._underway.num_ahead < ahead and not self._exhausted and not self._limit_reached():
+            trial = self._ask()
+            if trial is None:
+                return
+            self._underway.stock(trial)
 
     def _in_time(self, trial: Trial) -> bool:
         return self._schedule is None or self._schedule.fits(trial)
@@ -200,7 +206,7 @@ class Engine:
 
         One is judged though the time is over: no search can do without.
         """
-        if self._schedule is None or self._running or self._archive.own >= self._budget.search.trials:
+        if self._schedule is None or self._underway.num_running or self._archive.own >= self._budget.search.trials:
             return None
         if self._archive.front(self.goals):
             return None
@@ -209,7 +215,7 @@ class Engine:
             if trial.key in self._archive.trials or not self._fits(trial.parsed) or self._gated(trial) is not None:
                 continue
             if self._schedule.fits_at_all(trial) or not any(one.seconds for one in self._archive):
-                self._held = [held for held in self._held if held.key != trial.key]
+                self._underway.drop(trial.key)
                 self.counts.owed += 1
                 return trial
         return None
@@ -226,7 +232,7 @@ class Engine:
 
     def _next_promotion(self) -> Trial | None:
         """The trial that is trained further now."""
-        promoted = self._promotions.next(self.seconds, self._time_limit, self._on_their_way(), self._exhausted)
+        promoted = self._promotions.next(self.seconds, self._time_limit, self._underway, self._exhausted)
         if promoted is None or not self._in_time(promoted):
             return None
         self.counts.promoted += 1
@@ -240,7 +246,7 @@ class Engine:
             was_enqueued = self._proposals.is_waiting  # a known one says nothing of what else there is
             if repeated and not was_enqueued and not self._proposals.vary(self._is_new):
                 return None
-            pending = [trial.parsed for trial in self._on_their_way()]
+            pending = [trial.parsed for trial in self._underway]
             proposal = self._proposals.ask(pending)
             trial = None if proposal is None else self._new_trial(proposal)
             if trial is not None:
@@ -272,7 +278,7 @@ class Engine:
         ended = gated or self._untrained.of(trial)
         self.counts.gated_analytic += gated is not None
         if ended is None:
-            self._held.append(trial)
+            self._underway.hold(trial)
         else:
             self._record(ended)
 
@@ -282,19 +288,19 @@ class Engine:
             return None
         if trial.origin == "proposed" and self._fan_out.is_dominated(trial.parsed):
             message = "gated: every model that was deployed so was better off with another deployment"
-            return replace(trial, status="gated", message=message)
+            return trial.changed(status="gated", message=message)
         values = self._analytic_values(trial.parsed)
         broken = self.goals.explain(values, measured_only=True)
         if not broken:
             return None
-        return replace(trial, status="gated", values=values, message=f"gated by shape: {'; '.join(broken)}")
+        return trial.changed(status="gated", values=values, message=f"gated by shape: {'; '.join(broken)}")
 
     def _start(self, trial: Trial, attempt: str | None = None) -> Job:
         self._callback.on_begin(trial.origin, trial.parsed, trial.fidelity)
         job = make_job(trial, self._budget.search, self._rivals(trial))
         job = job if self._schedule is None else self._schedule.bounded(job, trial)
         job = job if attempt is None else replace(job, attempt=attempt)
-        self._running[job.attempt] = replace(trial, status="running", attempt=job.attempt)
+        self._underway.start(job.attempt, trial.changed(status="running", attempt=job.attempt))
         return job
 
     def _rivals(self, trial: Trial) -> tuple[dict[str, float], ...]:
@@ -311,7 +317,7 @@ class Engine:
         """The same recipe at its next rung under a new ``attempt``, where that is the promotion to make next."""
         if self._limit_reached():
             return None
-        promoted = self._promotions.next(self.seconds, self._time_limit, self._on_their_way(), self._exhausted)
+        promoted = self._promotions.next(self.seconds, self._time_limit, self._underway, self._exhausted)
         if (
             promoted is None
             or not self._in_time(promoted)
@@ -324,14 +330,34 @@ class Engine:
 
     # What ends
 
+    def keep(self, results: Sequence[JobResult]) -> None:
+        """Make results durable that are taken next, all in one wait for the disk.
+
+        Each is told of as ever when it is taken, in its order: so what is asked does not hang on how many came at once.
+        """
+        kept = []
+        for result in results:
+            trial = self._underway.running(result.attempt)
+            if trial is not None and not self._tries_again(trial, result):
+                kept.append(self._numbered(finished(trial, result)))
+        self._archive.keep(kept)
+
+    def _tries_again(self, trial: Trial, result: JobResult) -> bool:
+        return result.lost and self._losses[trial.key] < RETRIES
+
+    def _numbered(self, trial: Trial) -> Trial:
+        """With the number of the first proposal that waits for it."""
+        proposals = self._awaited.get(trial.key, [])
+        return trial.changed(number=proposals[0].number if proposals else None)
+
     def take(self, result: JobResult) -> bool:
         """Record a job's result; False for that of a lost attempt, which is discarded."""
-        trial = self._running.pop(result.attempt, None)
+        trial = self._underway.end(result.attempt)
         if trial is None:
             return False
-        if result.lost and self._losses[trial.key] < RETRIES:
+        if self._tries_again(trial, result):
             self._losses[trial.key] += 1
-            self._held.insert(0, replace(trial, status="pending", attempt=""))
+            self._underway.hold(trial.changed(status="pending", attempt=""), first=True)
             return True
         trial = finished(trial, result)
         self.counts.gated_measured += trial.status == "gated"
@@ -341,8 +367,7 @@ class Engine:
 
     def _record(self, trial: Trial) -> None:
         """Archive first, then tell: a crash in between is mended on resume."""
-        proposals = self._awaited.pop(trial.key, [])
-        trial = replace(trial, number=proposals[0].number if proposals else None)
+        trial, proposals = self._numbered(trial), self._awaited.pop(trial.key, [])
         self._archive.add(trial)
         self._tell(trial, proposals)
         if trial.artifact:
@@ -423,12 +448,9 @@ class Engine:
     def _trial(self, recipe: Recipe, fidelity: float, origin: str) -> Trial:
         return Trial.pending(recipe, fidelity, self._budget.search.seed, origin)
 
-    def _on_their_way(self) -> list[Trial]:
-        return [*self._running.values(), *self._held]
-
     def _is_asked(self, trial: Trial) -> bool:
         """Whether it is finished or on its way."""
-        return trial.key in self._archive.trials or any(other.key == trial.key for other in self._on_their_way())
+        return trial.key in self._archive.trials or self._underway.has(trial.key)
 
     def _fits(self, recipe: Recipe) -> bool:
         """Whether the steps' values fit together (no more tokens merged than the blocks left can merge)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -32,6 +33,7 @@ from sousvit.search.report.tables import write_tables
 from sousvit.search.results import Answer
 from sousvit.search.reuse import take_over
 from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer, write_answer
+from sousvit.search.stored.lines import collection_paused
 from sousvit.search.stored.moved import former_folder, relocated
 from sousvit.search.stored.opened import BUDGET, damaged_answer, lost_lines
 from sousvit.search.stored.seal import sealed
@@ -48,6 +50,8 @@ from sousvit.spaces.technique import TECHNIQUES
 #: How far a limit may lie above and below the base's figure, as factors: units are a thousand apart. What lies above
 #: rejects nothing, in silence; what lies below may be meant.
 ABOVE, BELOW = 500.0, 1e4
+#: Share of the search's own time that writing its study may take; with few workers it is written after every trial.
+STUDY_SHARE = 1 / 20
 #: The most for a ratio: 25 is 25%.
 RATIO_ABOVE = 10.0
 
@@ -63,6 +67,7 @@ def search(
     begun: float | None = None,
     parts_seconds: float | None = None,
     options: Mapping[str, Any] | None = None,
+    archive: Archive | None = None,
 ) -> Answer:
     """Run (or resume) the search in ``folder`` and return its answer; a new one may continue from an ``earlier`` run.
 
@@ -71,6 +76,7 @@ def search(
         begun: when the budget's time began, on ``clock``; now by default. The answer ends within it, too.
         parts_seconds: of a finished run, go on for so long with the rows without one technique that it had no time for.
         options: how the run was begun, beside its budget; kept for whoever resumes it.
+        archive: of the folder, open for writing; it is closed at the end. By default it is opened here.
 
     Raises:
         UserError: bad input, another budget in this folder, a full disk; nothing finished is lost.
@@ -78,7 +84,9 @@ def search(
     """
     callback, begun = callback or Callback(), clock() if begun is None else begun
     require_sound(budget)
-    with closing(Archive(folder, writable=True, techniques=TECHNIQUES)) as archive:
+    if archive is None:
+        archive = Archive(folder, writable=True, techniques=TECHNIQUES)
+    with closing(archive):
         archive.damaged += lost_lines(archive)
         archive.mended += damaged_answer(archive) + damaged_inputs(folder)
         claim_run(archive, budget, budget.identity)
@@ -236,7 +244,8 @@ def _explore(archive: Archive, budget: Budget, executor: Executor, session: Sess
     callback.on_start(base, space, left_out)
     schedule = session.schedule(budget)
     told = _Foretelling(callback, session.costs(budget), schedule)
-    engine = make_engine(budget, archive, executor, base, shape, space, told, clock, schedule=schedule)
+    with collection_paused():
+        engine = make_engine(budget, archive, executor, base, shape, space, told, clock, schedule=schedule)
     engine.run()
     errors = engine.cost_errors()
     if errors:
@@ -290,6 +299,9 @@ class _Passing(Callback):
     def on_message(self, text: str) -> None:
         self._callback.on_message(text)
 
+    def on_wait(self, running: int) -> None:
+        self._callback.on_wait(running)
+
 
 class _Foretelling(_Passing):
     """With what the answer should take."""
@@ -305,15 +317,24 @@ class _Foretelling(_Passing):
 
 
 class _WithStudy(_Passing):
-    """With each trial written to the study before others hear of it."""
+    """With trials written to the study while results are waited for, in a small share of the time."""
 
     def __init__(self, callback: Callback, study: StudyFile) -> None:
         super().__init__(callback)
         self._study = study
+        #: When the next may be written.
+        self._due = -math.inf
 
     def on_trial(self, trial: Trial, counts: Counts) -> None:
-        self._study.write()
         self._callback.on_trial(trial, counts)
+
+    def on_wait(self, running: int) -> None:
+        begun = time.perf_counter()
+        if begun >= self._due or not running:
+            self._study.write()
+            ended = time.perf_counter()
+            self._due = ended + (ended - begun) / STUDY_SHARE
+        self._callback.on_wait(running)
 
 
 def check_measured(budget: Budget, base: BaseRecord) -> None:

@@ -19,7 +19,7 @@ from sousvit.files import write_atomic
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget, open_space, require_sound
 from sousvit.search.callbacks import Callback, Counts
-from sousvit.search.executors.executor import Executor, Job, JobResult, finished, make_job
+from sousvit.search.executors.executor import Executor, Job, JobResult, JobSource, finished, make_job
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.report.tables import trial_frame
 from sousvit.search.run import claim_run, tell_damage
@@ -210,7 +210,7 @@ def run_survey(
     return archive
 
 
-class _Listed:
+class _Listed(JobSource):
     """A source of jobs: the listed trials that the archive does not have."""
 
     def __init__(self, wanted: list[Trial], archive: Archive, budget: Budget, callback: Callback) -> None:

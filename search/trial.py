@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -75,6 +75,12 @@ class Trial:
         plain = recipe.to_dict()
         return cls(trial_key(plain, fidelity, seed), plain, fidelity, seed, "pending", origin=origin)
 
+    def changed(self, **changes: Any) -> Trial:
+        """The same recipe's trial with other fields; what is known of the recipe stays known."""
+        found = replace(self, **changes)
+        found.__dict__.update({name: self.__dict__[name] for name in _OF_RECIPE if name in self.__dict__})
+        return found
+
     def promoted(self, fidelity: float) -> Trial:
         """The pending trial of the same recipe at a higher fidelity.
 
@@ -117,6 +123,12 @@ class Trial:
         """Identity of the recipe's model before deployment: siblings share its recovered weights."""
         return recipe_model_key(self.recipe)
 
+    @cached_property
+    def deployment(self) -> str:
+        """How its model is deployed, see :attr:`sousvit.spaces.recipe.Recipe.deployment`."""
+        runtime, steps = str(self.recipe["runtime"]), self.recipe["steps"]
+        return f"{runtime}:{steps[-1]['technique']}" if _is_deployed(steps) else runtime
+
     def get(self, name: str) -> float:
         """The value of an objective, NaN where it was not measured."""
         found = self.values.get(name)
@@ -124,19 +136,21 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "values": encode(self.values)}
+        return {name: getattr(self, name) for name in _TRIAL_FIELDS} | {"values": encode(self.values)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Trial:
         """The inverse of :meth:`to_dict`; keys of later versions are ignored."""
-        kept = {name: value for name, value in plain.items() if name in _TRIAL_FIELDS}
+        kept = {name: plain[name] for name in _TRIAL_FIELDS if name in plain}
         kept["values"] = decode(plain["values"])
         kept["origin"] = EARLIER_ORIGINS.get(kept["origin"], kept["origin"])
         return cls(**kept)
 
 
+#: What follows from the recipe alone, and is kept once it was asked for.
+_OF_RECIPE = ("parsed", "techniques", "is_single", "recipe_key", "model_key", "deployment")
 #: Looked up for every trial of a log.
-_TRIAL_FIELDS = frozenset(entry.name for entry in fields(Trial))
+_TRIAL_FIELDS = tuple(entry.name for entry in fields(Trial))
 
 
 def quality_of(values: Mapping[str, Measurement]) -> str:
@@ -208,9 +222,13 @@ class BaseRecord:
 def recipe_model_key(recipe: dict[str, Any]) -> str:
     """Identity of a recipe's model before deployment."""
     steps = recipe["steps"]
-    last: str = steps[-1]["technique"] if steps else ""
-    deployed = last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
-    return content_hash(steps[: len(steps) - deployed])
+    return content_hash(steps[: len(steps) - _is_deployed(steps)])
+
+
+def _is_deployed(steps: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last step is a deployment."""
+    last = str(steps[-1]["technique"]) if steps else ""
+    return last in TECHNIQUES and get_technique(last).stage is Stage.DEPLOY
 
 
 def trial_key(recipe: dict[str, Any], fidelity: float, seed: int) -> str:

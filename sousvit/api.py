@@ -200,8 +200,12 @@ def _optimize(
     parts_seconds: float | None = None,
 ) -> Result:
     begun = monotonic() if begun is None else begun
+    from sousvit.search.archive import Archive
+    from sousvit.search.budget import require_sound
     from sousvit.search.report.page.write import write_report
     from sousvit.search.run import search
+    from sousvit.search.stored.opened import hold_archive
+    from sousvit.spaces.technique import TECHNIQUES
 
     own = tuple(callbacks)
     limits = ", ".join(map(str, budget.hard_limits)) or "none"
@@ -209,6 +213,8 @@ def _optimize(
     trackers = open_trackers(budget.search.trackers, folder, settings, lambda text: told.on_message(text))
     told = Callbacks([*own, *trackers])
     try:
+        require_sound(budget)
+        archive = Archive(folder, writable=True, techniques=TECHNIQUES)
         answer = search(
             budget,
             folder,
@@ -219,7 +225,9 @@ def _optimize(
             begun=begun,
             parts_seconds=parts_seconds,
             options={"executor": executor, "earlier": None if earlier is None else str(earlier.resolve())},
+            archive=archive,
         )
+        hold_archive(archive)  # so that the report need not read a long log again
         if answer.chosen is not None:  # nothing to report where the time was over before a trial had finished
             write_report(folder)
         result = Result(budget, folder, answer, lambda: base or _load(budget))

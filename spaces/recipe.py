@@ -28,6 +28,8 @@ from sousvit.spaces.technique import (
     require_suits,
 )
 
+#: Types of values that are told apart by value and type alone.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 #: Recipes that are no list of techniques, by the name of the only step in their plain form: rows of a recorded table.
 RECIPE_KINDS: Registry[type[Recipe]] = Registry("kind of recipe", None, classes=True)
 
@@ -47,7 +49,9 @@ class Step:
             UserError: unknown technique or wrong parameters.
         """
         handler = get_technique(technique)
-        return cls(technique, validated(handler.config, parameters, f"technique {technique}"))
+        if not all(type(value) in _PLAIN for value in parameters.values()):
+            return cls(technique, validated(handler.config, parameters, f"technique {technique}"))
+        return _made(handler, technique, tuple(parameters.items()), tuple(map(type, parameters.values())))
 
     @property
     def handler(self) -> Technique:
@@ -95,27 +99,12 @@ class Recipe:
             if not isinstance(step, Step):
                 rule = "a recipe's steps are techniques with their parameters"
                 raise UserError(rule, repr(step), "write for instance PruneMlp(keep=0.5)")
-        names = [step.technique for step in self.steps]
-        handlers = [step.handler for step in self.steps]
-        for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
-            config = self.steps[position].config
-            if not isinstance(config, handler.config):
-                rule = f"a step of {name} holds {name}'s parameters"
-                raise UserError(rule, repr(config), f"write Step.make({name!r}, ...)")
-            if name in names[:position]:
-                raise UserError("a recipe names a technique once", name, "merge the two steps")
-            clash = next((other for other in handlers if other.excludes(handler)), None)
-            if clash is not None:
-                raise UserError("conflicting techniques exclude each other", f"{name} with {clash.name}", "drop one")
-            if position and handler.stage < handlers[position - 1].stage:
-                raise UserError(
-                    "steps go images, base, input, structure, attention, tokens, weights, recovery, deploy",
-                    f"{name} after {names[position - 1]}",
-                    "reorder the steps",
-                )
-            if isinstance(handler, DeployTechnique) and position != len(self.steps) - 1:
-                raise UserError("a recipe has at most one deploy step", f"{names[position:]}", "keep one")
-            require_suits(handler, self.runtime)
+        handlers = tuple(step.handler for step in self.steps)
+        for step, handler in zip(self.steps, handlers, strict=True):
+            if not isinstance(step.config, handler.config):
+                rule = f"a step of {step.technique} holds {step.technique}'s parameters"
+                raise UserError(rule, repr(step.config), f"write Step.make({step.technique!r}, ...)")
+        _require_order(handlers, tuple(step.technique for step in self.steps), self.runtime)
 
     @property
     def model_steps(self) -> tuple[Step, ...]:
@@ -138,12 +127,12 @@ class Recipe:
         """Epochs of training, all steps together, of a model that costs ``share`` of the MACs of the base."""
         return sum(step.handler.epochs_of(step.config, share) for step in self.steps)
 
-    @property
+    @cached_property
     def trains(self) -> bool:
         """Whether some step updates weights by gradient."""
         return any(step.role.trains for step in self.steps)
 
-    @property
+    @cached_property
     def start(self) -> Start:
         """What the model's weights are before training."""
         starts = (step.handler.start_of(step.config) for step in self.steps)
@@ -261,6 +250,11 @@ class Recipe:
         """Content identity."""
         return content_hash(self.to_dict(), length=12)
 
+    @cached_property
+    def key(self) -> str:
+        """Identity of its plain values, as trials name it."""
+        return content_hash(self.to_dict())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
         return {"runtime": self.runtime, "steps": [step.to_dict() for step in self.steps]}
@@ -314,7 +308,37 @@ def _taken(shape: ModelShape, by_data: bool, step: Step) -> tuple[ModelShape, bo
     return _reshaped(shape, step), by_data or step.handler.shapes_by_data(step.config)
 
 
-# Recipes that a search weighs have most of their steps in common, so what these do to a shape is kept.
+# Recipes that a search weighs have most of their steps in common, so what is found of these is kept.
+
+
+@lru_cache(maxsize=8192)
+def _made(handler: Technique, technique: str, parameters: tuple[tuple[str, Any], ...], kinds: tuple[type, ...]) -> Step:
+    """A checked step; ``kinds`` tell 1 from True and from 1.0, which are equal."""
+    return Step(technique, validated(handler.config, dict(parameters), f"technique {technique}"))
+
+
+@lru_cache(maxsize=4096)
+def _require_order(handlers: tuple[Technique, ...], names: tuple[str, ...], runtime: str) -> None:
+    """Check which techniques stand in a recipe, and in which order.
+
+    Raises:
+        UserError: one of them stands twice, too early or too late, beside one that it excludes, or suits no runtime.
+    """
+    for position, (name, handler) in enumerate(zip(names, handlers, strict=True)):
+        if name in names[:position]:
+            raise UserError("a recipe names a technique once", name, "merge the two steps")
+        clash = next((other for other in handlers if other.excludes(handler)), None)
+        if clash is not None:
+            raise UserError("conflicting techniques exclude each other", f"{name} with {clash.name}", "drop one")
+        if position and handler.stage < handlers[position - 1].stage:
+            raise UserError(
+                "steps go images, base, input, structure, attention, tokens, weights, recovery, deploy",
+                f"{name} after {names[position - 1]}",
+                "reorder the steps",
+            )
+        if isinstance(handler, DeployTechnique) and position != len(names) - 1:
+            raise UserError("a recipe has at most one deploy step", f"{list(names[position:])}", "keep one")
+        require_suits(handler, runtime)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -151,6 +152,10 @@ class Space:
 
     groups: tuple[tuple[Option, ...], ...]
     deploys: Mapping[str, tuple[str, Option | None]]
+    #: What :meth:`deploys_of` found, by techniques and whether linear layers are left.
+    _suiting: dict[tuple[Any, ...], Mapping[str, tuple[str, Option | None]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def suggest(self, trial: Suggester) -> Recipe:
         """Ask ``trial`` for a recipe."""
@@ -161,7 +166,7 @@ class Space:
                 continue
             option = group[0]
             if len(group) > 1:
-                names = [NONE, *(entry.technique for entry in group)]
+                names = [NONE, *_techniques(group)]
                 chosen = trial.suggest_categorical(_group_name(group), names)
                 if chosen == NONE:
                     continue
@@ -191,7 +196,13 @@ class Space:
         """The deployments that no step excludes, or leaves nothing to act on."""
         steps = list(steps)
         has_linear = all(step.handler.leaves_linear(step.config) for step in steps)
-        handlers = [step.handler for step in steps if isinstance(step.handler, ModelTechnique)]
+        handlers = tuple(step.handler for step in steps if isinstance(step.handler, ModelTechnique))
+        key = handlers, has_linear
+        if key not in self._suiting:
+            self._suiting[key] = self._suited(handlers, has_linear)
+        return self._suiting[key]
+
+    def _suited(self, handlers: Sequence[Technique], has_linear: bool) -> Mapping[str, tuple[str, Option | None]]:
         return {
             name: (runtime, option)
             for name, (runtime, option) in self.deploys.items()
@@ -199,6 +210,23 @@ class Space:
             and (option is None or not any(option.handler.excludes(handler) for handler in handlers))
             and (has_linear or option is None or not _is_linear_only(option.handler, runtime))
         }
+
+    def values_of(self, name: str) -> tuple[Any, ...] | None:
+        """The values that :meth:`suggest` asks for under ``name``; None where that is not known before it asks."""
+        if name not in self._asked_values and name.startswith(DEPLOY):
+            self._asked_values.update((self._deploy_name(found), tuple(found)) for found in self._suiting.values())
+        return self._asked_values.get(name)
+
+    @cached_property
+    def _asked_values(self) -> dict[str, tuple[Any, ...]]:
+        """By parameter; of deployments all, and the fewer ones that were met so far."""
+        found: dict[str, tuple[Any, ...]] = {DEPLOY: tuple(self.deploys)}
+        found |= {_group_name(group): (NONE, *_techniques(group)) for group in self.groups if len(group) > 1}
+        for option in self.options():
+            found |= {f"{option.technique}.{name}": values for name, values in option.values.items()}
+            if option.handler.movable_past:
+                found[f"{ORDER}.{option.technique}"] = FIRST, LAST
+        return found
 
     def first_runtime(self, *steps: Step) -> str:
         """The first runtime that ``steps`` suit."""
@@ -498,4 +526,8 @@ def choose(trial: Suggester, name: str, values: Sequence[Any]) -> Any:
 
 
 def _group_name(group: Sequence[Option]) -> str:
-    return "one_of." + "|".join(option.technique for option in group)
+    return "one_of." + "|".join(_techniques(group))
+
+
+def _techniques(group: Sequence[Option]) -> list[str]:
+    return [option.technique for option in group]

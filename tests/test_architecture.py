@@ -37,9 +37,11 @@ FILES = sorted(file for room in (*ROOMS, "sousvit") for file in (ROOT / room).rg
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
 #: Benchmarks that measure a part itself, and from where inside they may import it; all others use the front door.
 PARTS = {
-    "common/made_up.py": ("objectives", "search", "spaces"),  # what the next two share
+    "common/made_up.py": ("objectives", "search", "spaces"),  # what the next four share
     "engine_overhead/run.py": ("search", "spaces"),
     "scaling/run.py": ("search", "spaces"),
+    "scaling/quality.py": ("search", "spaces"),
+    "archive_at_scale/run.py": ("models", "objectives", "search", "spaces"),
     "timing_aa/run.py": ("machine", "models", "objectives", "spaces", "specs"),
     "other_runtimes/run.py": ("objectives",),
     "noiseless_choice/run.py": ("search",),

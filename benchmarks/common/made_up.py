@@ -5,8 +5,10 @@ It imports the engine from inside, because that is what is measured.
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import timm
@@ -58,6 +60,22 @@ def world() -> tuple[VitShape, BaseRecord, Space]:
     return shape, BaseRecord(figures(Recipe(), shape), asdict(shape), {}), space
 
 
+class Stopwatch:
+    """Seconds of this process, and those in which it waited for the disk: others on the machine are not counted."""
+
+    def __init__(self) -> None:
+        self._waited, self._fsync = 0.0, os.fsync
+        os.fsync = self._timed_fsync
+
+    def __call__(self) -> float:
+        return time.process_time() + self._waited
+
+    def _timed_fsync(self, place: int) -> None:
+        begun, used = time.perf_counter(), time.process_time()
+        self._fsync(place)
+        self._waited += max(0.0, time.perf_counter() - begun - (time.process_time() - used))
+
+
 class Charged:
     """An engine whose own time is taken, and passes on the simulated clock.
 
@@ -68,21 +86,31 @@ class Charged:
     """
 
     def __init__(self, engine: Engine, archive: Archive, clock: SimulatedClock) -> None:
-        self._engine, self._archive, self._clock = engine, archive, clock
+        self._engine, self._archive, self._clock, self._watch = engine, archive, clock, Stopwatch()
         self.calls: list[tuple[str, int, float]] = []
         self.last_start = 0.0
         self.rungs_of, self.continue_with = engine.rungs_of, engine.continue_with
 
     def next_job(self) -> Job | None:
-        known, otherwise, begun = len(self._archive), self._given_otherwise(), time.perf_counter()
+        known, otherwise, begun = len(self._archive), self._given_otherwise(), self._watch()
         job = self._engine.next_job()
         asked = job is not None and self._given_otherwise() == otherwise
         self._charge("asked" if asked else "next", known, begun)
         self.last_start = self._clock.now if job is not None else self.last_start
         return job
 
+    def prepare(self) -> None:
+        known, begun = len(self._archive), self._watch()
+        self._engine.prepare()
+        self._charge("ahead", known, begun)
+
+    def keep(self, outcomes: Sequence[JobResult]) -> None:
+        known, begun = len(self._archive), self._watch()
+        self._engine.keep(outcomes)
+        self._charge("kept", known, begun)
+
     def take(self, outcome: JobResult) -> bool:
-        known, begun = len(self._archive), time.perf_counter()
+        known, begun = len(self._archive), self._watch()
         taken = self._engine.take(outcome)
         self._charge("took", known, begun)
         return taken
@@ -91,6 +119,6 @@ class Charged:
         return self._engine.counts.variants + self._engine.counts.promoted
 
     def _charge(self, what: str, known: int, begun: float) -> None:
-        spent = time.perf_counter() - begun
+        spent = self._watch() - begun
         self.calls.append((what, known, spent))
         self._clock.now += spent

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from sousvit.objectives.objective import Measurement
@@ -141,8 +141,7 @@ def make_job(trial: Trial, limits: SearchLimits, rivals: tuple[dict[str, float],
 
 def finished(trial: Trial, result: JobResult) -> Trial:
     """The trial with what came of its job, as the archive keeps it."""
-    return replace(
-        trial,
+    return trial.changed(
         status=result.status,
         values=result.values,
         attempt=result.attempt,
@@ -157,6 +156,14 @@ class JobSource(Protocol):
 
     def next_job(self) -> Job | None:
         """The next job to start now; None while nothing may start before a running one ends, or for good."""
+
+    def prepare(self) -> None:
+        """Do what can be done while a result is waited for."""
+        return
+
+    def keep(self, results: Sequence[JobResult]) -> None:
+        """Make results durable that are taken next."""
+        return
 
     def take(self, result: JobResult) -> bool:
         """Take a result; False for that of a lost attempt, which is discarded."""
@@ -221,6 +228,10 @@ class QueueExecutor(Executor):
     def wait(self) -> JobResult:
         """Block until a job ends."""
 
+    def wait_for_some(self) -> list[JobResult]:
+        """Block until a job ends; its result, and those of others that have ended since, in their order."""
+        return [self.wait()]
+
     def run(self, job: Job) -> JobResult:
         """Submit a job and wait for its result, past late results of lost attempts."""
         self.submit(job)
@@ -230,11 +241,18 @@ class QueueExecutor(Executor):
         return result
 
     def drive(self, source: JobSource) -> None:
-        running = 0
-        while True:
-            while running < self.capacity and (job := source.next_job()) is not None:
-                self.submit(job)
-                running += 1
-            if not running:
-                return
-            running -= source.take(self.wait())
+        running = self._fill(source, 0)
+        while running:
+            source.prepare()
+            results = self.wait_for_some()
+            if len(results) > 1:
+                source.keep(results)
+            for result in results:
+                running = self._fill(source, running - source.take(result))
+
+    def _fill(self, source: JobSource, running: int) -> int:
+        """Give every free worker a job, where there is one; how many run."""
+        while running < self.capacity and (job := source.next_job()) is not None:
+            self.submit(job)
+            running += 1
+        return running

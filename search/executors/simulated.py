@@ -68,6 +68,12 @@ class SimulatedExecutor(QueueExecutor):
         self.clock.now = max(self.clock.now, end)
         return result
 
+    def wait_for_some(self) -> list[JobResult]:
+        found = [self.wait()]
+        while self._running and self._running[0][0] <= self.clock.now:
+            found.append(self.wait())
+        return found
+
     def call(self, request: Request[G]) -> G:
         answer: G = self._answers[type(request)](request)
         return answer

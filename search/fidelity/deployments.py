@@ -47,12 +47,12 @@ class Deployments:
 
     def _hold_against_siblings(self, trial: Trial) -> None:
         siblings = self._by_weights[trial.model_key, trial.fidelity]
-        unbeaten = self._unbeaten[trial.parsed.deployment]
+        unbeaten = self._unbeaten[trial.deployment]
         if not any(self._beats(other, trial) for other in siblings):
             unbeaten.add(trial.key)
         for other in siblings:
             if self._beats(trial, other):
-                self._unbeaten[other.parsed.deployment].discard(other.key)
+                self._unbeaten[other.deployment].discard(other.key)
         siblings.append(trial)
 
     def _beats(self, other: Trial, trial: Trial) -> bool:

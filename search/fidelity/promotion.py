@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from sousvit.search.archive import Archive
 from sousvit.search.budget import Budget
 from sousvit.search.fidelity.halving import Halving
 from sousvit.search.fidelity.learning_curve import FULL
+from sousvit.search.fidelity.underway import Underway
 from sousvit.search.trial import Trial
 
 TRIALS_BEFORE_FIRST = 3
@@ -33,7 +34,7 @@ class Promotions:
         self._budget, self._archive, self._policy = budget, archive, policy
 
     def next(
-        self, seconds: float, time_limit: float | None, pending: Sequence[Trial] = (), exhausted: bool = False
+        self, seconds: float, time_limit: float | None, pending: Underway, exhausted: bool = False
     ) -> Trial | None:
         """The pending trial of what to train further now, if anything.
 
@@ -45,7 +46,7 @@ class Promotions:
         """
         if not self._policy.explores:
             return None
-        busy = {trial.model_key for trial in pending if trial.parsed.trains}
+        busy = pending.busy
         risen = self._policy.rise(busy)
         if risen is not None:
             return risen
@@ -53,11 +54,11 @@ class Promotions:
         return None if chosen is None else chosen.promoted(FULL)
 
     def _in_full(
-        self, seconds: float, time_limit: float | None, pending: Sequence[Trial], busy: set[str], exhausted: bool
+        self, seconds: float, time_limit: float | None, pending: Underway, busy: AbstractSet[str], exhausted: bool
     ) -> Trial | None:
         """The low-rung result to train in full now."""
         left = math.inf if time_limit is None else time_limit - seconds
-        is_late = exhausted or self._policy.promotes(self._spent_share(seconds, time_limit))
+        is_late = exhausted or self._policy.promotes(self._spent_share(seconds, time_limit, pending))
         if not is_late and not self._lags(pending):
             return self._last_chance(left, busy)
         single = self._due_single(left, pending, busy)
@@ -74,19 +75,18 @@ class Promotions:
         is_wanted = not self._promoted(pending) or (is_late and not has_answer)
         return chosen if is_wanted or self._policy.is_hopeful(chosen, optimistic) else None
 
-    def _lags(self, pending: Sequence[Trial]) -> bool:
+    def _lags(self, pending: Underway) -> bool:
         """Whether full trainings and their variants have had less of the search so far than their share."""
-        trials = self._archive.records
-        explored = [trial for trial in trials if trial.status == "complete" and trial.fidelity < FULL]
-        if len(explored) < TRIALS_BEFORE_FIRST:
+        known = self._policy.standings()
+        if known.num_explored < TRIALS_BEFORE_FIRST:
             return False
-        full = [trial for trial in trials if _is_late(trial)]
-        of_trials = (len(full) + sum(map(_is_late, pending))) / (len(trials) + len(pending))
-        of_seconds = _cost(full) / max(_cost(trials), EPSILON)
+        of_trials = (known.num_late + pending.num_late) / (len(self._archive) + len(pending))
+        of_seconds = known.late_seconds / max(known.seconds, EPSILON)
         return max(of_trials, of_seconds) < 1 - self._policy.explore_share or of_trials < LEAST_SHARE
 
-    def _spent_share(self, seconds: float, time_limit: float | None) -> float:
-        shares = [self._archive.own / self._budget.search.trials]
+    def _spent_share(self, seconds: float, time_limit: float | None, pending: Underway) -> float:
+        """Share of the trials or the time that is spent; what runs is, too: of a thousand workers it is the most."""
+        shares = [(self._archive.own + pending.num_running) / self._budget.search.trials]
         if time_limit is not None:
             shares.append(seconds / max(time_limit, EPSILON))
         return max(shares)
@@ -94,7 +94,7 @@ class Promotions:
     def _has_answer(self) -> bool:
         return bool(self._archive.front(self._policy.goals))
 
-    def _last_chance(self, left: float, busy: set[str]) -> Trial | None:
+    def _last_chance(self, left: float, busy: AbstractSet[str]) -> Trial | None:
         """Where there is no answer yet: the best hopeful trial, if after one more there is no time to train it."""
         if math.isinf(left) or self._has_answer():
             return None
@@ -104,7 +104,7 @@ class Promotions:
         longest = max(sum(trial.seconds.values()) for trial in self._archive)
         return chosen if self._policy.seconds_in_full(chosen) + longest > left else None
 
-    def _due_single(self, left: float, pending: Sequence[Trial], busy: set[str]) -> Trial | None:
+    def _due_single(self, left: float, pending: Underway, busy: AbstractSet[str]) -> Trial | None:
         """The single technique to train next, where it is their turn: the best of them is what a hybrid must beat."""
         promoted = self._promoted(pending)
         if SINGLES_SHARE * sum(trial.is_single for trial in promoted) >= len(promoted):
@@ -113,17 +113,6 @@ class Promotions:
         is_known = bool(self._archive.front_of_singles(self._policy.goals))
         return None if is_known and chosen and not self._policy.is_hopeful(chosen) else chosen
 
-    def _promoted(self, pending: Sequence[Trial]) -> list[Trial]:
+    def _promoted(self, pending: Underway) -> list[Trial]:
         """Full trainings of what was explored, those on their way included."""
-        running = [trial for trial in pending if trial.origin == "promoted" and trial.fidelity >= FULL]
-        return [*self._policy.standings().promoted, *running]
-
-
-def _is_late(trial: Trial) -> bool:
-    """Whether it is a full training of what was explored, or a variant of one."""
-    return trial.origin in ("promoted", "variant") and trial.fidelity >= FULL
-
-
-def _cost(trials: Sequence[Trial]) -> float:
-    """Seconds that ``trials`` took."""
-    return sum(sum(trial.seconds.values()) for trial in trials)
+        return [*self._policy.standings().promoted, *pending.promoted.values()]

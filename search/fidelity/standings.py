@@ -12,8 +12,9 @@ import numpy as np
 
 from sousvit.search.fidelity.learning_curve import FULL, LearningCurve, is_trained
 from sousvit.search.fidelity.training_cost import tells_cost
+from sousvit.search.fidelity.underway import is_late
 from sousvit.search.goals import Goals
-from sousvit.search.ranking import Array, points_of
+from sousvit.search.ranking import UNKNOWN, Array
 from sousvit.search.trial import Trial
 
 
@@ -46,6 +47,8 @@ class Standings:
         trained: results whose trainings tell what training costs.
         promoted: full trainings of what was explored, without their other deployments.
         singles: results of single techniques.
+        num_explored, num_late: how many were explored below the full rung, and trained in full after that with their
+            variants; ``late_seconds`` is what the latter took, and ``seconds`` what all did.
         base_macs: the base's multiply-accumulates (millions), 0 where they are not known.
     """
 
@@ -68,6 +71,8 @@ class Standings:
         self.trained: list[Trial] = []
         self.promoted: list[Trial] = []
         self.singles: list[Trial] = []
+        self.num_explored = self.num_late = 0
+        self.seconds = self.late_seconds = 0.0
 
     def read_on(self) -> None:
         """Take in the trials that came since the last time."""
@@ -102,11 +107,19 @@ class Standings:
         return trial.status == "complete" and trial.fidelity < FULL and self._lasting.holds(trial.values)
 
     def _standing(self, trial: Trial) -> Standing:
-        point = tuple(points_of([trial], self._goals)[0])
+        point = tuple(
+            UNKNOWN if math.isnan(figure) else min(max(figure, -UNKNOWN), UNKNOWN)
+            for figure in self._goals.point(trial.values)
+        )
         return Standing(self._goals.miss(trial.values), point, self._goals.score(trial.values))
 
     def _take(self, trial: Trial) -> None:
         self.by_model[trial.model_key].append(trial)
+        seconds = sum(trial.seconds.values())
+        self.seconds += seconds
+        if is_late(trial):
+            self.num_late, self.late_seconds = self.num_late + 1, self.late_seconds + seconds
+        self.num_explored += trial.status == "complete" and trial.fidelity < FULL
         if tells_cost(trial):
             self.trained.append(trial)
         if trial.is_single:

@@ -12,6 +12,8 @@ Here the uncertain objective is maximised and costs are minimised; callers turn 
 
 from __future__ import annotations
 
+import heapq
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -26,6 +28,71 @@ _CHUNK = 256
 HOPE = 5.0
 #: With more costs the integral is estimated, from so many points.
 EXACT_COSTS, POINTS = 2, 1024
+#: Points for a whole batch, whose improvements get small.
+MANY_POINTS = 4096
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Candidates beside what is reached, as :class:`Improvement` takes them.
+
+    Attributes:
+        known: ``[m]`` values reached so far.
+        known_costs: ``[m, k]`` at these costs.
+        reference: ``[1 + k]`` the worst value and the highest costs that count.
+        least: ``[k]`` the least costs of any candidate.
+        mean: ``[n]`` expected values of the candidates.
+        std: ``[n]`` their standard deviations.
+        costs: ``[n, k]`` their exact costs.
+    """
+
+    known: Array
+    known_costs: Array
+    reference: Array
+    least: Array
+    mean: Array
+    std: Array
+    costs: Array
+
+
+def greedy(weighed: Weighed, chance: Array, count: int) -> list[int]:
+    """Places of ``count`` candidates at most that add most together, each the best beside those before it.
+
+    The integral over the costs is estimated at points spread evenly. What a candidate adds only falls as others are
+    chosen, so it is computed anew only for those that were the best by what they added before (Minoux, 1978).
+
+    Args:
+        chance: ``[n]`` factors of what each adds.
+    """
+    worst, ceiling = float(weighed.reference[0]), weighed.reference[1:]
+    points = weighed.least + (ceiling - weighed.least) * _spread_points(len(ceiling), MANY_POINTS)
+    levels = np.full(len(points), worst)
+    for start in range(0, len(weighed.known), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        reach = _reach(weighed.known_costs[part], points)
+        levels = np.maximum(levels, np.where(reach, weighed.known[None, part], worst).max(1, initial=worst))
+    hopeful = np.flatnonzero((chance > 0) & (weighed.costs < ceiling).all(1))
+
+    def gain(place: int) -> float:
+        above = (weighed.costs[place] <= points).all(1)
+        excess = _expected_excess(weighed.mean[place], weighed.std[place], levels[above])
+        return float(chance[place] * excess.sum())
+
+    waiting = [(-gain(place), place) for place in map(int, hopeful)]
+    heapq.heapify(waiting)
+    chosen: list[int] = []
+    while waiting and len(chosen) < count:
+        _, place = heapq.heappop(waiting)
+        now = gain(place)
+        if waiting and now < -waiting[0][0]:
+            heapq.heappush(waiting, (-now, place))
+            continue
+        if now <= 0:
+            break
+        chosen.append(place)
+        above = (weighed.costs[place] <= points).all(1)
+        levels[above] = np.maximum(levels[above], weighed.mean[place])
+    return chosen
 
 
 class Improvement:
@@ -184,11 +251,11 @@ def _non_dominated(known: Array, known_costs: Array) -> npt.NDArray[np.bool_]:
 
 
 @cache
-def _spread_points(dimensions: int) -> Array:
-    """``[points, dimensions]`` evenly over the unit cube."""
+def _spread_points(dimensions: int, count: int = POINTS) -> Array:
+    """``[count, dimensions]`` evenly over the unit cube."""
     from scipy.stats import qmc
 
-    found: Array = qmc.Sobol(dimensions, seed=0).random(POINTS)
+    found: Array = qmc.Sobol(dimensions, seed=0).random(count) if dimensions else np.empty((1, 0))
     return found
 
 

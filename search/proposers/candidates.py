@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,8 @@ class Candidates:
         self._encode = Encoder([parameters for parameters, _ in suggestions])
         for parameters, recipe in suggestions:
             self._add(parameters, recipe)
+        #: Those that there were at first.
+        self.sample = list(self._known.values())
 
     def untried(self, tried: set[str], good: Iterable[Recipe]) -> Pool:
         """Candidates, open where their key is not in ``tried``; a sample is refreshed around ``good`` recipes first.
@@ -122,9 +124,27 @@ class Candidates:
         self._pool.open[[self._places[key] for key in tried if key in self._places]] = False
         return self._pool
 
-    def describe(self, plain: Mapping[str, Any]) -> Candidate | None:
-        """A recipe of the archive as a candidate; None where its shape does not work."""
-        key = content_hash(plain)
+    def drawn(self, good: Sequence[Recipe], count: int, generator: random.Random) -> list[Candidate]:
+        """So many candidates drawn anew, most of them changed ``good`` recipes; of a listed space none is new."""
+        if self.is_listed:
+            return []
+        parents = [parameters for recipe in good if (parameters := self._parameters(recipe))]
+        found = []
+        for _ in range(count):
+            changed = bool(parents) and generator.random() < CHANGED
+            parameters, recipe = self._draw(generator.choice(parents) if changed else {}, generator)
+            candidate = self._candidate(parameters, recipe.fitting(self._shape))
+            if candidate is not None and self._may_hold(candidate):
+                found.append(candidate)
+        return found
+
+    def describe(self, plain: Mapping[str, Any], key: str = "") -> Candidate | None:
+        """A recipe of the archive as a candidate; None where its shape does not work.
+
+        Args:
+            key: identity of ``plain``, where it is known.
+        """
+        key = key or content_hash(plain)
         if key not in self._described:
             recipe = Recipe.from_dict(plain)
             self._described[key] = self._candidate(self._parameters(recipe), recipe)
@@ -147,19 +167,22 @@ class Candidates:
         while len(self._known) > 2 * SAMPLED:
             self._known.pop(next(iter(self._known)))
 
-    def _draw(self, parent: Mapping[str, Any]) -> tuple[dict[str, Any], Recipe]:
+    def _draw(self, parent: Mapping[str, Any], generator: random.Random | None = None) -> tuple[dict[str, Any], Recipe]:
         """A random suggestion, or ``parent`` with one or two parameters drawn anew."""
-        known = dict(parent)
-        for name in self._random.sample(sorted(known), min(len(known), self._random.choice((1, 1, 2)))):
+        known, generator = dict(parent), generator or self._random
+        for name in generator.sample(sorted(known), min(len(known), generator.choice((1, 1, 2)))):
             known.pop(name)
-        return self._space.draw(self._random, known)
+        return self._space.draw(generator, known)
 
     def _add(self, parameters: dict[str, Any], recipe: Recipe) -> None:
         candidate = self._candidate(parameters, recipe.fitting(self._shape))
-        if candidate is not None:
-            known = {name: Measurement(value) for name, value in candidate.figures.items()}
-            if not self._goals.violations(known, measured_only=True):
-                self._known.setdefault(candidate.key, candidate)
+        if candidate is not None and self._may_hold(candidate):
+            self._known.setdefault(candidate.key, candidate)
+
+    def _may_hold(self, candidate: Candidate) -> bool:
+        """Whether its shape breaks no limit."""
+        known = {name: Measurement(value) for name, value in candidate.figures.items()}
+        return not self._goals.violations(known, measured_only=True)
 
     def _candidate(self, parameters: dict[str, Any], recipe: Recipe) -> Candidate | None:
         try:

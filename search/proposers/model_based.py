@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import filterfalse, product
 from typing import Any
@@ -23,7 +24,7 @@ from sousvit.objectives.objective import Measurement, get_objective
 from sousvit.search.fidelity.deployments import Deployments
 from sousvit.search.fidelity.learning_curve import LearningCurve, is_trained
 from sousvit.search.limits import Limit
-from sousvit.search.proposers.acquisition import Improvement, probability_above
+from sousvit.search.proposers.acquisition import Improvement, Weighed, probability_above
 from sousvit.search.proposers.candidates import Candidates, Pool
 from sousvit.search.proposers.proposer import Problem
 from sousvit.search.proposers.surrogate import Surrogate
@@ -50,7 +51,7 @@ def underlying(name: str) -> str:
     return name.removesuffix("_drop").removesuffix("_ratio")
 
 
-class _Learned:
+class Learned:
     """A surrogate of one figure, with what it learns from: one row a recipe, its value may be corrected later."""
 
     def __init__(self) -> None:
@@ -74,6 +75,11 @@ class _Learned:
         if len(self.values) >= MIN_RESULTS:
             self._surrogate.fit(np.array(self.rows), np.array(self.values))
 
+    def fit_at_once(self) -> None:
+        """Learn what is noted as if nothing had been learned before."""
+        if len(self.values) >= MIN_RESULTS:
+            self._surrogate.fit_at_once(np.array(self.rows), np.array(self.values))
+
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Means and standard deviations ``[n]``."""
         return self._surrogate.predict(features)
@@ -94,8 +100,10 @@ class ModelBased:
         self._trained = [name for name in goals.directions if is_trained(name)]
         needed = [*goals.directions, *(limit.name for limit in goals.limits)]
         #: Figures that are learned; a cost that cannot be negative by its logarithm.
-        self._learned = {self._source(name): _Learned() for name in needed if not self._is_exact(name)}
-        self._read = 0
+        self._learned = {self._source(name): Learned() for name in needed if not self._is_exact(name)}
+        self._read = self._glanced = 0
+        #: Recipes with results that were asked for, so that the model learns them.
+        self._asked: set[str] = set()
         #: Every complete result; and per recipe the one of its highest rung, then as it should end.
         self._results: list[Trial] = []
         self._highest: dict[str, Trial] = {}
@@ -131,9 +139,9 @@ class ModelBased:
         Returns:
             None where too little is known yet, or too much.
         """
-        if not records or self._knows_too_much or len(pending) > MAX_PENDING:
+        if not records or self._knows_too_much or len(pending) > MAX_PENDING or self._are_too_many(records):
             return None
-        with _blas().limit(limits=1):  # a few hundred points: threads cost more than they bring, most beside other work
+        with with_one_thread():
             return self._best(records, pending)
 
     def _best(self, records: Sequence[Trial], pending: Sequence[Recipe]) -> dict[str, Any] | None:
@@ -151,6 +159,15 @@ class ModelBased:
             return None
         best, gain = self._most(pool, is_open, Pool.of(believed))
         return pool.items[best].parameters if gain > 0 else None
+
+    def _are_too_many(self, records: Sequence[Trial]) -> bool:
+        """Whether a look at results shows that the model would know too much: a resumed search need not learn them."""
+        for record in records[self._glanced :]:
+            is_asked = record.number is not None and record.status == "complete"
+            if is_asked and any(math.isfinite(record.get(name)) for name in self._learned):
+                self._asked.add(record.recipe_key)
+        self._glanced = len(records)
+        return len(self._asked) > MAX_RESULTS
 
     @property
     def _knows_too_much(self) -> bool:
@@ -183,9 +200,8 @@ class ModelBased:
             if candidate.parameters:
                 self._features[record.recipe_key] = candidate.features
             for name in filterfalse(is_trained, self._learned):
-                value = record.get(name)
-                if math.isfinite(value) and candidate.parameters:
-                    value = value if get_objective(name).signed else _log(value)
+                value = to_learn(name, record)
+                if value is not None and candidate.parameters:
                     self._learned[name].put(record.recipe_key, record.recipe, candidate.features, value)
             if record.status == "complete":
                 self._expect(record)
@@ -200,8 +216,8 @@ class ModelBased:
         self._curve = LearningCurve(self._references(), self._results)
         self._hoped = [self._curve.expected(record) for record in self._highest.values()]
         for name, record in product(filter(is_trained, self._learned), self._hoped):
-            value, key = record.get(name), record.recipe_key
-            if math.isfinite(value) and key in self._features:
+            value, key = to_learn(name, record), record.recipe_key
+            if value is not None and key in self._features:
                 self._learned[name].put(key, record.recipe, self._features[key], value)
 
     def _references(self) -> dict[str, Measurement]:
@@ -223,6 +239,13 @@ class ModelBased:
 
     def _most(self, pool: Pool, is_open: npt.NDArray[np.bool_], believed: Pool) -> tuple[int, float]:
         """The open candidate that should add most hypervolume, and how much: 0 where all should break a limit."""
+        weighed = self._weighed(pool, believed)
+        improvement = Improvement(weighed.known, weighed.known_costs, weighed.reference, weighed.least)
+        chance = np.where(is_open, self._chance_to_hold(pool), 0.0)
+        return improvement.best(weighed.mean, weighed.std, weighed.costs, chance)
+
+    def _weighed(self, pool: Pool, believed: Pool) -> Weighed:
+        """What candidates should cost and bring, beside what was reached and what is on its way."""
         count = len(pool.items)
         uncertain = self._least_certain(pool)
         costs = [name for name in self._goals.directions if name != uncertain]
@@ -244,8 +267,7 @@ class ModelBased:
             mean, std = np.ones(count), np.full(count, CERTAIN)
             known, worst = np.ones(len(reached)), 0.0
         reference = np.array([worst, *ceilings])
-        improvement = Improvement(known, reached, reference, np.minimum(asked.min(0), reference[1:]))
-        return improvement.best(mean, std, asked, np.where(is_open, self._chance_to_hold(pool), 0.0))
+        return Weighed(known, reached, reference, np.minimum(asked.min(0), reference[1:]), mean, std, asked)
 
     def _chance_to_hold(self, pool: Pool) -> Array:
         """``[n]`` probability that every limit holds; of one on costs 0 or 1."""
@@ -345,6 +367,19 @@ def _blas() -> ThreadpoolController:
 def _columns(columns: Sequence[Array], rows: int) -> Array:
     """``[rows, n]`` of n columns, which may be none."""
     return np.array(columns).T.reshape(rows, len(columns))
+
+
+def with_one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra in one thread: of a few hundred points more cost more than they bring, most beside other work."""
+    return _blas().limit(limits=1)
+
+
+def to_learn(name: str, record: Trial) -> float | None:
+    """What a surrogate of an objective learns of a result: of costs that cannot be negative the logarithm."""
+    value = record.get(name)
+    if not math.isfinite(value):
+        return None
+    return value if is_trained(name) or get_objective(name).signed else _log(value)
 
 
 def _log(value: float) -> float:

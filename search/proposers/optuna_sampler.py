@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from sousvit.search.goals import Goals
 from sousvit.search.proposers.proposer import Problem, Proposal, Proposer, Suggestion
@@ -31,10 +35,14 @@ class SamplerProposer(Proposer):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.study = optuna.create_study(directions=list(problem.goals.directions.values()))
-        self._others = RandomSampler(seed=0)  # asked for nothing: what others propose is fixed
-        self._running: dict[int, optuna.Trial] = {}
+        self._storage = InMemoryStorage()
+        directions = list(problem.goals.directions.values())
+        self.study = optuna.create_study(storage=self._storage, directions=directions)
+        #: Where the storage has what is on its way, by the number of its proposal.
+        self._running: dict[int, int] = {}
         self._asked: optuna.Trial | None = None
+        #: Of every parameter that was asked for.
+        self.distributions: dict[str, BaseDistribution] = {}
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
@@ -49,25 +57,57 @@ class SamplerProposer(Proposer):
     def begin(self, proposal: Proposal) -> None:
         trial, self._asked = self._asked, None
         if trial is None or trial.params != proposal.parameters:
-            self.study.sampler = self._others
-            self.study.enqueue_trial(dict(proposal.parameters))
-            trial = self.study.ask()
-            self.problem.space.suggest(trial)
-        self._running[proposal.number] = trial
+            parameters, distributions = self.asked_as(proposal.parameters)
+            begun = create_trial(state=TrialState.RUNNING, params=parameters, distributions=distributions)
+            self._running[proposal.number] = self._storage.create_new_trial(self.study._study_id, begun)
+        else:
+            self._running[proposal.number] = trial._trial_id
 
     def tell(self, trial: Trial) -> None:
         assert trial.number is not None
-        asked, goals = self._running.pop(trial.number), self.problem.goals
+        place, goals = self._running.pop(trial.number), self.problem.goals
+        known = self._storage.get_trial(place)
         for name, value in constraints_of(trial, goals).items():
-            asked.set_constraint(name, value)
+            known.set_constraint(name, value)
         state = state_of(trial, goals)
         figures = list(goals.figures(trial.values).values()) if state is TrialState.COMPLETE else None
-        told = self.study.tell(asked, figures, state)
-        if state is TrialState.COMPLETE:
-            self.learn(trial.number, told)
+        self._storage.set_trial_state_values(place, state, figures)
 
-    def learn(self, number: int, trial: FrozenTrial) -> None:
-        """Called with every complete trial of the study, and the number of its proposal."""
+    def frozen(self, trial: Trial, parameters: Mapping[str, Any]) -> FrozenTrial:
+        """A complete trial in Optuna's form, which was asked for by ``parameters``."""
+        assert trial.number is not None
+        goals, (asked, distributions) = self.problem.goals, self.asked_as(parameters)
+        now = datetime.now()  # create_trial would hold every distribution against forms that Optuna had long ago
+        found = FrozenTrial(
+            trial_id=trial.number,
+            number=trial.number,
+            state=TrialState.COMPLETE,
+            value=None,
+            values=list(goals.figures(trial.values).values()),
+            datetime_start=now,
+            datetime_complete=now,
+            params=asked,
+            distributions=distributions,
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+        for name, value in constraints_of(trial, goals).items():
+            found.set_constraint(name, value)
+        return found
+
+    def asked_as(self, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """Parameters as a trial of Optuna has them, with their distributions."""
+        space = self.problem.space
+        for name in parameters:
+            if name not in self.distributions and (values := space.values_of(name)) is not None:
+                self.distributions[name] = CategoricalDistribution(values)
+        if all(name in self.distributions for name in parameters):
+            return dict(parameters), {name: self.distributions[name] for name in parameters}
+        asked = FixedTrial(dict(parameters))
+        space.suggest(asked)
+        self.distributions.update(asked.distributions)
+        return asked.params, asked.distributions
 
 
 def state_of(trial: Trial, goals: Goals) -> TrialState:

@@ -173,6 +173,15 @@ class Proposer(ABC):
             None where it has nothing to propose now: something is drawn, as when a recipe comes that is known already.
         """
 
+    def ask_many(self, history: Sequence[Trial], pending: Sequence[Recipe], seed: int) -> Sequence[Suggestion]:
+        """What to try next, several where one answer after the other would keep many workers waiting.
+
+        Arguments as of :meth:`ask`, which gives the one by default. Those after the first wait for their turn, and in
+        a resumed search too; they keep no note.
+        """
+        found = self.ask(history, pending, seed)
+        return () if found is None else (found,)
+
     def begin(self, proposal: Proposal) -> None:  # noqa: B027 - most learn from the history
         """Hear of a proposal on its way: its own, a starter, or one drawn instead. They come in order of number."""
 

@@ -16,10 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 from sousvit.errors import UserError
-from sousvit.search.archive import EVENTS, Archive
+from sousvit.search.archive import Archive
 from sousvit.search.fidelity.learning_curve import FULL
 from sousvit.search.proposers.proposer import Problem, Proposal, Proposer
-from sousvit.search.stored.events import read_events
 from sousvit.search.trial import Trial, decode, encode
 from sousvit.spaces.recipe import Recipe
 from sousvit.spaces.space import Space
@@ -84,18 +83,23 @@ class ProposalQueue:
             pending: recipes on their way.
         """
         history, known = self._archive.records, len(self._archive)
-        moment, note = self._following(known), dict[str, Any]()
+        moment, note, others = self._following(known), dict[str, Any](), list[tuple[Mapping[str, Any], str]]()
         if self._waiting:
             parameters, origin = self._waiting.popleft()
         else:
-            suggestion = self.proposer.ask(history, pending, self._seed_of(moment))
-            if suggestion is None:
+            suggestions = self.proposer.ask_many(history, pending, self._seed_of(moment))
+            if not suggestions:
                 return None
-            self.problem.suggest(suggestion.parameters)  # raises where it asks for what is not there
-            parameters, origin, note = suggestion.parameters, PROPOSED, dict(suggestion.note)
+            for suggestion in suggestions:
+                self.problem.suggest(suggestion.parameters)  # raises where it asks for what is not there
+            parameters, origin, note = suggestions[0].parameters, PROPOSED, dict(suggestions[0].note)
+            others = [(dict(suggestion.parameters), PROPOSED) for suggestion in suggestions[1:]]
         proposal = Proposal(self._next, parameters, origin, self.problem, note)
         content = {"number": proposal.number, "origin": origin, "parameters": dict(parameters), "known": known}
         self._archive.note("asked", **content, **({"note": note} if note else {}))
+        if others:
+            self._archive.note("enqueued", recipes=others)
+            self._waiting.extend(others)
         self._begin(proposal, moment)
         return proposal
 
@@ -180,23 +184,25 @@ class ProposalQueue:
 
     def _take_up(self) -> bool:
         """Tell the proposer what the archive's log holds; whether it holds any proposal."""
-        events = [event for event in read_events(self._archive.folder / EVENTS) if event["event"] in OWN_EVENTS]
+        events = [event for event in self._archive.others() if event["event"] in OWN_EVENTS]
+        told = {event["number"] for event in events if event["event"] == "told"}
         for event in events or self._of_earlier_version():
             if event["event"] == "enqueued":
                 self._waiting.extend((parameters, origin) for parameters, origin in event["recipes"])
             elif event["event"] == "asked":
                 if self._waiting:
                     self._waiting.popleft()
-                self._ask_again(event)
+                self._ask_again(event, event["number"] in told)
             elif event["number"] in self._unfinished:
                 self._tell_again(event)
         self._waiting = deque(entry for entry in self._waiting if self._is_possible(entry[0]))
         return bool(events)
 
-    def _ask_again(self, event: Mapping[str, Any]) -> None:
+    def _ask_again(self, event: Mapping[str, Any], is_told: bool) -> None:
+        """Ask as in an earlier session; of what was told since, nobody needs the recipe, so a look at it is enough."""
         number, parameters, moment = event["number"], event["parameters"], self._following(event["known"])
         self._next = number + 1
-        if self._is_possible(parameters):
+        if (is_told and self._has_values(parameters)) or self._is_possible(parameters):
             self._begin(Proposal(number, parameters, event["origin"], self.problem, event.get("note", {})), moment)
 
     def _tell_again(self, event: Mapping[str, Any]) -> None:
@@ -206,6 +212,12 @@ class ProposalQueue:
             return  # its line is damaged: it is judged again
         record = record or self._misfit(proposal)
         self._tell(proposal.number, replace(record, values={**record.values, **decode(event["values"])}))
+
+    def _has_values(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether the space still has all of these values, whatever it asks for beside them."""
+        return all(
+            (values := self.space.values_of(name)) is not None and value in values for name, value in parameters.items()
+        )
 
     def _is_possible(self, parameters: Mapping[str, Any]) -> bool:
         """Whether the space still holds a recipe: a package may have been uninstalled since it was asked for."""

@@ -7,8 +7,10 @@ nothing here, what is missing is written from there, and a damaged file is writt
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from sousvit.files import disk_errors_as_user_errors
@@ -25,13 +27,16 @@ from sousvit.search.archive import Archive
 from sousvit.search.proposers.optuna_sampler import constraints_of, state_of
 from sousvit.search.proposers.proposer import Problem
 from sousvit.search.report.terminal.words import short_recipe
-from sousvit.search.stored.lines import TORN, Lines, sealed_line
+from sousvit.search.stored.lines import TORN, Lines, are_whole, sealed_line
 from sousvit.search.trial import Trial, quality_of
 from sousvit.spaces.recipe import Recipe
 
 STUDY_FILE, STUDY = "study.journal", "sousvit"
 #: Where Optuna before 5 kept constraints, as a list; optuna-dashboard 0.21 reads them there.
 OLD_CONSTRAINTS = "constraints"
+#: Optuna's code of a trial's making, how its line begins, and where its key stands: no text holds bare quotes.
+_TRIAL = 4
+_TRIAL_LINE, _KEY = b'{"op_code":%d,' % _TRIAL, re.compile(rb'"key":"([^"\\]*)"')
 #: What is shown of a trial beside its figures, where there is something to show.
 SHOWN = ("key", "fidelity", "origin", "message")
 
@@ -55,30 +60,29 @@ class StudyFile:
         self._rungs: dict[str, dict[int, float]] = {}
         with disk_errors_as_user_errors(self._path), warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives are
-            self.damaged, last_line = _without_damage(self._path)
+            self.damaged = _remove_damage(self._path)
             try:
-                self._open(last_line)
+                self._open()
             except OSError:
                 raise
             except Exception:  # Optuna checks nothing: lines of an earlier version may hold anything
                 self.damaged = True
                 self._path.unlink()
-                self._open(0)
+                self._open()
         self.write()
 
-    def _open(self, last_line: int) -> None:
-        directions = self._problem.goals.directions
-        storage = JournalStorage(_Journal(self._path, last_line))
+    def _open(self) -> None:
+        directions, journal = self._problem.goals.directions, _Journal(self._path)
         self._study = optuna.create_study(
-            storage=storage, study_name=STUDY, directions=list(directions.values()), load_if_exists=True
+            storage=JournalStorage(journal), study_name=STUDY, directions=list(directions.values()), load_if_exists=True
         )
-        known = self._study.get_trials(deepcopy=False)
-        self._written = len(known)
-        if [trial.user_attrs["key"] for trial in known] != [trial.key for trial in self._archive.records[: len(known)]]:
+        self._written = len(journal.keys)
+        if journal.keys != [trial.key for trial in self._archive.records[: self._written]]:
             raise ValueError("of other trials")
         for trial in self._archive.records[: self._written]:
             self._note_rung(trial)
-        self._study.set_metric_names(list(directions))
+        if self._study.metric_names != list(directions):
+            self._study.set_metric_names(list(directions))
 
     def write(self) -> None:
         """Add the trials that the archive has got since.
@@ -133,33 +137,59 @@ def _shown(trial: Trial) -> dict[str, Any]:
     return {"recipe": short_recipe(trial.recipe), "status": trial.status, **said, **figures}
 
 
-class _Journal(JournalFileBackend):
+class _Journal(BaseJournalBackend):
     """Appends without a lock and without waiting for the disk, lines with numbers and checksums.
 
-    Args:
-        last: the number of the last line that is there.
+    Optuna is shown what is said of the study, and of the trials that it adds the first, which it wants to see once: it
+    would make objects of all others, and nobody asks it for them.
+
+    Attributes:
+        keys: of the trials that the file held when it was opened.
     """
 
-    def __init__(self, path: Path, last: int) -> None:
-        super().__init__(str(path))
-        self._to, self._last = path, last
+    def __init__(self, path: Path) -> None:
+        self._path, self._last = path, 0
+        self._shown: list[dict[str, Any]] = []
+        self._has_added = False
+        self.keys: list[str] = []
+        if path.exists():
+            for line in path.open("rb"):
+                self._last += 1
+                found = _KEY.search(line) if line.startswith(_TRIAL_LINE) else None
+                content = json.loads(line) if found is None else {}
+                if found is not None:
+                    self.keys.append(found[1].decode())
+                elif content["op_code"] == _TRIAL:
+                    self.keys.append(content["user_attrs"]["key"])
+                else:
+                    self._shown.append(content)
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self._shown[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = [sealed_line(log, self._last + place) for place, log in enumerate(logs, 1)]
-        with self._to.open("ab") as stream:
+        with self._path.open("ab") as stream:
             stream.write(b"".join(lines))
         self._last += len(lines)
+        for line in lines:
+            is_trial = line.startswith(_TRIAL_LINE)
+            if not is_trial or not self._has_added:
+                self._shown.append(json.loads(line))
+            self._has_added |= is_trial
 
 
-def _without_damage(path: Path) -> tuple[bool, int]:
-    """Whether a damaged file was removed, and the number of the last line; half a line, of a full disk, is cut off."""
+def _remove_damage(path: Path) -> bool:
+    """Whether a damaged file was removed; half a line, of a full disk, is cut off."""
+    if path.exists() and are_whole(path):
+        return False
     lines = Lines(path)
     for _ in lines:
         pass
     if not lines.damage:
-        return False, lines.last
+        return False
     if lines.damage.keys() == {TORN}:
         os.truncate(path, lines.whole_bytes)
-        return False, lines.last
+        return False
     path.unlink()
-    return True, 0
+    return True

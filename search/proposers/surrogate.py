@@ -18,6 +18,8 @@ Array = npt.NDArray[np.float64]
 
 #: Points that a search for hyperparameters uses at most: its time grows with their cube.
 MAX_POINTS = 400
+#: Points that it uses where it must take little time.
+FEW_POINTS = 128
 #: Hyperparameters are fitted again when the points have grown by this factor.
 GROWTH = 1.15
 #: Points that the first fit waits for, where more come.
@@ -88,6 +90,14 @@ class Surrogate:
             standard = (latest - latest.mean()) / (latest.std() or 1.0)
             self._center = points.mean(0)
             self._hyperparameters = likeliest(points - self._center, standard, self._hyperparameters)
+
+    def fit_at_once(self, features: Array, values: Array) -> None:
+        """Learn ``values [n]`` of ``features [n, d]``, whatever was learned before; hyperparameters by some of them."""
+        self._points, self._values, self._posteriors = features, values, []
+        self._center = features.mean(0)
+        some = np.arange(len(values))[:: math.ceil(len(values) / FEW_POINTS)]
+        standard = (values[some] - values[some].mean()) / (values[some].std() or 1.0)
+        self._hyperparameters = likeliest(features[some] - self._center, standard, None)
 
     def _next_fit(self) -> int:
         """How many points the next search for hyperparameters sees: the same if they come one by one or at once."""

@@ -139,6 +139,10 @@ class TableSpace(Space):
             return None
         return self._asked(recipe)
 
+    @cached_property
+    def _asked_values(self) -> dict[str, tuple[Any, ...]]:
+        return {self._asked_as(name): values for name, values in self.choices.items()}
+
     def first_runtime(self, *steps: Step) -> str:
         """The one in the plain form."""
         return RUNTIME

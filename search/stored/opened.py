@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sousvit.checked import parse_yaml
 from sousvit.errors import UserError
@@ -39,14 +40,40 @@ def open_run(folder: Path, allow_plugins: bool = False) -> tuple[Budget, Archive
         UserError: no run there, it has no base figures yet, or it names code that the user did not.
     """
     budget, was_changed = read_run_budget(folder, allow_plugins)
-    archive = Archive(folder, techniques=TECHNIQUES)
-    archive.damaged += [f"{BUDGET}: changed since the search wrote it"] * was_changed
+    archive = read_archive(folder)
+    archive.damaged = [*archive.damaged_lines, *[f"{BUDGET}: changed since the search wrote it"] * was_changed]
     archive.damaged += lost_lines(archive) + damaged_answer(archive) + damaged_inputs(folder)
     if archive.base is None or not len(archive):
         why = f"; {'; '.join(archive.damaged)}" if archive.damaged else ""
         rule = "a run must have finished a trial to answer"
         raise NothingFinishedError(rule, f"{folder.name}{why}", "resume it with sousvit search")
     return budget, archive
+
+
+#: Archives that somebody still holds, by the state of the log that they were read from, and the techniques known then.
+_held: WeakValueDictionary[tuple[Any, ...], Archive] = WeakValueDictionary()
+
+
+def read_archive(folder: Path) -> Archive:
+    """A run's archive, for reading; the one that is held already, while its log is the same file as it was."""
+    key = _state_of(folder)
+    archive = _held.get(key)
+    if archive is None:
+        archive = _held[key] = Archive(folder, techniques=TECHNIQUES)
+    return archive
+
+
+def hold_archive(archive: Archive) -> None:
+    """Let :func:`read_archive` give one that was just closed, while its caller holds it: it knows what it wrote."""
+    _held[_state_of(archive.folder)] = archive
+
+
+def _state_of(folder: Path) -> tuple[Any, ...]:
+    """What tells one state of a run's log from others."""
+    path = folder / EVENTS
+    state = path.stat() if path.is_file() else None
+    told = () if state is None else (state.st_ino, state.st_size, state.st_mtime_ns)
+    return (str(folder.resolve()), *told, *TECHNIQUES.names())
 
 
 def read_run_budget(folder: Path, allow_plugins: bool = False) -> tuple[Budget, bool]:

@@ -15,6 +15,9 @@ from sousvit.search.stored.answer_file import DamagedAnswerError, read_answer
 from sousvit.search.stored.opened import read_run_budget
 from sousvit.search.stored.trust import require_known_factory
 
+#: Events that say how a run was begun, and how far it got.
+_GLANCED = ("run", "options", "base", "session")
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -43,7 +46,8 @@ def resumed(folder: Path, time: float | str | None, trials: int | None, allow_pl
     """
     budget, _ = read_run_budget(folder, allow_plugins)
     require_known_factory(budget.model, folder, allow_plugins)
-    archive = Archive(folder)
+    # What it has found is read when it goes on; what its trials took counts where it may take so much more.
+    archive = Archive(folder, only=(*_GLANCED, "trial") if time is not None else _GLANCED)
     if str(archive.header.get("identity", "")).startswith("study "):
         raise UserError("a search can be resumed", f"{folder.name}, a survey", "run sousvit survey again, same --run")
     further = {name: value for name, value in (("trials", trials), ("time", time)) if value is not None}

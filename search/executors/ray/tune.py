@@ -90,6 +90,8 @@ class Port:
         if self.error is not None:
             return str(Searcher.FINISHED)
         if len(self._jobs) >= self._capacity():
+            with self._kept():
+                self._source.prepare()
             return None
         with self._kept():
             job = self._source.next_job()

@@ -58,3 +58,33 @@ def test_it_proposes_what_optunas_sampler_proposes_over_three_generations(proble
         else:
             study.tell(expected, list(problem.goals.figures(values).values()))
     assert suggestion.note == {"generation": 2}
+
+
+def test_a_resumed_search_takes_each_generations_parents_from_the_notes_or_chooses_the_same(problem):
+    first, events = Nsga2(problem), []
+    for number in range(3 * POPULATION + 20):
+        suggestion = first.ask([], [], seed=number)
+        small = problem.recipe(suggestion.parameters).reshape(problem.shape)
+        values = {"latency": Measurement(small.macs() / 1e6), "size": Measurement(4 / (1 + small.macs() / 1e8))}
+        proposal = Proposal(number, suggestion.parameters, "proposed", problem, suggestion.note)
+        trial = Trial("", {}, 1.0, 0, "complete", values, number=number)
+        first.begin(proposal)
+        first.tell(trial)
+        events.append((proposal, trial))
+    noted = [proposal.note["parents"] for proposal, _ in events if proposal.note.get("parents")]
+    assert len(noted) == 3 and all(len(parents) == POPULATION for parents in noted)
+    notes = {
+        "as they were": lambda note: note,
+        "of an earlier version": lambda note: {"generation": note["generation"]},
+        "of nobody": lambda note: {**note, "parents": [10**6, "x"]} if "parents" in note else note,
+        "of no kind": lambda note: {"generation": [1], "parents": None},
+    }
+    expected = first.ask([], [], seed=1).parameters
+    for name, changed in notes.items():
+        again = Nsga2(problem)
+        for proposal, trial in events:
+            note = changed(proposal.note)
+            again.begin(Proposal(proposal.number, proposal.parameters, "proposed", problem, note))
+            again.tell(trial)
+        found = again.ask([], [], seed=1)
+        assert name == "of no kind" or found.parameters == expected, name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -264,3 +265,20 @@ def test_half_made_artifacts_of_killed_processes_go_when_the_run_is_opened_for_w
     assert all(folder.is_dir() for folder in left), "reading changes nothing"
     Archive(run, writable=True).close()
     assert not any(folder.exists() for folder in left) and all(folder.is_dir() for folder in kept)
+
+
+def test_a_log_that_somebody_holds_is_read_once_until_it_changes(run):
+    _, held = open_run(run)
+    assert open_run(run)[1] is held and held.damaged == []
+    spoil(run, "trial")
+    assert open_run(run)[1] is not held and open_run(run)[1].damaged
+    with closing(Archive(run, writable=True)) as writer:
+        writer.append("options", options={})
+    assert len(open_run(run)[1]) == len(held) - 1
+
+
+def test_a_look_at_how_a_run_was_begun_reads_no_trial(run):
+    glance, whole = Archive(run, only=("run", "base", "options", "session")), Archive(run)
+    assert len(whole) and not len(glance)
+    assert (glance.header, glance.options, glance.core_seconds) == (whole.header, whole.options, whole.core_seconds)
+    assert glance.base is not None and Archive(run, only=("trial", "session")).spent_seconds == whole.spent_seconds

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
 
-from sousvit.search.stored.lines import MISSING, MOVED, TORN, TWICE, UNREADABLE, Lines, sealed_line
+from sousvit.search.stored.lines import MISSING, MOVED, TORN, TWICE, UNREADABLE, Lines, are_whole, sealed_line
 
 CONTENT = [{"event": "trial", "value": number / 7} for number in range(1, 9)]
 
@@ -78,3 +79,39 @@ def test_a_checksum_that_is_taken_away_is_a_damage(lines, tmp_path):
 def test_a_number_beyond_everything_costs_no_memory(lines, tmp_path):
     known, damage = read(tmp_path / "log", *lines[:7], sealed_line(CONTENT[7], 10**15))
     assert known == [*range(1, 9)] and damage == {MISSING: 10**15 - 8}
+
+
+def test_a_log_is_whole_while_every_line_is_as_it_was_written_in_its_place(tmp_path):
+    path, lines = tmp_path / "log", [sealed_line({"value": number}, number) for number in range(1, 6)]
+    changed = {
+        "whole": lines,
+        "flipped": [*lines[:2], lines[2].replace(b"3", b"4", 1), *lines[3:]],
+        "swapped": [lines[0], lines[2], lines[1], *lines[3:]],
+        "doubled": [*lines, lines[-1]],
+        "lost": [*lines[:2], *lines[3:]],
+        "torn": [*lines[:4], lines[4][:-3]],
+        "without its end": [*lines[:4], lines[4][:-1]],
+        "of an earlier version": [*lines[:4], b'{"value":5}\n'],
+    }
+    for name, content in changed.items():
+        path.write_bytes(b"".join(content))
+        assert are_whole(path) == (name == "whole"), name
+
+
+def test_lines_that_begin_otherwise_are_passed_over(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(sealed_line({"event": kind}, number) for number, kind in enumerate("abab", 1)))
+    assert [line["event"] for line in Lines(path, (b'{"event":"a"',))] == ["a", "a"]
+
+
+def test_reading_leaves_the_search_for_unused_cycles_as_it_was(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(sealed_line({}, 1) + b"damaged\n")
+    gc.disable()
+    try:
+        list(Lines(path))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    list(Lines(path))
+    assert gc.isenabled()
