@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from sousvit.data import ImageSet
-    from sousvit.spaces.calibration.kept import KeptStatistics
     from sousvit.spaces.training.checkpoint import Checkpoint
 
 
@@ -41,6 +41,18 @@ class Teaching(Protocol):
 
     def on(self, images: ImageSet) -> torch.Tensor:
         """Predictions ``[N, ...]`` on other images, as they are."""
+        ...
+
+
+class Statistics(Protocol):
+    """A store of what all trials need to know of the same model; see :mod:`sousvit.spaces.calibration.kept`."""
+
+    def read(self, what: str, model: nn.Module, context: Context) -> list[torch.Tensor] | None:
+        """The statistic ``what`` of ``model``, if it is known."""
+        ...
+
+    def write(self, what: str, model: nn.Module, context: Context, values: Sequence[torch.Tensor]) -> None:
+        """Keep it."""
         ...
 
 
@@ -102,7 +114,7 @@ class Context:
     input_shape: tuple[int, int, int] | None = None
     start: Start = Start.BASE
     base_macs: int = 0
-    statistics: KeptStatistics | None = None
+    statistics: Statistics | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

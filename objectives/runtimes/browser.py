@@ -6,6 +6,7 @@ several times apart; how well a model predicts is judged on this machine, in the
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
 from sousvit.errors import TrialError, UserError
@@ -27,7 +28,14 @@ class BrowserRuntime(Runtime):
         raise TrialError(f"{self.name} runs in a browser; here its files are opened by {self.files_of}")
 
     def version(self) -> str:
-        raise UserError(f"{self.name} runs in a browser", "this machine", "open a page with sousvit device serve --web")
+        raise self._elsewhere()
+
+    def require(self) -> ModuleType:
+        raise self._elsewhere()
+
+    def _elsewhere(self) -> UserError:
+        action = "open a page with sousvit device serve --web"
+        return UserError(f"{self.name} runs in a browser", "this machine", action)
 
 
 class LiteRtWeb(BrowserRuntime):

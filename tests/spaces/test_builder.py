@@ -68,7 +68,7 @@ def test_teacher_runs_once_per_view_and_damaged_files_are_rebuilt(world, tmp_pat
     assert paid == len(splits.train)
     again = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)
     assert torch.allclose(again("none", 0, 0), first, atol=0.02) and sum(calls) == paid
-    [stored] = (tmp_path / "models").rglob("*.safetensors")
+    [stored] = tmp_path.rglob("*.safetensors")
     stored.write_bytes(stored.read_bytes()[:100])
     rebuilt = Teacher(base, splits.train, TensorCache(tmp_path), forward=forward)
     assert torch.allclose(rebuilt("none", 0, 0), first, atol=0.02)

@@ -195,7 +195,9 @@ def test_silent_connections_make_room(agent: Agent, lines: Any) -> None:
     begun = time.monotonic()
     assert ask(agent, request(agent, FACTS))[0] == 200
     assert time.monotonic() - begun < SOON
-    assert sum(line.is_open() for line in many) <= MAX_STRANGERS and many[-1].is_open()
+    while sum(line.is_open() for line in many) > MAX_STRANGERS:  # a connection is told of its end a little later
+        assert time.monotonic() - begun < SOON
+    assert many[-1].is_open()
     threads = MAX_STRANGERS + 1
     while threads > MAX_STRANGERS and time.monotonic() - begun < SOON:  # those of ended connections are about to end
         threads = sum("process_request_thread" in thread.name for thread in threading.enumerate())

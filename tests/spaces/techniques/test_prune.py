@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sousvit.errors import TrialError, UserError
+from sousvit.machine import cpu_has_bf16
 from sousvit.spaces.calibration.gates import learned_gates
 from sousvit.spaces.calibration.repair import Moments, fold_removed, ridge_fit
 from sousvit.spaces.calibration.stream import best_units, taylor_scores
@@ -111,7 +112,8 @@ def test_taylor_scores_are_squared_gate_derivatives(make_vit: Make, make_context
         loss = nn.functional.cross_entropy(model(image[None]), label[None])
         hook.remove()
         expected += torch.autograd.grad(loss, gate)[0].square() / 6
-    torch.testing.assert_close(scores.float(), expected, rtol=1e-3, atol=1e-7)
+    # Where the CPU multiplies bf16, the scores are of activations with 8 bits of mantissa.
+    torch.testing.assert_close(scores.float(), expected, rtol=0.05 if cpu_has_bf16() else 1e-3, atol=1e-7)
 
 
 # What pruning does to a model.

@@ -365,7 +365,7 @@ def test_a_recipe_gets_its_own_images_and_others_the_runs(base):
     builder = ModelBuilder(base, context)
     plain = Recipe((Step.make("prune_mlp", keep=0.5),))
     own = Recipe((Step.make("synthesize", **SMALL), *plain.steps))
-    assert builder.context_of(plain) is context
+    assert builder.context_of(plain).train is run.train and builder.context_of(plain).calibration is run.calibration
     given = builder.context_of(own)
     assert given.train is not None and len(given.train) == 32 and len(given.calibration) == 16
     assert isinstance(synthesiser(SynthesisConfig(**SMALL)), StepImages)
