@@ -49,6 +49,7 @@ PARTS = {
     "limits_hold/real.py": ("data", "objectives", "spaces"),
     "limits_hold/costs.py": ("models", "spaces"),
     "training/run.py": ("data", "spaces"),
+    "workers/run.py": ("data", "machine", "spaces"),
     "limits_hold/pool.py": ("errors", "models", "search", "spaces"),
     "teacher/run.py": ("cache", "data", "machine", "models", "search", "spaces"),
     "families/run.py": ("data", "errors", "machine", "objectives", "spaces"),

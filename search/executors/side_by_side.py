@@ -1,7 +1,7 @@
 """The local executor with several workers: each has cores of its own, to train and to measure on.
 
-Threads of one small training wait for each other more than they help: two trainings of one thread each do nearly twice
-the work of one of two threads. How many train fastest together is measured with the base
+Threads of one small training wait for each other: two trainings of one thread each do 1.2 to 1.7 times the work of one
+of two threads (``benchmarks/workers``). How many train fastest together is measured with the base
 (:mod:`sousvit.search.judging.pace`).
 """
 
