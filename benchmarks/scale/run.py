@@ -53,7 +53,7 @@ def write_images(folder: Path) -> None:
         wave = np.sin(2 * math.pi * waves * (rows * math.sin(angle) + columns * math.cos(angle)) + chance.uniform(0, 6))
         tint = 0.5 + 0.5 * np.cos(2 * math.pi * (kind / CLASSES + np.arange(3) / 3))
         pixels = 128 + 70 * wave[..., None] * tint + chance.normal(0, 25, (PIXELS, PIXELS, 3))
-        part = "validation" if number % 5 == 0 else "test" if number % 5 == 1 else "train"
+        part = {0: "validation", 1: "test"}.get(number // CLASSES % 5, "train")
         place = folder / part / f"texture{kind}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{number}.jpg", quality=90)
