@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +21,7 @@ from sousvit.errors import TrainingDivergedError, TrialError
 from sousvit.machine import Precision, TrainingDevice, training_device
 from sousvit.spaces.layers.quantized import QuantLinear
 from sousvit.spaces.tasks.task import task_of
+from sousvit.spaces.training.convolutions import trainable_convolutions
 from sousvit.spaces.training.optimizer import make_optimizers
 from sousvit.spaces.training.plan import Networks, Normalise, Progress, TeacherLogits, TrainingPlan
 from sousvit.spaces.training.transfer import Transfer, distilled_training, represent
@@ -73,7 +72,7 @@ def fit(
     try:
         with torch.random.fork_rng(devices=cuda):  # dropout and stochastic depth draw from the global generator
             torch.manual_seed(plan.seed)
-            with distilled_training(model), _strided_in_float(model):
+            with distilled_training(model), trainable_convolutions(model):
                 model.to(device.name).train()
                 _train(
                     model, data, normalise, plan, device, teacher, progress, deadline, transfer, networks, checkpoint
@@ -142,29 +141,6 @@ def _train(
                 checkpoint.keep(done, learner, optimizers)
             if progress is not None:
                 progress(epoch, step, steps, value)
-
-
-@contextmanager
-def _strided_in_float(model: nn.Module) -> Iterator[None]:
-    """Compute depthwise convolutions with a stride in float32 inside the block.
-
-    CPUs have no fast kernel for their gradient in bf16: measured, 60 ms instead of 4 for 96 channels at 16 pixels.
-    """
-    found = [
-        part for part in model.modules() if isinstance(part, nn.Conv2d) and part.groups > 1 and max(part.stride) > 1
-    ]
-    for part in found:
-        part.forward = partial(_in_float, part.forward)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for part in found:
-            del part.forward
-
-
-def _in_float(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return forward(x.float())
 
 
 def _layout(model: nn.Module) -> torch.memory_format:
